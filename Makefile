@@ -1,0 +1,45 @@
+# What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
+#   make demo    train a 3-bit network on real digits, in float and three ways, and compare
+#   make test    the test suite with its coverage
+#   make check   lint, format and types
+#   make bench   the benchmarks; results as JSON
+# Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
+#   make VENV=elsewhere PYTHON=python3.12 test
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+demo: $(VENV)/.installed-all
+	$(BIN)/quiesce demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python src
+
+bench: $(VENV)/.installed-dev
+	set -e; for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark"; done
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'quiesce needs Python 3.10 or newer; name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed editable: sources need no second install, only new dependencies do.
+$(VENV)/.installed-all: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed-all

@@ -1,0 +1,27 @@
+"""`quiesce recipes`: what comes with quiesce."""
+
+from collections.abc import Sequence
+
+from quiesce.cli.arguments import Arguments
+from quiesce.training.reading import SHIPPED, shipped_recipes
+
+
+def main(argv: Sequence[str]) -> int:
+    """List the shipped recipes, each with the first comment of its file."""
+    parser = Arguments(
+        prog="quiesce recipes", description="List the recipes that come with quiesce."
+    )
+    parser.parse_args(argv)
+    names = shipped_recipes()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:<{width}}  {_title(name)}")
+    print(
+        "\nquiesce train NAME runs one; quiesce train NAME --print_config shows all of its fields."
+    )
+    return 0
+
+
+def _title(name: str) -> str:
+    with (SHIPPED / f"{name}.yaml").open(encoding="utf-8") as lines:
+        return next(lines).removeprefix("#").strip()

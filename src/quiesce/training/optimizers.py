@@ -1,0 +1,89 @@
+"""Optimizers of a run: one for the weights, one for the scales, joined into one.
+
+Weights and scales differ in size and meaning and want different rules (the published recipes use
+SGD for weights and Adam for scales). A trainer with automatic optimization, gradient clipping, a
+`GradScaler` and hooks on the step all expect a single optimizer: `JoinedOptimizer` is that.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from quiesce.training.sections import OptimizerConfig
+
+
+class JoinedOptimizer(Optimizer):
+    """Several optimizers over different parameters, stepped together.
+
+    Its `param_groups` are the very dicts of the members, in order, and its `state` is one dict
+    that all of them share: learning-rate schedules, clipping, moving to a device, saving and
+    loading work as with any optimizer of torch. Hooks on its step fire once for all members.
+
+    Args:
+        members: Optimizers that share no parameter, at least one.
+
+    Raises:
+        ValueError: No member, or a parameter in two of them.
+    """
+
+    def __init__(self, members: Iterable[Optimizer]) -> None:
+        self.members = list(members)
+        if not self.members:
+            raise ValueError("`members` must hold at least one optimizer, got none")
+        groups = [group for member in self.members for group in member.param_groups]
+        super().__init__(groups, defaults={})
+        for member in self.members:
+            self.state.update(member.state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Step every member once; `closure` is evaluated once, before them."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for member in self.members:
+            member.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` of a joined optimizer with the same members returned."""
+        super().load_state_dict(state_dict)  # makes new group dicts and a new state
+        self._share()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse: whose rule a group would follow is not said.
+
+        Raises:
+            ValueError: Always, once the optimizer is made.
+        """
+        if hasattr(self, "_shared"):
+            raise ValueError("add the group to a member before the members are joined")
+        super().add_param_group(param_group)
+
+    def _share(self) -> None:
+        """Give the members this optimizer's groups and state, which they read and write."""
+        self._shared = True
+        groups = iter(self.param_groups)
+        for member in self.members:
+            member.param_groups = [next(groups) for _ in member.param_groups]
+            member.state = self.state
+
+
+def make_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
+    """Return the torch.optim optimizer that `config` describes, over `parameters`."""
+    if config.kind == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+    kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+    betas = (config.momentum, 0.999)
+    return kind(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay)

@@ -1,0 +1,289 @@
+"""The sections of a recipe: frozen dataclasses, checked when made.
+
+The text under a field is its documentation everywhere: `quiesce train RECIPE --help` prints it.
+Steps are optimizer steps. Shares of the training run from 0 (first step) to 1 (last step).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def check(ok: bool, name: str, rule: str, got: object) -> None:
+    """Raise the ValueError of a bad field: "`lr` must be above 0, got -1"."""
+    if not ok:
+        raise ValueError(f"`{name}` must be {rule}, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeConfig:
+    """What is quantized, and to how many bits; the fields of quiesce.Scheme."""
+
+    weight_bits: int = 4
+    """Bits of the weights, 2 to 8."""
+
+    act_bits: int | None = 4
+    """Bits of the activations, 2 to 8; null keeps them in float."""
+
+    first_last_bits: int = 8
+    """Bits of the first and the last layer, 2 to 8."""
+
+    per_channel: bool = False
+    """One weight scale for each output channel instead of one for each tensor."""
+
+    include: tuple[str, ...] = ()
+    """Patterns of layer names to quantize (fnmatch, "blocks.*"); none means all."""
+
+    exclude: tuple[str, ...] = ()
+    """Patterns of layer names to leave in float."""
+
+    overrides: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    """Pattern of layer names to other bits: {"blocks.0.*": {"weight_bits": 8}}."""
+
+    ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
+    """How first scales are found: least squared error, extremes, percentile, or LSQ's rule."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "act_bits", "first_last_bits"):
+            bits = getattr(self, name)
+            check(bits is None or 2 <= bits <= 8, name, "2 to 8", bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """Finding the first scales on real images."""
+
+    batches: int = 1
+    """Training batches that are read before the first step, at least 1."""
+
+    def __post_init__(self) -> None:
+        check(self.batches >= 1, "batches", "at least 1", self.batches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerConfig:
+    """Measuring oscillation."""
+
+    momentum: float = 0.01
+    """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.momentum < 1, "momentum", "above 0 and below 1", self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RampConfig:
+    """A number that changes over the training."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the way from `start` to `end`; constant stays at `start`."""
+
+    start: float = 0.0
+    """Value at the beginning."""
+
+    end: float = 0.0
+    """Value at the last step; constant does not read it."""
+
+    begin: float = 0.25
+    """Share of the training before the way starts, 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        if self.begin >= 1:
+            raise ValueError(
+                f"`begin` must be 0 to below 1, got {self.begin}: the training ends at 1, before "
+                "the schedule begins"
+            )
+        check(self.begin >= 0, "begin", "0 to below 1", self.begin)
+
+
+DAMPEN_FIELDS = ("strength", "aggregation")
+FREEZE_FIELDS = ("threshold", "average", "max_bits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CureConfig:
+    """What brings oscillating weights to rest."""
+
+    kind: Literal["none", "dampen", "freeze"] = "none"
+    """none (plain LSQ), dampen (a penalty on the distance to the grid) or freeze (pinned codes)."""
+
+    strength: RampConfig = RampConfig(end=0.1)
+    """dampen: factor of the penalty in the loss, 0 or more."""
+
+    aggregation: Literal["sum", "mean", "kernel_mean"] = "kernel_mean"
+    """dampen: how squared distances are joined in each layer; sum is the paper's formula,
+    kernel_mean (sum over output channels, mean over the rest) the published recipes'."""
+
+    threshold: RampConfig = RampConfig(start=0.1, end=0.01)
+    """freeze: oscillation frequency above which a weight is frozen, above 0 and at most 1."""
+
+    average: Literal["code", "last"] = "code"
+    """freeze: pin to the rounded running average of the code, or to the last code."""
+
+    max_bits: int = 4
+    """freeze: only weights of at most this many bits, 2 to 8."""
+
+    def __post_init__(self) -> None:
+        for name in self._unread():
+            reader = "dampen" if name in DAMPEN_FIELDS else "freeze"
+            raise ValueError(
+                f"`{name}` is read by kind {reader} and kind is {self.kind}: leave it out, or "
+                f"set kind: {reader}"
+            )
+        for end in ("start", "end"):
+            level = getattr(self.strength, end)
+            check(level >= 0, f"strength.{end}", "0 or more", level)
+            level = getattr(self.threshold, end)
+            check(0 < level <= 1, f"threshold.{end}", "above 0 and at most 1", level)
+        check(2 <= self.max_bits <= 8, "max_bits", "2 to 8", self.max_bits)
+
+    def _unread(self) -> list[str]:
+        """Fields that were set although this kind does not read them."""
+        others = () if self.kind == "dampen" else DAMPEN_FIELDS
+        others += () if self.kind == "freeze" else FREEZE_FIELDS
+        return [name for name in others if getattr(self, name) != getattr(type(self), name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """An optimizer of torch.optim."""
+
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Which optimizer."""
+
+    lr: float = 0.01
+    """Learning rate at the first step, above 0."""
+
+    momentum: float = 0.9
+    """sgd: momentum, 0 to below 1; adam and adamw: the first beta (their second is 0.999)."""
+
+    weight_decay: float = 0.0
+    """Weight decay, 0 or more."""
+
+    nesterov: bool = False
+    """sgd: Nesterov momentum."""
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "lr", "above 0", self.lr)
+        check(0 <= self.momentum < 1, "momentum", "0 to below 1", self.momentum)
+        check(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
+            raise ValueError("`nesterov` needs kind sgd and a momentum above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrScheduleConfig:
+    """How learning rates change, of weights and of scales alike."""
+
+    kind: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the way down."""
+
+    end: float = 0.0
+    """Learning rate at the last step as a share of the first, 0 to 1; constant does not read it."""
+
+    warmup: float = 0.0
+    """Share of the training in which the rate rises to its first value, 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.end <= 1, "end", "0 to 1", self.end)
+        check(0 <= self.warmup < 1, "warmup", "0 to below 1", self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatStageConfig:
+    """A float network that is trained first, on the same data; the quantized one starts from it."""
+
+    epochs: int | None = None
+    """Passes over the training images, at least 1; null skips the stage."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer of the float stage; its learning rate follows `lr_schedule` too."""
+
+    def __post_init__(self) -> None:
+        check(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormConfig:
+    """Batch-norm statistics, measured again when training is over."""
+
+    batches: int | None = 50
+    """Training batches to average over, at least 1; null leaves the running statistics."""
+
+    def __post_init__(self) -> None:
+        check(self.batches is None or self.batches >= 1, "batches", "at least 1", self.batches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Options of lightning.Trainer, under its own names."""
+
+    max_epochs: int = 90
+    """Passes over the training images, at least 1."""
+
+    max_steps: int = -1
+    """Stop after so many optimizer steps; -1 means max_epochs decides."""
+
+    accelerator: str = "auto"
+    """auto, cpu, gpu, mps, tpu."""
+
+    devices: int | str = "auto"
+    """How many devices on this machine, or auto."""
+
+    num_nodes: int = 1
+    """Machines, at least 1."""
+
+    strategy: str = "auto"
+    """auto, ddp, ddp_spawn, fsdp and what else Lightning knows by name."""
+
+    precision: str = "32-true"
+    """32-true, 16-mixed or bf16-mixed."""
+
+    accumulate_grad_batches: int = 1
+    """Batches whose gradients are added up for one optimizer step, at least 1."""
+
+    gradient_clip_val: float | None = None
+    """Clip the norm of the gradient to this; null does not clip."""
+
+    deterministic: bool = False
+    """Only algorithms that give the same bits twice; slower on accelerators."""
+
+    sync_batchnorm: bool = False
+    """Batch norm over all devices."""
+
+    log_every_n_steps: int = 10
+    """Steps between two lines of metrics.csv, at least 1."""
+
+    check_val_every_n_epoch: int = 1
+    """Epochs between two measurements of test accuracy, at least 1."""
+
+    limit_train_batches: int | float | None = None
+    """Batches (a whole number) or share (0 to 1) of an epoch; null means all."""
+
+    limit_val_batches: int | float | None = None
+    """Batches (a whole number) or share (0 to 1) of the test images; null means all."""
+
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv", "tensorboard")
+    """Where metrics go: metrics.csv, TensorBoard events."""
+
+    def __post_init__(self) -> None:
+        counts = ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps")
+        for name in (*counts, "check_val_every_n_epoch"):
+            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        check(
+            self.max_steps == -1 or self.max_steps >= 1,
+            "max_steps",
+            "-1 or at least 1",
+            self.max_steps,
+        )
+        clip = self.gradient_clip_val
+        check(clip is None or clip > 0, "gradient_clip_val", "above 0", clip)
+        for name in ("limit_train_batches", "limit_val_batches"):
+            check_share_or_count(name, getattr(self, name))
+
+
+def check_share_or_count(name: str, value: int | float | None) -> None:
+    """Refuse a limit that is neither a number of batches nor a share of them."""
+    if isinstance(value, int):
+        check(value >= 1, name, "at least 1 batch", value)
+    elif value is not None:
+        check(0 < value <= 1, name, "a share above 0 and at most 1", value)

@@ -151,9 +151,9 @@ class FakeQuantize(torch.autograd.Function):
         return kernels[0](x, scale, offset, limits, history, rule)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         x, scale, offset, limits, history = ctx.saved_tensors
-        out = ctx.kernels[1](grad, x, scale, offset, limits, history, ctx.rule)
+        out = ctx.kernels[1](grads[0], x, scale, offset, limits, history, ctx.rule)
         grad_scale, grad_offset = out.scale, out.offset
         if ctx.grad_scale is not None:
             grad_scale = grad_scale * ctx.grad_scale

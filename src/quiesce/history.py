@@ -86,7 +86,7 @@ class Advance(NamedTuple):
     oscillated: Tensor
     """bool: it changed against its last direction."""
     jump: Tensor
-    """int16: code before minus code after, 0 for frozen weights, whose average is of no more use."""
+    """int16: code before minus code after; 0 for frozen weights, whose average is done with."""
 
 
 def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:

@@ -1,0 +1,126 @@
+"""First scales of a prepared model, found on real batches."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.batches import inputs_of
+from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
+from quiesce.grid import Grid
+from quiesce.layers import QuantizedLayer
+from quiesce.modes import inference
+from quiesce.prepare import measure_weights
+from quiesce.quantizer import FakeQuantizer
+from quiesce.ranges import find_affine, find_scale, sample
+
+_PER_BATCH = 2**15  # values kept of each batch, evenly spread
+_IN_ALL = 2**18  # values kept per quantizer; beyond that every second one is let go
+
+
+class Observation:
+    """What one input quantizer saw: its extremes, and an even sample of the values."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        self.finite = True
+        self._kept: list[Tensor] = []
+        self._per_batch = _PER_BATCH
+
+    def __call__(self, x: Tensor) -> None:
+        """Take in a tensor of any shape."""
+        flat = x.detach().flatten().float()
+        low, high = (float(end) for end in flat.aminmax())
+        self.finite &= abs(low) < float("inf") and abs(high) < float("inf")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._kept.append(sample(flat, self._per_batch).clone())
+        if sum(part.numel() for part in self._kept) > _IN_ALL:
+            self._kept = [sample(self.values(), _IN_ALL // 2)]
+            self._per_batch = max(1, self._per_batch // 2)
+
+    def values(self) -> Tensor:
+        """The sample: floats of shape (values,), extremes included."""
+        return torch.cat([*self._kept, self._kept[0].new_tensor([self.low, self.high])])
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> nn.Module:
+    """Find all scales of a prepared model: of weights from the weights, of inputs from batches.
+
+    The batches pass through the network in float and inference mode; nothing but scales, offsets
+    and grids moves. An input that goes below zero anywhere gets a signed grid, any other an
+    unsigned one; one that is zero throughout the scale 1. Call it again after loading a float
+    checkpoint; it then forgets what the scales had learned.
+
+    Args:
+        model: Prepared; changed in place.
+        batches: Inputs, or tuples that start with the input, on the device of the model.
+        count: Batches to read at most, at least 1.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        ValueError: `count` is below 1.
+        NothingToDoError: The model is not prepared, or there is no batch.
+        NotCalibratedError: No batch reached one of the layers.
+        DivergedError: An input held NaN or inf; the layer is named.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1 batch, got {count}")
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLayer)]
+    if not layers:
+        raise NothingToDoError("the model has no quantized layer; call quiesce.prepare first")
+    quantizers = [q for layer in layers if (q := layer.input_quantizer) is not None]
+    seen = {quantizer: Observation() for quantizer in quantizers}
+    try:
+        for layer in layers:
+            layer.weight_quantizer.observe = _pass
+        for quantizer, observation in seen.items():
+            quantizer.observe = observation
+        read = 0
+        with inference(model):
+            for read, batch in enumerate(islice(batches, count), start=1):
+                model(inputs_of(batch))
+    finally:
+        for module in model.modules():
+            if isinstance(module, FakeQuantizer):
+                module.observe = None
+    if read == 0:
+        raise NothingToDoError("batches is empty; no scale was changed")
+    for quantizer, observation in seen.items():
+        _check(quantizer, observation)
+    for quantizer, observation in seen.items():
+        _settle(quantizer, observation)
+    measure_weights(model)
+    return model
+
+
+def _pass(_: Tensor) -> None:
+    """Let a weight through in float: it is measured by itself."""
+
+
+def _check(quantizer: FakeQuantizer, observation: Observation) -> None:
+    if not observation:
+        raise NotCalibratedError(
+            f"no batch reached {quantizer.name}; calibrate on batches that do, or leave the layer "
+            "in float with Scheme(exclude=...)"
+        )
+    if not observation.finite:
+        raise DivergedError(
+            f"{quantizer.name} saw NaN or inf in float; mend the data or the network"
+        )
+
+
+def _settle(quantizer: FakeQuantizer, observation: Observation) -> None:
+    values = observation.values()
+    if quantizer.offset is not None:
+        grid = Grid(quantizer.bits, signed=False)
+        quantizer.set_grid(grid, *find_affine(values, grid))
+    else:
+        grid = Grid(quantizer.bits, signed=observation.low < 0)
+        quantizer.set_grid(grid, find_scale(values, grid, quantizer.ranges))

@@ -1,0 +1,217 @@
+"""From a float model to one that trains with quantized weights and activations, and back."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.grid import Grid
+from quiesce.layers import LAYERS, QuantizedLayer, channel_dim, quantize_layer, restore_layer
+from quiesce.modes import inference
+from quiesce.quantizer import FakeQuantizer
+from quiesce.ranges import find_scale
+from quiesce.scheme import LayerScheme, Scheme
+from quiesce.weights import QuantizedWeight
+
+
+def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
+    """Give every convolution and linear layer a weight and an input quantizer, in place.
+
+    Parameters keep their identity, names and values, so an optimizer or a float checkpoint made
+    before still fits. Weight scales are found at once; those of inputs by `calibrate`, which must
+    come before the first forward wherever activations are quantized. A weight shared by layers has
+    one quantizer, with the widest bits that any of them asks for.
+
+    Args:
+        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
+            or subclasses of them. It is run once, in inference mode, nothing of it moves.
+        scheme: Bits, patterns, ranges.
+        example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
+            arguments. Only the order in which layers are called is read off it.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
+            reached by the forward or has its weight computed by a parametrization.
+        NothingToDoError: No layer to quantize.
+    """
+    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+        raise PrepareError("the model is prepared already; start from the float model, or strip it")
+    called = _call_order(model, example_input)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    if not layers:
+        raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
+    scheme.check_patterns(list(layers))
+    chosen = {name: layer for name, layer in layers.items() if scheme.selects(name)}
+    if not chosen:
+        raise NothingToDoError("include and exclude together leave no layer to quantize")
+    _check_layers(chosen, called)
+    order = [name for name in called if name in chosen]
+    plans = _agree_on_shared(chosen, scheme.resolve(order))
+    quantizers: dict[int, FakeQuantizer] = {}
+    for name, layer in chosen.items():
+        weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+        if id(weight) not in quantizers:
+            quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
+        inputs = _input_quantizer(name, layer, plans[name], scheme)
+        quantize_layer(layer, quantizers[id(weight)], inputs)
+    return model
+
+
+def strip(model: nn.Module) -> nn.Module:
+    """A plain float copy of a prepared model whose weights are the quantized values.
+
+    Args:
+        model: Prepared; it stays as it is.
+
+    Returns:
+        A deep copy without quantizers. Its forward equals the prepared model's with activations
+        left in float.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+    """
+    plain = copy.deepcopy(model)
+    for weight in quantized_weights(plain):
+        values = weight.scale * weight.codes().to(weight.scale.dtype)
+        weight.latent.data = values.to(weight.latent.dtype)
+    for module in list(plain.modules()):
+        if isinstance(module, QuantizedLayer):
+            restore_layer(module)
+    return plain
+
+
+def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
+    """Views of the quantized weights in the order of the model's modules, shared ones once.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+    """
+    views: dict[int, QuantizedWeight] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
+            view = QuantizedWeight(name, module.latent, module.weight_quantizer, module)
+            views[id(module.weight_quantizer)] = view
+    if not views:
+        raise NothingToDoError(
+            f"{type(model).__name__} has no quantized layer; call quiesce.prepare first"
+        )
+    return list(views.values())
+
+
+def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Scales and learned offsets of a prepared model: the published recipes train them apart."""
+    quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
+    return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
+
+
+def measure_weights(model: nn.Module) -> None:
+    """Find the scales of all weights again from their latents, as `prepare` did."""
+    for module in model.modules():
+        if isinstance(module, QuantizedLayer):
+            _measure_weight(module.latent, module.weight_quantizer, channel_dim(module))
+
+
+def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
+    """Names of the layers that a forward calls, each once, in order (a dict as an ordered set)."""
+    called: dict[str, None] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    ]
+    try:
+        with inference(model), torch.no_grad():
+            if isinstance(example_input, Mapping):
+                model(**example_input)
+            elif isinstance(example_input, tuple):
+                model(*example_input)
+            else:
+                model(example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
+
+
+def _check_layers(chosen: Mapping[str, nn.Module], called: Mapping[str, None]) -> None:
+    if unreached := [name for name in chosen if name not in called]:
+        raise PrepareError(
+            f"the forward does not call {', '.join(unreached[:5])}"
+            f"{' ...' if len(unreached) > 5 else ''}; give an example_input that reaches them, or "
+            f"leave them in float: Scheme(exclude={unreached[:5]})"
+        )
+    for name, layer in chosen.items():
+        if "weight" not in layer._parameters:
+            raise PrepareError(
+                f"{name}: its weight is computed by a parametrization (weight or spectral norm?); "
+                f"remove it first, or leave the layer in float: Scheme(exclude=[{name!r}])"
+            )
+
+
+def _agree_on_shared(
+    chosen: Mapping[str, nn.Module], plans: dict[str, LayerScheme]
+) -> dict[str, LayerScheme]:
+    """Layers that share a weight take one weight scheme: the one with the most bits."""
+    best: dict[int, LayerScheme] = {}
+    for name, layer in chosen.items():
+        key, plan = id(layer.weight), plans[name]
+        if key not in best or plan.weight_bits > best[key].weight_bits:
+            best[key] = plan
+    return {
+        name: LayerScheme(
+            weight_bits=best[id(layer.weight)].weight_bits,
+            per_channel=best[id(layer.weight)].per_channel,
+            act_bits=plans[name].act_bits,
+            ranges=plans[name].ranges,
+        )
+        for name, layer in chosen.items()
+    }
+
+
+def _weight_quantizer(
+    name: str, layer: nn.Module, plan: LayerScheme, scheme: Scheme
+) -> FakeQuantizer:
+    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+    dim = channel_dim(layer)
+    shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
+    quantizer = FakeQuantizer(
+        plan.weight_bits,
+        scale_shape=shape if plan.per_channel else (),
+        weight_shape=tuple(weight.shape),
+        clip=scheme.clip,
+        grad_scaling=scheme.grad_scaling,
+        estimator=scheme.estimator,
+        ranges=plan.ranges,
+    ).to(weight.device)
+    quantizer.name = f"{name}.weight"
+    _measure_weight(weight, quantizer, dim)
+    return quantizer
+
+
+def _input_quantizer(
+    name: str, layer: nn.Module, plan: LayerScheme, scheme: Scheme
+) -> FakeQuantizer | None:
+    if plan.act_bits is None:
+        return None
+    quantizer = FakeQuantizer(
+        plan.act_bits,
+        learn_offset=scheme.learn_offset,
+        clip=scheme.clip,
+        grad_scaling=scheme.grad_scaling,
+        estimator=scheme.estimator,
+        ranges=plan.ranges,
+    ).to(layer.weight.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    quantizer.name = f"{name}.input"
+    return quantizer
+
+
+def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
+    grid = Grid(quantizer.bits, signed=True)
+    channels = dim if quantizer.scale.dim() else None
+    quantizer.set_grid(grid, find_scale(weight, grid, quantizer.ranges, channels))

@@ -1,0 +1,166 @@
+"""A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import NotCalibratedError
+from quiesce.estimators import STE, Estimator
+from quiesce.fake_quantize import (
+    EAGER,
+    Clip,
+    FakeQuantize,
+    Rule,
+    check_clip,
+    lsq_grad_scale,
+    positive,
+)
+from quiesce.grid import Grid, check_bits
+from quiesce.history import Layout
+from quiesce.ranges import Range, check_range
+
+
+class FakeQuantizer(nn.Module):
+    """Rounds what passes through it to a grid, and learns the grid's scale (LSQ), maybe its offset.
+
+    Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
+    is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
+    weights `history`, one packed record per weight (see `quiesce.history`), made here so that a
+    compiled forward reads from the first step on what freezing writes later.
+
+    Args:
+        bits: Width of the codes, 2 to 8.
+        scale_shape: () for one scale, else the shape that broadcasts to the tensor.
+        weight_shape: Shape of the weight that it quantizes, or None for activations.
+        learn_offset: LSQ+: learn the value of code 0 too. Activations only.
+        clip: Where gradients pass, see `quiesce.fake_quantize`.
+        grad_scaling: Multiply the gradients of scale and offset by LSQ's 1/sqrt(N*quant_max), N the
+            weights that share a scale, or the features of one sample.
+        estimator: Rounding and its gradient.
+        ranges: How `calibrate` finds the first scale.
+
+    Raises:
+        ValueError, TypeError: An argument out of its range.
+    """
+
+    scale: nn.Parameter
+    offset: nn.Parameter | None
+    limits: Tensor
+    history: Tensor | None
+
+    def __init__(
+        self,
+        bits: int,
+        *,
+        scale_shape: tuple[int, ...] = (),
+        weight_shape: tuple[int, ...] | None = None,
+        learn_offset: bool = False,
+        clip: Clip = "range",
+        grad_scaling: bool = False,
+        estimator: Estimator = STE(),  # noqa: B008 (immutable)
+        ranges: Range = "mse",
+    ) -> None:
+        super().__init__()
+        check_bits("bits", bits)
+        check_clip(clip)
+        check_range(ranges)
+        self.bits = bits
+        self.name = ""
+        self.grid: Grid | None = None
+        self.grad_scaling = grad_scaling
+        self.ranges: Range = ranges
+        self.kernels = EAGER
+        self.observe: Callable[[Tensor], None] | None = None
+        self.scale = nn.Parameter(torch.ones(scale_shape))
+        self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
+        self.register_buffer("limits", torch.zeros(2))
+        history, width = None, 0
+        if weight_shape is not None:
+            layout = Layout.of(Grid(bits, signed=True))
+            history, width = torch.zeros(weight_shape, dtype=layout.dtype), layout.width
+        self.register_buffer("history", history)
+        self.rule = Rule(clip, estimator, width)
+
+    def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
+        """Start from this grid: `scale` and `offset` in units of x, of the shapes declared."""
+        with torch.no_grad():
+            self.scale.copy_(scale.reshape(self.scale.shape))
+            if self.offset is not None:
+                self.offset.copy_(torch.zeros(()) if offset is None else offset)
+            self.limits.copy_(torch.tensor([grid.quant_min, grid.quant_max]))
+        self.grid = grid
+
+    @property
+    def step_size(self) -> Tensor:
+        """The scale in use, detached: floats per code, above 0, broadcastable to the tensor."""
+        return positive(self.scale.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize `x`; shape and dtype stay.
+
+        Raises:
+            NotCalibratedError: There is no grid yet.
+        """
+        if self.observe is not None:
+            self.observe(x)
+            return x
+        if self.grid is None:
+            raise NotCalibratedError(
+                f"{self.name or 'a quantizer'} has no scale yet; "
+                "call quiesce.calibrate(model, batches) before the first forward"
+            )
+        kernels = EAGER if torch.compiler.is_compiling() else self.kernels
+        return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
+            x,
+            self.scale,
+            self.offset,
+            self.limits,
+            self.history,
+            self.rule,
+            self._grad_scale(x),
+            kernels,
+        )
+
+    def _grad_scale(self, x: Tensor) -> float | None:
+        if not self.grad_scaling or self.grid is None:
+            return None
+        shared_by = x.shape[0] if self.history is None else self.scale.numel()
+        return lsq_grad_scale(x.numel() // shared_by, self.grid)
+
+    def extra_repr(self) -> str:
+        """Bits, kind of grid, and how many scales."""
+        kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
+        return f"bits={self.bits}, {kind}, scales={self.scale.numel()}"
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the grid from `limits`; after a float checkpoint, which has none, calibrate again."""
+        if not any(key.startswith(prefix) for key in state_dict):
+            self.limits.zero_()
+            self.grid = None
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self.grid = None
+        low, high = (int(end) for end in self.limits.tolist())
+        if (low, high) == (0, 0):
+            return
+        grid = Grid(self.bits, signed=low < 0)
+        if (grid.quant_min, grid.quant_max) != (low, high):
+            error_msgs.append(
+                f"{prefix}limits: the checkpoint's codes go from {low} to {high}, this model is "
+                f"prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
+            )
+            return
+        self.grid = grid

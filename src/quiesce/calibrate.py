@@ -84,8 +84,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
             quantizer.observe = observation
         read = 0
         with inference(model):
-            for read, batch in enumerate(islice(batches, count), start=1):
+            for batch in islice(batches, count):
                 model(inputs_of(batch))
+                read += 1
     finally:
         for module in model.modules():
             if isinstance(module, FakeQuantizer):

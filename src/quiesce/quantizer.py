@@ -73,6 +73,7 @@ class FakeQuantizer(nn.Module):
         self.ranges: Range = ranges
         self.kernels = EAGER
         self.observe: Callable[[Tensor], None] | None = None
+        self.tracked_by: object = None
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.register_buffer("limits", torch.zeros(2))
@@ -144,7 +145,7 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the grid from `limits`; after a float checkpoint, which has none, calibrate again."""
+        """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
         if not any(key.startswith(prefix) for key in state_dict):
             self.limits.zero_()
             self.grid = None

@@ -1,0 +1,99 @@
+"""Oscillation dampening: a pull of every latent weight toward the middle of its bin.
+
+    penalty = strength * sum over weights of (q - clip(w, s*n, s*p))^2
+
+with the quantized weight q held constant, so that the gradient is 2*strength*(w - q) inside the
+range and 0 outside, and none goes to the scale. Strong enough, it holds a weight on one side of
+its threshold; from the first step on it would also hold weights that should still move, which is
+why the published recipes raise it from 0 along a cosine.
+
+Source: Nagel et al., ICML 2022, arXiv:2203.11086, section 4.1. "kernel_mean" is what the published
+recipes sum: all output channels, the mean within each.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from quiesce.cures.cure import Cure, as_schedule
+from quiesce.errors import TrackingError
+from quiesce.schedules import ScheduleLike
+from quiesce.tracking import OscillationTracker
+from quiesce.weights import QuantizedWeight
+
+Aggregation = Literal["sum", "mean", "kernel_mean"]
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+
+
+class Dampening(Cure):
+    """Adds the penalty above to the loss, over all quantized weights.
+
+    Args:
+        strength: A number, or a schedule of the optimizer step. Its scale depends on
+            `aggregation`. 0 or None adds nothing; below 0 the pull becomes a push.
+        aggregation: Over one layer: "sum", "mean", or "kernel_mean" (sum over dimension 0, mean
+            over the others). Layers are summed.
+
+    Raises:
+        ValueError: `aggregation` is none of these.
+    """
+
+    def __init__(self, strength: float | ScheduleLike, aggregation: Aggregation = "sum") -> None:
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
+        self.strength = as_schedule(strength)
+        self.aggregation: Aggregation = aggregation
+        self._weights: list[QuantizedWeight] = []
+
+    def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
+        """Take all weights; the tracker is not needed."""
+        self._weights = list(weights)
+
+    def penalty(self, step: int) -> Tensor | None:
+        """The penalty at this step's strength: a float32 scalar, or None where that is 0.
+
+        Raises:
+            TrackingError: The cure belongs to no `Control` yet.
+        """
+        if not self._weights:
+            raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
+        strength = self.strength(step)
+        if not strength:
+            return None
+        factors = [strength * _factor(weight.latent, self.aggregation) for weight in self._weights]
+        latents = [weight.latent for weight in self._weights]
+        return _Pull.apply(self._weights, factors, *latents)  # pyright: ignore
+
+    def after_step(self, step: int) -> None:
+        """Nothing: dampening acts through the loss alone."""
+
+
+def _factor(latent: Tensor, aggregation: Aggregation) -> float:
+    if aggregation == "sum":
+        return 1.0
+    return 1.0 / (latent.numel() if aggregation == "mean" else latent[0].numel())
+
+
+class _Pull(torch.autograd.Function):
+    """Sum of factor * |residual|^2 over all layers; residuals are found again in the backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: list[QuantizedWeight], factors: list[float], *latents: Tensor
+    ) -> Tensor:
+        ctx.weights, ctx.factors = weights, factors
+        ctx.save_for_backward(*latents)
+        return torch.stack([w.pull() * f for w, f in zip(weights, factors, strict=True)]).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # the saved latents are the parameters themselves: unpacked only so that autograd refuses a
+        # backward after they were changed in place
+        _ = ctx.saved_tensors
+        pulls = [
+            weight.pull_gradient(grads[0] * (2 * factor))
+            for weight, factor in zip(ctx.weights, ctx.factors, strict=True)
+        ]
+        return None, None, *pulls

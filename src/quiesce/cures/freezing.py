@@ -1,0 +1,112 @@
+"""Iterative weight freezing: a weight that oscillates too often is pinned to one code for good.
+
+Where a weight's frequency is above the threshold, its code becomes the rounded average of its
+codes: of the two it oscillates between, the one where it was more often, and the one whose value
+is nearer to the optimum. From the next forward on the quantizer emits that code whatever the
+latent is (so its gradient is 0, and the scale's is right), and after every step the latent is set
+to scale * code, so that momentum, weight decay, stripping and export can not lose it.
+
+Source: Nagel et al., ICML 2022, arXiv:2203.11086, algorithm 1.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quiesce.cures.cure import Cure, as_schedule
+from quiesce.errors import TrackingError
+from quiesce.grid import check_bits
+from quiesce.schedules import ScheduleLike
+from quiesce.tracking import OscillationTracker
+from quiesce.weights import QuantizedWeight, Where
+
+_SLACK = 1 + 1e-6  # on the decay, for the rounding of two products
+
+
+class Freezing(Cure):
+    """Pins the codes of weights that oscillate more often than the threshold.
+
+    Args:
+        threshold: A frequency above 0, or a schedule of the optimizer step that may give None for
+            "off"; a schedule's 0 is off too, and so is all that comes before `begin` of
+            `quiesce.cosine` and `quiesce.linear`. A single oscillation already gives the tracker's
+            momentum, so thresholds of two or three times that or more are of use.
+        average: "code" pins to the rounded average of codes before this step, None to the code
+            of this step.
+        max_bits: Only weights of at most so many bits are frozen.
+
+    Raises:
+        ValueError: A constant threshold outside (0, 1], or an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        threshold: float | ScheduleLike,
+        average: Literal["code"] | None = "code",
+        max_bits: int = 4,
+    ) -> None:
+        if not callable(threshold) and not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+        if average not in ("code", None):
+            raise ValueError(f'average must be "code" or None, got {average!r}')
+        check_bits("max_bits", max_bits)
+        self.threshold = as_schedule(threshold)
+        self.average = average
+        self.max_bits = max_bits
+        self._weights: list[QuantizedWeight] = []
+        self._tracker: OscillationTracker | None = None
+        self._last: tuple[int, float] | None = None
+
+    def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
+        """Take the weights of at most `max_bits`; have the tracker follow their averages."""
+        self._weights = [weight for weight in weights if weight.grid.bits <= self.max_bits]
+        self._tracker = tracker
+        if self.average == "code":
+            tracker.follow_average(self._weights)
+
+    def penalty(self, step: int) -> None:
+        """None: freezing adds nothing to the loss."""
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Freeze what has come above this step's threshold; pin all that is frozen.
+
+        Raises:
+            TrackingError: The cure belongs to no `Control` yet.
+        """
+        tracker = self._tracker
+        if tracker is None:
+            raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
+        begun = step >= getattr(self.threshold, "begin_step", 0)
+        threshold = self.threshold(step) if begun else None
+        if threshold:
+            chosen = {weight.name for weight in self._weights}
+            fresh_only = self._none_fell_in(tracker, threshold)
+            for weight, where, above in tracker.above(threshold, fresh_only=fresh_only):
+                if weight.name in chosen:
+                    self._freeze(tracker, weight, where, above)
+        for weight in self._weights:
+            weight.pin()
+
+    def _none_fell_in(self, tracker: OscillationTracker, threshold: float) -> bool:
+        """Whether only weights that oscillated just now can be new above the threshold."""
+        last, self._last = self._last, (tracker.steps, threshold)
+        if last is None or last[0] != tracker.steps - 1:
+            return False
+        return threshold >= last[1] * tracker.decay * _SLACK
+
+    def _freeze(
+        self, tracker: OscillationTracker, weight: QuantizedWeight, where: Where, above: Tensor
+    ) -> None:
+        if self.average == "code":
+            codes = torch.round(tracker.average_before(weight, where))
+            codes = codes.clamp(weight.grid.quant_min, weight.grid.quant_max)
+        else:
+            codes = weight.emitted(where)
+        if isinstance(where, slice):
+            shape = weight.latent.shape
+            weight.freeze(above.reshape(shape), codes.reshape(shape))
+        else:
+            weight.freeze(where[above], codes[above])

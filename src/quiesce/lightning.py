@@ -1,0 +1,118 @@
+"""quiesce in a Lightning Trainer: one callback, no change to the user's module.
+
+    Trainer(callbacks=[QuiesceCallback([Freezing(0.02)])])
+
+The callback makes a `Control` on the optimizers once training starts, adds its penalty to the loss
+that `training_step` returns, and keeps its state in Lightning's checkpoints. It has no logic of
+its own. The model must be prepared before the optimizers are made.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from torch import Tensor
+
+from quiesce.control import Control
+from quiesce.cures.cure import Cure
+from quiesce.errors import MissingExtraError, TrackingError
+from quiesce.prepare import quantized_weights
+from quiesce.tracking import OscillationTracker
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError as error:
+    raise MissingExtraError("quiesce.lightning", "train") from error
+
+
+class QuiesceCallback(Callback):
+    """Tracks oscillation, and cures it, in any LightningModule that holds a prepared model.
+
+    Args:
+        cures: What to do about oscillation; none only tracks.
+        momentum: The tracker's, in (0, 1).
+
+    Attributes:
+        control: The `Control`, from the start of training on.
+    """
+
+    def __init__(self, cures: Sequence[Cure] = (), momentum: float = 0.01) -> None:
+        self.cures = list(cures)
+        self.momentum = momentum
+        self.control: Control | None = None
+        self._saved: dict[str, Any] | None = None
+        self._restore: Callable[[], None] | None = None
+
+    @property
+    def tracker(self) -> OscillationTracker:
+        """The tracker.
+
+        Raises:
+            TrackingError: Training has not started.
+        """
+        if self.control is None:
+            raise TrackingError("there is no tracker before training starts")
+        return self.control.tracker
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hook into the raw optimizers: these see each real step, once, also with closures."""
+        weights = quantized_weights(pl_module)
+        tracker = OscillationTracker(weights, self.momentum)
+        self.control = Control(trainer.optimizers, weights, tracker, self.cures)
+        if self._saved is not None:
+            self.control.load_state_dict(self._saved)
+            self._saved = None
+        self._restore = _add_penalty(pl_module, self.control)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of optimizers and module; tracker and its reports stay."""
+        self._release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let go as at the end of training."""
+        self._release()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoint: the control's state."""
+        if self.control is not None:
+            return self.control.state_dict()
+        return self._saved or {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoint; applied when training starts."""
+        self._saved = state_dict or None
+
+    def _release(self) -> None:
+        if self.control is not None:
+            self.control.close()
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+
+def _add_penalty(module: LightningModule, control: Control) -> Callable[[], None]:
+    """Let `training_step` return its loss plus the penalty; gives back what undoes it.
+
+    The loss may come as a tensor, as "loss" in a dict, or not at all (a skipped batch).
+    """
+    training_step, own = module.training_step, "training_step" in vars(module)
+
+    @wraps(training_step)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        output = training_step(*args, **kwargs)
+        if isinstance(output, Tensor):
+            return output + control.penalty()
+        if isinstance(output, dict) and "loss" in output:
+            return {**output, "loss": output["loss"] + control.penalty()}
+        return output
+
+    def restore() -> None:
+        if own:
+            module.training_step = training_step
+        else:
+            del module.training_step
+
+    module.training_step = step
+    return restore

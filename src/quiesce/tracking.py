@@ -1,0 +1,348 @@
+"""Which weights oscillate, and how often: read once per optimizer step, after it.
+
+A weight oscillates in a step if its code changed, and against the direction of its last change.
+Its frequency f is the exponential average of that: f <- m*o + (1-m)*f, with o 1 or 0.
+
+Between two oscillations f only decays, so it need not be touched: what is stored is
+F = f / (1-m)^n, n the steps since a common base, which stays constant meanwhile. The same holds for
+D = (average of codes - code) / (1-m)^n, which changes only where the code does. So a step reads
+every latent once and writes only where something happened, and both averages are decayed when
+they are read. Every few thousand steps the base moves on and all are rescaled.
+
+State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
+flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
+Wider grids: record 2, F 4.
+
+Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. The transition
+rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJet, arXiv:2502.20853.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quiesce import history
+from quiesce.distance import DistanceMeter, DistanceSampling
+from quiesce.errors import TrackingError
+from quiesce.weights import QuantizedWeight, Where
+
+OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
+_RATE_MOMENTUM = 0.99
+_REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """What the tracker knows of one layer, or of all of them together."""
+
+    name: str
+    """Name of the layer; "all" for the summary."""
+    weights: int
+    """How many weights."""
+    bits: int | None
+    """Bits of a code; None where layers differ."""
+    oscillating: float
+    """Share of weights whose frequency is above the cut, 0 to 1."""
+    frozen: float
+    """Share of weights whose code is pinned, 0 to 1."""
+    flips_per_step: float
+    """Codes that change in a step, averaged over all steps."""
+    total_oscillations: int
+    """Oscillations since the start, over all weights."""
+    distance_ratio: float | None
+    """See `quiesce.distance`; None where it is not measured."""
+    transition_rate: float
+    """Share of codes that change in a step, its average with momentum 0.99 from zero."""
+
+
+class OscillationTracker:
+    """Follows the codes of `weights` from optimizer step to optimizer step.
+
+    There is one tracker per weight at a time: it keeps the weight's history records up to date, and
+    a later tracker takes them over.
+
+    Args:
+        weights: As `quantized_weights` gives them.
+        momentum: m above, in (0, 1): the weight of the newest step. The paper's recipes use 0.001
+            to 0.01; an average over about 1/m steps.
+        distance: How the distance ratio is sampled, or None not to measure it.
+
+    Raises:
+        ValueError: `momentum` is outside (0, 1), or there is no weight.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[QuantizedWeight],
+        momentum: float = 0.01,
+        *,
+        distance: DistanceSampling | None = DistanceSampling(),  # noqa: B008 (immutable)
+    ) -> None:
+        if not 0 < momentum < 1:
+            raise ValueError(f"momentum must be above 0 and below 1, got {momentum}")
+        if not weights:
+            raise ValueError("weights is empty: there is nothing to track")
+        self.weights = list(weights)
+        self.momentum = momentum
+        self.steps = 0
+        self._token = object()
+        for weight in self.weights:
+            weight.tracked_by = self._token
+        self._index = {weight.name: i for i, weight in enumerate(self.weights)}
+        device = self.weights[0].latent.device
+        self._dense = device.type != "cpu"  # an accelerator would wait for every count it is asked
+        # 1 - m as a float32 pass over all weights would apply it, so that both agree.
+        self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
+        self._base = 0
+        self._frequency = _Flat(self.weights, device)
+        self._average: _Flat | None = None
+        count = len(self.weights)
+        self._flips = torch.zeros(count, dtype=torch.int64, device=device)
+        self._oscillations = torch.zeros(count, dtype=torch.int64, device=device)
+        self._rate = torch.zeros(count, dtype=torch.float64, device=device)
+        self._sizes = torch.tensor([w.latent.numel() for w in self.weights], device=device)
+        self._distance = None if distance is None else DistanceMeter(self.weights, distance)
+        self._fresh: dict[int, Where] = {}
+
+    def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
+        """Keep the average of codes of these weights too; before the first step.
+
+        Raises:
+            TrackingError: The tracker has stepped already.
+        """
+        if self.steps:
+            raise TrackingError(
+                "the average of codes runs from the first step; attach cures before"
+            )
+        if chosen := list(weights):
+            self._average = _Flat(chosen, chosen[0].latent.device)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Read the codes as the optimizer left them. The first call only remembers them.
+
+        Raises:
+            TrackingError: Another tracker has taken over the weights.
+        """
+        if self.weights[0].tracked_by is not self._token:
+            raise TrackingError(
+                "another tracker follows these weights now; keep one, and step only that"
+            )
+        if self.steps == 0:
+            for weight in self.weights:
+                _remember(weight)
+        else:
+            self._rebase()
+            self._advance()
+        if self._distance is not None:
+            self._distance.step(self.steps)
+        self.steps += 1
+
+    def frequency(self, name: str) -> Tensor:
+        """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step."""
+        layer = self._layer(name)
+        stored = self._frequency[layer.name]
+        return (stored * self.decay ** (self._age() - 1)).reshape(layer.latent.shape)
+
+    def average(self, name: str) -> Tensor:
+        """Exponential average of the layer's codes up to now: its latent's shape.
+
+        Raises:
+            TrackingError: Nothing follows this layer's average.
+        """
+        layer = self._layer(name)
+        return self._averaged(layer, slice(None), self._age() - 1).reshape(layer.latent.shape)
+
+    def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
+        """Layer name to the mask of weights whose frequency is above `cut`."""
+        return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
+
+    def above(
+        self, threshold: float, *, fresh_only: bool = False
+    ) -> Iterator[tuple[QuantizedWeight, Where, Tensor]]:
+        """Weights whose frequency is above `threshold`, frozen ones perhaps among them.
+
+        Args:
+            threshold: A frequency.
+            fresh_only: Look only where something happened in the last step, as far as that is
+                known: enough for who asked after the step before with a threshold that has not
+                fallen by more than a factor `decay` since, for then no other weight can be new.
+
+        Yields:
+            A weight, the selection, and bool flags of the shape of the selection.
+        """
+        shrink = self.decay ** (self._age() - 1)
+        for layer, weight in enumerate(self.weights):
+            where = self._fresh.get(layer) if fresh_only else slice(None)
+            if where is not None:
+                yield weight, where, self._frequency[weight.name][where] * shrink > threshold
+
+    def average_before(self, weight: QuantizedWeight, where: Where) -> Tensor:
+        """Average of codes before this step's code entered it, for the selection."""
+        return self._averaged(weight, where, self._age() - 2)
+
+    def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
+        """One report per layer, in the order of the weights; `cut` is a frequency."""
+        ratios = None if self._distance is None else self._distance.ratios().tolist()
+        return [
+            LayerReport(
+                name=weight.name,
+                weights=weight.latent.numel(),
+                bits=weight.grid.bits,
+                oscillating=(self.frequency(weight.name) > cut).double().mean().item(),
+                frozen=weight.frozen.double().mean().item(),
+                flips_per_step=self._flips[i].item() / max(1, self.steps - 1),
+                total_oscillations=int(self._oscillations[i]),
+                distance_ratio=None if ratios is None else ratios[i],
+                transition_rate=self._rate[i].item(),
+            )
+            for i, weight in enumerate(self.weights)
+        ]
+
+    def summary(self, cut: float = OSCILLATING) -> LayerReport:
+        """The same over all layers, each weight counting once."""
+        layers = self.report(cut)
+        total = sum(layer.weights for layer in layers)
+        bits = {layer.bits for layer in layers}
+
+        def mean(field: str) -> float:
+            return sum(getattr(layer, field) * layer.weights for layer in layers) / total
+
+        return LayerReport(
+            name="all",
+            weights=total,
+            bits=bits.pop() if len(bits) == 1 else None,
+            oscillating=mean("oscillating"),
+            frozen=mean("frozen"),
+            flips_per_step=sum(layer.flips_per_step for layer in layers),
+            total_oscillations=sum(layer.total_oscillations for layer in layers),
+            distance_ratio=None if self._distance is None else self._distance.overall(),
+            transition_rate=mean("transition_rate"),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that tracking needs to go on, but for the history records, which the model saves."""
+        return {
+            "version": 1,
+            "names": [weight.name for weight in self.weights],
+            "momentum": self.momentum,
+            "steps": self.steps,
+            "base": self._base,
+            "frequency": self._frequency.values.clone(),
+            "average": None if self._average is None else self._average.values.clone(),
+            "flips": self._flips.clone(),
+            "oscillations": self._oscillations.clone(),
+            "rate": self._rate.clone(),
+            "distance": None if self._distance is None else self._distance.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; load the model's own state too, it holds the history.
+
+        Raises:
+            TrackingError: The state is of other layers, of another momentum, or of cures that
+                need other averages.
+        """
+        names = [weight.name for weight in self.weights]
+        if state["names"] != names:
+            odd = sorted(set(state["names"]) ^ set(names)) or ["their order"]
+            raise TrackingError(f"the saved tracker follows other layers; they differ in {odd[0]}")
+        if state["momentum"] != self.momentum:
+            raise TrackingError(
+                f"the saved tracker has momentum {state['momentum']}, this one {self.momentum}; "
+                "their frequencies do not compare"
+            )
+        if (state["average"] is None) != (self._average is None):
+            raise TrackingError(
+                "only one of the saved and this tracker follows the average of codes; make the "
+                "Control with the same cures before loading"
+            )
+        self.steps, self._base = state["steps"], state["base"]
+        self._frequency.values.copy_(state["frequency"])
+        if self._average is not None:
+            self._average.values.copy_(state["average"])
+        self._flips.copy_(state["flips"])
+        self._oscillations.copy_(state["oscillations"])
+        self._rate.copy_(state["rate"])
+        if self._distance is not None and state["distance"] is not None:
+            self._distance.load_state_dict(state["distance"])
+
+    def _layer(self, name: str) -> QuantizedWeight:
+        if name not in self._index:
+            raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._index)}")
+        return self.weights[self._index[name]]
+
+    def _age(self) -> int:
+        return self.steps - self._base
+
+    def _rebase(self) -> None:
+        if self.decay ** -self._age() > _REBASE_AT:
+            shrink = self.decay ** (self._age() - 1)
+            for flat in (self._frequency, self._average):
+                if flat is not None:
+                    flat.values.mul_(shrink)
+            self._base = self.steps - 1
+
+    def _advance(self) -> None:
+        """Bring records, averages and counts from the last step to this one."""
+        age = self._age()
+        event, entry = self.momentum * self.decay**-age, self.decay ** -(age - 1)
+        flips = torch.zeros_like(self._flips)
+        self._fresh = {}
+        for layer, weight in enumerate(self.weights):
+            where: Where = slice(None)
+            if not self._dense:
+                where = weight.moved().nonzero().squeeze(1)
+                if not len(where):
+                    continue
+            records = weight.history.view(-1)
+            moves = history.advance(records[where], weight.rounded(where), weight.layout)
+            records[where] = moves.record
+            self._frequency[weight.name][where] += event * moves.oscillated
+            if self._average is not None and weight.name in self._average:
+                self._average[weight.name][where] += entry * moves.jump
+            flips[layer] = moves.flipped.sum()
+            self._oscillations[layer] += moves.oscillated.sum()
+            self._fresh[layer] = where
+        self._flips += flips
+        self._rate.mul_(_RATE_MOMENTUM).add_(flips / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _averaged(self, weight: QuantizedWeight, where: Where, age: int) -> Tensor:
+        if self._average is None or weight.name not in self._average:
+            raise TrackingError(f"nothing follows the average of codes of {weight.name}")
+        code = history.code_of(weight.history.view(-1)[where], weight.layout)
+        return code + self._average[weight.name][where] * self.decay**age
+
+
+class _Flat:
+    """One float32 vector for many weights, with a view for each."""
+
+    def __init__(self, weights: Sequence[QuantizedWeight], device: torch.device) -> None:
+        sizes = [weight.latent.numel() for weight in weights]
+        self.values = torch.zeros(sum(sizes), device=device)
+        ends = accumulate(sizes)
+        self._views = {
+            weight.name: self.values[end - size : end]
+            for weight, size, end in zip(weights, sizes, ends, strict=True)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._views[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._views
+
+
+def _remember(weight: QuantizedWeight) -> None:
+    """Start the records of one layer from its codes now; what is frozen stays frozen."""
+    records = weight.history
+    code = weight.emitted().reshape(records.shape)
+    fresh = history.pack(code, history.STILL, False, weight.layout)
+    kept = history.pack(code, history.STILL, True, weight.layout)
+    records.copy_(torch.where(weight.frozen, kept, fresh))

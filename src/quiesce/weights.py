@@ -102,8 +102,7 @@ class QuantizedWeight:
     @torch.no_grad()
     def rounded(self, where: Where = slice(None)) -> Tensor:
         """Codes of the latents as if nothing were frozen: integral floats, flat."""
-        latent = self.latent.detach().flatten()[where]
-        return self.grid.codes(latent.float(), self._scale_at(where))
+        return self.grid.codes(self._wide().flatten()[where], self._scale_at(where))
 
     @torch.no_grad()
     def moved(self) -> Tensor:
@@ -150,10 +149,14 @@ class QuantizedWeight:
     def _residual(self) -> Tensor:
         """clip(w) - q inside the range, 0 outside and where frozen: the latent's shape."""
         low, high = self.scale * self.grid.quant_min, self.scale * self.grid.quant_max
-        latent = self.latent.detach().float()
+        latent = self._wide()
         code = self.grid.codes(latent, self.scale)
         free = (latent >= low) & (latent <= high) & ~self.frozen
         return torch.where(free, latent - self.scale * code, 0.0)
+
+    def _wide(self) -> Tensor:
+        """The latent, detached, in the precision in which the quantizer decides codes."""
+        return self.latent.detach().to(torch.promote_types(self.latent.dtype, torch.float32))
 
     def _scale_at(self, where: Where) -> Tensor:
         scale = self.scale

@@ -100,7 +100,7 @@ def test_a_shipped_name_wins_over_a_folder_of_the_same_name(tmp_path, monkeypatc
         (["--trainer.limit_val_batches", "x"], "must be a number or null, got x"),
         (["more"], "unexpected word 'more'; flags are --field.name value"),
         (["--seed"], "expected one argument"),
-        (["--scheme.weight_bits", "9"], f"{ANY}: scheme: `weight_bits` must be 2 to 8, got 9"),
+        (["--scheme.weight_bits", "9"], "must be 2 to 8, got 9"),
         (["--data.batch_size", "0"], f"{ANY}: data: `batch_size` must be at least 1, got 0"),
     ],
 )

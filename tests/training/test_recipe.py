@@ -23,9 +23,9 @@ from quiesce.training.sections import (
 )
 
 OUT_OF_RANGE = [
-    (SchemeConfig, {"weight_bits": 1}, "`weight_bits` must be 2 to 8, got 1"),
-    (SchemeConfig, {"act_bits": 9}, "`act_bits` must be 2 to 8, got 9"),
-    (SchemeConfig, {"first_last_bits": 0}, "`first_last_bits` must be 2 to 8, got 0"),
+    (SchemeConfig, {"weight_bits": 1}, "must be 2 to 8, got 1"),
+    (SchemeConfig, {"act_bits": 9}, "must be 2 to 8, got 9"),
+    (SchemeConfig, {"first_last_bits": 0}, "must be 2 to 8, got 0"),
     (CalibrationConfig, {"batches": 0}, "`batches` must be at least 1, got 0"),
     (TrackerConfig, {"momentum": 0.0}, "`momentum` must be above 0 and below 1, got 0.0"),
     (TrackerConfig, {"momentum": 1.0}, "`momentum` must be above 0 and below 1, got 1.0"),

@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(command, rest)
     except QuiesceError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader of our output, head or less, has seen enough
+        sys.stdout = None
+        return 0
     except OSError as error:  # a disk or a folder that does not do what was asked
         return _fail(f"{error.filename or command}: {error.strerror or error}")
     except KeyboardInterrupt as stop:

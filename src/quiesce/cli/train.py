@@ -23,8 +23,11 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(write_recipe(recipe))
         return 0
 
-    from quiesce.cli.show import show_run  # these two bring in Lightning
+    from quiesce.cli.show import progress_console, show_runs  # these bring in Lightning
+    from quiesce.training.display import Display
     from quiesce.training.run import run
 
-    show_run(run(recipe), recipe.folder)
+    with Display(progress_console()) as display:
+        summary = run(recipe, display)
+    show_runs({recipe.name: summary}, recipe.folder)
     return 0

@@ -4,8 +4,13 @@ The text under a field is its documentation everywhere: `quiesce train RECIPE --
 Steps are optimizer steps. Shares of the training run from 0 (first step) to 1 (last step).
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from quiesce.scheme import Scheme
 
 
 def check(ok: bool, name: str, rule: str, got: object) -> None:
@@ -22,30 +27,46 @@ class SchemeConfig:
     """Bits of the weights, 2 to 8."""
 
     act_bits: int | None = 4
-    """Bits of the activations, 2 to 8; null keeps them in float."""
+    """Bits of the layers' inputs, 2 to 8; null keeps activations in float."""
 
-    first_last_bits: int = 8
-    """Bits of the first and the last layer, 2 to 8."""
+    first_last_bits: int | None = 8
+    """Bits of the first and the last layer, 2 to 8; null treats them as the others."""
+
+    first_input_bits: int | None = None
+    """Bits of the image, 2 to 8; null keeps it in float."""
 
     per_channel: bool = False
     """One weight scale for each output channel instead of one for each tensor."""
 
-    include: tuple[str, ...] = ()
-    """Patterns of layer names to quantize (fnmatch, "blocks.*"); none means all."""
+    ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
+    """How first scales are found: least squared error, extremes, percentile, or LSQ's rule."""
+
+    clip: Literal["range", "round"] = "range"
+    """Where weights get a gradient: inside the grid (as papers write), or half a code beyond it."""
+
+    grad_scaling: bool = False
+    """Scale the gradients of scales by LSQ's 1/sqrt(N * quant_max)."""
+
+    learn_offset: bool = False
+    """Learn the value of code 0 of every layer's input too (LSQ+)."""
+
+    include: tuple[str, ...] = ("*",)
+    """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
 
     exclude: tuple[str, ...] = ()
     """Patterns of layer names to leave in float."""
 
-    overrides: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    """Pattern of layer names to other bits: {"blocks.0.*": {"weight_bits": 8}}."""
-
-    ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
-    """How first scales are found: least squared error, extremes, percentile, or LSQ's rule."""
+    overrides: dict[str, dict[str, int | bool | str | None]] = field(default_factory=dict)
+    """Pattern of layer names to what differs there: {"blocks.0.*": {"weight_bits": 8}}."""
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "act_bits", "first_last_bits"):
-            bits = getattr(self, name)
-            check(bits is None or 2 <= bits <= 8, name, "2 to 8", bits)
+        self.scheme()
+
+    def scheme(self) -> Scheme:
+        """Return the quiesce.Scheme, which checks its fields."""
+        from quiesce.scheme import Scheme  # here: it brings in torch, and help need not wait
+
+        return Scheme(**{each.name: getattr(self, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,65 @@
+"""`quiesce demo`: real digits at 3 bits, trained three ways from the same float network."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quiesce.cli.arguments import Arguments
+from quiesce.cli.show import progress_console, show_runs
+from quiesce.training.display import Display
+from quiesce.training.folder import FLOAT_NETWORK
+from quiesce.training.reading import read_recipe
+from quiesce.training.recipe import Recipe
+from quiesce.training.run import run
+from quiesce.training.sections import FloatStageConfig
+
+METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the three networks and print the table that compares them."""
+    parser = Arguments(
+        prog="quiesce demo",
+        description="Train a small depth-wise separable network on 5,000 digits: in float, then at "
+        "3 bits with plain LSQ, with oscillation dampening, and with weight freezing.",
+    )
+    parser.add_argument(
+        "--run", type=Path, help="folder to make (default: runs/demo, or demo-2 ...)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all networks (default: 0)")
+    known = parser.parse_args(argv)
+    folder = known.run or _free(Path("runs", "demo"))
+    summaries: dict[str, dict[str, Any]] = {}
+    with Display(progress_console()) as display:
+        for recipe, title in zip(recipes(folder, known.seed), METHODS, strict=True):
+            summaries[title] = run(recipe, display)
+    show_runs(summaries, folder)
+    return 0
+
+
+def recipes(folder: Path, seed: int) -> list[Recipe]:
+    """Return the three recipes; the first trains the float network, the others start from it."""
+    made = [
+        read_recipe(f"mnist_{kind}_w3a3", ["--seed", str(seed), "--run", str(folder / kind)])
+        for kind in METHODS.values()
+    ]
+    first, *others = made
+    weights = str(first.folder / FLOAT_NETWORK)
+    return [
+        first,
+        *(
+            replace(
+                other,
+                float_stage=FloatStageConfig(),
+                model=replace(other.model, weights=weights),
+            )
+            for other in others
+        ),
+    ]
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3 ... that is not there."""
+    names = (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 10_000)))
+    return next(name for name in names if not name.exists())

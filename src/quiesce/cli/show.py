@@ -1,0 +1,66 @@
+"""What the commands print when they are done: one table for one run or for several."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("top-1", "re-est.", "loss", "oscil.", "depth-w.", "frozen", "ms/step")
+LEGEND = """\
+top-1: % of test images right after training; re-est.: with batch-norm
+statistics measured again; loss: cross-entropy in the last epoch; oscil.: % of
+weights that oscillate (frequency above 0.005); depth-w.: the same in
+depth-wise layers; frozen: % of weights"""
+
+
+def progress_console() -> Console:
+    """Return where progress goes: to stderr, so that stdout is the result alone."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its hints on devices and tips
+    return Console(stderr=True)
+
+
+def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Print the table of some runs from the same float network, by name, and their folder."""
+    console = Console()
+    console.print(results(summaries))
+    console.print(LEGEND, style="dim", highlight=False)
+    console.print(f"\neverything is in {folder}", highlight=False, soft_wrap=True)
+
+
+def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
+    """Return the table: the float network, the rounded one, then each run."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("network", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    first = next(iter(summaries.values()))["top1_percent"]
+    table.add_row("float", _number(first["float"], 1))
+    table.add_row("rounded, untrained", _number(first["rounded"], 1), end_section=True)
+    for name, summary in summaries.items():
+        table.add_row(name, *_cells(summary))
+    return table
+
+
+def _cells(summary: dict[str, Any]) -> list[str]:
+    top1, oscillation = summary["top1_percent"], summary["oscillation"]
+    return [
+        _number(top1["trained"], 1),
+        _number(top1["reestimated"], 1),
+        _number(summary["train_loss"], 3),
+        _share(oscillation["all"]["oscillating"]),
+        _share(oscillation["depthwise"]["oscillating"]),
+        _share(oscillation["all"]["frozen"]),
+        _number(1000 * summary["seconds_per_step"], 1),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,57 @@
+"""The cures of a recipe: made when training starts, when the number of steps is known."""
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+
+import quiesce as qs
+from quiesce.lightning import QuiesceCallback
+from quiesce.training.schedules import ramp
+from quiesce.training.sections import CureConfig, TrackerConfig
+
+
+class RecipeCallback(QuiesceCallback):
+    """The QuiesceCallback that a recipe describes; it also logs what the tracker sees.
+
+    Logged every `log_every_n_steps`, shares from 0 to 1: `oscillating`, `frozen`; and
+    `flips_per_step`, in codes.
+
+    Args:
+        cure: What to do about oscillation.
+        tracker: How it is measured.
+    """
+
+    def __init__(self, cure: CureConfig, tracker: TrackerConfig) -> None:
+        super().__init__(momentum=tracker.momentum)
+        self._cure = cure
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the cures, then do what every QuiesceCallback does."""
+        self.cures = make_cures(self._cure, int(trainer.estimated_stepping_batches))
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log the state of the weights."""
+        every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.global_step % every == 0:
+            seen = self.tracker.summary()
+            for what in ("oscillating", "frozen", "flips_per_step"):
+                pl_module.log(what, getattr(seen, what))
+
+
+def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
+    """Return the cures that `config` describes, over `total` optimizer steps."""
+    if config.kind == "dampen":
+        return [qs.Dampening(ramp(config.strength, total), aggregation=config.aggregation)]
+    if config.kind == "freeze":
+        average = "code" if config.average == "code" else None
+        threshold = ramp(config.threshold, total)
+        return [qs.Freezing(threshold, average=average, max_bits=config.max_bits)]
+    return []

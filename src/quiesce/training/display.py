@@ -1,0 +1,115 @@
+"""Progress in the terminal: one line for each stage, on one screen for all of them."""
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+T = TypeVar("T")
+
+NOTES = {
+    "loss": "loss {:.3f}",
+    "top1_percent": "top-1 {:.1f}",
+    "oscillating": "osc. {:.2%}",
+    "frozen": "frozen {:.2%}",
+}
+"""Logged metrics that a line shows, and how."""
+
+EVERY = 10
+"""Optimizer steps between two readings of the metrics."""
+
+
+class Display:
+    """Lines of progress; used as a context, and silent without a console.
+
+    Args:
+        console: Where to draw; None draws nothing.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._lines = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            _NoteColumn(),
+            console=console,
+            disable=console is None,
+        )
+
+    def __enter__(self) -> "Display":
+        self._lines.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._lines.stop()
+
+    def training(self, title: str) -> Callback:
+        """Return the callback that draws the line of a training stage."""
+        return _TrainingLine(self._lines, title)
+
+    def track(self, items: Iterable[T], title: str, total: int) -> Iterator[T]:
+        """Yield `items`; the line is there meanwhile and gone afterwards."""
+        line = self._lines.add_task(title, total=total, note="")
+        try:
+            for item in items:
+                yield item
+                self._lines.advance(line)
+        finally:
+            self._lines.remove_task(line)
+
+
+class _NoteColumn(ProgressColumn):
+    """The newest metrics: the column that gives way in a narrow terminal."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class _TrainingLine(Callback):
+    def __init__(self, lines: Progress, title: str) -> None:
+        self._lines = lines
+        self._title = title
+        self._line: TaskID | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            total = int(trainer.estimated_stepping_batches)
+            self._line = self._lines.add_task(self._title, total=total, note="")
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self._line is not None:
+            self._lines.update(self._line, completed=trainer.global_step)
+            if trainer.global_step % EVERY == 0:
+                self._tell(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._line is not None:
+            self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
+        known = trainer.callback_metrics
+        notes = [text.format(known[name].item()) for name, text in NOTES.items() if name in known]
+        if self._line is not None:
+            self._lines.update(self._line, note=" ".join(notes))

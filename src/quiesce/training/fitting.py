@@ -1,0 +1,112 @@
+"""Lightning's Trainer as a recipe asks for it, and one call of its `fit`."""
+
+import dataclasses
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from quiesce.data import Data
+from quiesce.errors import RecipeError
+from quiesce.training.folder import CHECKPOINT
+from quiesce.training.sections import TrainerConfig
+
+HARMLESS = (
+    r".*does not have many workers.*",  # data.workers is the user's choice
+    r".*exists and is not empty.*",  # the run folder holds its recipe before the first log
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*GPU available but not used.*",
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own, on new versions of torch
+    r".*Starting from v1\.9\.0, `tensorboardX` has been removed.*",
+)
+"""What Lightning warns of and is meant to be as it is here."""
+
+
+def make_trainer(
+    config: TrainerConfig,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    *,
+    epochs: int | None = None,
+) -> Trainer:
+    """Return the Trainer that `config` describes; nothing is written yet.
+
+    Args:
+        config: Its options.
+        folder: The run folder, for logs and checkpoints.
+        callbacks: In the order of their calls; the checkpoint comes after them.
+        epochs: For a stage without logs and checkpoints: its epochs, instead of the config's
+            `max_epochs` and `max_steps`.
+
+    Raises:
+        RecipeError: Lightning can not do that here: no such device, strategy or precision.
+    """
+    options: dict[str, Any] = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
+    loggers, saving = _loggers(options.pop("loggers"), folder), [_checkpoint(folder)]
+    if epochs is not None:
+        options |= {"max_epochs": epochs, "max_steps": -1}
+        loggers, saving = [], []
+    try:
+        with _calm():
+            return Trainer(
+                **options,
+                callbacks=[*callbacks, *saving],
+                logger=loggers,
+                default_root_dir=folder,
+                enable_checkpointing=bool(saving),
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,  # quiesce.data makes the shards
+            )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise RecipeError(f"trainer: {str(error).strip()}") from error
+
+
+def fit(trainer: Trainer, module: LightningModule, data: Data) -> None:
+    """Train `module` on `data`.
+
+    Raises:
+        KeyboardInterrupt: Somebody pressed Ctrl-C; logs and checkpoints are closed.
+    """
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        with _calm():
+            trainer.fit(module, data.train, data.test)
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C, and lets nobody press it again
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from stop
+
+
+def _loggers(kinds: Sequence[str], folder: Path) -> list[Logger]:
+    makers = {
+        "csv": lambda: CSVLogger(folder, name="", version=""),
+        "tensorboard": lambda: TensorBoardLogger(
+            folder, name="", version="tensorboard", default_hp_metric=False
+        ),
+    }
+    return [makers[kind]() for kind in kinds]
+
+
+def _checkpoint(folder: Path) -> ModelCheckpoint:
+    path = folder / CHECKPOINT
+    return ModelCheckpoint(
+        path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        yield

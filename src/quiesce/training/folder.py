@@ -1,0 +1,97 @@
+"""The run folder: made last, written whole, and taken away again when nothing came of it."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import QuiesceError, RecipeError
+
+RECIPE = "recipe.yaml"
+SUMMARY = "summary.json"
+NETWORK = "network.safetensors"
+FLOAT_NETWORK = "float.safetensors"
+CHECKPOINT = "checkpoints/last.ckpt"
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse to write over an earlier run.
+
+    Raises:
+        RecipeError: Something of that name is there.
+    """
+    if folder.exists():
+        raise RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
+
+
+@contextmanager
+def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
+    """Make `folder` for the block; when the block fails before a checkpoint, remove it again.
+
+    Args:
+        folder: Must not exist; missing parents are made, and removed with it.
+        owner: Whether this process makes and removes it; False in all but the first of many.
+
+    Raises:
+        RecipeError: The folder can not be made or written to.
+    """
+    if not owner:
+        yield folder
+        return
+    refuse_existing(folder)
+    topmost = next(path for path in (folder, *folder.parents) if path.parent.exists())
+    try:
+        folder.mkdir(parents=True)
+        _probe(folder)
+    except OSError as error:
+        _remove(topmost)
+        reason = error.strerror or error
+        raise RecipeError(f"{folder} can not be written: {reason}; name another: --run") from error
+    try:
+        yield folder
+    except BaseException as error:
+        if (folder / CHECKPOINT).exists():
+            _add_note(error, f"the last good checkpoint is {folder / CHECKPOINT}")
+        else:
+            _remove(topmost)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path` and rename: whoever reads sees all of it or nothing."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, tree: dict[str, Any]) -> None:
+    """Write `tree` as `write_text` does."""
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it to `path`."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _probe(folder: Path) -> None:
+    probe = folder / ".probe"
+    probe.write_bytes(b"quiesce")  # a full or read-only disk shows here, before hours of training
+    probe.unlink()
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    """Let one of our errors, or Ctrl-C, say one more thing."""
+    if isinstance(error, QuiesceError | KeyboardInterrupt):
+        error.args = (f"{error}; {note}" if str(error) else f"stopped; {note}",)

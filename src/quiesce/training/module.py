@@ -1,0 +1,117 @@
+"""The LightningModule of both stages: cross-entropy, one optimizer, one schedule, and a guard.
+
+Nothing here knows about oscillation; `quiesce.lightning.QuiesceCallback` does all of that.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from quiesce.errors import DivergedError
+from quiesce.training.schedules import learning_rate_factor
+from quiesce.training.sections import LrScheduleConfig
+
+Batch = tuple[Tensor, Tensor]
+"""Images (batch, channels, height, width) and labels (batch,)."""
+
+
+class Classifier(LightningModule):
+    """Trains a network, float or prepared, to classify images.
+
+    Args:
+        network: Its forward maps images to logits (batch, classes).
+        make_optimizer: Called once with the network, when it is on its device.
+        lr_schedule: Shape of the learning rate over all optimizer steps of the stage.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        make_optimizer: Callable[[nn.Module], Optimizer],
+        lr_schedule: LrScheduleConfig,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._make_optimizer = make_optimizer
+        self._lr_schedule = lr_schedule
+        self.busy_s = 0.0
+        """Seconds in training batches, without validation and loading."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of shape (batch, classes)."""
+        return self.network(images)
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer, whose learning rates move once per optimizer step."""
+        optimizer = self._make_optimizer(self.network)
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = learning_rate_factor(self._lr_schedule, total)
+        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            DivergedError: The loss is not finite; nothing has been stepped by it.
+        """
+        images, labels = batch
+        loss = cross_entropy(self(images), labels)
+        if not bool(loss.detach().isfinite()):
+            raise DivergedError(f"the loss is {loss.item()} at {self._where_it_broke()}")
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log("epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Share of the batch that is classified right, averaged over the epoch, in percent."""
+        images, labels = batch
+        top1 = 100 * (self(images).argmax(1) == labels).float().mean()
+        self.log("top1_percent", top1, prog_bar=True, batch_size=len(labels), sync_dist=True)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Start the clock."""
+        self._batch_started_s = perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop the clock; reading the loss has waited for the device."""
+        self.busy_s += perf_counter() - self._batch_started_s
+
+    def on_train_epoch_end(self) -> None:
+        """Look at every number before a checkpoint of it replaces the last good one."""
+        if bad := broken_parameter(self.network):
+            raise DivergedError(
+                f"after the last batch of the epoch, at {self._where_it_broke(bad)}"
+            )
+
+    def _where_it_broke(self, bad: str | None = None) -> str:
+        bad = bad or broken_parameter(self.network)
+        step = f"step {self.global_step}"
+        if bad is None:
+            return f"{step}; all weights and scales are finite: lower the learning rate"
+        what = "scale" if bad.endswith(("scale", "offset")) else "weight"
+        section = "scales_optimizer" if what == "scale" else "weights_optimizer"
+        return (
+            f"{step}: a {what} of the layer {layer_of(bad)!r} ({bad}) is not finite any more; "
+            f"lower {section}.lr"
+        )
+
+
+@torch.no_grad()
+def broken_parameter(network: nn.Module) -> str | None:
+    """Return the name of the first scale, else weight, that is not finite, or None."""
+    names = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+    return min(names, key=lambda name: not name.endswith(("scale", "offset")), default=None)
+
+
+def layer_of(parameter: str) -> str:
+    """Return the layer that a parameter belongs to: "a.b" of "a.b.weight_quantizer.scale"."""
+    path = parameter.rpartition(".")[0]
+    return path.removesuffix(".weight_quantizer").removesuffix(".input_quantizer") or parameter

@@ -1,0 +1,72 @@
+"""The trained network as a safetensors file whose header says how it is quantized."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from quiesce.layers import QuantizedLayer
+from quiesce.quantizer import FakeQuantizer
+from quiesce.training.folder import write_beside
+
+VERSION = 1
+"""Version of the description in the header."""
+
+KEY = "quiesce"
+"""Key of the description in the header's metadata."""
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write the state dict of `network`, float or prepared, and its description.
+
+    Args:
+        network: Every tensor of its state dict is written, a shared one under each of its names.
+        path: Written beside and renamed.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {"format": "pt", KEY: json.dumps(describe(network))}
+    write_beside(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what the header of a file of `save_network` says, without reading its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {}).get(KEY, "{}"))
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """Return how each layer is quantized, ready for JSON.
+
+    Returns:
+        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}}}, where
+        a quantizer is {"bits", "quant_min", "quant_max", "scale": name of its tensor, "offset":
+        name of its tensor or None}. No layers means a float network.
+    """
+    layers = {
+        name: {
+            "weight": _describe_quantizer(module.weight_quantizer, f"{name}.weight_quantizer"),
+            "input": _describe_quantizer(module.input_quantizer, f"{name}.input_quantizer"),
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+    rule = "scale * clip(round_half_even(x / scale), quant_min, quant_max)"
+    return {"version": VERSION, "rule": rule, "layers": layers}
+
+
+def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:
+    if quantizer is None or quantizer.grid is None:
+        return None
+    return {
+        "bits": quantizer.bits,
+        "quant_min": quantizer.grid.quant_min,
+        "quant_max": quantizer.grid.quant_max,
+        "scale": f"{name}.scale",
+        "offset": None if quantizer.offset is None else f"{name}.offset",
+    }

@@ -1,0 +1,51 @@
+"""One forward on a copy before anything is made: what can not work is told at once."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from quiesce.data import Data
+from quiesce.errors import DataError, RecipeError
+from quiesce.prepare import prepare
+from quiesce.training.recipe import Recipe
+
+
+@torch.no_grad()
+def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
+    """Run a copy of `network` on two training images, in training mode, and prepare it.
+
+    Raises:
+        DataError: A batch that batch norm can not normalise: one value a channel.
+        RecipeError: The network can not take these images.
+        PrepareError, NothingToDoError: The scheme does not fit the network.
+    """
+    images = next(iter(data.train))[0][:2]
+    twin = deepcopy(network)
+    twin.train()
+    visited: list[str] = []
+    for name, module in twin.named_modules():
+        if isinstance(module, BatchNorm):
+            module.register_forward_pre_hook(lambda *_, name=name: visited.append(name))
+    try:
+        twin(images)
+    except (ValueError, RuntimeError) as error:
+        raise _explained(error, recipe, images, visited) from error
+    prepare(deepcopy(network), recipe.scheme.scheme(), images[:1])
+
+
+def _explained(
+    error: Exception, recipe: Recipe, images: Tensor, visited: list[str]
+) -> DataError | RecipeError:
+    shape = " x ".join(map(str, images.shape[1:]))
+    if "more than 1 value per channel" in str(error):
+        return DataError(
+            f"batch norm {visited[-1]!r} gets one value a channel from a batch of {len(images)} "
+            f"image of {shape}, which has no variance; set data.batch_size to 2 or more"
+        )
+    reason = str(error).partition("\n")[0]
+    return RecipeError(
+        f"the network {recipe.model.name} can not take images of {shape} ({reason}); change "
+        "data.image_size or model.name"
+    )

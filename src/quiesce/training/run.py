@@ -1,0 +1,203 @@
+"""A whole run: from a recipe to a folder with the trained network and what was measured.
+
+The stages are the functions below, in order: load, float stage, quantize, train, re-estimate,
+write. Nothing is made on disk before everything that can be checked has been checked.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+
+import quiesce as qs
+from quiesce.data import Data, build_data
+from quiesce.errors import NothingToDoError
+from quiesce.models import build_model
+from quiesce.training.cures import RecipeCallback
+from quiesce.training.display import Display
+from quiesce.training.evaluation import batches_within, top1_percent
+from quiesce.training.fitting import fit, make_trainer
+from quiesce.training.folder import (
+    FLOAT_NETWORK,
+    NETWORK,
+    RECIPE,
+    SUMMARY,
+    refuse_existing,
+    run_folder,
+    write_json,
+    write_text,
+)
+from quiesce.training.module import Classifier
+from quiesce.training.network_file import save_network
+from quiesce.training.optimizers import JoinedOptimizer, make_optimizer
+from quiesce.training.reading import write_recipe
+from quiesce.training.recipe import Recipe
+from quiesce.training.rehearsal import rehearse
+from quiesce.training.summary import Measured, summarize
+
+
+def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
+    """Train, measure and save a quantized network.
+
+    Seeds torch's global generator.
+
+    Args:
+        recipe: Everything that decides the run.
+        display: Where progress is drawn, entered by the caller; None draws nothing.
+
+    Returns:
+        The content of summary.json; `recipe.folder` holds the rest.
+
+    Raises:
+        QuiesceError: Something that the message tells how to mend. A folder is left behind only
+            when it holds a checkpoint.
+    """
+    job = Job(recipe, display or Display())
+    job.load()
+    with run_folder(recipe.folder, owner=is_first_process()) as folder:
+        if is_first_process():
+            write_text(folder / RECIPE, write_recipe(recipe))
+        job.train_float(folder)
+        job.quantize()
+        job.train(folder)
+        job.reestimate()
+        return job.write(folder)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files: the only one, or the first of a distributed run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+class Job:
+    """The stages of a run and what they hand on: data, network, measurements.
+
+    Args:
+        recipe: Everything that decides the run.
+        display: Where progress is drawn.
+    """
+
+    data: Data
+    network: nn.Module
+    trainer: Trainer
+    callback: RecipeCallback
+
+    def __init__(self, recipe: Recipe, display: Display) -> None:
+        self.recipe = recipe
+        self.display = display
+        self.measured = Measured()
+        self._started_s = perf_counter()
+
+    def load(self) -> None:
+        """Read data and network, and refuse here what can not work."""
+        recipe = self.recipe
+        if is_first_process():
+            refuse_existing(recipe.folder)
+        torch.manual_seed(recipe.seed)
+        self.data = build_data(recipe.data, seed=recipe.seed)
+        self.network = build_model(
+            recipe.model,
+            num_classes=len(self.data.classes),
+            input_shape=self.data.input_shape,
+        )
+        rehearse(recipe, self.network, self.data)
+        self.callback = RecipeCallback(recipe.cure, recipe.tracker)
+        callbacks = [self.callback, self.display.training(recipe.name)]
+        self.trainer = make_trainer(recipe.trainer, recipe.folder, callbacks)
+
+    def train_float(self, folder: Path) -> None:
+        """Train the float network first, where the recipe says so, and measure it."""
+        stage = self.recipe.float_stage
+        if stage.epochs is not None:
+            line = self.display.training("float network")
+            trainer = make_trainer(self.recipe.trainer, folder, [line], epochs=stage.epochs)
+            with self._timed("float_stage"):
+                self._fit(trainer, lambda net: make_optimizer(net.parameters(), stage.optimizer))
+            if trainer.is_global_zero:
+                save_network(self.network, folder / FLOAT_NETWORK)
+        self._measure("float")
+
+    def quantize(self) -> None:
+        """Give the network its quantizers and their first scales."""
+        example = torch.zeros(1, *self.data.input_shape, device=self._device)
+        qs.prepare(self.network, self.recipe.scheme.scheme(), example)
+        count = self.recipe.calibration.batches
+        qs.calibrate(self.network, self._training_images("calibration", count), count)
+        self._measure("rounded")
+
+    def train(self, folder: Path) -> None:
+        """Train the quantized network, and read what the tracker saw."""
+        torch.manual_seed(self.recipe.seed)
+        with self._timed("training"):
+            module = self._fit(self.trainer, self._optimizer)
+        measured = self.measured
+        measured.train_loss = self.trainer.callback_metrics["epoch_loss"].item()
+        measured.steps = self.trainer.global_step
+        measured.seconds_per_step = module.busy_s / max(1, measured.steps)
+        measured.layers = [
+            replace(layer, name=layer.name.removeprefix("network."))  # the module's name for it
+            for layer in self.callback.tracker.report()
+        ]
+        measured.overall = self.callback.tracker.summary()
+        self._measure("trained")
+
+    def reestimate(self) -> None:
+        """Measure the batch-norm statistics again, and the network with them."""
+        if (count := self.recipe.batchnorm.batches) is None:
+            return
+        images = self._training_images("batch norm", count)
+        with suppress(NothingToDoError):  # a network without batch norm
+            self.measured.kl = qs.reestimate_batchnorm(self.network, images, count)
+            self._measure("reestimated")
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Save the network and the summary."""
+        self.measured.seconds["all"] = perf_counter() - self._started_s
+        summary = summarize(self.recipe, self.network, self.measured)
+        if is_first_process():
+            save_network(self.network, folder / NETWORK)
+            write_json(folder / SUMMARY, summary)
+        return summary
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device
+
+    def _fit(self, trainer: Trainer, make_optimizer: Any) -> Classifier:
+        module = Classifier(self.network, make_optimizer, self.recipe.lr_schedule)
+        fit(trainer, module, self.data)
+        return module
+
+    def _optimizer(self, network: nn.Module) -> JoinedOptimizer:
+        scales = qs.quantizer_parameters(network)
+        apart = set(map(id, scales))
+        weights = [each for each in network.parameters() if id(each) not in apart]
+        members = [make_optimizer(weights, self.recipe.weights_optimizer)]
+        if scales:
+            members.append(make_optimizer(scales, self.recipe.scales_optimizer))
+        return JoinedOptimizer(members)
+
+    def _training_images(self, title: str, count: int) -> Iterator[Tensor]:
+        batches = islice(self.data.train, count)
+        for images, _ in self.display.track(batches, title, min(count, len(self.data.train))):
+            yield images.to(self._device)
+
+    def _measure(self, what: str) -> None:
+        self.network.to(self._device)
+        count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
+        batches = self.display.track(islice(self.data.test, count), f"top-1, {what}", count)
+        self.measured.top1_percent[what] = top1_percent(self.network, batches)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started_s = perf_counter()
+        yield
+        self.measured.seconds[what] = perf_counter() - started_s

@@ -1,0 +1,111 @@
+"""What a run measured, and the summary.json that is made of it."""
+
+import dataclasses
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from quiesce.tracking import OSCILLATING, LayerReport
+from quiesce.training.recipe import Recipe
+
+VERSION = 1
+"""Version of the summary's format."""
+
+PACKAGES = ("quiesce", "torch", "lightning", "timm", "torchvision")
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """What the stages of a run find out, in the order in which they do."""
+
+    top1_percent: dict[str, float | None] = field(
+        default_factory=lambda: dict.fromkeys(("float", "rounded", "trained", "reestimated"))
+    )
+    """Of the float network; right after rounding it, calibrated and untrained; after training;
+    after batch-norm re-estimation (None where there is nothing to re-estimate)."""
+
+    train_loss: float | None = None
+    """Cross-entropy, averaged over the last epoch."""
+
+    steps: int = 0
+    """Optimizer steps of the quantized stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage, and of all."""
+
+    seconds_per_step: float | None = None
+    """Of an optimizer step of the quantized stage, without loading and validation."""
+
+    layers: list[LayerReport] = field(default_factory=list)
+    """Oscillation of each layer at the end of training."""
+
+    overall: LayerReport | None = None
+    """Oscillation over all layers."""
+
+    kl: dict[str, Tensor] = field(default_factory=dict)
+    """Batch norm to KL(re-estimated || running) of its channels, in nats."""
+
+
+def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[str, Any]:
+    """Return the content of summary.json: shares from 0 to 1, times in seconds, KL in nats."""
+    depthwise = depthwise_layers(network)
+    return {
+        "version": VERSION,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "top1_percent": measured.top1_percent,
+        "train_loss": measured.train_loss,
+        "steps": measured.steps,
+        "seconds": measured.seconds,
+        "seconds_per_step": measured.seconds_per_step,
+        "oscillation": {
+            "cut": OSCILLATING,
+            "momentum": recipe.tracker.momentum,
+            "all": dataclasses.asdict(measured.overall) if measured.overall else None,
+            "depthwise": {
+                "oscillating": share(measured.layers, "oscillating", depthwise),
+                "frozen": share(measured.layers, "frozen", depthwise),
+            },
+            "layers": [
+                {**dataclasses.asdict(layer), "depthwise": layer.name in depthwise}
+                for layer in measured.layers
+            ],
+        },
+        "batchnorm_kl": {
+            name: {"mean": kl.mean().item(), "max": kl.max().item()}
+            for name, kl in measured.kl.items()
+        },
+        "versions": versions(),
+    }
+
+
+def share(layers: Iterable[LayerReport], what: str, names: set[str]) -> float | None:
+    """Share of weights over the layers called `names`, each weight counting once; None of none."""
+    chosen = [layer for layer in layers if layer.name in names]
+    weights = sum(layer.weights for layer in chosen)
+    return sum(getattr(each, what) * each.weights for each in chosen) / weights if weights else None
+
+
+def depthwise_layers(network: nn.Module) -> set[str]:
+    """Return the names of convolutions with one group for each input channel, and more than one."""
+    return {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -42,6 +42,7 @@ class SeededImages(Dataset[tuple[Tensor, int]]):
 class ResumableLoader(DataLoader):
     """A DataLoader over an `EpochSampler` whose state is the epoch and the batches handed out.
 
+    An iteration that is finished moves the sampler to the next epoch; one that is dropped does not.
     Lightning puts the state into its checkpoints; after `load_state_dict` the next iteration of the
     same epoch begins with the batch that would have come next.
     """
@@ -69,9 +70,11 @@ class ResumableLoader(DataLoader):
         if resume_at is not None and resume_at[0] == sampler.epoch:
             self._batches = resume_at[1]
             sampler.skip = self._batches * (self.batch_size or 1)
+        epoch = sampler.epoch
         for batch in super().__iter__():
             self._batches += 1
             yield batch
+        sampler.set_epoch(epoch + 1)
         self._batches = 0
 
 

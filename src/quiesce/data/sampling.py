@@ -22,7 +22,7 @@ class EpochSampler(Sampler[Key]):
         seed: 0 or more.
 
     Attributes:
-        epoch: The epoch of the next iteration; moves on when an iteration is finished.
+        epoch: The epoch of the next iteration, from 0; `set_epoch` moves it, an iteration does not.
         skip: Images that the next iteration leaves out at its start.
     """
 
@@ -33,7 +33,7 @@ class EpochSampler(Sampler[Key]):
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; Lightning does."""
+        """Say which epoch comes next; a `ResumableLoader` and Lightning do."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -45,7 +45,6 @@ class EpochSampler(Sampler[Key]):
         order = torch.randperm(self.size, generator=generator)[: len(self) * world_size()]
         for index in order[rank() :: world_size()][skip:].tolist():
             yield epoch, index
-        self.epoch = epoch + 1
 
 
 class ShareSampler(Sampler[int]):

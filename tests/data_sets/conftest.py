@@ -1,0 +1,39 @@
+"""Picture folders made for a test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+from PIL import Image
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Makes train/ and val/ with `count` pictures in each of `classes`."""
+
+    def make(classes: tuple[str, ...] = ("cat", "dog"), count: int = 4) -> Path:
+        noise = numpy.random.default_rng(0)
+        for half in ("train", "val"):
+            for name in classes:
+                folder = tmp_path / half / name
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = noise.integers(0, 256, (40, 48, 3), dtype=numpy.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}.jpg")
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def cut_off() -> Callable[[Path], None]:
+    """Keeps the first half of a file: a JPEG's header stays whole."""
+
+    def cut(picture: Path) -> None:
+        content = picture.read_bytes()
+        picture.write_bytes(content[: len(content) // 2])
+
+    return cut

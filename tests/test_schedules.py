@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiesce.schedules import Schedule, as_schedule, constant, cosine, linear
+from quiesce.schedules import constant, cosine, linear
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "reference.npz")
 values = st.floats(-1e3, 1e3)
@@ -96,11 +96,3 @@ def test_repr_is_the_call_and_schedules_are_values(text: str) -> None:
     assert repr(schedule) == text
     assert pickle.loads(pickle.dumps(schedule)) == schedule
     assert hash(schedule) == hash(eval(text))
-
-
-def test_as_schedule_keeps_callables_and_wraps_numbers() -> None:
-    def off_at_odd_steps(step: int) -> float | None:
-        return None if step % 2 else 1.0
-
-    assert as_schedule(off_at_odd_steps) is off_at_odd_steps
-    assert as_schedule(2) == Schedule("constant", 2.0, 2.0, 1, 0.0)

@@ -30,3 +30,32 @@ from quiesce.scheme import Scheme as Scheme
 from quiesce.tracking import LayerReport as LayerReport
 from quiesce.tracking import OscillationTracker as OscillationTracker
 from quiesce.weights import QuantizedWeight as QuantizedWeight
+
+__all__ = [
+    "STE",
+    "Control",
+    "Cure",
+    "Dampening",
+    "DistanceSampling",
+    "Estimator",
+    "FakeQuantizer",
+    "Freezing",
+    "Grid",
+    "LayerReport",
+    "OscillationTracker",
+    "QuantizedWeight",
+    "QuiesceError",
+    "Scheme",
+    "calibrate",
+    "constant",
+    "cosine",
+    "fake_quantize",
+    "gaussian_kl",
+    "linear",
+    "mse_scale",
+    "prepare",
+    "quantized_weights",
+    "quantizer_parameters",
+    "reestimate_batchnorm",
+    "strip",
+]

@@ -126,18 +126,3 @@ def cosine(start: float, end: float, total: int, begin: float = 0.25) -> Schedul
         [0.0, 0.0, 0.05, 0.1]
     """
     return Schedule("cosine", start=start, end=end, total=total, begin=begin)
-
-
-def as_schedule(value: float | ScheduleLike) -> ScheduleLike:
-    """Return `value` where it is a schedule already, or the constant schedule of that number.
-
-    Args:
-        value: A number, or a callable from an optimizer step to a float or None (off).
-
-    Returns:
-        A schedule.
-
-    Raises:
-        ValueError: `value` is a number that is not finite.
-    """
-    return value if callable(value) else constant(float(value))

@@ -1,0 +1,104 @@
+"""How the package hangs together: imports point downwards, and the core needs torch alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import quiesce
+
+SOURCE = Path(quiesce.__file__).parent
+ORDER = (
+    {"errors"},
+    {"batches", "extras", "flat", "grid", "modes", "schedules"},
+    {"estimators", "history", "ranges"},
+    {"fake_quantize", "passes"},
+    {"kernels"},
+    {"quantizer", "scheme"},
+    {"layers"},
+    {"weights"},
+    {"prepare"},
+    {"batchnorm", "calibrate", "distance"},
+    {"tracking"},
+    {"cures"},
+    {"control"},
+    {"toy"},
+    {"lightning"},
+    {"mobilenet", "weight_files"},
+    {"data", "models"},
+    {"training"},
+    {"cli"},
+)
+"""From the bottom up: a part imports from sets before its own, and freely inside itself."""
+
+WAIST = {"weights", "history", "distance", "schedules", "grid", "errors"}
+"""All that trackers, cures and Control may know of the package, besides one another."""
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """First name below the package: `data` for data/mnist5k.py, `grid` for grid.py."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def parts_imported(path: Path) -> set[str]:
+    """Parts of quiesce that a file names in its imports, wherever in the file they stand."""
+    dotted = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            dotted += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            dotted += [f"{node.module}.{alias.name}" for alias in node.names]
+    names = [name.split(".") for name in dotted]
+    return {name[1] for name in names if name[0] == "quiesce" and len(name) > 1}
+
+
+def test_every_part_has_its_place() -> None:
+    placed = [part for level in ORDER for part in level]
+    assert len(placed) == len(set(placed))
+    assert {part_of(path) for path in MODULES} - {"__init__"} == set(placed)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_downwards(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        return  # the face of all of them; what it costs to import is tested below
+    level = next(i for i, level in enumerate(ORDER) if part in level)
+    below = set().union(*ORDER[:level])
+    assert parts_imported(path) - {part} <= below
+
+
+@pytest.mark.parametrize("part", ["tracking", "cures", "control"])
+def test_nothing_above_the_waist_knows_what_is_below(part: str) -> None:
+    files = [path for path in MODULES if part_of(path) == part]
+    assert files
+    for path in files:
+        assert parts_imported(path) <= WAIST | {"tracking", "cures", "control"}
+
+
+def test_importing_quiesce_imports_torch_and_nothing_optional() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import quiesce
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(*sorted(new - set(sys.stdlib_module_names) - {"quiesce", "torch"}))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_all_names_what_is_visible() -> None:
+    visible = {
+        name
+        for name, value in vars(quiesce).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert set(quiesce.__all__) == visible
+    assert len(quiesce.__all__) == len(visible)

@@ -1,15 +1,15 @@
 """What quiesce raises when a model, a file or the world is in the wrong state.
 
-    QuiesceError                    everything below; the message says what, where, and how to mend it
-    ├── NothingToDoError            a model without the layers, or an iterable without the batches, asked for
-    ├── PrepareError                a model that can not be given quantizers as asked
-    ├── NotCalibratedError          a quantizer used before it has a scale
-    ├── TrackingError               tracker, cures and optimizer put together in a way that can not be right
-    ├── DivergedError               a number that stopped being finite, named by step and layer
-    ├── RecipeError                 a recipe, a run folder or a flag that can not be used
-    ├── DataError                   a data set that can not be read or trained on
-    ├── CheckpointError             a file of weights that is damaged, unsafe, or of another network
-    └── MissingExtraError           an optional dependency that is not installed; also an ImportError
+    QuiesceError              everything below; says what, where, and how to mend it
+    ├── NothingToDoError      a model without such layers, an iterable without batches
+    ├── PrepareError          a model that can not be given quantizers as asked
+    ├── NotCalibratedError    a quantizer used before it has a scale
+    ├── TrackingError         tracker, cures and optimizer that do not fit together
+    ├── DivergedError         a number that stopped being finite, by step and layer
+    ├── RecipeError           a recipe, a run folder or a flag that can not be used
+    ├── DataError             a data set that can not be read or trained on
+    ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
+    └── MissingExtraError     an optional dependency that is missing; also an ImportError
 
 A bad argument to a function is a `ValueError` or a `TypeError`, as everywhere in Python.
 """

@@ -144,24 +144,22 @@ class FakeQuantize(torch.autograd.Function):
         history: Tensor | None,
         rule: Rule,
         grad_scale: float | None,
-        kernels: tuple[Callable[..., Tensor], Callable[..., Gradients]],
+        forward: Callable[..., Tensor],
+        backward: Callable[..., Gradients],
     ) -> Tensor:
         ctx.save_for_backward(x, scale, offset, limits, history)
-        ctx.rule, ctx.grad_scale, ctx.kernels = rule, grad_scale, kernels
-        return kernels[0](x, scale, offset, limits, history, rule)
+        ctx.rule, ctx.grad_scale, ctx.passes = rule, grad_scale, backward
+        return forward(x, scale, offset, limits, history, rule)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         x, scale, offset, limits, history = ctx.saved_tensors
-        out = ctx.kernels[1](grads[0], x, scale, offset, limits, history, ctx.rule)
+        out = ctx.passes(grads[0], x, scale, offset, limits, history, ctx.rule)
         grad_scale, grad_offset = out.scale, out.offset
         if ctx.grad_scale is not None:
             grad_scale = grad_scale * ctx.grad_scale
             grad_offset = None if grad_offset is None else grad_offset * ctx.grad_scale
-        return out.x, grad_scale, grad_offset, None, None, None, None, None
-
-
-EAGER = (quantize_forward, quantize_backward)
+        return out.x, grad_scale, grad_offset, None, None, None, None, None, None
 
 
 def fake_quantize(
@@ -206,7 +204,9 @@ def fake_quantize(
     wide = torch.promote_types(x.dtype, torch.float32)
     limits = torch.tensor([grid.quant_min, grid.quant_max], dtype=wide, device=x.device)
     rule = Rule(clip, estimator)
-    return FakeQuantize.apply(x, scale, offset, limits, None, rule, factor, EAGER)  # pyright: ignore
+    return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
+        x, scale, offset, limits, None, rule, factor, quantize_forward, quantize_backward
+    )
 
 
 def lsq_grad_scale(count: int, grid: Grid) -> float:

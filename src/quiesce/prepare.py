@@ -183,7 +183,7 @@ def _weight_quantizer(
     quantizer = FakeQuantizer(
         plan.weight_bits,
         scale_shape=shape if plan.per_channel else (),
-        weight_shape=tuple(weight.shape),
+        weight=weight,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
         estimator=scheme.estimator,

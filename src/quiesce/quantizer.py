@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from quiesce.errors import NotCalibratedError
 from quiesce.estimators import STE, Estimator
 from quiesce.fake_quantize import (
-    EAGER,
     Clip,
     FakeQuantize,
     Rule,
@@ -18,7 +17,8 @@ from quiesce.fake_quantize import (
     positive,
 )
 from quiesce.grid import Grid, check_bits
-from quiesce.history import Layout
+from quiesce.history import Layout, is_frozen
+from quiesce.kernels import EAGER
 from quiesce.ranges import Range, check_range
 
 
@@ -33,7 +33,7 @@ class FakeQuantizer(nn.Module):
     Args:
         bits: Width of the codes, 2 to 8.
         scale_shape: () for one scale, else the shape that broadcasts to the tensor.
-        weight_shape: Shape of the weight that it quantizes, or None for activations.
+        weight: The latent weight that it quantizes, or None for activations.
         learn_offset: LSQ+: learn the value of code 0 too. Activations only.
         clip: Where gradients pass, see `quiesce.fake_quantize`.
         grad_scaling: Multiply the gradients of scale and offset by LSQ's 1/sqrt(N*quant_max), N the
@@ -55,7 +55,7 @@ class FakeQuantizer(nn.Module):
         bits: int,
         *,
         scale_shape: tuple[int, ...] = (),
-        weight_shape: tuple[int, ...] | None = None,
+        weight: Tensor | None = None,
         learn_offset: bool = False,
         clip: Clip = "range",
         grad_scaling: bool = False,
@@ -74,13 +74,15 @@ class FakeQuantizer(nn.Module):
         self.kernels = EAGER
         self.observe: Callable[[Tensor], None] | None = None
         self.tracked_by: object = None
+        self.any_frozen = False
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.register_buffer("limits", torch.zeros(2))
         history, width = None, 0
-        if weight_shape is not None:
+        if weight is not None:
             layout = Layout.of(Grid(bits, signed=True))
-            history, width = torch.zeros(weight_shape, dtype=layout.dtype), layout.width
+            width = layout.width
+            history = torch.zeros_like(weight, dtype=layout.dtype, requires_grad=False)
         self.register_buffer("history", history)
         self.rule = Rule(clip, estimator, width)
 
@@ -112,6 +114,7 @@ class FakeQuantizer(nn.Module):
                 f"{self.name or 'a quantizer'} has no scale yet; "
                 "call quiesce.calibrate(model, batches) before the first forward"
             )
+        # inside a compiled model the compiler sees the plain operators, and fuses across layers
         kernels = EAGER if torch.compiler.is_compiling() else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
             x,
@@ -121,7 +124,8 @@ class FakeQuantizer(nn.Module):
             self.history,
             self.rule,
             self._grad_scale(x),
-            kernels,
+            kernels.forward,
+            kernels.backward,
         )
 
     def _grad_scale(self, x: Tensor) -> float | None:
@@ -154,6 +158,9 @@ class FakeQuantizer(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.grid = None
+        if self.history is not None:
+            width = self.rule.width
+            self.any_frozen = bool(is_frozen(self.history, Layout(width, 0)).any())
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return

@@ -148,7 +148,7 @@ class OscillationTracker:
         """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step."""
         layer = self._layer(name)
         stored = self._frequency[layer.name]
-        return (stored * self.decay ** (self._age() - 1)).reshape(layer.latent.shape)
+        return layer.shaped(stored * self.decay ** (self._age() - 1))
 
     def average(self, name: str) -> Tensor:
         """Exponential average of the layer's codes up to now: its latent's shape.
@@ -157,7 +157,7 @@ class OscillationTracker:
             TrackingError: Nothing follows this layer's average.
         """
         layer = self._layer(name)
-        return self._averaged(layer, slice(None), self._age() - 1).reshape(layer.latent.shape)
+        return layer.shaped(self._averaged(layer, slice(None), self._age() - 1))
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
         """Layer name to the mask of weights whose frequency is above `cut`."""
@@ -297,11 +297,12 @@ class OscillationTracker:
         self._fresh = {}
         for layer, weight in enumerate(self.weights):
             where: Where = slice(None)
+            stale = weight.settle()
             if not self._dense:
-                where = weight.moved().nonzero().squeeze(1)
+                where = stale.nonzero().squeeze(1)
                 if not len(where):
                     continue
-            records = weight.history.view(-1)
+            records = weight.records
             moves = history.advance(records[where], weight.rounded(where), weight.layout)
             records[where] = moves.record
             self._frequency[weight.name][where] += event * moves.oscillated
@@ -316,7 +317,7 @@ class OscillationTracker:
     def _averaged(self, weight: QuantizedWeight, where: Where, age: int) -> Tensor:
         if self._average is None or weight.name not in self._average:
             raise TrackingError(f"nothing follows the average of codes of {weight.name}")
-        code = history.code_of(weight.history.view(-1)[where], weight.layout)
+        code = history.code_of(weight.records[where], weight.layout)
         return code + self._average[weight.name][where] * self.decay**age
 
 
@@ -342,7 +343,7 @@ class _Flat:
 def _remember(weight: QuantizedWeight) -> None:
     """Start the records of one layer from its codes now; what is frozen stays frozen."""
     records = weight.history
-    code = weight.emitted().reshape(records.shape)
+    code = weight.shaped(weight.emitted())
     fresh = history.pack(code, history.STILL, False, weight.layout)
     kept = history.pack(code, history.STILL, True, weight.layout)
     records.copy_(torch.where(weight.frozen, kept, fresh))

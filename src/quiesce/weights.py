@@ -5,13 +5,14 @@ Everything above this file knows only `QuantizedWeight`, and nothing of modules 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from quiesce import history
+from quiesce import history, passes
+from quiesce.flat import flatten, storage_order, unflatten
 from quiesce.grid import Grid
 from quiesce.history import Layout
 
@@ -60,10 +61,14 @@ class QuantizedWeight:
 
     @property
     def history(self) -> Tensor:
-        """Records of `quiesce.history`, the latent's shape; trackers and cures edit it in place."""
-        if self._quantizer.history is None:
+        """Records of `quiesce.history`, the latent's shape and strides; edited in place."""
+        records = self._quantizer.history
+        if records is None:
             raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")
-        return self._quantizer.history
+        if records.stride() != self.latent.stride():  # the latent has changed its memory format
+            records = torch.empty_like(self.latent, dtype=records.dtype).copy_(records)
+            self._quantizer.history = records
+        return records
 
     @property
     def tracked_by(self) -> object:
@@ -85,30 +90,7 @@ class QuantizedWeight:
 
         Reads only; a frozen weight gives its pinned code whatever its latent is.
         """
-        return self.emitted().reshape(self.latent.shape).to(torch.int8)
-
-    @torch.no_grad()
-    def emitted(self, where: Where = slice(None)) -> Tensor:
-        """`codes`, flat and as integral floats, of the selected weights."""
-        records = self.history.view(-1)[where]
-        pinned = history.code_of(records, self.layout)
-        return torch.where(history.is_frozen(records, self.layout), pinned, self.rounded(where))
-
-    @torch.no_grad()
-    def quantized(self, where: Where = slice(None)) -> Tensor:
-        """Scale * code, flat, of the selected weights."""
-        return self._scale_at(where) * self.emitted(where)
-
-    @torch.no_grad()
-    def rounded(self, where: Where = slice(None)) -> Tensor:
-        """Codes of the latents as if nothing were frozen: integral floats, flat."""
-        return self.grid.codes(self._wide().flatten()[where], self._scale_at(where))
-
-    @torch.no_grad()
-    def moved(self) -> Tensor:
-        """Whether a history record is out of date with its latent: bool, flat."""
-        records = self.history.view(-1)
-        return history.needs_update(records, self.rounded(), self.layout)
+        return self.shaped(self.emitted()).to(torch.int8)
 
     @torch.no_grad()
     def freeze(self, where: Tensor, codes: Tensor) -> None:
@@ -118,52 +100,95 @@ class QuantizedWeight:
             where: bool mask of the latent's shape, or a 1-D int64 index into the flat latent.
             codes: Integers on the grid, of the latent's shape, or one per index.
         """
-        records = self.history
+        self._quantizer.any_frozen = True
         if where.dtype == torch.bool:
+            records = self.history
             new = history.freeze(records, codes, self.layout)
             records.copy_(torch.where(where, new, records))
+            pinned = self.scale * history.code_of(records, self.layout)
+            self.latent.copy_(torch.where(self.frozen, pinned, self.latent))
         else:
-            flat = records.view(-1)
+            flat = self.records
             flat[where] = history.freeze(flat[where], codes, self.layout)
-        self.pin()
+            latents = flatten(self.latent.detach(), storage_order(self.latent))
+            latents[where] = self.quantized(where).to(latents.dtype)
+
+    # What follows is for trackers and cures. "Flat" is the order of storage, see `quiesce.flat`.
+
+    @property
+    def records(self) -> Tensor:
+        """The history, flat: a view."""
+        return flatten(self.history, storage_order(self.latent))
+
+    def shaped(self, flat: Tensor) -> Tensor:
+        """A flat tensor in the latent's shape."""
+        return unflatten(flat, self.latent, storage_order(self.latent))
 
     @torch.no_grad()
-    def pin(self) -> None:
-        """Set the latent of every frozen weight to scale * code.
+    def rounded(self, where: Where = slice(None)) -> Tensor:
+        """Codes of the latents as if nothing were frozen: integral floats, flat."""
+        latent = flatten(self.latent.detach(), storage_order(self.latent))[where]
+        return passes.rounded(latent, self._scale_at(where), self._quantizer.limits)
 
-        So that momentum, weight decay, stripping, folding and export can not lose a code.
+    @torch.no_grad()
+    def emitted(self, where: Where = slice(None)) -> Tensor:
+        """`codes`, flat and as integral floats, of the selected weights."""
+        records = self.records[where]
+        pinned = history.code_of(records, self.layout)
+        return torch.where(history.is_frozen(records, self.layout), pinned, self.rounded(where))
+
+    @torch.no_grad()
+    def quantized(self, where: Where = slice(None)) -> Tensor:
+        """Scale * code, flat, of the selected weights."""
+        return self._scale_at(where) * self.emitted(where)
+
+    @torch.no_grad()
+    def settle(self) -> Tensor:
+        """Put latents of frozen weights back on their code; say whose history is out of date.
+
+        The pin, once more after every optimizer step: so that momentum, weight decay, stripping,
+        folding and export can not lose a code.
+
+        Returns:
+            bool, flat.
         """
-        pinned = self.scale * history.code_of(self.history, self.layout)
-        self.latent.copy_(torch.where(self.frozen, pinned, self.latent))
+        any_frozen = self._quantizer.any_frozen or self.latent.device.type != "cpu"
+        return self._pass(passes.settle if any_frozen else passes.out_of_date).view(-1)
 
     @torch.no_grad()
     def pull(self) -> Tensor:
         """Dampening's sum of squared residuals over this weight: a scalar."""
-        return self._residual().square().sum()
+        return self._pass(passes.pull)
 
     @torch.no_grad()
     def pull_gradient(self, factor: Tensor) -> Tensor:
         """`factor` (a scalar) times the residual: of the latent's shape and dtype."""
-        return (factor * self._residual()).to(self.latent.dtype)
+        return self.shaped(self._pass(passes.pull_gradient, factor).view(-1))
 
-    def _residual(self) -> Tensor:
-        """clip(w) - q inside the range, 0 outside and where frozen: the latent's shape."""
-        low, high = self.scale * self.grid.quant_min, self.scale * self.grid.quant_max
-        latent = self._wide()
-        code = self.grid.codes(latent, self.scale)
-        free = (latent >= low) & (latent <= high) & ~self.frozen
-        return torch.where(free, latent - self.scale * code, 0.0)
+    def _pass(self, function: Callable[..., Tensor], *first: Tensor) -> Tensor:
+        latent = flatten(self.latent.detach(), storage_order(self.latent))
+        records, scale, limits = self.records, self._rows(), self._quantizer.limits
+        if scale.dim() == 2:
+            latent, records = latent.view(len(scale), -1), records.view(len(scale), -1)
+        over_weight = self._quantizer.kernels.over_weight
+        return over_weight(function, *first, latent, scale, limits, records, self.layout)
 
-    def _wide(self) -> Tensor:
-        """The latent, detached, in the precision in which the quantizer decides codes."""
-        return self.latent.detach().to(torch.promote_types(self.latent.dtype, torch.float32))
-
-    def _scale_at(self, where: Where) -> Tensor:
-        scale = self.scale
+    def _rows(self) -> Tensor:
+        """The scale as it broadcasts to the flat latent: (), (channels, 1) or (elements,)."""
+        scale, order = self.scale, storage_order(self.latent)
         if scale.numel() == 1:
             return scale.reshape(())
+        if order[0] == 0 and len(scale) == scale.numel():
+            return scale.reshape(-1, 1)
+        return flatten(scale.expand_as(self.latent), order)
+
+    def _scale_at(self, where: Where) -> Tensor:
+        scale = self._rows()
+        if scale.dim() == 0:
+            return scale
+        if scale.dim() == 1:
+            return scale[where]
+        per_channel = self.latent.numel() // len(scale)
         if isinstance(where, slice):
-            return scale.expand_as(self.latent).flatten()[where]
-        channels = next(dim for dim, size in enumerate(scale.shape) if size > 1)
-        inner = math.prod(self.latent.shape[channels + 1 :])
-        return scale.flatten()[(where // inner) % scale.numel()]
+            return scale.expand(-1, per_channel).reshape(-1)[where]
+        return scale.view(-1)[where // per_channel]

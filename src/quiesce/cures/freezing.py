@@ -71,7 +71,7 @@ class Freezing(Cure):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Freeze what has come above this step's threshold; pin all that is frozen.
+        """Freeze what has come above this step's threshold.
 
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
@@ -87,8 +87,6 @@ class Freezing(Cure):
             for weight, where, above in tracker.above(threshold, fresh_only=fresh_only):
                 if weight.name in chosen:
                     self._freeze(tracker, weight, where, above)
-        for weight in self._weights:
-            weight.pin()
 
     def _none_fell_in(self, tracker: OscillationTracker, threshold: float) -> bool:
         """Whether only weights that oscillated just now can be new above the threshold."""
@@ -106,7 +104,6 @@ class Freezing(Cure):
         else:
             codes = weight.emitted(where)
         if isinstance(where, slice):
-            shape = weight.latent.shape
-            weight.freeze(above.reshape(shape), codes.reshape(shape))
+            weight.freeze(weight.shaped(above), weight.shaped(codes))
         else:
             weight.freeze(where[above], codes[above])

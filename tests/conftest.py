@@ -1,10 +1,48 @@
 """What every test starts from."""
 
+import os
+
+# The tensors of tests are small: a second thread only waits, here and in subprocesses.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("quiesce", deadline=None)  # the first call of anything is slow
+settings.load_profile("quiesce")
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Seed torch alike before each test, whatever the order they run in."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> list[str]:
+    """Flags that make a run of any recipe take seconds: tiny made-up images, two steps."""
+    flags = {
+        "data.name": "made_up",
+        "data.image_size": 16,
+        "data.batch_size": 8,
+        "data.train_images": 32,
+        "data.test_images": 16,
+        "data.workers": 0,
+        "data.mean": "null",
+        "data.std": "null",
+        "float_stage.epochs": "null",
+        "calibration.batches": 1,
+        "batchnorm.batches": 2,
+        "trainer.max_steps": 2,
+        "trainer.accelerator": "cpu",
+        "trainer.log_every_n_steps": 1,
+        "trainer.loggers": "[csv]",
+    }
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+@pytest.fixture
+def tiny_run(tiny_flags, tmp_path) -> list[str]:
+    """The same, with a run folder of the test's own."""
+    return [*tiny_flags, f"--run={tmp_path / 'run'}"]

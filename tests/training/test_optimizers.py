@@ -4,10 +4,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import nn
+from torch import nn, ones
 from torch.optim.lr_scheduler import LambdaLR
 
-from quiesce.training.optimizers import JoinedOptimizer, make_optimizer
+import quiesce as qs
+from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
 from quiesce.training.sections import OptimizerConfig
 
 SGD = OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
@@ -133,3 +134,12 @@ def test_an_optimizer_is_made_as_configured(kind, made, network):
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.2, 0.1)
     assert group.get("momentum", group.get("betas", (None,))[0]) == 0.8
+
+
+def test_weights_and_scales_follow_their_own_rules():
+    network = qs.prepare(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), qs.Scheme(), ones(1, 3))
+    weights, scales = joined_optimizer(network, SGD, ADAM).members
+    assert (type(weights), type(scales)) == (torch.optim.SGD, torch.optim.Adam)
+    moved = [{id(p) for g in each.param_groups for p in g["params"]} for each in (weights, scales)]
+    assert moved[1] == set(map(id, qs.quantizer_parameters(network)))
+    assert moved[0] | moved[1] == set(map(id, network.parameters()))

@@ -68,7 +68,7 @@ def make_trainer(
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,  # quiesce.data makes the shards
             )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {str(error).strip()}") from error
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from quiesce.prepare import quantizer_parameters
 from quiesce.training.sections import OptimizerConfig
 
 
@@ -72,6 +74,22 @@ class JoinedOptimizer(Optimizer):
         for member in self.members:
             member.param_groups = [next(groups) for _ in member.param_groups]
             member.state = self.state
+
+
+def joined_optimizer(
+    network: nn.Module, weights: OptimizerConfig, scales: OptimizerConfig
+) -> JoinedOptimizer:
+    """Return the optimizer of a prepared network: one rule for its weights, one for its scales.
+
+    Args:
+        network: Prepared; every parameter of it is moved, biases and batch norm with the weights.
+        weights: Of all that is no scale.
+        scales: Of scales and learned offsets.
+    """
+    apart = quantizer_parameters(network)
+    known = set(map(id, apart))
+    others = [each for each in network.parameters() if id(each) not in known]
+    return JoinedOptimizer([make_optimizer(others, weights), make_optimizer(apart, scales)])
 
 
 def make_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:

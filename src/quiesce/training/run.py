@@ -37,7 +37,7 @@ from quiesce.training.folder import (
 )
 from quiesce.training.module import Classifier
 from quiesce.training.network_file import save_network
-from quiesce.training.optimizers import JoinedOptimizer, make_optimizer
+from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
 from quiesce.training.reading import write_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.rehearsal import rehearse
@@ -137,7 +137,7 @@ class Job:
         """Train the quantized network, and read what the tracker saw."""
         torch.manual_seed(self.recipe.seed)
         with self._timed("training"):
-            module = self._fit(self.trainer, self._optimizer)
+            module = self._fit(self.trainer, self._weights_and_scales)
         measured = self.measured
         measured.train_loss = self.trainer.callback_metrics["epoch_loss"].item()
         measured.steps = self.trainer.global_step
@@ -176,14 +176,9 @@ class Job:
         fit(trainer, module, self.data)
         return module
 
-    def _optimizer(self, network: nn.Module) -> JoinedOptimizer:
-        scales = qs.quantizer_parameters(network)
-        apart = set(map(id, scales))
-        weights = [each for each in network.parameters() if id(each) not in apart]
-        members = [make_optimizer(weights, self.recipe.weights_optimizer)]
-        if scales:
-            members.append(make_optimizer(scales, self.recipe.scales_optimizer))
-        return JoinedOptimizer(members)
+    def _weights_and_scales(self, network: nn.Module) -> JoinedOptimizer:
+        recipe = self.recipe
+        return joined_optimizer(network, recipe.weights_optimizer, recipe.scales_optimizer)
 
     def _training_images(self, title: str, count: int) -> Iterator[Tensor]:
         batches = islice(self.data.train, count)

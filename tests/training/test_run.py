@@ -1,0 +1,185 @@
+"""Whole runs on tiny made-up images: what the folder holds, and that it says the truth."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from importlib.metadata import version
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from quiesce.errors import DivergedError, PrepareError, RecipeError
+from quiesce.models import build_model
+from quiesce.training.evaluation import evaluate
+from quiesce.training.network_file import read_description
+from quiesce.training.reading import read_recipe
+from quiesce.training.run import run
+
+QUICK = "mnist_freeze_w3a3"
+
+
+@pytest.fixture
+def recipe(tiny_run):
+    return read_recipe(QUICK, tiny_run)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    recipe = read_recipe(QUICK, [*tiny_flags, f"--run={folder}"])
+    return recipe, run(recipe)
+
+
+def test_a_run_folder_holds_everything(tiny_run):
+    recipe = read_recipe(QUICK, [*tiny_run, "--trainer.loggers=[csv,tensorboard]"])
+    summary = run(recipe)
+    names = {str(path.relative_to(recipe.folder)) for path in recipe.folder.rglob("*")}
+    events = [name for name in names if name.startswith("tensorboard/events")]
+    assert events
+    assert names >= {"recipe.yaml", "metrics.csv", "checkpoints/last.ckpt", "network.safetensors"}
+    assert json.loads((recipe.folder / "summary.json").read_text()) == summary
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_the_kept_recipe_is_the_resolved_one(finished):
+    recipe, _ = finished
+    assert read_recipe(str(recipe.folder / "recipe.yaml")) == recipe
+
+
+def test_the_summary_measures_every_stage(finished):
+    _, summary = finished
+    assert summary["version"] == 1
+    assert (summary["name"], summary["seed"], summary["steps"]) == (QUICK, 0, 2)
+    assert set(summary["top1_percent"]) == {"float", "rounded", "trained", "reestimated"}
+    assert all(0 <= value <= 100 for value in summary["top1_percent"].values())
+    assert math.isfinite(summary["train_loss"])
+    assert 0 < summary["seconds_per_step"] < summary["seconds"]["all"]
+    assert summary["versions"]["torch"] == version("torch")
+
+
+def test_the_summary_tells_of_every_layer_under_its_own_name(finished):
+    recipe, summary = finished
+    layers = summary["oscillation"]["layers"]
+    network = build_model(recipe.model, num_classes=4, input_shape=(3, 16, 16))
+    names = {name for name, _ in network.named_modules()}
+    assert {layer["name"] for layer in layers} <= names
+    assert sum(layer["weights"] for layer in layers) == summary["oscillation"]["all"]["weights"]
+    assert {layer["depthwise"] for layer in layers if ".depthwise." in layer["name"]} == {True}
+    assert {layer["depthwise"] for layer in layers if ".depthwise." not in layer["name"]} == {False}
+    assert set(summary["batchnorm_kl"]) <= names
+    assert all(kl["max"] >= kl["mean"] >= 0 for kl in summary["batchnorm_kl"].values())
+
+
+def test_metrics_hold_loss_and_oscillation_of_each_step(finished):
+    recipe, _ = finished
+    with (recipe.folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    assert len(rows) == 2
+    assert all(0 <= float(row["oscillating"]) <= 1 for row in rows)
+
+
+def test_the_header_describes_the_quantization(finished):
+    recipe, _ = finished
+    path = recipe.folder / "network.safetensors"
+    layers = read_description(path)["layers"]
+    tensors = load_file(path)
+    bits = [layer["weight"]["bits"] for layer in layers.values()]
+    assert bits == [8, *[3] * (len(bits) - 2), 8]
+    assert layers["stem.0"]["input"] is None  # the image stays in float
+    for layer in layers.values():
+        for quantizer in filter(None, layer.values()):
+            assert tensors[quantizer["scale"]].item() > 0
+            assert quantizer["quant_max"] - quantizer["quant_min"] == 2 ** quantizer["bits"] - 1
+
+
+def test_evaluating_a_folder_gives_the_accuracy_of_the_summary(finished):
+    recipe, summary = finished
+    assert evaluate(recipe.folder) == summary["top1_percent"]["reestimated"]
+
+
+def test_evaluation_can_look_at_other_images(finished):
+    recipe, _ = finished
+    top1 = evaluate(recipe.folder, ["--data.test_images", "8", "--trainer.limit_val_batches", "1"])
+    assert top1 * 8 / 100 == pytest.approx(round(top1 * 8 / 100))  # a share of 8 images
+
+
+def test_two_runs_of_one_seed_are_equal_to_the_bit(recipe, tmp_path):
+    run(recipe)
+    run(replace(recipe, run=str(tmp_path / "again")))
+    one = load_file(recipe.folder / "network.safetensors")
+    other = load_file(tmp_path / "again" / "network.safetensors")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_quantized_stage_starts_from_the_float_stage(tiny_run, tmp_path):
+    flags = [*tiny_run, "--float_stage.epochs=1", "--trainer.limit_train_batches=1"]
+    recipe = read_recipe(QUICK, flags)
+    summary = run(recipe)
+    assert summary["seconds"]["float_stage"] > 0
+    weights = str(recipe.folder / "float.safetensors")
+    after = read_recipe(QUICK, [*tiny_run, f"--model.weights={weights}", f"--run={tmp_path / 'b'}"])
+    again = run(after)
+    assert again["top1_percent"]["float"] == summary["top1_percent"]["float"]
+
+
+def test_without_a_batch_count_no_statistics_are_measured_again(tiny_run):
+    summary = run(read_recipe(QUICK, [*tiny_run, "--batchnorm.batches=null"]))
+    assert summary["top1_percent"]["reestimated"] is None
+    assert summary["batchnorm_kl"] == {}
+
+
+def test_a_network_without_batch_norm_runs(tiny_run):
+    flags = [*tiny_run, "--model.name=test_vit", "--data.image_size=32"]
+    summary = run(read_recipe(QUICK, flags))
+    assert summary["top1_percent"]["reestimated"] is None
+    assert summary["oscillation"]["depthwise"]["oscillating"] is None
+
+
+def test_float_activations_leave_weight_quantizers_alone(tiny_run):
+    run(recipe := read_recipe(QUICK, [*tiny_run, "--scheme.act_bits=null"]))
+    layers = read_description(recipe.folder / "network.safetensors")["layers"]
+    assert {layer["input"] for layer in layers.values()} == {None}
+
+
+@pytest.mark.parametrize("cure", ["none", "dampen", "freeze"])
+def test_accumulation_clipping_and_low_precision_go_with_every_cure(cure, tiny_run):
+    flags = [
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.gradient_clip_val=1.0",
+        "--trainer.precision=bf16-mixed",
+        f"--cure.kind={cure}",
+    ]
+    summary = run(read_recipe("mnist_lsq_w3a3", [*tiny_run, *flags]))
+    assert summary["steps"] == 2
+
+
+def test_an_existing_folder_is_left_as_it_is(recipe):
+    recipe.folder.mkdir()
+    (recipe.folder / "mine").write_text("keep")
+    with pytest.raises(RecipeError, match="exists already; name another"):
+        run(recipe)
+    assert [path.name for path in recipe.folder.iterdir()] == ["mine"]
+
+
+def test_a_scheme_that_fits_no_layer_is_refused_before_a_folder_is_made(tiny_run):
+    recipe = read_recipe(QUICK, [*tiny_run, "--scheme.exclude=[nothing.*]"])
+    with pytest.raises(PrepareError, match=r"'nothing\.\*' matches no layer"):
+        run(recipe)
+    assert not recipe.folder.exists()
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_folder_is_made(tiny_run):
+    recipe = read_recipe(QUICK, [*tiny_run, "--trainer.accelerator=tpu"])
+    with pytest.raises(RecipeError, match="trainer: "):
+        run(recipe)
+    assert not recipe.folder.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_layer(tiny_run):
+    flags = [*tiny_run, "--trainer.max_steps=5", "--weights_optimizer.lr=1e38"]
+    recipe = read_recipe(QUICK, flags)
+    with pytest.raises(DivergedError, match=r"step \d: a weight of the layer '[\w.]+'"):
+        run(recipe)
+    assert not recipe.folder.exists()  # there was no checkpoint to keep

@@ -44,7 +44,8 @@ class Rule(NamedTuple):
 
 def positive(scale: Tensor) -> Tensor:
     """The scale that is used for a stored one: its magnitude, at least SCALE_FLOOR."""
-    return scale.abs().clamp_min(SCALE_FLOOR)
+    wide = scale.to(torch.promote_types(scale.dtype, torch.float32))  # float16 has no such floor
+    return wide.abs().clamp_min(SCALE_FLOOR)
 
 
 def quantize_forward(

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from quiesce import fake_quantize
-from quiesce.fake_quantize import Gradients, Rule
+from quiesce.fake_quantize import Gradients, Rule, quantize_backward, quantize_forward
 from quiesce.flat import flatten, storage_order, unflatten
-from quiesce.history import Layout
 
 
 class Kernels(NamedTuple):
@@ -27,8 +25,7 @@ class Kernels(NamedTuple):
     backward: Callable[..., Gradients]
     """`fake_quantize.quantize_backward`"""
     over_weight: Callable[..., Tensor]
-    """(pass of `quiesce.passes`, arguments...) to what the pass returns; tensors are flat, or of
-    shape (channels, inner) with a scale of shape (channels, 1)."""
+    """(pass of `quiesce.passes`, its arguments...) to what the pass returns."""
 
 
 @cache
@@ -47,8 +44,8 @@ def _forward(
 ) -> Tensor:
     shape = _Flat.of(x, scale, offset, history)
     if shape is None:
-        return fake_quantize.quantize_forward(x, scale, offset, limits, history, rule)
-    out = compiled(fake_quantize.quantize_forward)(
+        return quantize_forward(x, scale, offset, limits, history, rule)
+    out = compiled(quantize_forward)(
         shape.flat(x),
         shape.per_row(scale),
         shape.per_row(offset),
@@ -70,8 +67,8 @@ def _backward(
 ) -> Gradients:
     shape = _Flat.of(x, scale, offset, history)
     if shape is None:
-        return fake_quantize.quantize_backward(grad, x, scale, offset, limits, history, rule)
-    out = compiled(fake_quantize.quantize_backward)(
+        return quantize_backward(grad, x, scale, offset, limits, history, rule)
+    out = compiled(quantize_backward)(
         shape.flat(grad),
         shape.flat(x),
         shape.per_row(scale),
@@ -121,13 +118,13 @@ class _Flat(NamedTuple):
         return unflatten(out.view(-1), self.like, self.order)
 
 
-def _run(function: Callable[..., Tensor], *args: Tensor | Layout) -> Tensor:
+def _run(function: Callable[..., Tensor], *args: Any) -> Tensor:
     return function(*args)
 
 
-def _run_compiled(function: Callable[..., Tensor], *args: Tensor | Layout) -> Tensor:
+def _run_compiled(function: Callable[..., Tensor], *args: Any) -> Tensor:
     return compiled(function)(*args)
 
 
-EAGER = Kernels(fake_quantize.quantize_forward, fake_quantize.quantize_backward, _run)
+EAGER = Kernels(quantize_forward, quantize_backward, _run)
 FUSED = Kernels(_forward, _backward, _run_compiled)

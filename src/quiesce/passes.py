@@ -1,61 +1,71 @@
 """The passes that trackers and cures make over a latent weight, as pure tensor functions.
 
-Every one reads each weight once. `scale` is above 0 and broadcasts to the latent; `limits` are
-(quant_min, quant_max) as a tensor, so that one compiled kernel serves every grid; `records` have
-the latent's shape (see `quiesce.history`).
+Every one reads each weight once; each can be compiled into one kernel.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from quiesce import history
+from quiesce.estimators import Estimator
 from quiesce.history import Layout
 
 
-def rounded(latent: Tensor, scale: Tensor, limits: Tensor) -> Tensor:
-    """Codes of the latents as if nothing were frozen: integral float32."""
-    return torch.round(latent.float() / scale).clamp(limits[0], limits[1])
+class Operands(NamedTuple):
+    """A weight as the passes see it."""
+
+    latent: Tensor
+    """Floats, (elements,), or (channels, inner) with a scale per channel."""
+    scale: Tensor
+    """Floats per code, above 0, broadcastable to the latent."""
+    limits: Tensor
+    """(quant_min, quant_max), a tensor so that one compiled kernel serves every grid."""
+    records: Tensor
+    """History records of the latent's shape, see `quiesce.history`."""
+    layout: Layout
+    """Of the records."""
+    estimator: Estimator
+    """Whose rounding decides codes."""
 
 
-def out_of_date(
-    latent: Tensor, scale: Tensor, limits: Tensor, records: Tensor, layout: Layout
-) -> Tensor:
+def rounded(weight: Operands) -> Tensor:
+    """Codes of the latents as if nothing were frozen: integral, float32 or wider."""
+    wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    code = weight.estimator.round(wide / weight.scale)
+    return code.clamp(weight.limits[0], weight.limits[1])
+
+
+def out_of_date(weight: Operands) -> Tensor:
     """Whether a record does not describe its latent any more: bool."""
-    return history.needs_update(records, rounded(latent, scale, limits), layout)
+    return history.needs_update(weight.records, rounded(weight), weight.layout)
 
 
-def settle(
-    latent: Tensor, scale: Tensor, limits: Tensor, records: Tensor, layout: Layout
-) -> Tensor:
+def settle(weight: Operands) -> Tensor:
     """Put frozen latents back on scale * code, in place; then as `out_of_date`."""
-    stale = out_of_date(latent, scale, limits, records, layout)
-    pinned = (scale * history.code_of(records, layout)).to(latent.dtype)
-    latent.copy_(torch.where(history.is_frozen(records, layout), pinned, latent))
+    stale = out_of_date(weight)
+    code = history.code_of(weight.records, weight.layout)
+    pinned = (weight.scale * code).to(weight.latent.dtype)
+    frozen = history.is_frozen(weight.records, weight.layout)
+    weight.latent.copy_(torch.where(frozen, pinned, weight.latent))
     return stale
 
 
-def residual(
-    latent: Tensor, scale: Tensor, limits: Tensor, records: Tensor, layout: Layout
-) -> Tensor:
-    """Latent minus quantized value inside the range, 0 outside and where frozen: float32."""
-    wide = latent.float()
-    off_grid = wide - scale * rounded(latent, scale, limits)
-    inside = (wide >= scale * limits[0]) & (wide <= scale * limits[1])
-    return torch.where(inside & ~history.is_frozen(records, layout), off_grid, 0.0)
+def residual(weight: Operands) -> Tensor:
+    """Latent minus quantized value inside the range, 0 outside and where frozen: as `rounded`."""
+    wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    off_grid = wide - weight.scale * rounded(weight)
+    low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
+    free = (wide >= low) & (wide <= high) & ~history.is_frozen(weight.records, weight.layout)
+    return torch.where(free, off_grid, 0.0)
 
 
-def pull(latent: Tensor, scale: Tensor, limits: Tensor, records: Tensor, layout: Layout) -> Tensor:
+def pull(weight: Operands) -> Tensor:
     """Dampening's sum of squared residuals: a scalar."""
-    return residual(latent, scale, limits, records, layout).square().sum()
+    return residual(weight).square().sum()
 
 
-def pull_gradient(
-    factor: Tensor,
-    latent: Tensor,
-    scale: Tensor,
-    limits: Tensor,
-    records: Tensor,
-    layout: Layout,
-) -> Tensor:
+def pull_gradient(weight: Operands, factor: Tensor) -> Tensor:
     """`factor`, a scalar, times the residual, in the dtype of the latent."""
-    return (factor * residual(latent, scale, limits, records, layout)).to(latent.dtype)
+    return (factor * residual(weight)).to(weight.latent.dtype)

@@ -75,14 +75,16 @@ def strip(model: nn.Module) -> nn.Module:
 
     Raises:
         NothingToDoError: The model is not prepared.
+        NotCalibratedError: A weight has no scale.
     """
     plain = copy.deepcopy(model)
-    for weight in quantized_weights(plain):
-        values = weight.scale * weight.codes().to(weight.scale.dtype)
-        weight.latent.data = values.to(weight.latent.dtype)
+    values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):
+            latent = module.latent
             restore_layer(module)
+            # a parameter of its own: an embedding may share the latent and stay in float
+            module.register_parameter("weight", values[id(latent)])
     return plain
 
 
@@ -115,6 +117,11 @@ def measure_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, QuantizedLayer):
             _measure_weight(module.latent, module.weight_quantizer, channel_dim(module))
+
+
+def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
+    values = weight.shaped(weight.quantized()).to(weight.latent.dtype)
+    return nn.Parameter(values, requires_grad=weight.latent.requires_grad)
 
 
 def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:

@@ -110,10 +110,7 @@ class FakeQuantizer(nn.Module):
             self.observe(x)
             return x
         if self.grid is None:
-            raise NotCalibratedError(
-                f"{self.name or 'a quantizer'} has no scale yet; "
-                "call quiesce.calibrate(model, batches) before the first forward"
-            )
+            raise self.not_calibrated()
         # inside a compiled model the compiler sees the plain operators, and fuses across layers
         kernels = EAGER if torch.compiler.is_compiling() else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
@@ -128,11 +125,26 @@ class FakeQuantizer(nn.Module):
             kernels.backward,
         )
 
+    def not_calibrated(self) -> NotCalibratedError:
+        """What to raise where a scale is needed and there is none."""
+        return NotCalibratedError(
+            f"{self.name or 'a quantizer'} has no scale yet; "
+            "call quiesce.calibrate(model, batches) first"
+        )
+
     def _grad_scale(self, x: Tensor) -> float | None:
         if not self.grad_scaling or self.grid is None:
             return None
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
+
+    def _forget(self) -> None:
+        """As before calibration: a new float network has neither this grid nor frozen codes."""
+        self.limits.zero_()
+        self.grid = None
+        if self.history is not None:
+            self.history.zero_()
+            self.any_frozen = False
 
     def extra_repr(self) -> str:
         """Bits, kind of grid, and how many scales."""
@@ -151,8 +163,7 @@ class FakeQuantizer(nn.Module):
     ) -> None:
         """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
         if not any(key.startswith(prefix) for key in state_dict):
-            self.limits.zero_()
-            self.grid = None
+            self._forget()
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

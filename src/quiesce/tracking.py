@@ -109,6 +109,7 @@ class OscillationTracker:
         self._sizes = torch.tensor([w.latent.numel() for w in self.weights], device=device)
         self._distance = None if distance is None else DistanceMeter(self.weights, distance)
         self._fresh: dict[int, Where] = {}
+        self._known_from = 0  # the step count from which on nothing happened unseen
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
         """Keep the average of codes of these weights too; before the first step.
@@ -120,8 +121,10 @@ class OscillationTracker:
             raise TrackingError(
                 "the average of codes runs from the first step; attach cures before"
             )
-        if chosen := list(weights):
-            self._average = _Flat(chosen, chosen[0].latent.device)
+        chosen = {weight.name for weight in weights}
+        followed = [w for w in self.weights if w.name in chosen or w.name in self._followed()]
+        if followed:
+            self._average = _Flat(followed, followed[0].latent.device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -130,12 +133,13 @@ class OscillationTracker:
         Raises:
             TrackingError: Another tracker has taken over the weights.
         """
-        if self.weights[0].tracked_by is not self._token:
+        if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
             )
         if self.steps == 0:
             for weight in self.weights:
+                weight.settle()
                 _remember(weight)
         else:
             self._rebase()
@@ -178,8 +182,9 @@ class OscillationTracker:
             A weight, the selection, and bool flags of the shape of the selection.
         """
         shrink = self.decay ** (self._age() - 1)
+        only_fresh = fresh_only and self.steps - 1 > self._known_from
         for layer, weight in enumerate(self.weights):
-            where = self._fresh.get(layer) if fresh_only else slice(None)
+            where = self._fresh.get(layer) if only_fresh else slice(None)
             if where is not None:
                 yield weight, where, self._frequency[weight.name][where] * shrink > threshold
 
@@ -235,6 +240,7 @@ class OscillationTracker:
             "steps": self.steps,
             "base": self._base,
             "frequency": self._frequency.values.clone(),
+            "followed": self._followed(),
             "average": None if self._average is None else self._average.values.clone(),
             "flips": self._flips.clone(),
             "oscillations": self._oscillations.clone(),
@@ -258,12 +264,13 @@ class OscillationTracker:
                 f"the saved tracker has momentum {state['momentum']}, this one {self.momentum}; "
                 "their frequencies do not compare"
             )
-        if (state["average"] is None) != (self._average is None):
+        if state["followed"] != self._followed():
             raise TrackingError(
-                "only one of the saved and this tracker follows the average of codes; make the "
-                "Control with the same cures before loading"
+                "the saved tracker follows the average of codes of other layers; make the Control "
+                "with the same cures before loading"
             )
         self.steps, self._base = state["steps"], state["base"]
+        self._fresh, self._known_from = {}, self.steps
         self._frequency.values.copy_(state["frequency"])
         if self._average is not None:
             self._average.values.copy_(state["average"])
@@ -277,6 +284,9 @@ class OscillationTracker:
         if name not in self._index:
             raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._index)}")
         return self.weights[self._index[name]]
+
+    def _followed(self) -> list[str]:
+        return [] if self._average is None else list(self._average)
 
     def _age(self) -> int:
         return self.steps - self._base
@@ -332,6 +342,9 @@ class _Flat:
             weight.name: self.values[end - size : end]
             for weight, size, end in zip(weights, sizes, ends, strict=True)
         }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._views[name]

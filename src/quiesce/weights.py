@@ -56,7 +56,13 @@ class QuantizedWeight:
 
     @property
     def scale(self) -> Tensor:
-        """Floats per code, above 0, detached, broadcastable to the latent."""
+        """Floats per code, above 0, detached, broadcastable to the latent.
+
+        Raises:
+            NotCalibratedError: It has not been found yet.
+        """
+        if self._quantizer.grid is None:
+            raise self._quantizer.not_calibrated()
         return self._quantizer.step_size
 
     @property
@@ -99,7 +105,18 @@ class QuantizedWeight:
         Args:
             where: bool mask of the latent's shape, or a 1-D int64 index into the flat latent.
             codes: Integers on the grid, of the latent's shape, or one per index.
+
+        Raises:
+            ValueError: A code is off the grid. (Not asked on an accelerator, which would wait.)
         """
+        grid = self.grid
+        if codes.device.type == "cpu" and codes.numel():
+            low, high = (int(end) for end in codes.aminmax())
+            if low < grid.quant_min or high > grid.quant_max:
+                raise ValueError(
+                    f"{self.name}: codes must be {grid.quant_min} to {grid.quant_max}, "
+                    f"got {low} to {high}"
+                )
         self._quantizer.any_frozen = True
         if where.dtype == torch.bool:
             records = self.history
@@ -128,7 +145,7 @@ class QuantizedWeight:
     def rounded(self, where: Where = slice(None)) -> Tensor:
         """Codes of the latents as if nothing were frozen: integral floats, flat."""
         latent = flatten(self.latent.detach(), storage_order(self.latent))[where]
-        return passes.rounded(latent, self._scale_at(where), self._quantizer.limits)
+        return passes.rounded(self._operands(latent, self._scale_at(where), self.records[where]))
 
     @torch.no_grad()
     def emitted(self, where: Where = slice(None)) -> Tensor:
@@ -165,13 +182,19 @@ class QuantizedWeight:
         """`factor` (a scalar) times the residual: of the latent's shape and dtype."""
         return self.shaped(self._pass(passes.pull_gradient, factor).view(-1))
 
-    def _pass(self, function: Callable[..., Tensor], *first: Tensor) -> Tensor:
+    def _pass(self, function: Callable[..., Tensor], *args: Tensor) -> Tensor:
         latent = flatten(self.latent.detach(), storage_order(self.latent))
-        records, scale, limits = self.records, self._rows(), self._quantizer.limits
+        records, scale = self.records, self._rows()
         if scale.dim() == 2:
             latent, records = latent.view(len(scale), -1), records.view(len(scale), -1)
-        over_weight = self._quantizer.kernels.over_weight
-        return over_weight(function, *first, latent, scale, limits, records, self.layout)
+        operands = self._operands(latent, scale, records)
+        return self._quantizer.kernels.over_weight(function, operands, *args)
+
+    def _operands(self, latent: Tensor, scale: Tensor, records: Tensor) -> passes.Operands:
+        quantizer = self._quantizer
+        return passes.Operands(
+            latent, scale, quantizer.limits, records, self.layout, quantizer.rule.estimator
+        )
 
     def _rows(self) -> Tensor:
         """The scale as it broadcasts to the flat latent: (), (channels, 1) or (elements,)."""

@@ -21,7 +21,7 @@ ORDER = (
     {"layers"},
     {"weights"},
     {"prepare"},
-    {"batchnorm", "calibrate", "distance"},
+    {"batchnorm", "calibrate", "compile", "distance"},
     {"tracking"},
     {"cures"},
     {"control"},

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _run(command, rest)
+    except SystemExit as done:  # argparse has printed its help
+        return int(done.code or 0)
     except QuiesceError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from quiesce.data import build_data
-from quiesce.errors import DataError, RecipeError
+from quiesce.errors import CheckpointError, DataError, RecipeError
 from quiesce.models import build_model
 from quiesce.modes import inference
 from quiesce.prepare import prepare
@@ -44,10 +44,18 @@ def evaluate(folder: Path, flags: Sequence[str] = (), display: Display | None = 
     shape = data.input_shape
     network = build_model(start, num_classes=len(data.classes), input_shape=shape)
     prepare(network, recipe.scheme.scheme(), torch.zeros(1, *shape))
-    load_weights(network, read_weights(folder / NETWORK), source=folder / NETWORK)
+    _load(network, folder / NETWORK)
     count = batches_within(recipe.trainer.limit_val_batches, len(data.test))
     batches = (display or Display()).track(islice(data.test, count), "top-1", count)
     return top1_percent(network, batches)
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    try:
+        load_weights(network, read_weights(path), source=path)
+    except RuntimeError as error:  # of torch, with a line for each quantizer that does not fit
+        first = str(error).partition("\n")[2].partition("\n")[0].strip()
+        raise CheckpointError(f"{path}: {first or error}") from error
 
 
 @torch.no_grad()

@@ -1,0 +1,46 @@
+"""`quiesce train`: flags, --print_config, and what it prints."""
+
+import json
+
+import pytest
+import yaml
+
+from quiesce.cli import main
+from quiesce.training.reading import read_recipe
+
+QUICK = "mnist_dampen_w3a3"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], [QUICK, "--help"]])
+def test_help_shows_every_field_with_its_text(argv, capsys):
+    assert main(["train", *argv]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "quiesce train RECIPE" in out
+    assert "--cure.threshold.begin BEGIN Share of the training before the way starts" in out
+
+
+def test_the_resolved_recipe_is_printed_and_nothing_is_made(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", QUICK, "--print_config", "--seed", "3", "--scheme.weight_bits=2"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    path = tmp_path / "printed.yaml"
+    path.write_text(out)
+    assert read_recipe(str(path)) == read_recipe(QUICK, ["--seed=3", "--scheme.weight_bits=2"])
+    assert yaml.safe_load(out)["scheme"]["weight_bits"] == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["printed.yaml"]
+
+
+def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
+    assert main(["train", QUICK, *tiny_run]) == 0
+    out = capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert f"{summary['top1_percent']['reestimated']:.1f}" in out
+    assert QUICK in out
+    assert "rounded, untrained" in out
+    assert str(tmp_path / "run") in out
+
+
+def test_the_recipe_comes_first(capsys):
+    assert main(["train", "--seed", "3", QUICK]) == 2
+    assert "the recipe comes first: quiesce train RECIPE" in capsys.readouterr().err

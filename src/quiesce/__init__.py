@@ -7,6 +7,7 @@ need the extra "train".
 from quiesce.batchnorm import gaussian_kl as gaussian_kl
 from quiesce.batchnorm import reestimate_batchnorm as reestimate_batchnorm
 from quiesce.calibrate import calibrate as calibrate
+from quiesce.compile import compile as compile
 from quiesce.control import Control as Control
 from quiesce.cures import Cure as Cure
 from quiesce.cures import Dampening as Dampening
@@ -47,6 +48,7 @@ __all__ = [
     "QuiesceError",
     "Scheme",
     "calibrate",
+    "compile",
     "constant",
     "cosine",
     "fake_quantize",

@@ -8,20 +8,27 @@ channels-last tensor is not copied.
 from torch import Tensor
 
 
-def storage_order(x: Tensor) -> tuple[int, ...]:
-    """Dimensions of `x` by falling stride: the order in which its elements lie in memory."""
+def storage_order(x: Tensor) -> tuple[int, ...] | None:
+    """Dimensions of `x` by falling stride, as its elements lie in memory; None for 0, 1, 2, ..."""
+    if x.is_contiguous():
+        return None
     strides = x.stride()
     return tuple(sorted(range(x.dim()), key=lambda dim: (-strides[dim], dim)))
 
 
-def flatten(x: Tensor, order: tuple[int, ...]) -> Tensor:
-    """`x` as shape (elements,) in the order of `order`: a view where its memory has no gaps."""
-    return x.reshape(-1) if x.dim() < 2 else x.permute(order).reshape(-1)
+def outermost_first(order: tuple[int, ...] | None) -> bool:
+    """Whether all of x[0] lies before x[1], and so on: rows of memory are slices of dimension 0."""
+    return order is None or order[0] == 0
 
 
-def unflatten(flat: Tensor, like: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Undo `flatten(like, order)`: a view of `flat` with the shape and strides of `like`."""
-    if like.dim() < 2:
+def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """`x` as shape (elements,) in this order of dimensions: a view where its memory has no gaps."""
+    return x.reshape(-1) if order is None else x.permute(order).reshape(-1)
+
+
+def unflatten(flat: Tensor, like: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """Undo `flatten(like, order)`: a view of `flat` in the shape of `like`."""
+    if order is None:
         return flat.view(like.shape)
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return flat.view([like.shape[dim] for dim in order]).permute(inverse)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quiesce.fake_quantize import Gradients, Rule, quantize_backward, quantize_forward
-from quiesce.flat import flatten, storage_order, unflatten
+from quiesce.flat import flatten, outermost_first, storage_order, unflatten
 
 
 class Kernels(NamedTuple):
@@ -85,7 +85,7 @@ class _Flat(NamedTuple):
     """How a tensor and what belongs to it become one row, or one row per channel."""
 
     like: Tensor
-    order: tuple[int, ...]
+    order: tuple[int, ...] | None
     rows: int
 
     @classmethod
@@ -95,7 +95,7 @@ class _Flat(NamedTuple):
         """None where it can not be done: channels not outermost, or a history laid otherwise."""
         order = storage_order(x)
         rows = scale.numel()
-        if rows > 1 and (scale.shape[0] != rows or order[0] != 0):
+        if rows > 1 and (scale.shape[0] != rows or not outermost_first(order)):
             return None
         if offset is not None and offset.numel() != rows:
             return None

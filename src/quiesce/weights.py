@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce import history, passes
-from quiesce.flat import flatten, storage_order, unflatten
+from quiesce.flat import flatten, outermost_first, storage_order, unflatten
 from quiesce.grid import Grid
 from quiesce.history import Layout
 
@@ -201,7 +201,7 @@ class QuantizedWeight:
         scale, order = self.scale, storage_order(self.latent)
         if scale.numel() == 1:
             return scale.reshape(())
-        if order[0] == 0 and len(scale) == scale.numel():
+        if outermost_first(order) and len(scale) == scale.numel():
             return scale.reshape(-1, 1)
         return flatten(scale.expand_as(self.latent), order)
 

@@ -34,13 +34,15 @@ EVERY = 10
 
 
 class Display:
-    """Lines of progress; used as a context, and silent without a console.
+    """Lines of progress; used as a context.
 
     Args:
-        console: Where to draw; None draws nothing.
+        console: Where to draw. One that is no terminal gets a plain line when a training stage is
+            over, and nothing else; None gets nothing.
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        self._log = None if console is None or console.is_terminal else console
         self._lines = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
@@ -48,7 +50,7 @@ class Display:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             _NoteColumn(),
             console=console,
-            disable=console is None,
+            disable=console is None or not console.is_terminal,
         )
 
     def __enter__(self) -> "Display":
@@ -60,7 +62,7 @@ class Display:
 
     def training(self, title: str) -> Callback:
         """Return the callback that draws the line of a training stage."""
-        return _TrainingLine(self._lines, title)
+        return _TrainingLine(self._lines, self._log, title)
 
     def track(self, items: Iterable[T], title: str, total: int) -> Iterator[T]:
         """Yield `items`; the line is there meanwhile and gone afterwards."""
@@ -81,8 +83,9 @@ class _NoteColumn(ProgressColumn):
 
 
 class _TrainingLine(Callback):
-    def __init__(self, lines: Progress, title: str) -> None:
+    def __init__(self, lines: Progress, log: Console | None, title: str) -> None:
         self._lines = lines
+        self._log = log
         self._title = title
         self._line: TaskID | None = None
 
@@ -108,8 +111,17 @@ class _TrainingLine(Callback):
         if self._line is not None:
             self._tell(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._log is not None and trainer.is_global_zero:
+            text = f"{self._title}: {trainer.global_step} steps, {self._notes(trainer)}"
+            self._log.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def _tell(self, trainer: Trainer) -> None:
-        known = trainer.callback_metrics
-        notes = [text.format(known[name].item()) for name, text in NOTES.items() if name in known]
         if self._line is not None:
-            self._lines.update(self._line, note=" ".join(notes))
+            self._lines.update(self._line, note=self._notes(trainer))
+
+    def _notes(self, trainer: Trainer) -> str:
+        known = trainer.callback_metrics
+        return " ".join(
+            text.format(known[each].item()) for each, text in NOTES.items() if each in known
+        )

@@ -231,6 +231,12 @@ class OscillationTracker:
             transition_rate=mean("transition_rate"),
         )
 
+    def state_bytes(self) -> int:
+        """Bytes held for the weights: history records, frequencies, averages of codes."""
+        records = sum(w.history.numel() * w.history.element_size() for w in self.weights)
+        flats = [flat.values for flat in (self._frequency, self._average) if flat is not None]
+        return records + sum(values.numel() * values.element_size() for values in flats)
+
     def state_dict(self) -> dict[str, Any]:
         """All that tracking needs to go on, but for the history records, which the model saves."""
         return {

@@ -1,0 +1,112 @@
+"""How the tracker's step and state grow with the weights; writes results/scaling.json and a figure.
+
+Usage: python benchmarks/scaling.py [--most 1000000000]
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import torch
+from measuring import save
+from networks import cure_steps, data, float_step
+from tracker import tracker_step
+
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
+
+
+def over_weights(most: int) -> list[dict[str, float]]:
+    """Median seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up."""
+    rows, weights = [], 1_000_000
+    while weights <= most:
+        gc.collect()
+        torch._dynamo.reset()
+        flip, step, latent, tracker = tracker_step(weights, "quantizers")
+        seconds: dict[str, list[float]] = {"step": [], "clone": []}
+        for turn in range(7):
+            flip()
+            for name, action in (("step", step), ("clone", latent.clone)):
+                started_s = time.perf_counter()
+                action()
+                if turn >= 2:
+                    seconds[name].append(time.perf_counter() - started_s)
+        rows.append(
+            {
+                "weights": weights,
+                "step_s": statistics.median(seconds["step"]),
+                "clone_s": statistics.median(seconds["clone"]),
+                "state_bytes": tracker.state_bytes(),
+            }
+        )
+        print(rows[-1], flush=True)
+        weights *= 10
+    return rows
+
+
+def over_batch() -> list[dict[str, float]]:
+    """Median seconds of a training step of MobileNetV2 for growing batches, float and ours."""
+    rows = []
+    for batch in (4, 8, 16, 32, 64):
+        batch_data = data(batch, 96)
+        actions = {
+            "float_s": float_step("mobilenetv2_100", batch_data),
+            "freezing_s": cure_steps("mobilenetv2_100", "quantizers", batch_data)["freezing"],
+        }
+        row: dict[str, float] = {"batch": batch}
+        for name, action in actions.items():
+            action(), action()
+        samples: dict[str, list[float]] = {name: [] for name in actions}
+        for _ in range(7):
+            for name, action in actions.items():
+                started_s = time.perf_counter()
+                action()
+                samples[name].append(time.perf_counter() - started_s)
+        row |= {name: statistics.median(values) for name, values in samples.items()}
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def draw(weights: list[dict[str, float]], batches: list[dict[str, float]]) -> None:
+    """Both figures in one row."""
+    plt.rcParams["svg.hashsalt"] = "quiesce"
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    x = [row["weights"] for row in weights]
+    left.loglog(x, [row["step_s"] for row in weights], "o-", label="tracker step, 0.5 % flips")
+    left.loglog(x, [row["clone_s"] for row in weights], "s--", label="clone of the weights")
+    left.set(xlabel="weights", ylabel="seconds")
+    right.plot([r["batch"] for r in batches], [r["float_s"] for r in batches], "s--", label="float")
+    right.plot(
+        [r["batch"] for r in batches],
+        [r["freezing_s"] for r in batches],
+        "o-",
+        label='W4A4, freezing, "quantizers"',
+    )
+    right.set(xlabel="batch, MobileNetV2 at 96 px", ylabel="seconds per step", ylim=(0, None))
+    for axis in (left, right):
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--most", type=int, default=1_000_000_000)
+    results: dict[str, Any] = {"weights": over_weights(parser.parse_args().most)}
+    results["batches"] = over_batch()
+    draw(results["weights"], results["batches"])
+    print(save("scaling", results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Step times of quantization-aware training against float, in one run; writes results/speed.json.
+
+Usage: python benchmarks/speed.py [--rounds N]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import interleaved, ratio, save
+from networks import cure_steps, data, float_step
+from tracker import tracker_step
+
+SIZES = {"vit_tiny_patch16_224": 224}
+
+
+def mobilenet(batch: int, rounds: int, with_brevitas: bool) -> dict[str, Any]:
+    """Float, ours in both modes, and Brevitas, side by side."""
+    name, batch_data = "mobilenetv2_100", data(batch, 96)
+    actions = {
+        "float eager": float_step(name, batch_data),
+        "float compiled": float_step(name, batch_data, compiled=True),
+    }
+    for mode in ("quantizers", "model"):
+        for what, action in cure_steps(name, mode, batch_data).items():
+            actions[f"{what}, {mode}"] = action
+    if with_brevitas and (brevitas := _brevitas_step(name, batch_data)) is not None:
+        actions["brevitas"] = brevitas
+    samples = interleaved(actions, rounds=rounds)
+    ratios = {
+        "freezing model / float eager": ratio(samples, "freezing, model", "float eager"),
+        "freezing model / float compiled": ratio(samples, "freezing, model", "float compiled"),
+        "freezing quantizers / float eager": ratio(samples, "freezing, quantizers", "float eager"),
+    }
+    for mode in ("quantizers", "model"):
+        for cure in ("dampening", "freezing"):
+            ratios[f"{cure} / lsq, {mode}"] = ratio(samples, f"{cure}, {mode}", f"lsq, {mode}")
+    if "brevitas" in samples:
+        for mode in ("quantizers", "model"):
+            ratios[f"brevitas / ours, {mode}"] = ratio(samples, "brevitas", f"lsq, {mode}")
+    return {"network": name, "batch": batch, "size": 96, "samples_s": samples, "ratios": ratios}
+
+
+def other_network(name: str, batch: int, rounds: int) -> dict[str, Any]:
+    """Float eager against ours with the model compiled."""
+    size = SIZES.get(name, 96)
+    batch_data = data(batch, size)
+    actions = {"float eager": float_step(name, batch_data)}
+    actions["freezing, model"] = cure_steps(name, "model", batch_data)["freezing"]
+    samples = interleaved(actions, rounds=rounds)
+    ratios = {"freezing model / float eager": ratio(samples, "freezing, model", "float eager")}
+    return {"network": name, "batch": batch, "size": size, "samples_s": samples, "ratios": ratios}
+
+
+def tracker(weights: int, rounds: int) -> dict[str, Any]:
+    """A tracker step on many weights against cloning the latents."""
+    flip, step, latent, _ = tracker_step(weights, "quantizers")
+    samples: dict[str, list[float]] = {"tracker step": [], "clone": []}
+    for turn in range(rounds + 2):
+        flip()
+        for name, action in (("tracker step", step), ("clone", latent.clone)):
+            started_s = time.perf_counter()
+            action()
+            if turn >= 2:
+                samples[name].append(time.perf_counter() - started_s)
+    ratios = {"tracker step / clone": ratio(samples, "tracker step", "clone")}
+    return {"weights": weights, "flips": 0.005, "samples_s": samples, "ratios": ratios}
+
+
+def first_steps() -> dict[str, float]:
+    """Seconds of the first step in "quantizers" mode, in a new process, without and with cache."""
+    code = (
+        "import time; from networks import *; b = data(16, 96);"
+        "call = cure_steps('mobilenetv2_100', 'quantizers', b)['freezing'];"
+        "t = time.perf_counter(); call(); print(time.perf_counter() - t)"
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+        seconds = [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", code],
+                    cwd=Path(__file__).parent,
+                    env=env,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+            )
+            for _ in range(2)
+        ]
+    return {"first run": seconds[0], "second run": seconds[1]}
+
+
+def _brevitas_step(name: str, batch_data: Any) -> Callable[[], Any] | None:
+    try:
+        from brevitas_network import brevitas_step
+    except ImportError:
+        print("brevitas is not installed; left out (pip install brevitas)")
+        return None
+    return brevitas_step(name, batch_data)
+
+
+def main() -> None:
+    """Run all, print as it goes, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=12)
+    rounds = parser.parse_args().rounds
+    torch.manual_seed(0)
+    results: dict[str, Any] = {"first_step_s": first_steps()}
+    print(results["first_step_s"], flush=True)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "mobilenetv2_16": lambda: mobilenet(16, rounds, with_brevitas=True),
+        "mobilenetv2_64": lambda: mobilenet(64, max(6, rounds // 2), with_brevitas=False),
+        "resnet18": lambda: other_network("resnet18", 16, rounds),
+        "vit_tiny": lambda: other_network("vit_tiny_patch16_224", 8, rounds),
+        "tracker": lambda: tracker(100_000_000, rounds),
+    }
+    for key, part in parts.items():
+        torch._dynamo.reset()
+        results[key] = part()
+        print(key, {k: round(v, 3) for k, v in results[key]["ratios"].items()}, flush=True)
+    print(save("speed", results))
+
+
+if __name__ == "__main__":
+    main()

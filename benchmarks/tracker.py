@@ -1,0 +1,52 @@
+"""The tracker alone: one step over many weights, with a given share of flips."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import quiesce as qs
+from quiesce.compile import CompileMode
+
+FLIPS = 0.005  # share of codes that change in each step
+_PERIOD = 8  # sets of flips that take turns
+
+
+class Stand(nn.Module):
+    """One layer whose weight has as many entries as asked; it is never run on data."""
+
+    def __init__(self, weights: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1000, weights // 1000, bias=False, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read the layer on one sample, for `prepare`."""
+        return self.layer(x)
+
+
+def tracker_step(
+    weights: int, mode: CompileMode
+) -> tuple[Callable[[], Any], Callable[[], Any], Tensor, qs.OscillationTracker]:
+    """What flips `FLIPS` of the codes, one tracker step, the latent, and the tracker."""
+    torch.manual_seed(0)
+    model = Stand(weights)
+    scheme = qs.Scheme(weight_bits=4, act_bits=None, first_last_bits=None, ranges="lsq")
+    qs.compile(qs.prepare(model, scheme, torch.zeros(1, 1000)), mode)
+    [weight] = qs.quantized_weights(model)
+    latent, scale = weight.latent.detach(), weight.scale
+    latent.copy_(weight.shaped(weight.quantized()))  # in the middle of the bins
+    flat = latent.view(-1)
+    sets = [torch.randint(0, weights, (int(weights * FLIPS),)) for _ in range(_PERIOD)]
+    tracker = qs.OscillationTracker([weight], distance=None)
+    freezing = qs.Freezing(0.5)
+    freezing.attach([weight], tracker)  # so that the averages of codes are kept too
+    tracker.step()
+    turn = iter(range(10**9))
+
+    def flip() -> None:
+        chosen = sets[next(turn) % _PERIOD]
+        up = flat[chosen] < 0
+        flat[chosen] += torch.where(up, scale, -scale)
+
+    return flip, tracker.step, latent, tracker

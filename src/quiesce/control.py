@@ -76,17 +76,28 @@ class Control:
 
     def state_dict(self) -> dict[str, Any]:
         """Step count and tracker. Frozen codes are in the model's own state, with the history."""
-        return {"version": 1, "step": self.step, "tracker": self.tracker.state_dict()}
+        return {
+            "version": 1,
+            "step": self.step,
+            "stepped": [id(one) in self._stepped for one in self._optimizers],
+            "tracker": self.tracker.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; load the model's own state too.
 
         Raises:
-            TrackingError: The state does not fit this tracker.
+            TrackingError: The state does not fit this tracker, or is of other optimizers.
         """
+        stepped = state["stepped"]
+        if len(stepped) != len(self._optimizers):
+            raise TrackingError(
+                f"the saved control was of {len(stepped)} optimizers, this one is of "
+                f"{len(self._optimizers)}; make it with the same ones before loading"
+            )
         self.tracker.load_state_dict(state["tracker"])
         self.step = state["step"]
-        self._stepped.clear()
+        self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if id(optimizer) in self._stepped:  # another one was skipped in the step before

@@ -62,7 +62,7 @@ class Freezing(Cure):
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Take the weights of at most `max_bits`; have the tracker follow their averages."""
         self._weights = [weight for weight in weights if weight.grid.bits <= self.max_bits]
-        self._tracker = tracker
+        self._tracker, self._last = tracker, None
         if self.average == "code":
             tracker.follow_average(self._weights)
 
@@ -75,18 +75,28 @@ class Freezing(Cure):
 
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
+            ValueError: The schedule gives a threshold outside [0, 1].
         """
         tracker = self._tracker
         if tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
-        begun = step >= getattr(self.threshold, "begin_step", 0)
-        threshold = self.threshold(step) if begun else None
-        if threshold:
+        if threshold := self._threshold_at(step):
             chosen = {weight.name for weight in self._weights}
             fresh_only = self._none_fell_in(tracker, threshold)
             for weight, where, above in tracker.above(threshold, fresh_only=fresh_only):
                 if weight.name in chosen:
                     self._freeze(tracker, weight, where, above)
+
+    def _threshold_at(self, step: int) -> float | None:
+        if step < getattr(self.threshold, "begin_step", 0):
+            return None
+        threshold = self.threshold(step)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(
+                f"threshold must be above 0 and at most 1, or 0 or None for off, got {threshold} "
+                f"at step {step}"
+            )
+        return threshold
 
     def _none_fell_in(self, tracker: OscillationTracker, threshold: float) -> bool:
         """Whether only weights that oscillated just now can be new above the threshold."""

@@ -65,7 +65,7 @@ def test_the_summary_tells_of_every_layer_under_its_own_name(finished):
     network = build_model(recipe.model, num_classes=4, input_shape=(3, 16, 16))
     names = {name for name, _ in network.named_modules()}
     assert {layer["name"] for layer in layers} <= names
-    assert sum(layer["weights"] for layer in layers) == summary["oscillation"]["all"]["weights"]
+    assert sum(each["weights"] for each in layers) == summary["oscillation"]["every_bit"]["weights"]
     assert {layer["depthwise"] for layer in layers if ".depthwise." in layer["name"]} == {True}
     assert {layer["depthwise"] for layer in layers if ".depthwise." not in layer["name"]} == {False}
     assert set(summary["batchnorm_kl"]) <= names
@@ -134,7 +134,7 @@ def test_a_network_without_batch_norm_runs(tiny_run):
     flags = [*tiny_run, "--model.name=test_vit", "--data.image_size=32"]
     summary = run(read_recipe(QUICK, flags))
     assert summary["top1_percent"]["reestimated"] is None
-    assert summary["oscillation"]["depthwise"]["oscillating"] is None
+    assert summary["oscillation"]["low_bit_depthwise"]["oscillating"] is None
 
 
 def test_float_activations_leave_weight_quantizers_alone(tiny_run):

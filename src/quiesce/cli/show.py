@@ -13,8 +13,8 @@ COLUMNS = ("top-1", "re-est.", "loss", "oscil.", "depth-w.", "frozen", "ms/step"
 LEGEND = """\
 top-1: % of test images right after training; re-est.: with batch-norm
 statistics measured again; loss: cross-entropy in the last epoch; oscil.: % of
-weights that oscillate (frequency above 0.005); depth-w.: the same in
-depth-wise layers; frozen: % of weights"""
+weights that oscillate (frequency above 0.005), without the wider first and
+last layer; depth-w.: % in depth-wise layers alone; frozen: % of weights"""
 
 
 def progress_console() -> Console:
@@ -51,9 +51,9 @@ def _cells(summary: dict[str, Any]) -> list[str]:
         _number(top1["trained"], 1),
         _number(top1["reestimated"], 1),
         _number(summary["train_loss"], 3),
-        _share(oscillation["all"]["oscillating"]),
-        _share(oscillation["depthwise"]["oscillating"]),
-        _share(oscillation["all"]["frozen"]),
+        _share(oscillation["low_bit"]["oscillating"]),
+        _share(oscillation["low_bit_depthwise"]["oscillating"]),
+        _share(oscillation["low_bit"]["frozen"]),
         _number(1000 * summary["seconds_per_step"], 1),
     ]
 

@@ -6,24 +6,23 @@ from lightning import LightningModule, Trainer
 
 import quiesce as qs
 from quiesce.lightning import QuiesceCallback
+from quiesce.training.oscillation import over, up_to
+from quiesce.training.recipe import Recipe
 from quiesce.training.schedules import ramp
-from quiesce.training.sections import CureConfig, TrackerConfig
+from quiesce.training.sections import CureConfig
 
 
 class RecipeCallback(QuiesceCallback):
     """The QuiesceCallback that a recipe describes; it also logs what the tracker sees.
 
-    Logged every `log_every_n_steps`, shares from 0 to 1: `oscillating`, `frozen`; and
-    `flips_per_step`, in codes.
-
-    Args:
-        cure: What to do about oscillation.
-        tracker: How it is measured.
+    Logged every `log_every_n_steps`, over the layers with the bits of the scheme or fewer:
+    `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, in codes.
     """
 
-    def __init__(self, cure: CureConfig, tracker: TrackerConfig) -> None:
-        super().__init__(momentum=tracker.momentum)
-        self._cure = cure
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(momentum=recipe.tracker.momentum)
+        self._cure = recipe.cure
+        self._bits = recipe.scheme.weight_bits
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the cures, then do what every QuiesceCallback does."""
@@ -41,9 +40,10 @@ class RecipeCallback(QuiesceCallback):
         """Log the state of the weights."""
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
-            seen = self.tracker.summary()
+            seen = over(up_to(self._bits, self.tracker.report()))
             for what in ("oscillating", "frozen", "flips_per_step"):
-                pl_module.log(what, getattr(seen, what))
+                if (value := seen[what]) is not None:
+                    pl_module.log(what, value)
 
 
 def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:

@@ -109,7 +109,7 @@ class Job:
             input_shape=self.data.input_shape,
         )
         rehearse(recipe, self.network, self.data)
-        self.callback = RecipeCallback(recipe.cure, recipe.tracker)
+        self.callback = RecipeCallback(recipe)
         callbacks = [self.callback, self.display.training(recipe.name)]
         self.trainer = make_trainer(recipe.trainer, recipe.folder, callbacks)
 
@@ -146,7 +146,6 @@ class Job:
             replace(layer, name=layer.name.removeprefix("network."))  # the module's name for it
             for layer in self.callback.tracker.report()
         ]
-        measured.overall = self.callback.tracker.summary()
         self._measure("trained")
 
     def reestimate(self) -> None:

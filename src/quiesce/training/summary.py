@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from quiesce.tracking import OSCILLATING, LayerReport
+from quiesce.training.oscillation import over, up_to
 from quiesce.training.recipe import Recipe
 
 VERSION = 1
@@ -44,9 +44,6 @@ class Measured:
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
 
-    overall: LayerReport | None = None
-    """Oscillation over all layers."""
-
     kl: dict[str, Tensor] = field(default_factory=dict)
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
 
@@ -54,6 +51,12 @@ class Measured:
 def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[str, Any]:
     """Return the content of summary.json: shares from 0 to 1, times in seconds, KL in nats."""
     depthwise = depthwise_layers(network)
+    low_bit = up_to(recipe.scheme.weight_bits, measured.layers)
+    groups = {
+        "low_bit": low_bit,
+        "low_bit_depthwise": [layer for layer in low_bit if layer.name in depthwise],
+        "every_bit": measured.layers,
+    }
     return {
         "version": VERSION,
         "name": recipe.name,
@@ -66,11 +69,8 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         "oscillation": {
             "cut": OSCILLATING,
             "momentum": recipe.tracker.momentum,
-            "all": dataclasses.asdict(measured.overall) if measured.overall else None,
-            "depthwise": {
-                "oscillating": share(measured.layers, "oscillating", depthwise),
-                "frozen": share(measured.layers, "frozen", depthwise),
-            },
+            "low_bits": recipe.scheme.weight_bits,
+            **{name: over(layers) for name, layers in groups.items()},
             "layers": [
                 {**dataclasses.asdict(layer), "depthwise": layer.name in depthwise}
                 for layer in measured.layers
@@ -82,13 +82,6 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         },
         "versions": versions(),
     }
-
-
-def share(layers: Iterable[LayerReport], what: str, names: set[str]) -> float | None:
-    """Share of weights over the layers called `names`, each weight counting once; None of none."""
-    chosen = [layer for layer in layers if layer.name in names]
-    weights = sum(layer.weights for layer in chosen)
-    return sum(getattr(each, what) * each.weights for each in chosen) / weights if weights else None
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:

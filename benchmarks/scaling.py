@@ -6,7 +6,6 @@ Usage: python benchmarks/scaling.py [--most 1000000000]
 import argparse
 import gc
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import torch
-from measuring import save
+from measuring import interleaved, save
 from networks import cure_steps, data, float_step
-from tracker import tracker_step
+from tracker import time_tracker
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
 
@@ -28,21 +27,13 @@ def over_weights(most: int) -> list[dict[str, float]]:
     while weights <= most:
         gc.collect()
         torch._dynamo.reset()
-        flip, step, latent, tracker = tracker_step(weights, "quantizers")
-        seconds: dict[str, list[float]] = {"step": [], "clone": []}
-        for turn in range(7):
-            flip()
-            for name, action in (("step", step), ("clone", latent.clone)):
-                started_s = time.perf_counter()
-                action()
-                if turn >= 2:
-                    seconds[name].append(time.perf_counter() - started_s)
+        seconds, state_bytes = time_tracker(weights, rounds=5)
         rows.append(
             {
                 "weights": weights,
-                "step_s": statistics.median(seconds["step"]),
+                "step_s": statistics.median(seconds["tracker step"]),
                 "clone_s": statistics.median(seconds["clone"]),
-                "state_bytes": tracker.state_bytes(),
+                "state_bytes": state_bytes,
             }
         )
         print(rows[-1], flush=True)
@@ -59,16 +50,8 @@ def over_batch() -> list[dict[str, float]]:
             "float_s": float_step("mobilenetv2_100", batch_data),
             "freezing_s": cure_steps("mobilenetv2_100", "quantizers", batch_data)["freezing"],
         }
-        row: dict[str, float] = {"batch": batch}
-        for name, action in actions.items():
-            action(), action()
-        samples: dict[str, list[float]] = {name: [] for name in actions}
-        for _ in range(7):
-            for name, action in actions.items():
-                started_s = time.perf_counter()
-                action()
-                samples[name].append(time.perf_counter() - started_s)
-        row |= {name: statistics.median(values) for name, values in samples.items()}
+        samples = interleaved(actions, rounds=7)
+        row = {"batch": batch} | {n: statistics.median(values) for n, values in samples.items()}
         rows.append(row)
         print(row, flush=True)
     return rows

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from measuring import interleaved, ratio, save
 from networks import cure_steps, data, float_step
-from tracker import tracker_step
+from tracker import time_tracker
 
 SIZES = {"vit_tiny_patch16_224": 224}
 
@@ -61,15 +60,7 @@ def other_network(name: str, batch: int, rounds: int) -> dict[str, Any]:
 
 def tracker(weights: int, rounds: int) -> dict[str, Any]:
     """A tracker step on many weights against cloning the latents."""
-    flip, step, latent, _ = tracker_step(weights, "quantizers")
-    samples: dict[str, list[float]] = {"tracker step": [], "clone": []}
-    for turn in range(rounds + 2):
-        flip()
-        for name, action in (("tracker step", step), ("clone", latent.clone)):
-            started_s = time.perf_counter()
-            action()
-            if turn >= 2:
-                samples[name].append(time.perf_counter() - started_s)
+    samples, _ = time_tracker(weights, rounds)
     ratios = {"tracker step / clone": ratio(samples, "tracker step", "clone")}
     return {"weights": weights, "flips": 0.005, "samples_s": samples, "ratios": ratios}
 

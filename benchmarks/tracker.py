@@ -1,5 +1,6 @@
 """The tracker alone: one step over many weights, with a given share of flips."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,3 +51,17 @@ def tracker_step(
         flat[chosen] += torch.where(up, scale, -scale)
 
     return flip, tracker.step, latent, tracker
+
+
+def time_tracker(weights: int, rounds: int) -> tuple[dict[str, list[float]], int]:
+    """Seconds of a tracker step and of a clone of the latents, in turns; bytes of state."""
+    flip, step, latent, tracker = tracker_step(weights, "quantizers")
+    samples: dict[str, list[float]] = {"tracker step": [], "clone": []}
+    for turn in range(rounds + 2):
+        flip()
+        for name, action in (("tracker step", step), ("clone", latent.clone)):
+            started_s = time.perf_counter()
+            action()
+            if turn >= 2:
+                samples[name].append(time.perf_counter() - started_s)
+    return samples, tracker.state_bytes()

@@ -112,6 +112,7 @@ class _TrainingLine(Callback):
             self._tell(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tell(trainer)
         if self._log is not None and trainer.is_global_zero:
             text = f"{self._title}: {trainer.global_step} steps, {self._notes(trainer)}"
             self._log.print(text, markup=False, highlight=False, soft_wrap=True)

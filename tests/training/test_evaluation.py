@@ -1,0 +1,43 @@
+"""Accuracy in percent, over exactly the images that were asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+from quiesce.errors import DataError
+from quiesce.training.evaluation import batches_within, top1_percent
+
+
+class Echo(nn.Module):
+    """Says the class that the image holds; wrong where dropout is awake."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.dropout = nn.Dropout(1.0)
+
+    def forward(self, images):
+        return self.dropout(nn.functional.one_hot(images, 3).float()) * self.weight
+
+
+def test_images_count_alike_whatever_batch_they_are_in():
+    batches = [(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 0])), (torch.tensor([2]),) * 2]
+    assert top1_percent(Echo(), batches) == 75.0
+
+
+def test_the_mode_of_the_network_comes_back():
+    network = Echo().train()
+    top1_percent(network, [(torch.tensor([1]), torch.tensor([1]))])
+    assert network.training
+
+
+def test_no_image_is_an_error():
+    with pytest.raises(DataError, match="no test image"):
+        top1_percent(Echo(), [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "batches"), [(None, 10), (3, 3), (30, 10), (0.25, 2), (0.01, 1), (1.0, 10)]
+)
+def test_a_limit_is_a_number_or_a_share(limit, batches):
+    assert batches_within(limit, 10) == batches

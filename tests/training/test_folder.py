@@ -1,0 +1,76 @@
+"""The run folder: whole or not at all."""
+
+import pytest
+
+from quiesce.errors import QuiesceError, RecipeError
+from quiesce.training.folder import CHECKPOINT, run_folder, write_beside, write_json, write_text
+
+
+def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
+    with run_folder(tmp_path / "a" / "b") as folder:
+        assert folder.is_dir()
+    assert list(folder.iterdir()) == []
+
+
+def fail(folder, error, *, written):
+    """A run that writes a file, then fails."""
+    with run_folder(folder):
+        (folder / written).parent.mkdir(exist_ok=True)
+        (folder / written).touch()
+        raise error
+
+
+def test_failing_before_a_checkpoint_takes_away_what_was_made(tmp_path):
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "kept" / "a" / "b", ZeroDivisionError, written="file")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(QuiesceError("bad"), "bad; the last good"), (KeyboardInterrupt(), "stopped; the last good")],
+)
+def test_failing_after_a_checkpoint_keeps_it_and_says_so(error, message, tmp_path):
+    with pytest.raises(type(error), match=message):
+        fail(tmp_path / "a", error, written=CHECKPOINT)
+    assert (tmp_path / "a" / CHECKPOINT).exists()
+
+
+def test_a_foreign_error_is_not_touched(tmp_path):
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail(tmp_path / "a", ZeroDivisionError("as it was"), written=CHECKPOINT)
+    assert str(caught.value) == "as it was"
+
+
+def test_an_existing_folder_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="exists already"), run_folder(tmp_path):
+        pass
+
+
+def test_who_does_not_own_the_folder_makes_and_removes_nothing(tmp_path):
+    with run_folder(tmp_path / "a", owner=False) as folder:
+        assert not folder.exists()
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ZeroDivisionError), run_folder(tmp_path / "a", owner=False):
+        raise ZeroDivisionError
+    assert (tmp_path / "a").exists()
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def half(beside):
+        beside.write_text("ha")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_beside(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_ends_with_a_line_end(tmp_path):
+    write_json(tmp_path / "a.json", {"version": 1})
+    assert (tmp_path / "a.json").read_text() == '{\n  "version": 1\n}\n'

@@ -106,13 +106,13 @@ class _Flat(NamedTuple):
     def flat(self, x: Tensor | None) -> Any:
         if x is None:
             return None
-        row = flatten(x.detach(), self.order)
-        return row if self.rows == 1 else row.view(self.rows, -1)
+        row = flatten(x, self.order)
+        return row if self.rows == 1 else row.view(self.rows, -1).detach()
 
     def per_row(self, scale: Tensor | None) -> Any:
         if scale is None:
             return None
-        return scale.detach().reshape(() if self.rows == 1 else (self.rows, 1))
+        return scale.reshape(() if self.rows == 1 else (self.rows, 1)).detach()
 
     def restore(self, out: Tensor) -> Tensor:
         return unflatten(out.view(-1), self.like, self.order)

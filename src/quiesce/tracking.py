@@ -139,7 +139,7 @@ class OscillationTracker:
             )
         if self.steps == 0:
             for weight in self.weights:
-                weight.settle()
+                weight.settle(pin=True)  # so that a compiled pin is ready before it is needed
                 _remember(weight)
         else:
             self._rebase()

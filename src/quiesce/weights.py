@@ -127,7 +127,7 @@ class QuantizedWeight:
         else:
             flat = self.records
             flat[where] = history.freeze(flat[where], codes, self.layout)
-            latents = flatten(self.latent.detach(), storage_order(self.latent))
+            latents = flatten(self.latent, storage_order(self.latent))
             latents[where] = self.quantized(where).to(latents.dtype)
 
     # What follows is for trackers and cures. "Flat" is the order of storage, see `quiesce.flat`.
@@ -144,7 +144,7 @@ class QuantizedWeight:
     @torch.no_grad()
     def rounded(self, where: Where = slice(None)) -> Tensor:
         """Codes of the latents as if nothing were frozen: integral floats, flat."""
-        latent = flatten(self.latent.detach(), storage_order(self.latent))[where]
+        latent = flatten(self.latent, storage_order(self.latent))[where]
         return passes.rounded(self._operands(latent, self._scale_at(where), self.records[where]))
 
     @torch.no_grad()
@@ -160,17 +160,21 @@ class QuantizedWeight:
         return self._scale_at(where) * self.emitted(where)
 
     @torch.no_grad()
-    def settle(self) -> Tensor:
+    def settle(self, *, pin: bool = False) -> Tensor:
         """Put latents of frozen weights back on their code; say whose history is out of date.
 
         The pin, once more after every optimizer step: so that momentum, weight decay, stripping,
         folding and export can not lose a code.
 
+        Args:
+            pin: Write the latents even where it is known that none is frozen. (On an accelerator
+                it is not known, since asking would wait.)
+
         Returns:
             bool, flat.
         """
-        any_frozen = self._quantizer.any_frozen or self.latent.device.type != "cpu"
-        return self._pass(passes.settle if any_frozen else passes.out_of_date).view(-1)
+        pin = pin or self._quantizer.any_frozen or self.latent.device.type != "cpu"
+        return self._pass(passes.settle if pin else passes.out_of_date).view(-1)
 
     @torch.no_grad()
     def pull(self) -> Tensor:
@@ -183,10 +187,11 @@ class QuantizedWeight:
         return self.shaped(self._pass(passes.pull_gradient, factor).view(-1))
 
     def _pass(self, function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-        latent = flatten(self.latent.detach(), storage_order(self.latent))
+        latent = flatten(self.latent, storage_order(self.latent))
         records, scale = self.records, self._rows()
         if scale.dim() == 2:
-            latent, records = latent.view(len(scale), -1), records.view(len(scale), -1)
+            latent = latent.view(len(scale), -1).detach()
+            records = records.view(len(scale), -1).detach()
         operands = self._operands(latent, scale, records)
         return self._quantizer.kernels.over_weight(function, operands, *args)
 
@@ -200,9 +205,9 @@ class QuantizedWeight:
         """The scale as it broadcasts to the flat latent: (), (channels, 1) or (elements,)."""
         scale, order = self.scale, storage_order(self.latent)
         if scale.numel() == 1:
-            return scale.reshape(())
+            return scale.reshape(()).detach()
         if outermost_first(order) and len(scale) == scale.numel():
-            return scale.reshape(-1, 1)
+            return scale.reshape(-1, 1).detach()
         return flatten(scale.expand_as(self.latent), order)
 
     def _scale_at(self, where: Where) -> Tensor:

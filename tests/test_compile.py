@@ -271,7 +271,7 @@ def test_the_forward_saves_nothing_but_its_inputs():
 def test_a_mode_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"off.*quantizers.*model.*got 'fast'"):
         qs.compile(prepared("off"), "fast")
-    with pytest.raises(qs.QuiesceError, match="call quiesce.prepare first"):
+    with pytest.raises(qs.QuiesceError, match=r"call quiesce\.prepare first"):
         qs.compile(Small(), "quantizers")
 
 

@@ -30,6 +30,11 @@ def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
     return (x.reshape(-1) if order is None else x.permute(order).reshape(-1)).detach()
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements of `x` fill one stretch of memory, so that `flatten` copies nothing."""
+    return flatten(x, storage_order(x)).data_ptr() == x.data_ptr()
+
+
 def unflatten(flat: Tensor, like: Tensor, order: tuple[int, ...] | None) -> Tensor:
     """Undo `flatten(like, order)`: a view of `flat` in the shape of `like`."""
     if order is None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.flat import is_dense
 from quiesce.grid import Grid
 from quiesce.layers import LAYERS, QuantizedLayer, channel_dim, quantize_layer, restore_layer
 from quiesce.modes import inference
@@ -37,7 +38,8 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
     Raises:
         PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
-            reached by the forward or has its weight computed by a parametrization.
+            reached by the forward, or has its weight computed by a parametrization or lying in
+            memory with gaps.
         NothingToDoError: No layer to quantize.
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
@@ -158,6 +160,11 @@ def _check_layers(chosen: Mapping[str, nn.Module], called: Mapping[str, None]) -
             raise PrepareError(
                 f"{name}: its weight is computed by a parametrization (weight or spectral norm?); "
                 f"remove it first, or leave the layer in float: Scheme(exclude=[{name!r}])"
+            )
+        if not is_dense(layer.weight):  # pyright: ignore[reportArgumentType]
+            raise PrepareError(
+                f"{name}: its weight is a slice with gaps in memory; give it one of its own: "
+                "layer.weight = nn.Parameter(layer.weight.detach().clone())"
             )
 
 

@@ -34,6 +34,7 @@ from quiesce.weights import QuantizedWeight, Where
 
 OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
 _RATE_MOMENTUM = 0.99
+_SPARSE = 16  # a layer of which less than 1 in so many moved is updated entry by entry
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
 
 
@@ -92,6 +93,7 @@ class OscillationTracker:
         self.momentum = momentum
         self.steps = 0
         self._token = object()
+        self._strides = [weight.latent.stride() for weight in self.weights]
         for weight in self.weights:
             weight.tracked_by = self._token
         self._index = {weight.name: i for i, weight in enumerate(self.weights)}
@@ -131,8 +133,14 @@ class OscillationTracker:
         """Read the codes as the optimizer left them. The first call only remembers them.
 
         Raises:
-            TrackingError: Another tracker has taken over the weights.
+            TrackingError: Another tracker has taken over the weights, or their memory format has
+                changed.
         """
+        if self._strides != [weight.latent.stride() for weight in self.weights]:
+            raise TrackingError(
+                "a weight has changed its memory format since the tracker was made; move the model "
+                "with .to(memory_format=...) first, then make the tracker"
+            )
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
@@ -245,9 +253,9 @@ class OscillationTracker:
             "momentum": self.momentum,
             "steps": self.steps,
             "base": self._base,
-            "frequency": self._frequency.values.clone(),
+            "frequency": self._frequency.in_order(),
             "followed": self._followed(),
-            "average": None if self._average is None else self._average.values.clone(),
+            "average": None if self._average is None else self._average.in_order(),
             "flips": self._flips.clone(),
             "oscillations": self._oscillations.clone(),
             "rate": self._rate.clone(),
@@ -277,9 +285,9 @@ class OscillationTracker:
             )
         self.steps, self._base = state["steps"], state["base"]
         self._fresh, self._known_from = {}, self.steps
-        self._frequency.values.copy_(state["frequency"])
+        self._frequency.load(state["frequency"])
         if self._average is not None:
-            self._average.values.copy_(state["average"])
+            self._average.load(state["average"])
         self._flips.copy_(state["flips"])
         self._oscillations.copy_(state["oscillations"])
         self._rate.copy_(state["rate"])
@@ -318,6 +326,8 @@ class OscillationTracker:
                 where = stale.nonzero().squeeze(1)
                 if not len(where):
                     continue
+                if len(where) * _SPARSE > stale.numel():
+                    where = slice(None)  # by then faster, and the index would be the larger
             records = weight.records
             moves = history.advance(records[where], weight.rounded(where), weight.layout)
             records[where] = moves.record
@@ -338,12 +348,13 @@ class OscillationTracker:
 
 
 class _Flat:
-    """One float32 vector for many weights, with a view for each."""
+    """One float32 vector for many weights, with a view for each, in the order of its storage."""
 
     def __init__(self, weights: Sequence[QuantizedWeight], device: torch.device) -> None:
         sizes = [weight.latent.numel() for weight in weights]
         self.values = torch.zeros(sum(sizes), device=device)
         ends = accumulate(sizes)
+        self._weights = list(weights)
         self._views = {
             weight.name: self.values[end - size : end]
             for weight, size, end in zip(weights, sizes, ends, strict=True)
@@ -354,6 +365,17 @@ class _Flat:
 
     def __getitem__(self, name: str) -> Tensor:
         return self._views[name]
+
+    def in_order(self) -> Tensor:
+        """A copy with each weight's entries in the order of its dimensions, for files."""
+        return torch.cat([w.shaped(self._views[w.name]).flatten() for w in self._weights])
+
+    def load(self, values: Tensor) -> None:
+        """Undo `in_order`."""
+        sizes = [weight.latent.numel() for weight in self._weights]
+        for weight, part in zip(self._weights, values.split(sizes), strict=True):
+            view = weight.shaped(self._views[weight.name])
+            view.copy_(part.view(view.shape))
 
     def __contains__(self, name: str) -> bool:
         return name in self._views

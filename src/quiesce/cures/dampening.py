@@ -46,13 +46,14 @@ class Dampening(Cure):
         self.strength = as_schedule(strength)
         self.aggregation: Aggregation = aggregation
         self._weights: list[QuantizedWeight] = []
+        self._ready = False
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Take all weights; the tracker is not needed."""
         self._weights = list(weights)
 
     def penalty(self, step: int) -> Tensor | None:
-        """The penalty at this step's strength: a float32 scalar, or None where that is 0.
+        """The penalty at this step's strength: a scalar, or None where that is 0.
 
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
@@ -60,9 +61,12 @@ class Dampening(Cure):
         if not self._weights:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
         strength = self.strength(step)
-        if not strength:
+        if not strength and self._ready:
             return None
-        factors = [strength * _factor(weight.latent, self.aggregation) for weight in self._weights]
+        self._ready = True  # the first call runs in any case: compiled passes are then at hand
+        factors = [
+            (strength or 0.0) * _factor(weight.latent, self.aggregation) for weight in self._weights
+        ]
         latents = [weight.latent for weight in self._weights]
         return _Pull.apply(self._weights, factors, *latents)  # pyright: ignore
 

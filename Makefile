@@ -2,7 +2,7 @@
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
 #   make test    the test suite with its coverage
 #   make check   lint, format and types
-#   make bench   the benchmarks; results as JSON
+#   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
 
@@ -27,8 +27,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python src
 
-bench: $(VENV)/.installed-dev
-	set -e; for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark"; done
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/table.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -42,4 +45,8 @@ $(VENV)/.installed-all: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed-all
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed-all

@@ -12,7 +12,7 @@ from quiesce.cli import BAD_INPUT, COMMANDS, INTERRUPTED, main
 
 def quiesce_process(*argv, **environment):
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from quiesce.cli import main; sys.exit(main())", *argv],
+        [sys.executable, "-m", "quiesce.cli", *argv],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},

@@ -1,6 +1,8 @@
 """`quiesce train`: flags, --print_config, and what it prints."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -44,3 +46,14 @@ def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
 def test_the_recipe_comes_first(capsys):
     assert main(["train", "--seed", "3", QUICK]) == 2
     assert "the recipe comes first: quiesce train RECIPE" in capsys.readouterr().err
+
+
+def test_two_processes_train_one_network(tiny_run, tmp_path):
+    flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    argv = [sys.executable, "-m", "quiesce.cli", "train", QUICK, *tiny_run, *flags]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("rounded, untrained") == 1  # one of them tells
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert main(["evaluate", str(tmp_path / "run")]) == 0

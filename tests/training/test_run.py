@@ -183,3 +183,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_layer(tiny_run):
     with pytest.raises(DivergedError, match=r"step \d: a weight of the layer '[\w.]+'"):
         run(recipe)
     assert not recipe.folder.exists()  # there was no checkpoint to keep
+
+
+@pytest.mark.parametrize("mode", ["off", "quantizers"])
+def test_the_network_is_compiled_as_the_recipe_says(mode, tiny_run, monkeypatch):
+    modes = []
+    monkeypatch.setattr("quiesce.compile", lambda _, asked: modes.append(asked))
+    run(read_recipe(QUICK, [*tiny_run, f"--compile={mode}"]))
+    assert modes == [mode]

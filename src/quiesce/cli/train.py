@@ -25,9 +25,10 @@ def main(argv: Sequence[str]) -> int:
 
     from quiesce.cli.show import progress_console, show_runs  # these bring in Lightning
     from quiesce.training.display import Display
-    from quiesce.training.run import run
+    from quiesce.training.run import is_first_process, run
 
     with Display(progress_console()) as display:
         summary = run(recipe, display)
-    show_runs({recipe.name: summary}, recipe.folder)
+    if is_first_process():
+        show_runs({recipe.name: summary}, recipe.folder)
     return 0

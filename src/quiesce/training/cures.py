@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from torch.nn.parallel import DistributedDataParallel
 
 import quiesce as qs
 from quiesce.lightning import QuiesceCallback
@@ -23,6 +24,14 @@ class RecipeCallback(QuiesceCallback):
         super().__init__(momentum=recipe.tracker.momentum)
         self._cure = recipe.cure
         self._bits = recipe.scheme.weight_bits
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep the weights' history out of DistributedDataParallel's broadcasts.
+
+        All processes step alike, so their records agree; and no backend sends 16-bit integers.
+        """
+        records = [name for name, _ in pl_module.named_buffers() if name.endswith(".history")]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(pl_module, records)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the cures, then do what every QuiesceCallback does."""

@@ -131,6 +131,7 @@ class Job:
         qs.prepare(self.network, self.recipe.scheme.scheme(), example)
         count = self.recipe.calibration.batches
         qs.calibrate(self.network, self._training_images("calibration", count), count)
+        qs.compile(self.network, self.recipe.compile)
         self._measure("rounded")
 
     def train(self, folder: Path) -> None:

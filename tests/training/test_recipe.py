@@ -50,6 +50,8 @@ OUT_OF_RANGE = [
     (TrainerConfig, {"gradient_clip_val": 0.0}, "`gradient_clip_val` must be above 0, got 0.0"),
     (TrainerConfig, {"limit_train_batches": 0}, "must be at least 1 batch, got 0"),
     (TrainerConfig, {"limit_val_batches": 1.5}, "must be a share above 0 and at most 1, got 1.5"),
+    (TrainerConfig, {"strategy": "ddp_spawn"}, "which spawn does not, got ddp_spawn; take ddp"),
+    (TrainerConfig, {"strategy": "fsdp"}, "which fsdp does not, got fsdp; take ddp"),
     (Recipe, {"name": "x", "version": 2}, "`version` must be 1 for this quiesce, got 2"),
     (Recipe, {"name": "x", "seed": -1}, "`seed` must be 0 or more, got -1"),
     (Recipe, {"name": "a/b"}, "`name` must be a word without slashes, got 'a/b'"),

@@ -234,6 +234,9 @@ class BatchNormConfig:
         check(self.batches is None or self.batches >= 1, "batches", "at least 1", self.batches)
 
 
+UNFIT_STRATEGIES = ("fsdp", "deepspeed", "spawn", "fork", "notebook")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """Options of lightning.Trainer, under its own names."""
@@ -254,10 +257,11 @@ class TrainerConfig:
     """Machines, at least 1."""
 
     strategy: str = "auto"
-    """auto, ddp, ddp_spawn, fsdp and what else Lightning knows by name."""
+    """auto, ddp, or another that Lightning knows by name; not one that splits weights among processes
+    (fsdp, deepspeed) or that forgets them when training is over (spawn, fork, notebook)."""
 
-    precision: str = "32-true"
-    """32-true, 16-mixed or bf16-mixed."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Of the arithmetic; weights, scales and their steps are in 32 bits always."""
 
     accumulate_grad_batches: int = 1
     """Batches whose gradients are added up for one optimizer step, at least 1."""
@@ -296,6 +300,11 @@ class TrainerConfig:
             "-1 or at least 1",
             self.max_steps,
         )
+        if unfit := [name for name in UNFIT_STRATEGIES if name in self.strategy]:
+            raise ValueError(
+                f"`strategy` must keep whole weights in the process that trains them, which "
+                f"{unfit[0]} does not, got {self.strategy}; take ddp"
+            )
         clip = self.gradient_clip_val
         check(clip is None or clip > 0, "gradient_clip_val", "above 0", clip)
         for name in ("limit_train_batches", "limit_val_batches"):

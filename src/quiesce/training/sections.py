@@ -257,8 +257,8 @@ class TrainerConfig:
     """Machines, at least 1."""
 
     strategy: str = "auto"
-    """auto, ddp, or another that Lightning knows by name; not one that splits weights among processes
-    (fsdp, deepspeed) or that forgets them when training is over (spawn, fork, notebook)."""
+    """auto, ddp, or another that Lightning knows by name; not one that splits weights among
+    processes (fsdp, deepspeed) or forgets them after training (spawn, fork, notebook)."""
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Of the arithmetic; weights, scales and their steps are in 32 bits always."""

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import quiesce as qs
-from small_networks import Walk, one_layer, prepared_network
+from small_networks import Walk, one_layer, prepared_network, weights_only
 
 
 def traveled(positions: Sequence[Tensor]) -> float:
@@ -58,3 +58,33 @@ def test_the_distance_ratio_is_zero_where_nothing_moved_and_none_where_not_measu
 def test_a_sample_of_nothing_is_refused(sampling: qs.DistanceSampling) -> None:
     with pytest.raises(ValueError, match="at least 1 weight and step"):
         Walk(one_layer(3), distance=sampling)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_sample_looks_at_the_same_weights_before_and_after_rounding(channels_last) -> None:
+    layer = nn.Conv2d(4, 6, 3, bias=False)
+    if channels_last:
+        layer.to(memory_format=torch.channels_last)
+    qs.prepare(layer, weights_only(), torch.zeros(1, 4, 3, 3))
+    walk = Walk(layer, distance=qs.DistanceSampling(31, 1))
+    grid = walk.weights[0].scale * torch.randint(-4, 4, (20, 6, 4, 3, 3))
+    for latents in grid:  # what is on the grid goes as far rounded as not
+        walk.to(latents)
+    assert walk.tracker.report()[0].distance_ratio == pytest.approx(1, rel=1e-5)
+
+
+def test_a_half_pair_of_another_memory_format_is_let_go() -> None:
+    def walk(channels_last: bool) -> Walk:
+        layer = nn.Conv2d(4, 6, 3, bias=False)
+        if channels_last:
+            layer.to(memory_format=torch.channels_last)
+        qs.prepare(layer, weights_only(), torch.zeros(1, 4, 3, 3))
+        return Walk(layer, distance=qs.DistanceSampling(None, 4))
+
+    first, alike, otherwise = walk(False), walk(False), walk(True)
+    first.at_random(1)
+    for second in (alike, otherwise):
+        second.tracker.load_state_dict(first.tracker.state_dict())
+        second.at_random(1)
+    assert alike.tracker.report()[0].distance_ratio > 0
+    assert otherwise.tracker.report()[0].distance_ratio == 0

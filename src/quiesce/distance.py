@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from quiesce.flat import flatten, storage_order
 from quiesce.weights import QuantizedWeight
 
 
@@ -74,13 +75,22 @@ class DistanceMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, and the positions where a pair is half done."""
-        return {"traveled": self._traveled.clone(), "last": self._last}
+        return {
+            "traveled": self._traveled.clone(),
+            "strides": self._strides(),
+            "last": self._last,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; a half pair of another memory format is of other weights."""
         self._traveled.copy_(state["traveled"])
-        self._last = None if state["last"] is None else [tuple(pair) for pair in state["last"]]
+        usable = state["last"] is not None and state["strides"] == self._strides()
+        self._last = [tuple(pair) for pair in state["last"]] if usable else None
 
     def _positions(self, layer: int) -> tuple[Tensor, Tensor]:
         weight, where = self._weights[layer], slice(None, None, self._spacing[layer])
-        return weight.latent.detach().flatten()[where].float().clone(), weight.quantized(where)
+        latent = flatten(weight.latent, storage_order(weight.latent))[where]
+        return latent.float().clone(), weight.quantized(where)
+
+    def _strides(self) -> list[tuple[int, ...]]:
+        return [weight.latent.stride() for weight in self._weights]

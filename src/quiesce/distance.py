@@ -84,8 +84,8 @@ class DistanceMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights."""
         self._traveled.copy_(state["traveled"])
-        usable = state["last"] is not None and state["strides"] == self._strides()
-        self._last = [tuple(pair) for pair in state["last"]] if usable else None
+        last = state["last"] if state["strides"] == self._strides() else None
+        self._last = None if last is None else [tuple(pair) for pair in last]
 
     def _positions(self, layer: int) -> tuple[Tensor, Tensor]:
         weight, where = self._weights[layer], slice(None, None, self._spacing[layer])

@@ -10,7 +10,6 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
-from quiesce.fake_quantize import Rule
 from quiesce.kernels import EAGER, FUSED
 from quiesce.quantizer import FakeQuantizer
 
@@ -273,7 +272,3 @@ def test_a_mode_that_is_none_is_refused():
         qs.compile(prepared("off"), "fast")
     with pytest.raises(qs.QuiesceError, match=r"call quiesce\.prepare first"):
         qs.compile(Small(), "quantizers")
-
-
-def test_rules_are_values():
-    assert Rule() == Rule("range", qs.STE(), 0)

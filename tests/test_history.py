@@ -55,7 +55,7 @@ def test_packing_keeps_every_field_of_every_record(bits: int) -> None:
     fields = torch.cartesian_prod(codes, torch.arange(3), torch.arange(2))
     code, direction, frozen = fields[:, 0], fields[:, 1], fields[:, 2].bool()
     record = history.pack(code, direction, frozen, layout)
-    assert record.dtype == (torch.uint8 if bits <= 4 else torch.int16)
+    assert record.dtype == (torch.uint8 if bits <= 4 else torch.int32)
     assert torch.equal(history.code_of(record, layout).long(), code)
     assert torch.equal(history.direction_of(record, layout).long(), direction)
     assert torch.equal(history.is_frozen(record, layout), frozen)

@@ -84,8 +84,9 @@ class DistanceMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights."""
         self._traveled.copy_(state["traveled"])
-        last = state["last"] if state["strides"] == self._strides() else None
-        self._last = None if last is None else [tuple(pair) for pair in last]
+        last = state["last"]
+        fits = last is not None and state["strides"] == self._strides()
+        self._last = [(latent, quantized) for latent, quantized in last] if fits else None
 
     def _positions(self, layer: int) -> tuple[Tensor, Tensor]:
         weight, where = self._weights[layer], slice(None, None, self._spacing[layer])

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from quiesce.estimators import STE, Estimator
 from quiesce.grid import Grid
+from quiesce.history import Layout, code_of, is_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +39,6 @@ class Rule(NamedTuple):
 
     clip: Clip = "range"
     estimator: Estimator = STE()
-    width: int = 0
-    """Code bits in the history records, or 0 where nothing can be frozen."""
 
 
 def positive(scale: Tensor) -> Tensor:
@@ -65,13 +64,13 @@ def quantize_forward(
         limits: (quant_min, quant_max) as a tensor of shape (2,), so that one compiled kernel
             serves every grid.
         history: Records (see `quiesce.history`) of the shape of `x`, or None.
-        rule: Clip, estimator and record width.
+        rule: Clip and estimator.
     """
     step = positive(scale)
     code = _scaled(x, step, offset)
     code = rule.estimator.round(code).clamp(limits[0], limits[1])
     if history is not None:
-        frozen, pinned = _pinned(history, limits, rule.width)
+        frozen, pinned = _pinned(history, limits)
         code = torch.where(frozen, pinned, code)
     out = step * code if offset is None else step * code + offset
     return out.to(x.dtype)
@@ -102,7 +101,7 @@ def quantize_backward(
     inside = _inside(u, rounded, limits, rule.clip)
     slope = torch.where(inside, code - u, code)
     if history is not None:
-        frozen, pinned = _pinned(history, limits, rule.width)
+        frozen, pinned = _pinned(history, limits)
         inside = inside & ~frozen
         slope = torch.where(frozen, pinned, slope)
     wide = grad.to(u.dtype)
@@ -127,9 +126,9 @@ def _inside(u: Tensor, rounded: Tensor, limits: Tensor, clip: Clip) -> Tensor:
     return (rounded >= limits[0]) & (rounded <= limits[1])
 
 
-def _pinned(history: Tensor, limits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    code = (history & (2**width - 1)).to(limits.dtype) + limits[0]
-    return (history & (4 << width)) != 0, code
+def _pinned(history: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    layout = Layout.read(history, limits)
+    return is_frozen(history, layout), code_of(history, layout)
 
 
 class FakeQuantize(torch.autograd.Function):

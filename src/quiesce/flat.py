@@ -5,6 +5,7 @@ compiles to one kernel for all layers. Elements come in the order of storage, so
 channels-last tensor is not copied.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -33,6 +34,24 @@ def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
 def is_dense(x: Tensor) -> bool:
     """Whether the elements of `x` fill one stretch of memory, so that `flatten` copies nothing."""
     return flatten(x, storage_order(x)).data_ptr() == x.data_ptr()
+
+
+def indices(flags: Tensor) -> Tensor:
+    """Where `flags` is not 0: as `flags.nonzero().squeeze(1)`, faster where that is seldom.
+
+    Args:
+        flags: uint8 of shape (elements,), on a CPU. Eight at a time are looked at as one integer.
+
+    Returns:
+        int64 of shape (found,), rising.
+    """
+    whole = flags.numel() // 8 * 8
+    words = flags[:whole].view(torch.int64).nonzero()
+    bytes_ = (words * 8 + torch.arange(8)).view(-1)
+    found = bytes_[flags[bytes_] != 0]
+    if whole == flags.numel():
+        return found
+    return torch.cat([found, flags[whole:].nonzero().view(-1) + whole])
 
 
 def unflatten(flat: Tensor, like: Tensor, order: tuple[int, ...] | None) -> Tensor:

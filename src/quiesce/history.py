@@ -3,14 +3,15 @@
 A record holds, from the low bits up:
 
     code        code - quant_min as of the last step; `width` bits: 4 for grids of up to 4 bits
-                (records are uint8), else 8 (records are int16)
+                (records are uint8), else 8 (records are int32)
     direction   2 bits. Weight free: which way its code last went, UP, DOWN or STILL (never
                 moved). Weight frozen: what freezing did to the code, for the next step to
                 count: STILL (nothing), MOVED (a flip) or REVERSED (a flip that is an oscillation)
     frozen      1 bit: the code is pinned for good
 
 The functions are pure and elementwise, so that the same definition serves whole tensors on an
-accelerator and a handful of gathered entries on a CPU.
+accelerator and a handful of gathered entries on a CPU. They compute in int32: of the integer
+types that torch's compiler turns into vector instructions on CPUs the one that holds every field.
 """
 
 from typing import NamedTuple
@@ -28,39 +29,45 @@ class Layout(NamedTuple):
     """Where the fields of a record lie, and where its codes begin."""
 
     width: int
-    quant_min: int
+    quant_min: int | Tensor
+    """As a tensor where one compiled kernel is to serve every grid."""
 
     @classmethod
     def of(cls, grid: Grid) -> "Layout":
         """Layout for the codes of `grid`."""
         return cls(4 if grid.bits <= 4 else 8, grid.quant_min)
 
+    @classmethod
+    def read(cls, record: Tensor, limits: Tensor) -> "Layout":
+        """Layout of given records, for codes of a grid that begins at limits[0]."""
+        return cls(4 if record.dtype == torch.uint8 else 8, limits[0])
+
     @property
     def dtype(self) -> torch.dtype:
         """Integer type that a record fits into."""
-        return torch.uint8 if self.width == 4 else torch.int16
+        return torch.uint8 if self.width == 4 else torch.int32
 
 
 def pack(code: Tensor, direction: Tensor | int, frozen: Tensor | bool, layout: Layout) -> Tensor:
     """Records of `layout.dtype` from codes (integral values), directions and flags."""
-    low = (code - layout.quant_min).to(torch.int16)
+    low = (code - layout.quant_min).to(torch.int32)
     record = low | (direction << layout.width) | (frozen << (layout.width + 2))
     return record.to(layout.dtype)
 
 
 def code_of(record: Tensor, layout: Layout) -> Tensor:
-    """Codes, as int16 of the same shape."""
-    return (record & (2**layout.width - 1)).to(torch.int16) + layout.quant_min
+    """Codes of the same shape: int32, or as a tensor `quant_min` is."""
+    return (record.to(torch.int32) & (2**layout.width - 1)) + layout.quant_min
 
 
 def direction_of(record: Tensor, layout: Layout) -> Tensor:
-    """Direction field, as the record's own integer type."""
-    return (record >> layout.width) & 3
+    """Direction fields, as int32 of the same shape."""
+    return (record.to(torch.int32) >> layout.width) & 3
 
 
 def is_frozen(record: Tensor, layout: Layout) -> Tensor:
     """Frozen flags: bool of the same shape."""
-    return (record & (4 << layout.width)) != 0
+    return (record.to(torch.int32) & (4 << layout.width)) != 0
 
 
 def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
@@ -72,7 +79,7 @@ def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
         layout: Of these records.
     """
     moved = code_of(record, layout) != code
-    pending = direction_of(record, layout) != STILL
+    pending = (record.to(torch.int32) & (3 << layout.width)) != 0  # a direction other than STILL
     return torch.where(is_frozen(record, layout), pending, moved)
 
 
@@ -86,7 +93,7 @@ class Advance(NamedTuple):
     oscillated: Tensor
     """bool: it changed against its last direction."""
     jump: Tensor
-    """int16: code before minus code after; 0 for frozen weights, whose average is done with."""
+    """int32: code before minus code after; 0 for frozen weights, whose average is done with."""
 
 
 def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
@@ -96,9 +103,9 @@ def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
     """
     before, direction = code_of(record, layout), direction_of(record, layout)
     frozen = is_frozen(record, layout)
-    code = code.to(torch.int16)
+    code = code.to(torch.int32)
     jump = torch.where(frozen, 0, before - code)
-    heading = torch.where(jump < 0, UP, DOWN).to(record.dtype)
+    heading = torch.where(jump < 0, UP, DOWN)
     flipped = torch.where(frozen, direction != STILL, jump != 0)
     against = (jump != 0) & (direction != STILL) & (direction != heading)
     moved = torch.where(jump != 0, pack(code, heading, False, layout), record)
@@ -114,7 +121,7 @@ def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
 def freeze(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
     """Records pinned to `code`; a record that is frozen already stays as it is."""
     before, direction = code_of(record, layout), direction_of(record, layout)
-    code = code.to(torch.int16)
+    code = code.to(torch.int32)
     heading = torch.where(code > before, UP, DOWN)
     against = (direction != STILL) & (direction != heading)
     outcome = torch.where(code == before, STILL, torch.where(against, REVERSED, MOVED))

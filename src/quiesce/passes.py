@@ -24,8 +24,6 @@ class Operands(NamedTuple):
     """(quant_min, quant_max), a tensor so that one compiled kernel serves every grid."""
     records: Tensor
     """History records of the latent's shape, see `quiesce.history`."""
-    layout: Layout
-    """Of the records."""
     estimator: Estimator
     """Whose rounding decides codes."""
 
@@ -37,17 +35,25 @@ def rounded(weight: Operands) -> Tensor:
     return code.clamp(weight.limits[0], weight.limits[1])
 
 
+def _layout(weight: Operands) -> Layout:
+    return Layout.read(weight.records, weight.limits)
+
+
 def out_of_date(weight: Operands) -> Tensor:
-    """Whether a record does not describe its latent any more: bool."""
-    return history.needs_update(weight.records, rounded(weight), weight.layout)
+    """Whether a record does not describe its latent any more: uint8, 0 or 1.
+
+    No bool: compiled for a CPU, flags are stored one by one, which takes twenty times as long.
+    """
+    stale = history.needs_update(weight.records, rounded(weight), _layout(weight))
+    return torch.where(stale, 1.0, 0.0).to(torch.uint8)
 
 
 def settle(weight: Operands) -> Tensor:
     """Put frozen latents back on scale * code, in place; then as `out_of_date`."""
     stale = out_of_date(weight)
-    code = history.code_of(weight.records, weight.layout)
+    code = history.code_of(weight.records, _layout(weight))
     pinned = (weight.scale * code).to(weight.latent.dtype)
-    frozen = history.is_frozen(weight.records, weight.layout)
+    frozen = history.is_frozen(weight.records, _layout(weight))
     weight.latent.copy_(torch.where(frozen, pinned, weight.latent))
     return stale
 
@@ -57,7 +63,7 @@ def residual(weight: Operands) -> Tensor:
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     off_grid = wide - weight.scale * rounded(weight)
     low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
-    free = (wide >= low) & (wide <= high) & ~history.is_frozen(weight.records, weight.layout)
+    free = (wide >= low) & (wide <= high) & ~history.is_frozen(weight.records, _layout(weight))
     return torch.where(free, off_grid, 0.0)
 
 

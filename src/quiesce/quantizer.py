@@ -78,13 +78,12 @@ class FakeQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.register_buffer("limits", torch.zeros(2))
-        history, width = None, 0
+        history = None
         if weight is not None:
-            layout = Layout.of(Grid(bits, signed=True))
-            width = layout.width
-            history = torch.zeros_like(weight, dtype=layout.dtype, requires_grad=False)
+            dtype = Layout.of(Grid(bits, signed=True)).dtype
+            history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
         self.register_buffer("history", history)
-        self.rule = Rule(clip, estimator, width)
+        self.rule = Rule(clip, estimator)
 
     def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
         """Start from this grid: `scale` and `offset` in units of x, of the shapes declared."""
@@ -170,8 +169,8 @@ class FakeQuantizer(nn.Module):
         )
         self.grid = None
         if self.history is not None:
-            width = self.rule.width
-            self.any_frozen = bool(is_frozen(self.history, Layout(width, 0)).any())
+            layout = Layout.read(self.history, self.limits)
+            self.any_frozen = bool(is_frozen(self.history, layout).any())
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return

@@ -11,7 +11,7 @@ they are read. Every few thousand steps the base moves on and all are rescaled.
 
 State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
-Wider grids: record 2, F 4.
+Wider grids: record 4, F 4, and D 4 where they may be frozen.
 
 Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. The transition
 rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJet, arXiv:2502.20853.
@@ -30,6 +30,7 @@ from torch import Tensor
 from quiesce import history
 from quiesce.distance import DistanceMeter, DistanceSampling
 from quiesce.errors import TrackingError
+from quiesce.flat import indices
 from quiesce.weights import QuantizedWeight, Where
 
 OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
@@ -323,7 +324,7 @@ class OscillationTracker:
             where: Where = slice(None)
             stale = weight.settle()
             if not self._dense:
-                where = stale.nonzero().squeeze(1)
+                where = indices(stale)
                 if not len(where):
                     continue
                 if len(where) * _SPARSE > stale.numel():

@@ -171,7 +171,7 @@ class QuantizedWeight:
                 it is not known, since asking would wait.)
 
         Returns:
-            bool, flat.
+            uint8, flat, 0 or 1.
         """
         pin = pin or self._quantizer.any_frozen or self.latent.device.type != "cpu"
         return self._pass(passes.settle if pin else passes.out_of_date).view(-1)
@@ -197,9 +197,7 @@ class QuantizedWeight:
 
     def _operands(self, latent: Tensor, scale: Tensor, records: Tensor) -> passes.Operands:
         quantizer = self._quantizer
-        return passes.Operands(
-            latent, scale, quantizer.limits, records, self.layout, quantizer.rule.estimator
-        )
+        return passes.Operands(latent, scale, quantizer.limits, records, quantizer.rule.estimator)
 
     def _rows(self) -> Tensor:
         """The scale as it broadcasts to the flat latent: (), (channels, 1) or (elements,)."""

@@ -84,9 +84,9 @@ class DistanceMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights."""
         self._traveled.copy_(state["traveled"])
-        last = state["last"]
-        fits = last is not None and state["strides"] == self._strides()
-        self._last = [(latent, quantized) for latent, quantized in last] if fits else None
+        fits = state["strides"] == self._strides()
+        pairs = (state["last"] or []) if fits else []
+        self._last = [(latent, quantized) for latent, quantized in pairs] or None
 
     def _positions(self, layer: int) -> tuple[Tensor, Tensor]:
         weight, where = self._weights[layer], slice(None, None, self._spacing[layer])

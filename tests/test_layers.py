@@ -13,7 +13,7 @@ import quiesce
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
-    {"batches", "extras", "flat", "grid", "modes", "schedules"},
+    {"batches", "extras", "flat", "grid", "modes", "reports", "schedules"},
     {"estimators", "history", "ranges"},
     {"fake_quantize", "passes"},
     {"kernels"},
@@ -34,7 +34,7 @@ ORDER = (
 )
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""
 
-WAIST = {"weights", "history", "distance", "schedules", "grid", "errors"}
+WAIST = {"weights", "history", "distance", "reports", "schedules", "flat", "grid", "errors"}
 """All that trackers, cures and Control may know of the package, besides one another."""
 
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -24,11 +24,11 @@ from quiesce.prepare import quantizer_parameters as quantizer_parameters
 from quiesce.prepare import strip as strip
 from quiesce.quantizer import FakeQuantizer as FakeQuantizer
 from quiesce.ranges import mse_scale as mse_scale
+from quiesce.reports import LayerReport as LayerReport
 from quiesce.schedules import constant as constant
 from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear
 from quiesce.scheme import Scheme as Scheme
-from quiesce.tracking import LayerReport as LayerReport
 from quiesce.tracking import OscillationTracker as OscillationTracker
 from quiesce.weights import QuantizedWeight as QuantizedWeight
 

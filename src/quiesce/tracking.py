@@ -20,7 +20,6 @@ rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -31,36 +30,13 @@ from quiesce import history
 from quiesce.distance import DistanceMeter, DistanceSampling
 from quiesce.errors import TrackingError
 from quiesce.flat import indices
+from quiesce.reports import LayerReport, overall
 from quiesce.weights import QuantizedWeight, Where
 
 OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
 _RATE_MOMENTUM = 0.99
 _SPARSE = 16  # a layer of which less than 1 in so many moved is updated entry by entry
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerReport:
-    """What the tracker knows of one layer, or of all of them together."""
-
-    name: str
-    """Name of the layer; "all" for the summary."""
-    weights: int
-    """How many weights."""
-    bits: int | None
-    """Bits of a code; None where layers differ."""
-    oscillating: float
-    """Share of weights whose frequency is above the cut, 0 to 1."""
-    frozen: float
-    """Share of weights whose code is pinned, 0 to 1."""
-    flips_per_step: float
-    """Codes that change in a step, averaged over all steps."""
-    total_oscillations: int
-    """Oscillations since the start, over all weights."""
-    distance_ratio: float | None
-    """See `quiesce.distance`; None where it is not measured."""
-    transition_rate: float
-    """Share of codes that change in a step, its average with momentum 0.99 from zero."""
 
 
 class OscillationTracker:
@@ -137,11 +113,7 @@ class OscillationTracker:
             TrackingError: Another tracker has taken over the weights, or their memory format has
                 changed.
         """
-        if self._strides != [weight.latent.stride() for weight in self.weights]:
-            raise TrackingError(
-                "a weight has changed its memory format since the tracker was made; move the model "
-                "with .to(memory_format=...) first, then make the tracker"
-            )
+        self._check_memory_formats()
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
@@ -159,6 +131,7 @@ class OscillationTracker:
 
     def frequency(self, name: str) -> Tensor:
         """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step."""
+        self._check_memory_formats()
         layer = self._layer(name)
         stored = self._frequency[layer.name]
         return layer.shaped(stored * self.decay ** (self._age() - 1))
@@ -169,6 +142,7 @@ class OscillationTracker:
         Raises:
             TrackingError: Nothing follows this layer's average.
         """
+        self._check_memory_formats()
         layer = self._layer(name)
         return layer.shaped(self._averaged(layer, slice(None), self._age() - 1))
 
@@ -221,24 +195,8 @@ class OscillationTracker:
 
     def summary(self, cut: float = OSCILLATING) -> LayerReport:
         """The same over all layers, each weight counting once."""
-        layers = self.report(cut)
-        total = sum(layer.weights for layer in layers)
-        bits = {layer.bits for layer in layers}
-
-        def mean(field: str) -> float:
-            return sum(getattr(layer, field) * layer.weights for layer in layers) / total
-
-        return LayerReport(
-            name="all",
-            weights=total,
-            bits=bits.pop() if len(bits) == 1 else None,
-            oscillating=mean("oscillating"),
-            frozen=mean("frozen"),
-            flips_per_step=sum(layer.flips_per_step for layer in layers),
-            total_oscillations=sum(layer.total_oscillations for layer in layers),
-            distance_ratio=None if self._distance is None else self._distance.overall(),
-            transition_rate=mean("transition_rate"),
-        )
+        distance = None if self._distance is None else self._distance.overall()
+        return overall(self.report(cut), distance)
 
     def state_bytes(self) -> int:
         """Bytes held for the weights: history records, frequencies, averages of codes."""
@@ -248,6 +206,7 @@ class OscillationTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """All that tracking needs to go on, but for the history records, which the model saves."""
+        self._check_memory_formats()
         return {
             "version": 1,
             "names": [weight.name for weight in self.weights],
@@ -294,6 +253,13 @@ class OscillationTracker:
         self._rate.copy_(state["rate"])
         if self._distance is not None and state["distance"] is not None:
             self._distance.load_state_dict(state["distance"])
+
+    def _check_memory_formats(self) -> None:
+        if self._strides != [weight.latent.stride() for weight in self.weights]:
+            raise TrackingError(
+                "a weight has changed its memory format since the tracker was made; move the model "
+                "with .to(memory_format=...) first, then make the tracker"
+            )
 
     def _layer(self, name: str) -> QuantizedWeight:
         if name not in self._index:

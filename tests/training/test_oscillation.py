@@ -2,7 +2,7 @@
 
 import pytest
 
-from quiesce.tracking import LayerReport
+from quiesce.reports import LayerReport
 from quiesce.training.oscillation import over, up_to
 
 

@@ -8,7 +8,7 @@ is in summary.json, the wide ones too.
 
 from collections.abc import Iterable, Sequence
 
-from quiesce.tracking import LayerReport
+from quiesce.reports import LayerReport
 
 
 def up_to(bits: int, layers: Iterable[LayerReport]) -> list[LayerReport]:

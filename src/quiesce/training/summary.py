@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from quiesce.tracking import OSCILLATING, LayerReport
+from quiesce.reports import LayerReport
+from quiesce.tracking import OSCILLATING
 from quiesce.training.oscillation import over, up_to
 from quiesce.training.recipe import Recipe
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quiesce.flat import flatten, storage_order, unflatten
+from quiesce.flat import flatten, is_dense, storage_order, unflatten
 
 IMAGE, VOLUME = torch.arange(120).reshape(2, 3, 4, 5), torch.arange(96).reshape(2, 2, 2, 3, 4)
 LAYOUTS = {
@@ -23,6 +23,7 @@ every_layout = pytest.mark.parametrize("x", LAYOUTS.values(), ids=LAYOUTS)
 @every_layout
 def test_a_dense_tensor_is_a_view_in_the_order_of_its_memory(x: Tensor) -> None:
     x = torch.empty_like(x).copy_(x)  # dense, with the same strides
+    assert is_dense(x)
     flat = flatten(x, storage_order(x))
     assert flat.shape == (x.numel(),)
     assert flat.data_ptr() == x.data_ptr()
@@ -44,3 +45,15 @@ def test_tensors_of_one_layout_lie_alike(x: Tensor) -> None:
     order = storage_order(x)
     other = torch.empty_like(x, dtype=torch.float64).copy_(x * 2)
     assert torch.equal(flatten(other, order), 2.0 * flatten(x, order))
+
+
+GAPS = {
+    "half of each row": torch.zeros(4, 8)[:, :4],
+    "every second entry": torch.zeros(4, 8)[:, ::2],
+    "expanded": torch.zeros(4, 1).expand(4, 4),
+}
+
+
+@pytest.mark.parametrize("x", GAPS.values(), ids=GAPS)
+def test_a_tensor_with_gaps_is_not_dense(x: Tensor) -> None:
+    assert not is_dense(x)

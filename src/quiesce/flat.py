@@ -33,7 +33,8 @@ def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
 
 def is_dense(x: Tensor) -> bool:
     """Whether the elements of `x` fill one stretch of memory, so that `flatten` copies nothing."""
-    return flatten(x, storage_order(x)).data_ptr() == x.data_ptr()
+    order = storage_order(x)
+    return order is None or x.permute(order).is_contiguous()
 
 
 def indices(flags: Tensor) -> Tensor:

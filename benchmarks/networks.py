@@ -12,7 +12,8 @@ import quiesce as qs
 from quiesce.compile import CompileMode
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
-LR = 1e-3  # some tenths of a per cent of the codes flip in a step
+LR = 1e-3
+SCALE_LR = 1e-7
 
 Data = tuple[Tensor, Tensor]
 
@@ -42,8 +43,14 @@ def quantized_network(name: str, mode: CompileMode, images: Tensor) -> nn.Module
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of the published recipes."""
-    return torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=5e-5)
+    """SGD as in the published recipes; scales move slowly, or they would flip every tenth code."""
+    scales = {id(p) for n, p in model.named_parameters() if n.endswith(("scale", "value"))}
+    weights = [p for p in model.parameters() if id(p) not in scales]
+    groups = [
+        {"params": weights},
+        {"params": [p for p in model.parameters() if id(p) in scales], "lr": SCALE_LR},
+    ]
+    return torch.optim.SGD(groups, lr=LR, momentum=0.9, weight_decay=5e-5)
 
 
 def step(

@@ -58,6 +58,31 @@ def settle(weight: Operands) -> Tensor:
     return stale
 
 
+def track(
+    weight: Operands, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
+) -> Tensor:
+    """One tracker step over a whole weight, in place: records, frequencies, averages of codes.
+
+    Args:
+        weight: What is tracked; its records advance.
+        frequency: Stored frequencies, of the latent's shape; `event` is added where it oscillated.
+        average: Stored averages, or None; `entry` times the jump of the code is added.
+        event: A scalar.
+        entry: A scalar.
+
+    Returns:
+        float64 of shape (2,): how many codes flipped, and how many of those oscillated.
+    """
+    moves = history.advance(weight.records, rounded(weight), _layout(weight))
+    weight.records.copy_(moves.record)
+    oscillated = torch.where(moves.oscillated, 1.0, 0.0)
+    frequency.add_(event * oscillated)
+    if average is not None:
+        average.add_(entry * moves.jump)
+    flipped = torch.where(moves.flipped, 1.0, 0.0)
+    return torch.stack([flipped.sum(dtype=torch.float64), oscillated.sum(dtype=torch.float64)])
+
+
 def residual(weight: Operands) -> Tensor:
     """Latent minus quantized value inside the range, 0 outside and where frozen: as `rounded`."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))

@@ -287,25 +287,41 @@ class OscillationTracker:
         flips = torch.zeros_like(self._flips)
         self._fresh = {}
         for layer, weight in enumerate(self.weights):
-            where: Where = slice(None)
             stale = weight.settle()
-            if not self._dense:
-                where = indices(stale)
+            where: Where = slice(None) if self._dense else indices(stale)
+            if isinstance(where, Tensor) and len(where) * _SPARSE > stale.numel():
+                where = slice(None)
+            if isinstance(where, Tensor):
                 if not len(where):
                     continue
-                if len(where) * _SPARSE > stale.numel():
-                    where = slice(None)  # by then faster, and the index would be the larger
-            records = weight.records
-            moves = history.advance(records[where], weight.rounded(where), weight.layout)
-            records[where] = moves.record
-            self._frequency[weight.name][where] += event * moves.oscillated
-            if self._average is not None and weight.name in self._average:
-                self._average[weight.name][where] += entry * moves.jump
-            flips[layer] = moves.flipped.sum()
-            self._oscillations[layer] += moves.oscillated.sum()
+                counts = self._advance_at(weight, where, event, entry)
+            else:
+                counts = self._advance_all(weight, event, entry)
+            flips[layer] = counts[0]
+            self._oscillations[layer] += counts[1].to(torch.int64)
             self._fresh[layer] = where
         self._flips += flips
         self._rate.mul_(_RATE_MOMENTUM).add_(flips / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _advance_at(
+        self, weight: QuantizedWeight, where: Tensor, event: float, entry: float
+    ) -> tuple[Tensor, Tensor]:
+        """Entry by entry; (flips, oscillations)."""
+        records = weight.records
+        moves = history.advance(records[where], weight.rounded(where), weight.layout)
+        records[where] = moves.record
+        self._frequency[weight.name][where] += event * moves.oscillated
+        if self._average is not None and weight.name in self._average:
+            self._average[weight.name][where] += entry * moves.jump
+        return moves.flipped.sum(), moves.oscillated.sum()
+
+    def _advance_all(self, weight: QuantizedWeight, event: float, entry: float) -> Tensor:
+        """In one pass, for accelerators and for layers where much moved; (flips, oscillations)."""
+        frequency, average = self._frequency[weight.name], None
+        if self._average is not None and weight.name in self._average:
+            average = self._average[weight.name]
+        scalars = torch.tensor([event, entry], dtype=torch.float32, device=frequency.device)
+        return weight.track(frequency, average, scalars[0].clone(), scalars[1].clone())
 
     def _averaged(self, weight: QuantizedWeight, where: Where, age: int) -> Tensor:
         if self._average is None or weight.name not in self._average:

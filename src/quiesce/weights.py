@@ -177,6 +177,19 @@ class QuantizedWeight:
         return self._pass(passes.settle if pin else passes.out_of_date).view(-1)
 
     @torch.no_grad()
+    def track(
+        self, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
+    ) -> Tensor:
+        """One tracker step over all of this weight, see `passes.track`; `frequency` is flat."""
+        rows = self._rows()
+        if rows.dim() == 2:
+            frequency = frequency.view(len(rows), -1)
+            average = None if average is None else average.view(len(rows), -1)
+        frequency = frequency.detach()
+        average = None if average is None else average.detach()
+        return self._pass(passes.track, frequency, average, event, entry)
+
+    @torch.no_grad()
     def pull(self) -> Tensor:
         """Dampening's sum of squared residuals over this weight: a scalar."""
         return self._pass(passes.pull)
@@ -186,7 +199,7 @@ class QuantizedWeight:
         """`factor` (a scalar) times the residual: of the latent's shape and dtype."""
         return self.shaped(self._pass(passes.pull_gradient, factor).view(-1))
 
-    def _pass(self, function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    def _pass(self, function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
         latent = flatten(self.latent, storage_order(self.latent))
         records, scale = self.records, self._rows()
         if scale.dim() == 2:

@@ -88,6 +88,7 @@ class OscillationTracker:
         self._sizes = torch.tensor([w.latent.numel() for w in self.weights], device=device)
         self._distance = None if distance is None else DistanceMeter(self.weights, distance)
         self._fresh: dict[int, Where] = {}
+        self._busy: set[int] = set()  # layers of which much moved in the last step
         self._known_from = 0  # the step count from which on nothing happened unseen
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
@@ -151,11 +152,16 @@ class OscillationTracker:
         return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
 
     def above(
-        self, threshold: float, *, fresh_only: bool = False
+        self,
+        weights: Iterable[QuantizedWeight],
+        threshold: float,
+        *,
+        fresh_only: bool = False,
     ) -> Iterator[tuple[QuantizedWeight, Where, Tensor]]:
         """Weights whose frequency is above `threshold`, frozen ones perhaps among them.
 
         Args:
+            weights: Of those that are tracked.
             threshold: A frequency.
             fresh_only: Look only where something happened in the last step, as far as that is
                 known: enough for who asked after the step before with a threshold that has not
@@ -166,8 +172,8 @@ class OscillationTracker:
         """
         shrink = self.decay ** (self._age() - 1)
         only_fresh = fresh_only and self.steps - 1 > self._known_from
-        for layer, weight in enumerate(self.weights):
-            where = self._fresh.get(layer) if only_fresh else slice(None)
+        for weight in weights:
+            where = self._fresh.get(self._index[weight.name]) if only_fresh else slice(None)
             if where is not None:
                 yield weight, where, self._frequency[weight.name][where] * shrink > threshold
 
@@ -287,21 +293,31 @@ class OscillationTracker:
         flips = torch.zeros_like(self._flips)
         self._fresh = {}
         for layer, weight in enumerate(self.weights):
-            stale = weight.settle()
-            where: Where = slice(None) if self._dense else indices(stale)
-            if isinstance(where, Tensor) and len(where) * _SPARSE > stale.numel():
-                where = slice(None)
-            if isinstance(where, Tensor):
-                if not len(where):
-                    continue
+            where = self._moved(layer, weight)
+            if isinstance(where, slice):
+                counts = self._advance_all(weight, event, entry)
+                if not self._dense and counts[0] * _SPARSE < weight.latent.numel():
+                    self._busy.discard(layer)
+            elif len(where):
                 counts = self._advance_at(weight, where, event, entry)
             else:
-                counts = self._advance_all(weight, event, entry)
+                continue
             flips[layer] = counts[0]
             self._oscillations[layer] += counts[1].to(torch.int64)
             self._fresh[layer] = where
         self._flips += flips
         self._rate.mul_(_RATE_MOMENTUM).add_(flips / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _moved(self, layer: int, weight: QuantizedWeight) -> Where:
+        """Which entries to look at, by a pass that also pins; all of them where many move."""
+        if self._dense or layer in self._busy:
+            weight.pin()
+            return slice(None)
+        where = indices(weight.settle())
+        if len(where) * _SPARSE > weight.latent.numel():
+            self._busy.add(layer)
+            return slice(None)
+        return where
 
     def _advance_at(
         self, weight: QuantizedWeight, where: Tensor, event: float, entry: float

@@ -177,6 +177,12 @@ class QuantizedWeight:
         return self._pass(passes.settle if pin else passes.out_of_date).view(-1)
 
     @torch.no_grad()
+    def pin(self) -> None:
+        """The first half of `settle` alone."""
+        if self._quantizer.any_frozen or self.latent.device.type != "cpu":
+            self._pass(passes.settle)
+
+    @torch.no_grad()
     def track(
         self, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
     ) -> Tensor:

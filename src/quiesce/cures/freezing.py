@@ -81,11 +81,9 @@ class Freezing(Cure):
         if tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
         if threshold := self._threshold_at(step):
-            chosen = {weight.name for weight in self._weights}
             fresh_only = self._none_fell_in(tracker, threshold)
-            for weight, where, above in tracker.above(threshold, fresh_only=fresh_only):
-                if weight.name in chosen:
-                    self._freeze(tracker, weight, where, above)
+            for chosen in tracker.above(self._weights, threshold, fresh_only=fresh_only):
+                self._freeze(tracker, *chosen)
 
     def _threshold_at(self, step: int) -> float | None:
         if step < getattr(self.threshold, "begin_step", 0):
@@ -108,6 +106,11 @@ class Freezing(Cure):
     def _freeze(
         self, tracker: OscillationTracker, weight: QuantizedWeight, where: Where, above: Tensor
     ) -> None:
+        if above.device.type == "cpu":  # an accelerator would wait for the count of an index
+            hits = above.nonzero().squeeze(1)
+            if not len(hits):
+                return
+            where, above = hits if isinstance(where, slice) else where[hits], above[hits]
         if self.average == "code":
             codes = torch.round(tracker.average_before(weight, where))
             codes = codes.clamp(weight.grid.quant_min, weight.grid.quant_max)
@@ -116,4 +119,4 @@ class Freezing(Cure):
         if isinstance(where, slice):
             weight.freeze(weight.shaped(above), weight.shaped(codes))
         else:
-            weight.freeze(where[above], codes[above])
+            weight.freeze(where, codes)

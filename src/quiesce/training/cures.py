@@ -28,7 +28,7 @@ class RecipeCallback(QuiesceCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the weights' history out of DistributedDataParallel's broadcasts.
 
-        All processes step alike, so their records agree; and no backend sends 16-bit integers.
+        All processes step alike, so their records agree without being sent at every forward.
         """
         records = [name for name, _ in pl_module.named_buffers() if name.endswith(".history")]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(pl_module, records)

@@ -20,14 +20,15 @@ def tensors_of(thing: Any, seen: set[int]) -> Iterator[Tensor]:
     seen.add(id(thing))
     if isinstance(thing, Tensor):
         yield thing
-    elif isinstance(thing, dict):
-        for part in thing.values():
-            yield from tensors_of(part, seen)
+    parts: Any = ()
+    if isinstance(thing, dict):
+        parts = thing.values()
     elif isinstance(thing, list | tuple | set):
-        for part in thing:
-            yield from tensors_of(part, seen)
+        parts = thing
     elif type(thing).__module__.startswith("quiesce"):
-        yield from tensors_of(list(getattr(thing, "__dict__", {}).values()), seen)
+        parts = getattr(thing, "__dict__", {}).values()
+    for part in parts:
+        yield from tensors_of(part, seen)
 
 
 def bytes_per_weight(walk: Walk) -> float:

@@ -203,9 +203,9 @@ def test_the_number_of_kernels_does_not_grow_with_the_layers():
             optimizer.step()
         counts.append(graphs())
     assert counts[0] == counts[1]
-    # weights of 4 and of 8 bits and activations, forward and backward: 6; two passes of the tracker
-    # over records of two widths: 4
-    assert counts[1] <= 10
+    # weights of 4 and of 8 bits and activations, forward and backward: 6; three passes of the
+    # tracker over records of two widths: 6
+    assert counts[1] <= 12
 
 
 @pytest.mark.parametrize(

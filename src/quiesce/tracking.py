@@ -121,8 +121,9 @@ class OscillationTracker:
             )
         if self.steps == 0:
             for weight in self.weights:
-                weight.settle(pin=True)  # so that a compiled pin is ready before it is needed
+                weight.settle(pin=True)
                 _remember(weight)
+                self._advance_all(weight, 0, 0)  # changes nothing; what is compiled is now ready
         else:
             self._rebase()
             self._advance()

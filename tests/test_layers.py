@@ -13,7 +13,7 @@ import quiesce
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
-    {"batches", "extras", "flat", "grid", "modes", "reports", "schedules"},
+    {"batches", "extras", "flat", "fusing", "grid", "modes", "reports", "schedules"},
     {"estimators", "history", "ranges"},
     {"fake_quantize", "passes"},
     {"kernels"},

@@ -23,12 +23,8 @@ def outermost_first(order: tuple[int, ...] | None) -> bool:
 
 
 def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
-    """`x`, detached, as shape (elements,) in this order: no copy where its memory has no gaps.
-
-    Detached last: a tensor that torch knows to be a view makes torch.compile look at the shape of
-    what it is a view of, and compile anew for each.
-    """
-    return (x.reshape(-1) if order is None else x.permute(order).reshape(-1)).detach()
+    """`x` as shape (elements,) in this order: a view where its memory has no gaps, else a copy."""
+    return x.reshape(-1) if order is None else x.permute(order).reshape(-1)
 
 
 def is_dense(x: Tensor) -> bool:

@@ -1,20 +1,19 @@
 """The elementwise passes, as they are or each compiled into one fused kernel.
 
-`EAGER` runs the functions of `fake_quantize` and `passes` operator by operator. `FUSED` sends the
-same functions through torch.compile, one by one: each becomes a single pass over memory, on CPUs
-and GPUs alike. Tensors are flattened first and sizes are dynamic, so that a handful of kernels
-serves all layers of a model and any batch. Both give the same bits forward.
+`EAGER` runs the functions of `fake_quantize` and `passes` operator by operator. `FUSED` compiles the
+same functions, one by one (see `quiesce.fusing`): each becomes a single pass over memory, on CPUs
+and GPUs alike. Tensors are flattened first and sizes are free, so that a handful of kernels serves
+all layers of a model and any batch. Both give the same bits forward.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from quiesce.fake_quantize import Gradients, Rule, quantize_backward, quantize_forward
 from quiesce.flat import flatten, outermost_first, storage_order, unflatten
+from quiesce.fusing import fused
 
 
 class Kernels(NamedTuple):
@@ -28,12 +27,6 @@ class Kernels(NamedTuple):
     """(pass of `quiesce.passes`, its arguments...) to what the pass returns."""
 
 
-@cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` through torch.compile: whole, for any sizes; compiled when first called."""
-    return torch.compile(function, fullgraph=True, dynamic=True)
-
-
 def _forward(
     x: Tensor,
     scale: Tensor,
@@ -45,7 +38,7 @@ def _forward(
     shape = _Flat.of(x, scale, offset, history)
     if shape is None:
         return quantize_forward(x, scale, offset, limits, history, rule)
-    out = compiled(quantize_forward)(
+    out = fused(quantize_forward)(
         shape.flat(x),
         shape.per_row(scale),
         shape.per_row(offset),
@@ -68,7 +61,7 @@ def _backward(
     shape = _Flat.of(x, scale, offset, history)
     if shape is None:
         return quantize_backward(grad, x, scale, offset, limits, history, rule)
-    out = compiled(quantize_backward)(
+    out = fused(quantize_backward)(
         shape.flat(grad),
         shape.flat(x),
         shape.per_row(scale),
@@ -107,12 +100,12 @@ class _Flat(NamedTuple):
         if x is None:
             return None
         row = flatten(x, self.order)
-        return row if self.rows == 1 else row.view(self.rows, -1).detach()
+        return row if self.rows == 1 else row.view(self.rows, -1)
 
     def per_row(self, scale: Tensor | None) -> Any:
         if scale is None:
             return None
-        return scale.reshape(() if self.rows == 1 else (self.rows, 1)).detach()
+        return scale.view(() if self.rows == 1 else (self.rows, 1))
 
     def restore(self, out: Tensor) -> Tensor:
         return unflatten(out.view(-1), self.like, self.order)
@@ -123,7 +116,7 @@ def _run(function: Callable[..., Tensor], *args: Any) -> Tensor:
 
 
 def _run_compiled(function: Callable[..., Tensor], *args: Any) -> Tensor:
-    return compiled(function)(*args)
+    return fused(function)(*args)
 
 
 EAGER = Kernels(quantize_forward, quantize_backward, _run)

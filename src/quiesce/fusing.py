@@ -1,0 +1,107 @@
+"""A pure tensor function as fused kernels: traced, compiled by inductor, and called directly.
+
+Going through `torch.compile` costs some thirty microseconds a call, for guards that ask what can
+not have changed here. So functions are traced with free sizes and given to inductor as they are; a
+look-up by what does change the code (dtypes, devices, which arguments there are, sizes of one)
+takes the guards' place. A network makes hundreds of such calls in a step.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+_WIDE = 2**31 - 1  # entries beyond which an accelerator's kernel needs wider indices
+
+
+class Fused:
+    """`function` compiled, once for each kind of arguments; called as `function` itself.
+
+    Args:
+        function: Of tensors, None, hashable constants, and named tuples of these. What it does to
+            elements must not depend on sizes, but for sizes of 1, which broadcast. It may change
+            its arguments in place. No gradient flows through.
+
+    Attributes:
+        made: What has been compiled, by kind of arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.made: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """What `function` returns: a tensor, or a named tuple of tensors and None."""
+        tensors: list[Tensor] = []
+        kind = _kind(args, tensors)
+        run = self.made.get(kind)
+        if run is None:
+            run = self.made[kind] = _compile(self.function, args, tensors)
+        return run(tensors)
+
+
+@cache
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The one `Fused` of a function, or what torch.compile makes of it on older torch."""
+    if not hasattr(torch._inductor, "standalone_compile"):
+        return torch.compile(function, fullgraph=True, dynamic=True)
+    return Fused(function)
+
+
+def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
+    """What decides the code for these arguments; their tensors are appended to `tensors`."""
+    parts: list[Any] = []
+    for value in args:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            shape = value.shape
+            ones = tuple([size == 1 for size in shape])
+            wide = value.numel() > _WIDE
+            parts.append((value.dtype, value.device, ones, wide, value.is_contiguous()))
+        elif isinstance(value, tuple):
+            parts.append((type(value), _kind(value, tensors)))
+        else:
+            parts.append(value)
+    return tuple(parts)
+
+
+def _compile(
+    function: Callable[..., Any], args: Any, tensors: list[Tensor]
+) -> Callable[[list[Tensor]], Any]:
+    returned: list[Any] = []
+
+    def flat(*values: Tensor) -> tuple[Tensor, ...]:
+        result = function(*_refill(args, iter(values)))
+        returned.append(result)
+        return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
+
+    with torch.no_grad():
+        graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
+        code = torch._inductor.standalone_compile(graph, tensors, dynamic_shapes="from_graph")
+    [result] = returned
+    if isinstance(result, Tensor):
+        return lambda values: code(*values)[0]
+    make, present = type(result)._make, [part is not None for part in result]
+
+    def run(values: list[Tensor]) -> Any:
+        out = iter(code(*values))
+        return make(next(out) if there else None for there in present)
+
+    return run
+
+
+def _refill(args: Any, values: Any) -> list[Any]:
+    """`args` with its tensors replaced, in order, by `values`."""
+    filled = []
+    for value in args:
+        if isinstance(value, Tensor):
+            filled.append(next(values))
+        elif isinstance(value, tuple):
+            parts = _refill(value, values)
+            filled.append(type(value)(*parts) if hasattr(value, "_fields") else tuple(parts))
+        else:
+            filled.append(value)
+    return filled

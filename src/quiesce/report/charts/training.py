@@ -1,0 +1,24 @@
+"""How training went: loss, accuracy, and what oscillates and is frozen on the way."""
+
+from collections.abc import Sequence
+
+from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.curves import curves
+from quiesce.report.runs import Group
+
+
+def training(groups: Sequence[Group]) -> list[Chart]:
+    """Return the curves that metrics.csv has."""
+    made = [
+        curves(groups, "loss", title="Training loss", y="cross-entropy, nats", log=True),
+        curves(groups, "top1_percent", title="Test accuracy", y="top-1, %"),
+        curves(
+            groups,
+            "oscillating",
+            title="Oscillating weights",
+            y="share of low-bit weights, %",
+            factor=100,
+        ),
+        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step"),
+    ]
+    return [chart for chart in made if chart is not None]

@@ -103,4 +103,4 @@ def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
 
 
 def _setting(fields: Iterable[tuple[str, object]]) -> str:
-    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in fields)
+    return ", ".join(f"{'.'.join(name.split('.')[-2:])} = {value}" for name, value in fields)

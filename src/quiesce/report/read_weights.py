@@ -43,6 +43,8 @@ def probe(path: Path) -> Probe | None:
     if tree is None:
         return None
     with reading(path):
+        if not tree["weights"]:
+            return None  # nothing oscillates, and so nothing was tried
         learned = tree.get("learned")
         return Probe(
             weights=int(tree["weights"]),

@@ -15,6 +15,7 @@ from quiesce.report.charts.over_time import low_bit_shares, over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import weights_over_time
+from quiesce.report.numbers import count
 from quiesce.report.runs import Group, Run, Subject
 
 SHOWN = 4
@@ -34,6 +35,8 @@ class Section:
     """What is to be seen, in a sentence or two."""
     charts: tuple[Chart, ...] = ()
     """None where a sentence says why."""
+    by_run: tuple[Chart, ...] = ()
+    """One for each run that is shown, side by side."""
     instead: str = ""
     """Why there are no charts, and how to get them."""
     command: str = ""
@@ -66,7 +69,8 @@ def quiet(run: Run) -> bool:
 
 def _sweep(subject: Subject) -> Section:
     charts = [chart for field in subject.swept for chart in ablation(subject.groups, field)]
-    missing = f" {len(subject.missing)} planned runs have not begun." if subject.missing else ""
+    waiting = count(len(subject.missing), "planned run")
+    missing = f" Not begun yet: {waiting}." if subject.missing else ""
     return Section(
         name="sweep",
         title="What the setting does",
@@ -115,6 +119,7 @@ def _over_time(groups: Sequence[Group]) -> Section:
         name,
         title,
         lead,
+        [],
         charts,
         "There is no layers.csv: training writes it when it records, which it does by default.",
     )
@@ -126,7 +131,8 @@ def _offsets(groups: Sequence[Group]) -> Section:
         "offsets",
         "Where latents lie between codes",
         "The offset of a latent weight from its code. At -1/2 and 1/2 are the rounding thresholds.",
-        [offsets(groups), *layers],
+        [offsets(groups)],
+        layers,
         "A diagnosis measures it:",
         _command("diagnose", groups),
     )
@@ -138,7 +144,8 @@ def _codes(groups: Sequence[Group]) -> Section:
         "codes",
         "Which codes are in use",
         "The integers that weights have in the end.",
-        [codes(groups), *layers],
+        [codes(groups)],
+        layers,
         "A diagnosis counts them:",
         _command("diagnose", groups),
     )
@@ -150,6 +157,7 @@ def _trajectories(groups: Sequence[Group]) -> Section:
         "trajectories",
         "Single weights",
         "Each time the latent crosses a threshold, the code jumps; back and forth is oscillation.",
+        [],
         charts,
         "No weights were recorded: set recording.trajectory_steps in the recipe, and train.",
     )
@@ -162,6 +170,7 @@ def _batchnorm(groups: Sequence[Group]) -> Section:
         "Running statistics are averages over recent steps. Where weights oscillate they are of no "
         "single network, and measuring them again mends that.",
         [by_kind(groups), *during_training(groups)],
+        [],
         "A diagnosis measures how far they are off:",
         _command("diagnose", groups),
     )
@@ -174,7 +183,7 @@ def _probe(groups: Sequence[Group]) -> Section:
         text = "Nothing: no weight oscillates."
         return Section(name=name, title=title, lead=lead, instead=text)
     charts = [other_codes(group.runs[0], group.label, i) for i, group in enumerate(groups)]
-    return _complete(name, title, lead, charts, "A probe finds out:", _command("probe", groups))
+    return _complete(name, title, lead, [], charts, "A probe finds out:", _command("probe", groups))
 
 
 def _complete(
@@ -182,15 +191,19 @@ def _complete(
     title: str,
     lead: str,
     charts: Sequence[Chart | None],
+    by_run: Sequence[Chart | None],
     instead: str,
     command: str = "",
 ) -> Section:
-    there = tuple(chart for chart in charts if chart is not None)
+    together = tuple(chart for chart in charts if chart is not None)
+    single = tuple(chart for chart in by_run if chart is not None)
+    there = together or single
     return Section(
         name=name,
         title=title,
         lead=lead,
-        charts=there,
+        charts=together,
+        by_run=single,
         instead="" if there else instead,
         command="" if there else command,
     )

@@ -172,15 +172,15 @@ def advice(run: Run) -> Finding | None:
     """What to do, by the limits of the other rules."""
     steps = []
     if any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms):
-        mended = run.finished and run.top1.reestimated is not None
-        steps.append("keep the re-estimated batch norm" if mended else "re-estimate batch norm")
+        steps.append("re-estimate batch norm (the end of quiesce train does)")
     if max(_shares(run), default=0.0) >= RARE:
         steps.append(MORE_CURE[run.cure or "none"])
     if (run.frozen or 0) >= MOSTLY_FROZEN:
         steps.append("raise cure.threshold, so that fewer weights freeze")
     if steps:
         return Finding(rule="advice", tone="note", text=f"What to do: {', then '.join(steps)}.")
-    if not run.finished or not _shares(run):
+    cost = probed(run)
+    if not run.finished or not _shares(run) or (cost is not None and cost.tone == "bad"):
         return None
     return Finding(rule="advice", tone="good", text="There is nothing to mend.")
 
@@ -216,9 +216,11 @@ def _against(group: Group, base: Group) -> Finding | None:
     text += f" from {percent(before)} to {percent(now)}" if verb != "stays" else f" {percent(now)}"
     ends = [mean(final_top1(run) for run in each.runs) for each in (base, group)]
     if ends[0] is not None and ends[1] is not None:
-        text += f", top-1 goes from {ends[0]:.1f} to {ends[1]:.1f} %"
-    fewest = min(len(group.runs), len(base.runs))
-    text += f" (means of {fewest} seeds or more)" if fewest > 1 else " (one seed: spread unknown)"
+        first, last = (f"{end:.1f}" for end in ends)
+        text += f"; top-1 {f'goes from {first} to' if first != last else 'stays at'} {last} %"
+    counts = sorted({len(group.runs), len(base.runs)})
+    seeds = " and ".join(map(str, counts))
+    text += f" (means of {seeds} seeds)" if counts[0] > 1 else " (one seed: spread unknown)"
     tone = "good" if verb == "falls" else "note"
     return Finding(rule="comparison", tone=tone, text=f"{text}.")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, Key, figure, written
+from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
 from quiesce.report.charts.curves import curves, legend
 from quiesce.report.numbers import nats
 from quiesce.report.palette import HIGHLIGHT, color
@@ -47,12 +47,13 @@ def by_kind(groups: Sequence[Group]) -> Chart | None:
         "range": [len(kinds) - 0.5, -0.5],
         "showgrid": False,
     }
+    low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS)
     made = figure(
         traces,
         x="KL of population from running statistics, nats",
         y=None,
         height=90 + 60 * len(kinds),
-        xaxis={"type": "log", "exponentformat": "power", "showgrid": True},
+        xaxis=logarithmic(low, max(worst.kl_mean, 2 * OFF_NATS)),
         yaxis=rows,
     )
     made.add_vline(x=OFF_NATS, line={"color": HIGHLIGHT, "width": 1, "dash": "dot"})
@@ -90,6 +91,7 @@ def during_training(groups: Sequence[Group]) -> list[Chart]:
             title="What the statistics cost",
             note="Training loss on running statistics, minus that on re-estimated ones.",
             y="cross-entropy, nats",
+            zero=True,
         ),
     ]
     return [chart for chart in made if chart is not None]

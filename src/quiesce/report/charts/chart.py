@@ -1,6 +1,7 @@
 """What all charts share: how they look, and what the page writes around one."""
 
 import html
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,10 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
         axes: `xaxis` and `yaxis`: more about them, as plotly takes it.
     """
     line = {"linecolor": RULE, "zeroline": False, "automargin": True, "gridcolor": RULE}
+    line |= {"exponentformat": "power", "minexponent": 4}
     titled = {"font": {"color": MUTED, "size": 12}, "standoff": 8}
     across = line | {"showgrid": False, "ticks": "outside", "tickcolor": RULE, "nticks": 6}
-    down = line | {"showgrid": True, "nticks": 6}
+    down = line | {"showgrid": True, "ticks": "", "nticks": 6}
     return go.Figure(
         list(traces),
         go.Layout(
@@ -76,6 +78,33 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
             yaxis=down | {"title": titled | {"text": y}} | axes.get("yaxis", {}),
         ),
     )
+
+
+def logarithmic(low: float, high: float) -> dict[str, Any]:
+    """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 where there are few of them.
+
+    Args:
+        low: Least value on it, above 0.
+        high: Greatest.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    heads = (1, 2, 5) if last - first <= 2 else (1,)
+    values = [head * 10.0**power for power in range(first, last + 1) for head in heads]
+    values = [value for value in values if low / 1.3 <= value <= high * 1.3]
+    return {
+        "type": "log",
+        "tickmode": "array",
+        "tickvals": values,
+        "ticktext": [_power(value) for value in values],
+        "showgrid": True,
+    }
+
+
+def _power(value: float) -> str:
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    head, power = f"{value:.0e}".split("e")
+    return f"{'' if head == '1' else head + '·'}10<sup>{int(power)}</sup>"
 
 
 def written(name: str) -> str:

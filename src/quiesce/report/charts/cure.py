@@ -23,9 +23,9 @@ def cure(groups: Sequence[Group]) -> list[Chart]:
             for group in groups
         ]
 
-    made = [curves(groups, "lr", title="Learning rate", y="of the weights' optimizer", log=True)]
+    made = [curves(groups, "lr", title="Learning rate", y="of the weights' optimizer", zero=True)]
     for kind, (title, unit) in CURES.items():
-        made.append(curves(of(kind, "cure"), "cure", title=title, y=unit))
+        made.append(curves(of(kind, "cure"), "cure", title=title, y=unit, zero=True))
     made.append(
         curves(
             of("freeze", "frozen"),
@@ -33,6 +33,7 @@ def cure(groups: Sequence[Group]) -> list[Chart]:
             title="Frozen weights",
             y="share of low-bit weights, %",
             factor=100,
+            zero=True,
         )
     )
     return [chart for chart in made if chart is not None]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, Key, figure, written
+from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
 from quiesce.report.palette import color, dash
 from quiesce.report.runs import Group, Run, Series
 
@@ -26,6 +26,7 @@ def curves(
     note: str = "",
     factor: float = 1.0,
     log: bool = False,
+    zero: bool = False,
 ) -> Chart | None:
     """Return one curve for each run that has it; None where no run has.
 
@@ -36,7 +37,8 @@ def curves(
         y: Title of the axis, with its unit.
         note: What to look for.
         factor: From the series to the axis: 100 for shares in percent.
-        log: Whether the axis is logarithmic.
+        log: Whether the axis is logarithmic, where all values are above 0.
+        zero: Whether a linear axis shows 0.
     """
     find = series if callable(series) else lambda run: run.curves.get(series)
     found = [
@@ -60,13 +62,16 @@ def curves(
         )
         for i, group, run, line in found
     ]
-    low, high = (
-        f"{factor * end(end(line.values) for *_, line in found):.3g}" for end in (min, max)
+    low, high = (factor * end(end(line.values) for *_, line in found) for end in (min, max))
+    axis = (
+        logarithmic(low, high) if log and low > 0 else {"rangemode": "tozero" if zero else "normal"}
     )
+    drawn = {i for i, *_ in found}
     return Chart(
         title=title,
         note=note,
-        alt=f"{title} over optimizer steps, {len(found)} curves between {low} and {high}; {y}.",
-        figure=figure(traces, x=STEPS, y=y, yaxis={"type": "log" if log else "linear"}),
-        keys=legend(groups),
+        alt=f"{title} over optimizer steps, {len(found)} curves between {low:.3g} and {high:.3g}; "
+        f"{y}.",
+        figure=figure(traces, x=STEPS, y=y, yaxis=axis),
+        keys=tuple(key for i, key in enumerate(legend(groups)) if i in drawn),
     )

@@ -12,11 +12,11 @@ from quiesce.report.palette import color, dash, scale
 from quiesce.report.runs import DEPTHWISE, Group, Layer, Run
 
 OFFSET = "offset from the nearest code, codes"
-DENSITY = "weights, times what even spacing gives"
+DENSITY = "density, even spacing = 1"
 
 
 def offsets(groups: Sequence[Group]) -> Chart | None:
-    """Return the offsets of all low-bit weights that are not frozen yet or never, runs overlaid."""
+    """Return the offsets of all low-bit weights, runs overlaid."""
     traces, ends = [], []
     for i, group in enumerate(groups):
         layers = with_offsets(group.runs[0])

@@ -18,7 +18,8 @@ def training(groups: Sequence[Group]) -> list[Chart]:
             title="Oscillating weights",
             y="share of low-bit weights, %",
             factor=100,
+            zero=True,
         ),
-        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step"),
+        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step", zero=True),
     ]
     return [chart for chart in made if chart is not None]

@@ -14,7 +14,7 @@ from quiesce.report.charts.chart import Chart
 from quiesce.report.palette import DARK, LIGHT, color, variable
 from quiesce.report.runs import Subject
 from quiesce.report.sections import SHOWN, sections
-from quiesce.report.verdict import comparison, verdict
+from quiesce.report.verdict import comparison, ranking, verdict
 
 HERE = Path(__file__).parent
 TEMPLATE = "page.html.j2"
@@ -40,7 +40,7 @@ def page(subject: Subject) -> str:
         script=Markup((HERE / "page.js").read_text("utf-8")),
         plotly=Markup(get_plotlyjs()),
         verdicts=[(group, color(i), verdict(group.runs[0])) for i, group in enumerate(shown)],
-        comparison=comparison(subject.groups),
+        comparison=(ranking if subject.swept else comparison)(subject.groups),
         headline=tables.headline(subject.groups),
         every_run=tables.every_run(subject.groups),
         layers=[(group, tables.layers(group.runs[0])) for group in shown],

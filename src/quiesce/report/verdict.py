@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quiesce.report.numbers import count, mean, nats, percent
+from quiesce.report.numbers import cell, count, mean, nats, percent
 from quiesce.report.runs import Accuracy, Group, Run
 
 RARE = 0.01
@@ -223,6 +223,24 @@ def _against(group: Group, base: Group) -> Finding | None:
     text += f" (means of {seeds} seeds)" if counts[0] > 1 else " (one seed: spread unknown)"
     tone = "good" if verb == "falls" else "note"
     return Finding(rule="comparison", tone=tone, text=f"{text}.")
+
+
+def ranking(groups: Sequence[Group]) -> list[Finding]:
+    """Return which setting of a sweep is best by accuracy, and by oscillation."""
+    found = []
+    for rule, measure, order, factor, digits in (
+        ("Highest top-1", final_top1, max, 1, 1),
+        ("Least oscillation", lambda run: run.oscillating, min, 100, 2),
+    ):
+        known = [(mean(map(measure, group.runs)), group) for group in groups]
+        known = [(value, group) for value, group in known if value is not None]
+        if not known:
+            continue
+        _, best = order(known, key=lambda pair: pair[0])
+        value = cell([measure(run) for run in best.runs], digits, factor)
+        text = f"{rule}: {value} %, at {best.label} (n = {len(best.runs)})."
+        found.append(Finding(rule="ranking", tone="note", text=text))
+    return found
 
 
 def final_top1(run: Run) -> float | None:

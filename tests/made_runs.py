@@ -44,6 +44,10 @@ class Made:
         return self.oscillating * (1.0 if kind == "depth-wise" else 0.3) * (0.5 + (place % 7) / 6)
 
 
+QUIET = {"oscillating": 0.0, "kl": 0.001}
+"""Of a run in which nothing ever oscillates."""
+
+
 def make_run(folder, made=None, *, finished=True, diagnosed=True, recorded=True, probed=True):
     """Write a run folder; returns it."""
     made = made or Made()

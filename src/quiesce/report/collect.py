@@ -12,6 +12,9 @@ from quiesce.report.runs import Group, Run, Subject
 
 SWEEP = "sweep.json"
 
+Fields = tuple[tuple[str, object], ...]
+"""Names and values of what a sweep set."""
+
 
 def collect(folders: Sequence[Path]) -> Subject:
     """Read what a page is to be about.
@@ -80,27 +83,34 @@ def group(runs: Sequence[Run]) -> tuple[Group, ...]:
 
 def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
     """One group for each setting of the sweep, in its order; what has not begun is missing."""
-    members: dict[tuple[tuple[str, object], ...], list[Run]] = {}
+    members: dict[tuple[str, Fields], list[Run]] = {}
     missing = []
     with reading(folder / SWEEP):
         swept = tuple(tree["set"])
         for planned in tree["runs"]:
-            name, fields = planned["folder"], tuple(planned["fields"].items())
-            path = folder / Path(name).name
+            setting = (str(planned.get("variant", "")), tuple(planned["fields"].items()))
+            path = folder / Path(planned["folder"]).name
             if _is_run(path):
                 run = replace(read_run(path, path.name), seed=planned["seed"])
-                members.setdefault(fields, []).append(run)
+                members.setdefault(setting, []).append(run)
             else:
                 missing.append(path.name)
-        recipe = str(tree["recipe"])
     if not members:
         raise RecipeError(f"{folder}: none of the sweep's {len(missing)} runs has begun")
+    several = len({variant for variant, _ in members}) > 1
     groups = tuple(
-        Group(label=_setting(fields) or recipe, runs=tuple(runs), fields=dict(fields))
-        for fields, runs in members.items()
+        Group(
+            label=_setting(variant if several or not fields else "", fields) or runs[0].recipe,
+            runs=tuple(runs),
+            variant=variant,
+            fields=dict(fields),
+        )
+        for (variant, fields), runs in members.items()
     )
-    return Subject(title=folder.resolve().name, groups=groups, swept=swept, missing=tuple(missing))
+    title = folder.resolve().name
+    return Subject(title=title, groups=groups, swept=swept, missing=tuple(missing))
 
 
-def _setting(fields: Iterable[tuple[str, object]]) -> str:
-    return ", ".join(f"{'.'.join(name.split('.')[-2:])} = {value}" for name, value in fields)
+def _setting(variant: str, fields: Fields) -> str:
+    values = [f"{'.'.join(name.split('.')[-2:])} = {value}" for name, value in fields]
+    return ", ".join([variant, *values] if variant else values)

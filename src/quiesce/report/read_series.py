@@ -12,6 +12,10 @@ POINTS = 300
 """Most points of a curve: about one for each pixel of a chart that fills half a screen."""
 
 
+WINDOW = 0.08
+"""Share of a curve that a running mean is over."""
+
+
 def curves(path: Path) -> dict[str, Series]:
     """Return each column of a table by step, without its empty cells; nothing where it is not.
 
@@ -43,6 +47,16 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series
         steps = np.array([*(steps[each].mean() for each in stretches), steps[-1]])
         values = np.array([*(values[each].mean() for each in stretches), values[-1]])
     return Series(steps=steps, values=values)
+
+
+def smoothed(series: Series) -> Series:
+    """Return running means over `WINDOW` of the points, over fewer at the ends."""
+    half = max(1, round(WINDOW * len(series.values) / 2))
+    total = np.concatenate([[0.0], np.cumsum(series.values)])
+    place = np.arange(len(series.values))
+    reach = np.minimum(half, np.minimum(place, place[::-1]))
+    first, last = place - reach, place + reach + 1
+    return Series(steps=series.steps, values=(total[last] - total[first]) / (last - first))
 
 
 def layers_over_time(path: Path) -> LayersOverTime | None:

@@ -220,6 +220,8 @@ class Group:
     """What the page calls them."""
     runs: tuple[Run, ...]
     """At least one."""
+    variant: str = ""
+    """Name of the recipe in a sweep over several."""
     fields: dict[str, object] = field(default_factory=dict)
     """What a sweep set for them."""
 

@@ -1,7 +1,7 @@
 """What the page says, in its order: one section for each question, or a sentence in its place."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,20 +25,22 @@ curves."""
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One question, and the charts that answer it."""
+    """One question, and the charts that answer it, or a sentence in their place."""
 
     name: str
     """Of its place in the page, for links."""
+    short: str
+    """In the list of sections."""
     title: str
     """Above it."""
     lead: str
     """What is to be seen, in a sentence or two."""
     charts: tuple[Chart, ...] = ()
-    """None where a sentence says why."""
+    """Of all runs together."""
     by_run: tuple[Chart, ...] = ()
     """One for each run that is shown, side by side."""
-    instead: str = ""
-    """Why there are no charts, and how to get them."""
+    instead: str
+    """Where there are no charts: why, and how to get them."""
     command: str = ""
     """What to type for it."""
 
@@ -46,9 +48,8 @@ class Section:
 def sections(subject: Subject) -> list[Section]:
     """Return all sections of a page."""
     shown = subject.groups[:SHOWN]
-    made = [_sweep(subject)] if subject.swept else []
     return [
-        *made,
+        *([_sweep(subject)] if subject.swept else []),
         _training(subject.groups),
         _schedules(subject.groups),
         _over_time(shown),
@@ -68,145 +69,129 @@ def quiet(run: Run) -> bool:
 
 
 def _sweep(subject: Subject) -> Section:
-    charts = [chart for field in subject.swept for chart in ablation(subject.groups, field)]
     waiting = count(len(subject.missing), "planned run")
-    missing = f" Not begun yet: {waiting}." if subject.missing else ""
     return Section(
         name="sweep",
+        short="Settings",
         title="What the setting does",
-        lead=f"Each point is one setting of the sweep.{missing}",
-        charts=tuple(charts),
-        instead="" if charts else "No run of the sweep has come to a result yet.",
+        lead="Each point is one setting of the sweep."
+        + (f" Not begun yet: {waiting}." if subject.missing else ""),
+        charts=_there(
+            chart for field in subject.swept for chart in ablation(subject.groups, field)
+        ),
+        instead="No run of the sweep has come to a result yet.",
     )
 
 
 def _training(groups: Sequence[Group]) -> Section:
-    charts = training(groups)
     return Section(
         name="training",
+        short="Training",
         title="Training",
         lead="All runs on one axis, over the optimizer steps of the quantized stage.",
-        charts=tuple(charts),
-        instead=""
-        if charts
-        else "There is no metrics.csv with a step in it: train with csv among trainer.loggers.",
+        charts=_there(training(groups)),
+        instead="There is no step in a metrics.csv: train with csv among trainer.loggers.",
     )
 
 
 def _schedules(groups: Sequence[Group]) -> Section:
-    charts = cure(groups)
     return Section(
         name="schedules",
+        short="Schedules",
         title="Schedules",
         lead="The learning rate, and how strong a cure was when.",
-        charts=tuple(charts),
-        instead=""
-        if charts
-        else "metrics.csv has no columns for them: runs of quiesce train write lr and cure.",
+        charts=_there(cure(groups)),
+        instead="metrics.csv has no columns for them: runs of quiesce train write lr and cure.",
     )
 
 
 def _over_time(groups: Sequence[Group]) -> Section:
-    lead = "Share of weights of each layer that oscillate. First and last layer are left out where "
-    lead += "they have more bits: their codes lie so close that most change, to no harm."
-    name, title = "layers-over-time", "Where weights oscillate, and when"
-    if all(quiet(group.runs[0]) for group in groups):
-        return Section(name=name, title=title, lead=lead, instead="No weight oscillates.")
     found = [low_bit_shares(group.runs[0]) for group in groups]
     top = max((float(np.nanmax(each[1])) for each in found if each is not None), default=0.0)
-    charts = [over_time(group.runs[0], group.label, max(top, 1e-4)) for group in groups]
-    return _complete(
-        name,
-        title,
-        lead,
-        [],
-        charts,
-        "There is no layers.csv: training writes it when it records, which it does by default.",
+    charts = [over_time(group.runs[0], group.label, top) for group in groups]
+    still = all(quiet(group.runs[0]) for group in groups)
+    return Section(
+        name="layers-over-time",
+        short="Layers",
+        title="Where weights oscillate, and when",
+        lead="Share of weights of each layer that oscillate. First and last layer are left out "
+        "where they have more bits: their codes lie so close that most change, to no harm.",
+        by_run=() if still else _there(charts),
+        instead="No weight oscillates."
+        if still
+        else "There is no layers.csv: training writes it when it records, which it does by default.",
     )
 
 
 def _offsets(groups: Sequence[Group]) -> Section:
-    layers = [offsets_by_layer(group.runs[0], group.label) for group in groups]
-    return _complete(
-        "offsets",
-        "Where latents lie between codes",
-        "The offset of a latent weight from its code. At -1/2 and 1/2 are the rounding thresholds.",
-        [offsets(groups)],
-        layers,
-        "A diagnosis measures it:",
-        _command("diagnose", groups),
+    return Section(
+        name="offsets",
+        short="Offsets",
+        title="Where latents lie between codes",
+        lead="The offset of a latent weight from its code; at -1/2 and 1/2 are the thresholds.",
+        charts=_there([offsets(groups)]),
+        by_run=_there(offsets_by_layer(group.runs[0], group.label) for group in groups),
+        instead="A diagnosis measures it:",
+        command=_command("diagnose", groups),
     )
 
 
 def _codes(groups: Sequence[Group]) -> Section:
-    layers = [codes_by_layer(group.runs[0], group.label) for group in groups]
-    return _complete(
-        "codes",
-        "Which codes are in use",
-        "The integers that weights have in the end.",
-        [codes(groups)],
-        layers,
-        "A diagnosis counts them:",
-        _command("diagnose", groups),
+    return Section(
+        name="codes",
+        short="Codes",
+        title="Which codes are in use",
+        lead="The integers that weights have in the end.",
+        charts=_there([codes(groups)]),
+        by_run=_there(codes_by_layer(group.runs[0], group.label) for group in groups),
+        instead="A diagnosis counts them:",
+        command=_command("diagnose", groups),
     )
 
 
 def _trajectories(groups: Sequence[Group]) -> Section:
-    charts = [weights_over_time(group.runs[0], group.label, i) for i, group in enumerate(groups)]
-    return _complete(
-        "trajectories",
-        "Single weights",
-        "Each time the latent crosses a threshold, the code jumps; back and forth is oscillation.",
-        [],
-        charts,
-        "No weights were recorded: set recording.trajectory_steps in the recipe, and train.",
+    return Section(
+        name="trajectories",
+        short="Single weights",
+        title="Single weights",
+        lead="Each time the latent crosses a threshold, the code jumps; back and forth is "
+        "oscillation.",
+        by_run=_there(
+            weights_over_time(group.runs[0], group.label, i) for i, group in enumerate(groups)
+        ),
+        instead="No weights were recorded: set recording.trajectory_steps in the recipe, and train.",
     )
 
 
 def _batchnorm(groups: Sequence[Group]) -> Section:
-    return _complete(
-        "batch-norm",
-        "Batch-norm statistics",
-        "Running statistics are averages over recent steps. Where weights oscillate they are of no "
-        "single network, and measuring them again mends that.",
-        [by_kind(groups), *during_training(groups)],
-        [],
-        "A diagnosis measures how far they are off:",
-        _command("diagnose", groups),
+    return Section(
+        name="batch-norm",
+        short="Batch norm",
+        title="Batch-norm statistics",
+        lead="Running statistics are averages over recent steps. Where weights oscillate they are "
+        "of no single network, and measuring them again mends that.",
+        charts=_there([by_kind(groups), *during_training(groups)]),
+        instead="A diagnosis measures how far they are off:",
+        command=_command("diagnose", groups),
     )
 
 
 def _probe(groups: Sequence[Group]) -> Section:
-    lead = "The training loss, were the weights that oscillate to rest on other codes."
-    name, title = "probe", "What oscillation still costs"
-    if all(quiet(group.runs[0]) for group in groups):
-        text = "Nothing: no weight oscillates."
-        return Section(name=name, title=title, lead=lead, instead=text)
+    still = all(quiet(group.runs[0]) for group in groups)
     charts = [other_codes(group.runs[0], group.label, i) for i, group in enumerate(groups)]
-    return _complete(name, title, lead, [], charts, "A probe finds out:", _command("probe", groups))
-
-
-def _complete(
-    name: str,
-    title: str,
-    lead: str,
-    charts: Sequence[Chart | None],
-    by_run: Sequence[Chart | None],
-    instead: str,
-    command: str = "",
-) -> Section:
-    together = tuple(chart for chart in charts if chart is not None)
-    single = tuple(chart for chart in by_run if chart is not None)
-    there = together or single
     return Section(
-        name=name,
-        title=title,
-        lead=lead,
-        charts=together,
-        by_run=single,
-        instead="" if there else instead,
-        command="" if there else command,
+        name="probe",
+        short="Probe",
+        title="What oscillation still costs",
+        lead="The training loss, were the weights that oscillate to rest on other codes.",
+        by_run=() if still else _there(charts),
+        instead="Nothing: no weight oscillates." if still else "A probe finds out:",
+        command="" if still else _command("probe", groups),
     )
+
+
+def _there(charts: Iterable[Chart | None]) -> tuple[Chart, ...]:
+    return tuple(chart for chart in charts if chart is not None)
 
 
 def _command(verb: str, groups: Sequence[Group]) -> str:

@@ -61,13 +61,14 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
     line |= {"exponentformat": "power", "minexponent": 4}
     titled = {"font": {"color": MUTED, "size": 12}, "standoff": 8}
     across = line | {"showgrid": False, "ticks": "outside", "tickcolor": RULE, "nticks": 6}
+    across |= {"ticklabeloverflow": "allow"}
     down = line | {"showgrid": True, "ticks": "", "nticks": 6}
     return go.Figure(
         list(traces),
         go.Layout(
             template=go.layout.Template(),
             height=height,
-            margin={"l": 8, "r": 14, "t": 10, "b": 8, "pad": 0},
+            margin={"l": 8, "r": 18, "t": 10, "b": 8, "pad": 0},
             font={"family": FONT, "size": 12, "color": MUTED},
             paper_bgcolor="rgba(0,0,0,0)",
             plot_bgcolor="rgba(0,0,0,0)",

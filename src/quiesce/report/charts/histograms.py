@@ -5,19 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, figure, ticks, written
+from quiesce.report.charts.chart import Chart, figure, shortened, ticks, written
 from quiesce.report.charts.curves import legend
 from quiesce.report.charts.over_time import ROWS
-from quiesce.report.palette import color, dash, scale
+from quiesce.report.palette import INK, color, dash, scale
 from quiesce.report.runs import DEPTHWISE, Group, Layer, Run
 
 OFFSET = "offset from the nearest code, codes"
 DENSITY = "density, even spacing = 1"
 
 
+HIGHEST = 4.0
+"""Most density that is drawn: frozen weights all stand at 0, and would flatten the rest."""
+
+
 def offsets(groups: Sequence[Group]) -> Chart | None:
     """Return the offsets of all low-bit weights, runs overlaid."""
-    traces, ends = [], []
+    traces, ends, outside = [], [], []
     for i, group in enumerate(groups):
         layers = with_offsets(group.runs[0])
         if not layers:
@@ -25,6 +29,9 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
         density = _density(layers)
         edges = layers[0].offsets.places if layers[0].offsets else np.array([])
         ends.append(f"{group.label}: {max(density[0], density[-1]):.2g} at the thresholds")
+        if density.max() > HIGHEST:
+            place = (edges[density.argmax()] + edges[density.argmax() + 1]) / 2
+            outside.append(f"{shortened(group.label)}: up to {density.max():.1f} at {place:.2f}")
         traces.append(
             go.Scatter(
                 x=edges.astype("float32"),
@@ -36,19 +43,33 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
         )
     if not traces:
         return None
+    made = figure(
+        traces,
+        x=OFFSET,
+        y=DENSITY,
+        height=300,
+        xaxis={"range": [-0.5, 0.5], "tickvals": [-0.5, -0.25, 0, 0.25, 0.5]},
+        yaxis={"range": [0, HIGHEST]} if outside else {"rangemode": "tozero"},
+    )
+    if outside:
+        made.add_annotation(
+            text="<br>".join(outside),
+            x=0.53,
+            y=1,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="top",
+            align="left",
+            showarrow=False,
+            font={"size": 12, "color": INK},
+        )
     return Chart(
         title="All low-bit weights",
         note="1 is even spacing. Weights that oscillate stand at the two ends, at the thresholds; "
         "frozen and dampened ones stand in the middle, on their code.",
         alt=f"Density of offsets between -1/2 and 1/2. {'; '.join(ends)}.",
-        figure=figure(
-            traces,
-            x=OFFSET,
-            y=DENSITY,
-            height=300,
-            xaxis={"range": [-0.5, 0.5], "tickvals": [-0.5, -0.25, 0, 0.25, 0.5]},
-            yaxis={"rangemode": "tozero"},
-        ),
+        figure=made,
         keys=legend(groups),
         wide=True,
     )

@@ -20,7 +20,7 @@ STEPS_SHOWN = 300
 PANEL = 170
 """Height of one weight, in pixels."""
 
-TITLE, LATENT, GAP = 0.2, 0.5, 0.06
+TITLE, LATENT, GAP = 0.17, 0.51, 0.06
 """Shares of a panel: its title on top, the latent below it, a gap; the rest is the code's."""
 
 

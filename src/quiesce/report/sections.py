@@ -119,7 +119,7 @@ def _over_time(groups: Sequence[Group]) -> Section:
         by_run=() if still else _there(charts),
         instead="No weight oscillates."
         if still
-        else "There is no layers.csv: training writes it when it records, which it does by default.",
+        else "There is no layers.csv: quiesce train writes it as it records layers.",
     )
 
 
@@ -159,7 +159,7 @@ def _trajectories(groups: Sequence[Group]) -> Section:
         by_run=_there(
             weights_over_time(group.runs[0], group.label, i) for i, group in enumerate(groups)
         ),
-        instead="No weights were recorded: set recording.trajectory_steps in the recipe, and train.",
+        instead="No weights were recorded: set recording.trajectory_steps in the recipe.",
     )
 
 

@@ -25,7 +25,7 @@ OPEN_S = 10.0
 
 @pytest.fixture(scope="module")
 def open_page():
-    from .browser import opened
+    from browser import opened
 
     with opened() as open_page:
         yield open_page
@@ -50,7 +50,7 @@ def pages(tmp_path_factory):
 @pytest.mark.parametrize("name", ["runs", "sweep", "cut"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_page(name, width, pages, open_page):
-    from .browser import MARKS
+    from browser import MARKS
 
     seen = open_page(pages[name], width, "light")
     assert seen.console() == []

@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
 
 def test_the_page_holds_all_it_needs(whole):
     assert whole.count("plotly.js v") == 1
-    assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?!data:)", whole) == []
+    assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?!data:)", whole) == []
     assert "default-src 'none'" in whole
 
 

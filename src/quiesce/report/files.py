@@ -40,6 +40,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def damaged(path: Path, reason: str) -> RecipeError:
     """Return the error that says so."""
+    reason = " ".join(reason.split())
     return RecipeError(f"{path} is damaged: {reason}; write it again, or take it away")
 
 
@@ -102,7 +103,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """
     if not path.exists():
         return None
-    with reading(path), np.load(path, allow_pickle=False) as arrays:
+    # the file is opened here, because numpy leaves one open that it can not read
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 
 

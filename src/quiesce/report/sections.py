@@ -119,7 +119,7 @@ def _over_time(groups: Sequence[Group]) -> Section:
         by_run=() if still else _there(charts),
         instead="No weight oscillates."
         if still
-        else "There is no layers.csv: quiesce train writes it as it records layers.",
+        else "There is no layers.csv: quiesce train writes it where recording.layers is above 0.",
     )
 
 

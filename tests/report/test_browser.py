@@ -83,7 +83,7 @@ def test_charts_follow_the_readers_choice_of_light_and_dark(pages, open_page):
 
 def test_texts_that_overlap_are_found(pages, open_page):
     seen = open_page(pages["cut"], 390, "light")
-    seen.run("document.querySelector('h2').style.marginTop = '-60px'")
+    seen.run("document.querySelector('h1').style.marginBottom = '-50px'")
     assert seen.overlaps() != []
 
 

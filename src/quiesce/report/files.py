@@ -16,7 +16,8 @@ from quiesce.errors import QuiesceError, RecipeError
 VERSION = 1
 """Newest version of the files that is understood."""
 
-Rows = list[dict[str, float | str | None]]
+Rows = list[dict[str, Any]]
+"""Numbers, None in empty cells, and texts where asked for."""
 
 
 @contextmanager

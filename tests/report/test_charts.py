@@ -10,10 +10,12 @@ from made_runs import make_sweep
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import logarithmic, shortened, written
+from quiesce.report.charts.codes import codes, codes_by_layer
 from quiesce.report.charts.cure import cure
 from quiesce.report.charts.curves import curves
-from quiesce.report.charts.histograms import codes, codes_by_layer, offsets, offsets_by_layer
-from quiesce.report.charts.over_time import ROWS, over_time
+from quiesce.report.charts.layer_map import ROWS
+from quiesce.report.charts.offsets import offsets, offsets_by_layer
+from quiesce.report.charts.over_time import over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time

@@ -3,7 +3,7 @@
 import csv
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,12 @@ def damaged(path: Path, reason: str) -> RecipeError:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the tree in `path`; None where there is no such file.
+    """Return the tree in a JSON file; None where there is no such file.
 
     Raises:
         RecipeError: It is damaged, or newer than this quiesce.
     """
-    if not path.exists():
-        return None
-    with reading(path):
-        tree = json.loads(path.read_text("utf-8"))
-        _check_version(path, tree["version"])
-        return tree
+    return _tree(path, json.loads)
 
 
 def read_recipe(path: Path) -> dict[str, Any] | None:
@@ -65,12 +60,7 @@ def read_recipe(path: Path) -> dict[str, Any] | None:
     Raises:
         RecipeError: It is damaged, or newer than this quiesce.
     """
-    if not path.exists():
-        return None
-    with reading(path):
-        tree = yaml.safe_load(path.read_text("utf-8"))
-        _check_version(path, tree["version"])
-        return tree
+    return _tree(path, yaml.safe_load)
 
 
 def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
@@ -109,14 +99,20 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return dict(arrays)
 
 
-def _check_version(path: Path, version: int) -> None:
-    if not isinstance(version, int):
-        raise ValueError(f"its version is {version!r}")
+def _tree(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with reading(path):
+        tree = parse(path.read_text("utf-8"))
+        version = tree["version"]
+        if not isinstance(version, int):
+            raise ValueError(f"its version is {version!r}")
     if version > VERSION:
         raise RecipeError(
             f"{path} has format version {version}, and this quiesce reads up to {VERSION}: "
             "pip install --upgrade quiesce"
         )
+    return tree
 
 
 def _cell(name: str | None, value: str | None, text: tuple[str, ...]) -> float | str | None:

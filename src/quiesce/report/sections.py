@@ -9,8 +9,9 @@ import numpy as np
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.codes import codes, codes_by_layer
 from quiesce.report.charts.cure import cure
-from quiesce.report.charts.histograms import codes, codes_by_layer, offsets, offsets_by_layer
+from quiesce.report.charts.offsets import offsets, offsets_by_layer
 from quiesce.report.charts.over_time import low_bit_shares, over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training

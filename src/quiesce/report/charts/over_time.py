@@ -1,16 +1,12 @@
 """Where weights oscillate, and when: one row a layer, one column a moment of training."""
 
 import numpy as np
-import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, figure, ticks
+from quiesce.report.charts.chart import Chart
 from quiesce.report.charts.curves import STEPS
+from quiesce.report.charts.layer_map import ROWS, layer_map
 from quiesce.report.numbers import percent
-from quiesce.report.palette import scale
 from quiesce.report.runs import Run
-
-ROWS = 60
-"""Most layers of a chart."""
 
 
 def over_time(run: Run, label: str, top: float) -> Chart | None:
@@ -28,24 +24,20 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
     peak = np.nanmax(shares, axis=1)
     kept = np.sort(np.argsort(-peak, kind="stable")[:ROWS])
     names = [rows[i] for i in kept]
-    heat = go.Heatmap(
-        x=run.over_time.steps.astype("int32"),
-        y=np.arange(len(names), dtype="int16"),
-        z=(100 * shares[kept]).astype("float32"),
-        zmin=0,
-        zmax=100 * top or 1,
-        colorscale=scale(),
-        showscale=False,
-        hovertemplate="%{y}<br>step %{x}: %{z:.2f} %<extra></extra>",
-    )
     most = names[int(np.argmax(peak[kept]))]
-    note = f"The {ROWS} layers of {len(rows)} that oscillate most." if len(rows) > ROWS else ""
     return Chart(
         title=label,
-        note=note,
+        note=f"The {ROWS} of {len(rows)} layers that oscillate most." if len(rows) > ROWS else "",
         alt=f"Oscillating share of {len(names)} layers over optimizer steps, at the most "
         f"{percent(float(peak.max()))} in {most}.",
-        figure=figure([heat], x=STEPS, y=None, height=70 + 17 * len(names), yaxis=ticks(names)),
+        figure=layer_map(
+            names,
+            run.over_time.steps.astype("int32"),
+            100 * shares[kept],
+            top=100 * top,
+            x=STEPS,
+            hover="step %{x}: %{z:.2f} %",
+        ),
         scale=("0 %", percent(top)),
     )
 

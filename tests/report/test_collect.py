@@ -8,7 +8,8 @@ import pytest
 from made_runs import Made, make_run, make_sweep
 from quiesce.errors import RecipeError
 from quiesce.report.collect import collect
-from quiesce.report.read_series import thinned
+from quiesce.report.read_series import WINDOW, smoothed, thinned
+from quiesce.report.runs import Series
 
 
 def test_a_whole_run_has_everything(made):
@@ -139,3 +140,13 @@ def test_thinning_keeps_means_and_the_last_point():
     assert series.values[-1] == np.sin(9_999.0) + 9_999
     # each other point is the mean of 101 neighbours, in which the sine all but vanishes
     assert np.abs(series.values[:-1] - series.steps[:-1]).max() < 0.05
+
+
+def test_running_means_keep_a_line_and_calm_noise():
+    steps = np.arange(200.0)
+    line = smoothed(Series(steps=steps, values=steps))
+    half = round(WINDOW * 200 / 2)
+    assert line.values[half:-half] == pytest.approx(steps[half:-half])
+    noise = smoothed(Series(steps=steps, values=(-1.0) ** steps))
+    # of an odd number of alternating signs one is left over, half a window at the ends
+    assert np.abs(noise.values).max() <= 1 / (half + 1)

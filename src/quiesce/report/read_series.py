@@ -50,12 +50,11 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series
 
 
 def smoothed(series: Series) -> Series:
-    """Return running means over `WINDOW` of the points, over fewer at the ends."""
+    """Return running means over `WINDOW` of the points, over half of it at the ends."""
     half = max(1, round(WINDOW * len(series.values) / 2))
     total = np.concatenate([[0.0], np.cumsum(series.values)])
     place = np.arange(len(series.values))
-    reach = np.minimum(half, np.minimum(place, place[::-1]))
-    first, last = place - reach, place + reach + 1
+    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(place))
     return Series(steps=series.steps, values=(total[last] - total[first]) / (last - first))
 
 

@@ -1,5 +1,6 @@
 """How wrong running batch-norm statistics are: depth-wise against the others, and over training."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,12 +49,13 @@ def by_kind(groups: Sequence[Group]) -> Chart | None:
         "showgrid": False,
     }
     low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS)
+    high = max(worst.kl_mean, OFF_NATS)
     made = figure(
         traces,
         x="KL of population from running statistics, nats",
         y=None,
         height=90 + 60 * len(kinds),
-        xaxis=logarithmic(low, max(worst.kl_mean, 2 * OFF_NATS)),
+        xaxis=logarithmic(low, high) | {"range": [math.log10(low / 2), math.log10(2 * high)]},
         yaxis=rows,
     )
     made.add_vline(x=OFF_NATS, line={"color": HIGHLIGHT, "width": 1, "dash": "dot"})

@@ -40,14 +40,13 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
         for i, group, edges, each in found
     ]
     outside = [
-        f"{shortened(group.label)}: up to {each.max():.1f} at {middles[each.argmax()]:.2f}"
-        for _, group, edges, each in found
-        for middles in [(edges[1:] + edges[:-1]) / 2]
+        f"{shortened(group.label)} goes up to {each.max():.1f}"
+        for _, group, _, each in found
         if each.max() > HIGHEST
     ]
     made = figure(
         lines,
-        x=OFFSET,
+        x=f"{OFFSET}; thresholds at ±0.5",
         y="density, even spacing = 1",
         height=300,
         xaxis={"range": [-0.5, 0.5], "tickvals": [-0.5, -0.25, 0, 0.25, 0.5]},

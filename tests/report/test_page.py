@@ -64,7 +64,7 @@ def test_missing_files_say_how_to_get_them(tmp_path):
 def test_a_run_that_was_cut_off_is_reported_and_said(tmp_path):
     folder = make_run(tmp_path / "run", finished=False, diagnosed=False, recorded=False)
     said = words(page(collect([folder])))
-    assert "The run was cut off at step 330; the page shows it as far as it went." in said
+    assert "The run was cut off at step 330, or still runs; the page shows it as" in said
     assert "Training loss" in said
 
 

@@ -52,9 +52,12 @@ def cut_off(run: Run) -> Finding | None:
     """A run without a summary.json did not come to its end."""
     if run.finished:
         return None
-    text = f"The run was cut off at step {run.steps:,}; the page shows it as far as it went."
+    text = (
+        f"The run was cut off at step {run.steps:,}, or still runs; the page shows it as far as it "
+        "went."
+    )
     if not run.steps:
-        text = "The run was cut off before it wrote down a step."
+        text = "The run was cut off, or still runs, before it wrote down a step."
     return Finding(rule="cut off", tone="bad", text=text)
 
 

@@ -23,8 +23,8 @@
   const drawAll = async () => {
     document.documentElement.dataset.drawn = "no";
     for (const plot of document.querySelectorAll(".plot")) {
+      await new Promise((next) => setTimeout(next)); // also before the first: text is there sooner
       await draw(plot);
-      await new Promise((next) => setTimeout(next));
     }
     document.documentElement.dataset.drawn = "yes";
   };

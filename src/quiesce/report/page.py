@@ -58,7 +58,7 @@ def embedded(data: str) -> Markup:
 
 def figure_json(chart: Chart) -> Markup:
     """Return the figure of a chart, for the page's script."""
-    return embedded(to_json(chart.figure, validate=False, engine="json"))
+    return embedded(str(to_json(chart.figure, validate=False, engine="json")))
 
 
 def typeset(text: str) -> str:

@@ -17,7 +17,9 @@ const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walk.nextNode()) {
   const node = walk.currentNode;
   const parent = node.parentElement;
-  if (!node.data.trim() || parent.closest("script, style, .hidden, thead")) continue;
+  if (!node.data.trim() || parent.closest("script, style, .hidden")) continue;
+  const head = parent.closest("thead"); // on a phone, only for those who listen
+  if (head && getComputedStyle(head).position === "absolute") continue;
   if (!parent.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true })) continue;
   const range = document.createRange();
   range.selectNodeContents(node);

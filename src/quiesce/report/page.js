@@ -1,5 +1,6 @@
-// Draws each chart from the JSON behind it, in the colours of the reader's choice, one after the
-// other, so that the page can be read and scrolled before the last is drawn.
+// Draws each chart from the JSON behind it, in the colours of the reader's choice. The page can be
+// read first: plotly, which takes a browser a second to compile, waits until it is open, and the
+// charts come one after the other.
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)").matches;
@@ -23,12 +24,19 @@
   const drawAll = async () => {
     document.documentElement.dataset.drawn = "no";
     for (const plot of document.querySelectorAll(".plot")) {
-      await new Promise((next) => setTimeout(next)); // also before the first: text is there sooner
       await draw(plot);
+      await new Promise((next) => setTimeout(next));
     }
     document.documentElement.dataset.drawn = "yes";
   };
 
-  dark.addEventListener("change", drawAll);
-  drawAll();
+  const start = () => {
+    const plotly = document.createElement("script");
+    plotly.textContent = document.getElementById("plotly").textContent;
+    document.body.append(plotly);
+    dark.addEventListener("change", drawAll);
+    drawAll();
+  };
+
+  addEventListener("load", () => setTimeout(start));
 })();

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 import quiesce
+from quiesce import public
 
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
@@ -27,10 +28,12 @@ ORDER = (
     {"cures"},
     {"control"},
     {"toy"},
+    {"public"},
     {"lightning"},
     {"mobilenet", "weight_files"},
     {"data", "models"},
     {"training"},
+    {"report"},
     {"cli"},
 )
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""
@@ -90,7 +93,7 @@ def test_importing_quiesce_imports_torch_and_nothing_optional() -> None:
     code = """
 import sys, torch
 before = set(sys.modules)
-import quiesce
+from quiesce import *
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(*sorted(new - set(sys.stdlib_module_names) - {"quiesce", "torch"}))
 """
@@ -98,10 +101,38 @@ print(*sorted(new - set(sys.stdlib_module_names) - {"quiesce", "torch"}))
     assert ran.stdout.split() == []
 
 
+def imported_by(code: str) -> set[str]:
+    """Names of all modules that a fresh interpreter has after `code`."""
+    code += "\nimport sys; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import quiesce", "import quiesce.cli"])
+def test_what_needs_no_torch_does_not_wait_for_it(code: str) -> None:
+    assert "torch" not in imported_by(code)
+    assert "torch" in imported_by(f"{code}; import quiesce; quiesce.Grid")
+
+
+def test_functions_named_like_their_file_are_the_functions_in_any_order() -> None:
+    files = {path.stem for path in SOURCE.glob("*.py")}
+    shared = sorted(files & set(quiesce.__all__))
+    assert shared == sorted(quiesce._NAMED_LIKE_THEIR_FILE)
+    files_first = "; ".join(f"import quiesce.{name}" for name in shared)
+    functions = ", ".join(f"quiesce.{name}" for name in shared)
+    assert "torch" in imported_by(f"{files_first}; assert all(map(callable, [{functions}]))")
+
+
+def test_the_package_has_the_public_names_and_no_others() -> None:
+    assert all(getattr(quiesce, name) is getattr(public, name) for name in quiesce.__all__)
+    with pytest.raises(ImportError, match="cannot import name 'preprare' from 'quiesce'"):
+        from quiesce import preprare  # noqa: F401
+
+
 def test_all_names_what_is_visible() -> None:
     visible = {
         name
-        for name, value in vars(quiesce).items()
+        for name, value in vars(public).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert set(quiesce.__all__) == visible

@@ -1,36 +1,18 @@
 """quiesce: low-bit quantization-aware training whose weights come to rest.
 
 The core imports torch and nothing else; `quiesce.lightning`, `quiesce.training` and `quiesce.cli`
-need the extra "train".
+need the extra "train", `quiesce.report` the extra "report". `import quiesce` alone imports nothing:
+the names of `quiesce.public` come with the first of them that is asked for, so that a command that
+only reads files does not wait for torch.
 """
 
-from quiesce.batchnorm import gaussian_kl as gaussian_kl
-from quiesce.batchnorm import reestimate_batchnorm as reestimate_batchnorm
-from quiesce.calibrate import calibrate as calibrate
-from quiesce.compile import compile as compile
-from quiesce.control import Control as Control
-from quiesce.cures import Cure as Cure
-from quiesce.cures import Dampening as Dampening
-from quiesce.cures import Freezing as Freezing
-from quiesce.distance import DistanceSampling as DistanceSampling
-from quiesce.errors import QuiesceError as QuiesceError
-from quiesce.estimators import STE as STE
-from quiesce.estimators import Estimator as Estimator
-from quiesce.fake_quantize import fake_quantize as fake_quantize
-from quiesce.grid import Grid as Grid
-from quiesce.prepare import prepare as prepare
-from quiesce.prepare import quantized_weights as quantized_weights
-from quiesce.prepare import quantizer_parameters as quantizer_parameters
-from quiesce.prepare import strip as strip
-from quiesce.quantizer import FakeQuantizer as FakeQuantizer
-from quiesce.ranges import mse_scale as mse_scale
-from quiesce.reports import LayerReport as LayerReport
-from quiesce.schedules import constant as constant
-from quiesce.schedules import cosine as cosine
-from quiesce.schedules import linear as linear
-from quiesce.scheme import Scheme as Scheme
-from quiesce.tracking import OscillationTracker as OscillationTracker
-from quiesce.weights import QuantizedWeight as QuantizedWeight
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quiesce.public import *
 
 __all__ = [
     "STE",
@@ -61,3 +43,24 @@ __all__ = [
     "reestimate_batchnorm",
     "strip",
 ]
+
+_NAMED_LIKE_THEIR_FILE = ("calibrate", "compile", "fake_quantize", "prepare")
+
+
+class _Package(ModuleType):
+    """This package as a module: gets its public names late, and keeps them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'quiesce' has no attribute {name!r}")
+        public = import_module("quiesce.public")
+        vars(self).update({each: getattr(public, each) for each in __all__})
+        return vars(self)[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse what an import does: to hide the function `prepare` behind its file prepare.py."""
+        if not (isinstance(value, ModuleType) and name in _NAMED_LIKE_THEIR_FILE):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

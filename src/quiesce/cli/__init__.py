@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a quantized network by a recipe",
     "evaluate": "measure the network of a run folder again",
     "recipes": "list the recipes that come with quiesce",
+    "report": "write a page that shows what happened in runs",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",
 }
 USAGE = "usage: quiesce COMMAND ...   (quiesce COMMAND --help tells more)"

@@ -1,0 +1,46 @@
+"""Draw the README's pictures: parts of the report's page, as a browser shows them.
+
+    make demo
+    python docs/figures/draw.py runs/demo/lsq runs/demo/dampen runs/demo/freeze
+
+Needs the extra "dev" and Debian's chromium and chromium-driver.
+"""
+
+import base64
+import sys
+import tempfile
+from pathlib import Path
+
+from quiesce.report.collect import collect
+from quiesce.report.page import page
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+from browser import opened
+
+PICTURES = {
+    "offsets.png": "#offsets figure.wide",
+    "layers-over-time.png": "#layers-over-time .charts",
+}
+BOX = """
+const box = document.querySelector("{}").getBoundingClientRect();
+return {{ x: box.x + scrollX - 16, y: box.y + scrollY - 16, width: box.width + 32,
+         height: box.height + 32, scale: 1.5 }};
+"""
+
+
+def main(folders: list[str]) -> None:
+    """Write the pictures about some runs beside this file."""
+    with tempfile.TemporaryDirectory() as scratch, opened() as open_page:
+        report = Path(scratch) / "report.html"
+        report.write_text(page(collect([Path(folder) for folder in folders])), "utf-8")
+        seen = open_page(report, 1100, "light")
+        for name, part in PICTURES.items():
+            options = {"clip": seen.run(BOX.format(part)), "captureBeyondViewport": True}
+            shot = seen.driver.execute_cdp_cmd("Page.captureScreenshot", options)
+            (HERE / name).write_bytes(base64.b64decode(shot["data"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

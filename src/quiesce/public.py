@@ -1,0 +1,29 @@
+"""The public names of quiesce: `quiesce.NAME` is one of these."""
+
+from quiesce.batchnorm import gaussian_kl as gaussian_kl
+from quiesce.batchnorm import reestimate_batchnorm as reestimate_batchnorm
+from quiesce.calibrate import calibrate as calibrate
+from quiesce.compile import compile as compile
+from quiesce.control import Control as Control
+from quiesce.cures import Cure as Cure
+from quiesce.cures import Dampening as Dampening
+from quiesce.cures import Freezing as Freezing
+from quiesce.distance import DistanceSampling as DistanceSampling
+from quiesce.errors import QuiesceError as QuiesceError
+from quiesce.estimators import STE as STE
+from quiesce.estimators import Estimator as Estimator
+from quiesce.fake_quantize import fake_quantize as fake_quantize
+from quiesce.grid import Grid as Grid
+from quiesce.prepare import prepare as prepare
+from quiesce.prepare import quantized_weights as quantized_weights
+from quiesce.prepare import quantizer_parameters as quantizer_parameters
+from quiesce.prepare import strip as strip
+from quiesce.quantizer import FakeQuantizer as FakeQuantizer
+from quiesce.ranges import mse_scale as mse_scale
+from quiesce.reports import LayerReport as LayerReport
+from quiesce.schedules import constant as constant
+from quiesce.schedules import cosine as cosine
+from quiesce.schedules import linear as linear
+from quiesce.scheme import Scheme as Scheme
+from quiesce.tracking import OscillationTracker as OscillationTracker
+from quiesce.weights import QuantizedWeight as QuantizedWeight

@@ -1,0 +1,108 @@
+"""How wrong running batch-norm statistics are: depth-wise against the others, and over training."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
+from quiesce.report.charts.curves import curves, legend
+from quiesce.report.numbers import nats
+from quiesce.report.palette import HIGHLIGHT, color
+from quiesce.report.runs import DEPTHWISE, Group, Run, Series
+from quiesce.report.verdict import OFF_NATS
+
+FLOOR_NATS = 1e-6
+"""What is drawn for a KL below it: a logarithmic axis has no zero."""
+
+KINDS = (DEPTHWISE, "point-wise", "full", "linear", "other", "not diagnosed")
+
+
+def by_kind(groups: Sequence[Group]) -> Chart | None:
+    """Return a dot for each batch norm, in a row for each kind of layer that feeds it."""
+    runs = [group.runs[0] for group in groups]
+    present = {norm.kind for run in runs for norm in run.batchnorms}
+    kinds = [kind for kind in KINDS if kind in present] + sorted(present - set(KINDS))
+    if not kinds:
+        return None
+    traces = []
+    for i, (group, run) in enumerate(zip(groups, runs, strict=True)):
+        shift = 0.16 * (i - (len(groups) - 1) / 2)
+        norms = run.batchnorms
+        traces.append(
+            go.Scatter(
+                x=np.maximum([norm.kl_mean for norm in norms], FLOOR_NATS),
+                y=np.array([kinds.index(norm.kind) + shift for norm in norms]),
+                mode="markers",
+                name=written(group.label),
+                text=[written(norm.name) for norm in norms],
+                marker={"color": color(i), "size": 9, "opacity": 0.75},
+                hovertemplate="%{text}: %{x:.2g} nats",
+            )
+        )
+    worst = max((norm for run in runs for norm in run.batchnorms), key=lambda norm: norm.kl_mean)
+    rows = {
+        "tickvals": list(range(len(kinds))),
+        "ticktext": [written(kind) for kind in kinds],
+        "range": [len(kinds) - 0.5, -0.5],
+        "showgrid": False,
+    }
+    low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS)
+    high = max(worst.kl_mean, OFF_NATS)
+    made = figure(
+        traces,
+        x="KL of population from running statistics, nats",
+        y=None,
+        height=90 + 60 * len(kinds),
+        xaxis=logarithmic(low, high) | {"range": [math.log10(low / 2), math.log10(2 * high)]},
+        yaxis=rows,
+    )
+    made.add_vline(x=OFF_NATS, line={"color": HIGHLIGHT, "width": 1, "dash": "dot"})
+    keys = [Key(label=key.label, color=key.color, dash="point") for key in legend(groups)]
+    return Chart(
+        title="Depth-wise against the others",
+        note="One dot for each batch norm, by the kind of the layer that feeds it; the mean over "
+        f"its channels. Right of the line, at {OFF_NATS:g} nats, a mean is off by more than a "
+        "fifth of its standard deviation, or as much.",
+        alt=f"KL of each batch norm by kind of layer; the worst is {worst.name}, "
+        f"{nats(worst.kl_mean)}.",
+        figure=made,
+        keys=(*keys, Key(label="off", color=HIGHLIGHT, dash="dot")),
+    )
+
+
+def during_training(groups: Sequence[Group]) -> list[Chart]:
+    """Return KL and loss over the steps at which they were measured."""
+
+    def kl(kind: str, title: str) -> Chart | None:
+        return curves(
+            groups,
+            lambda run: run.batchnorm_curves.get(kind),
+            title=title,
+            y="mean KL, nats",
+            log=True,
+        )
+
+    made = [
+        kl(DEPTHWISE, "Statistics during training, depth-wise layers"),
+        kl("other", "Statistics during training, other layers"),
+        curves(
+            groups,
+            _loss_gap,
+            title="What the statistics cost",
+            note="Training loss on running statistics, minus that on re-estimated ones.",
+            y="cross-entropy, nats",
+            zero=True,
+        ),
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def _loss_gap(run: Run) -> Series | None:
+    running, again = (
+        run.batchnorm_losses.get(f"loss_{what}") for what in ("running", "reestimated")
+    )
+    if running is None or again is None or len(running.steps) != len(again.steps):
+        return None
+    return Series(steps=running.steps, values=running.values - again.values)

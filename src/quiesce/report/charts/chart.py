@@ -1,0 +1,132 @@
+"""What all charts share: how they look, and what the page writes around one."""
+
+import html
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from quiesce.report.palette import INK, MUTED, RULE
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+LONGEST = 24
+"""Most characters of a layer's name beside a chart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One entry of the legend that the page writes above a chart."""
+
+    label: str
+    """What the mark is of."""
+    color: str
+    """A light colour of the palette."""
+    dash: str = "solid"
+    """As plotly names dashes; "point" for a dot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure, and the words around it."""
+
+    title: str
+    """Above it."""
+    alt: str
+    """What a person who can not see it is told."""
+    figure: go.Figure
+    """In light colours."""
+    note: str = ""
+    """Below the title: what to look for."""
+    keys: tuple[Key, ...] = ()
+    """Legend; none where labels are in the chart, or one colour is drawn."""
+    scale: tuple[str, str] | None = None
+    """Ends of the colour scale of a heat map."""
+    wide: bool = False
+    """Whether it takes the whole width of a laptop."""
+
+
+def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, **axes: Any) -> Any:
+    """Return a figure with the page's look.
+
+    Args:
+        traces: What is drawn.
+        x: Title of the horizontal axis, with its unit.
+        y: Title of the vertical axis, with its unit; None where names say it.
+        height: In pixels; the width follows the page.
+        axes: `xaxis` and `yaxis`: more about them, as plotly takes it.
+    """
+    line = {"linecolor": RULE, "zeroline": False, "automargin": True, "gridcolor": RULE}
+    line |= {"exponentformat": "power", "minexponent": 4}
+    titled = {"font": {"color": MUTED, "size": 12}, "standoff": 8}
+    across = line | {"showgrid": False, "ticks": "outside", "tickcolor": RULE, "nticks": 6}
+    across |= {"ticklabeloverflow": "allow"}
+    down = line | {"showgrid": True, "ticks": "", "nticks": 6}
+    return go.Figure(
+        list(traces),
+        go.Layout(
+            template=go.layout.Template(),
+            height=height,
+            margin={"l": 8, "r": 18, "t": 10, "b": 8, "pad": 0},
+            font={"family": FONT, "size": 12, "color": MUTED},
+            paper_bgcolor="rgba(0,0,0,0)",
+            plot_bgcolor="rgba(0,0,0,0)",
+            showlegend=False,
+            hovermode="closest",
+            hoverlabel={"font": {"family": FONT, "size": 12}},
+            xaxis=across | {"title": titled | {"text": x}} | axes.get("xaxis", {}),
+            yaxis=down | {"title": titled | {"text": y}} | axes.get("yaxis", {}),
+        ),
+    )
+
+
+def logarithmic(low: float, high: float) -> dict[str, Any]:
+    """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 where there are few of them.
+
+    Args:
+        low: Least value on it, above 0.
+        high: Greatest.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    heads = (1, 2, 5) if last - first <= 2 else (1,)
+    values = [head * 10.0**power for power in range(first, last + 1) for head in heads]
+    values = [value for value in values if low / 1.3 <= value <= high * 1.3]
+    return {
+        "type": "log",
+        "tickmode": "array",
+        "tickvals": values,
+        "ticktext": [_power(value) for value in values],
+        "showgrid": True,
+    }
+
+
+def _power(value: float) -> str:
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    head, power = f"{value:.0e}".split("e")
+    return f"{'' if head == '1' else head + '·'}10<sup>{int(power)}</sup>"
+
+
+def written(name: str) -> str:
+    """Return a name as plotly shows it word for word: its texts are a kind of HTML."""
+    return html.escape(" ".join(name.split()), quote=False)
+
+
+def shortened(name: str) -> str:
+    """Return the end of a long name, ready for plotly; ends tell layers apart."""
+    name = " ".join(name.split())
+    return written(name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}")
+
+
+def ticks(names: Iterable[str]) -> dict[str, Any]:
+    """Return an axis of names, the first on top, at 0, 1, 2 ..."""
+    short = [shortened(name) for name in names]
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(short))),
+        "ticktext": short,
+        "autorange": "reversed",
+        "showgrid": False,
+        "tickfont": {"size": 11, "color": INK},
+    }

@@ -1,0 +1,82 @@
+"""Which codes weights have in the end, over all layers and in each."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from quiesce.report.charts.chart import Chart, figure, written
+from quiesce.report.charts.curves import legend
+from quiesce.report.charts.layer_map import layer_map, most_oscillating
+from quiesce.report.palette import color
+from quiesce.report.runs import Group, Histogram, Run
+
+
+def codes(groups: Sequence[Group]) -> Chart | None:
+    """Return the share of each code among all low-bit weights, runs side by side."""
+    bars = []
+    for i, group in enumerate(groups):
+        known = _known(group.runs[0])
+        if not known:
+            continue
+        places = _places(known)
+        counts = np.sum([_counts(each, places) for each in known], axis=0)
+        bars.append(
+            go.Bar(
+                x=places,
+                y=(100 * counts / max(counts.sum(), 1)).astype("float32"),
+                name=written(group.label),
+                marker={"color": color(i)},
+                hovertemplate="code %{x}: %{y:.1f} %",
+            )
+        )
+    if not bars:
+        return None
+    return Chart(
+        title="All low-bit weights",
+        note="A code that hardly any weight has is a level of the grid that is lost.",
+        alt=f"Share of weights on each code, {len(bars)} networks side by side.",
+        figure=figure(bars, x="code", y="share of low-bit weights, %", xaxis={"dtick": 1}),
+        keys=legend(groups),
+    )
+
+
+def codes_by_layer(run: Run, label: str) -> Chart | None:
+    """Return the share of each code in each low-bit layer of a run, a row each."""
+    layers = most_oscillating([layer for layer in run.low_bit_layers if layer.codes])
+    known = [layer.codes for layer in layers if layer.codes]
+    if not known:
+        return None
+    places = _places(known)
+    counts = np.array([_counts(each, places) for each in known])
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return Chart(
+        title=label,
+        alt=f"Share of each code in each of {len(layers)} layers, "
+        f"at the most {shares.max():.0f} %.",
+        figure=layer_map(
+            [layer.name for layer in layers],
+            places.astype("int16"),
+            shares,
+            top=float(shares.max()),
+            x="code",
+            hover="code %{x}: %{z:.1f} %",
+            xaxis={"dtick": 1},
+        ),
+        scale=("0 %", f"{shares.max():.0f} %"),
+    )
+
+
+def _known(run: Run) -> list[Histogram]:
+    return [layer.codes for layer in run.low_bit_layers if layer.codes]
+
+
+def _places(histograms: Sequence[Histogram]) -> np.ndarray:
+    """All codes that any of them knows, rising."""
+    return np.unique(np.concatenate([each.places for each in histograms]))
+
+
+def _counts(histogram: Histogram, places: np.ndarray) -> np.ndarray:
+    """Its counts at `places`, 0 where it has no such code."""
+    counts = dict(zip(histogram.places, histogram.counts, strict=True))
+    return np.array([counts.get(place, 0.0) for place in places])

@@ -1,0 +1,59 @@
+"""A heat map with a row for each layer: what oscillates when, offsets, and codes are such maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from quiesce.report.charts.chart import figure, ticks
+from quiesce.report.palette import scale
+from quiesce.report.runs import Layer
+
+ROWS = 60
+"""Most layers of a map."""
+
+ROW, REST = 17, 70
+"""Height of a row, and of what is not rows, in pixels."""
+
+
+def layer_map(
+    names: Sequence[str],
+    across: np.ndarray,
+    values: np.ndarray,
+    *,
+    top: float,
+    x: str,
+    hover: str,
+    xaxis: dict[str, Any] | None = None,
+) -> go.Figure:
+    """Return the map.
+
+    Args:
+        names: Of the layers, from top to bottom.
+        across: Places or edges on the horizontal axis.
+        values: Shape (layers, columns).
+        top: What has the strongest colour.
+        x: Title of the horizontal axis, with its unit.
+        hover: What is told of a cell, with plotly's %{x} and %{z}.
+        xaxis: More about that axis.
+    """
+    cells = go.Heatmap(
+        x=across,
+        y=np.arange(len(names), dtype="int16"),
+        z=values.astype("float32"),
+        zmin=0,
+        zmax=top or 1,
+        colorscale=scale(),
+        showscale=False,
+        hovertemplate=f"%{{y}}<br>{hover}<extra></extra>",
+    )
+    height = REST + ROW * len(names)
+    return figure([cells], x=x, y=None, height=height, xaxis=xaxis or {}, yaxis=ticks(names))
+
+
+def most_oscillating(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers that fit in a map: those that oscillate most, in the network's order."""
+    ranked = sorted(layers, key=lambda layer: -layer.oscillating)[:ROWS]
+    names = {layer.name for layer in ranked}
+    return [layer for layer in layers if layer.name in names]

@@ -1,0 +1,106 @@
+"""Where latents lie between two codes: weights that oscillate stand at the thresholds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from quiesce.report.charts.chart import Chart, figure, shortened, written
+from quiesce.report.charts.curves import legend
+from quiesce.report.charts.layer_map import layer_map, most_oscillating
+from quiesce.report.palette import INK, color, dash
+from quiesce.report.runs import Group, Histogram, Run
+
+OFFSET = "offset from the nearest code, codes"
+
+BRIGHTEST = 5.0
+"""Density, in multiples of even spacing, that has the strongest colour."""
+
+HIGHEST = 4.0
+"""Most density that is drawn: frozen weights all stand at 0, and would flatten the rest."""
+
+
+def offsets(groups: Sequence[Group]) -> Chart | None:
+    """Return the offsets of all low-bit weights of each group's first run, overlaid."""
+    found = [
+        (i, group, edges, density(counts))
+        for i, group in enumerate(groups)
+        for edges, counts in _all_offsets(group.runs[0])
+    ]
+    if not found:
+        return None
+    lines = [
+        go.Scatter(
+            x=edges.astype("float32"),
+            y=np.append(each, each[-1]).astype("float32"),
+            name=written(group.label),
+            line={"shape": "hv", "color": color(i), "dash": dash(i), "width": 2},
+            hovertemplate="offset %{x:.2f}: %{y:.2f}",
+        )
+        for i, group, edges, each in found
+    ]
+    outside = [
+        f"{shortened(group.label)} goes up to {each.max():.1f}"
+        for _, group, _, each in found
+        if each.max() > HIGHEST
+    ]
+    made = figure(
+        lines,
+        x=f"{OFFSET}; thresholds at ±0.5",
+        y="density, even spacing = 1",
+        height=300,
+        xaxis={"range": [-0.5, 0.5], "tickvals": [-0.5, -0.25, 0, 0.25, 0.5]},
+        yaxis={"range": [0, HIGHEST]} if outside else {"rangemode": "tozero"},
+    )
+    if outside:
+        place = {"x": 0.53, "y": 1, "xref": "paper", "yref": "paper"}
+        look = {"xanchor": "left", "yanchor": "top", "align": "left", "showarrow": False}
+        font = {"size": 12, "color": INK}
+        made.add_annotation(text="<br>".join(outside), font=font, **place, **look)
+    ends = (f"{group.label} {max(each[0], each[-1]):.2g}" for _, group, _, each in found)
+    return Chart(
+        title="All low-bit weights",
+        note="1 is even spacing. Weights that oscillate stand at the two ends, at the thresholds; "
+        "frozen and dampened ones stand in the middle, on their code.",
+        alt=f"Density of offsets between -1/2 and 1/2; at the thresholds: {', '.join(ends)}.",
+        figure=made,
+        keys=legend(groups),
+        wide=True,
+    )
+
+
+def offsets_by_layer(run: Run, label: str) -> Chart | None:
+    """Return the offsets of each low-bit layer of a run, a row each."""
+    layers = most_oscillating([layer for layer in run.low_bit_layers if layer.offsets])
+    histograms = [layer.offsets for layer in layers if layer.offsets]
+    if not histograms:
+        return None
+    values = np.array([density(each.counts) for each in histograms])
+    return Chart(
+        title=label,
+        alt=f"Density of offsets in each of {len(layers)} layers, at the most {values.max():.2g} "
+        "times even spacing.",
+        figure=layer_map(
+            [layer.name for layer in layers],
+            histograms[0].places.astype("float32"),
+            values,
+            top=BRIGHTEST,
+            x=OFFSET,
+            hover="offset %{x:.2f}: %{z:.2f} times even",
+            xaxis={"tickvals": [-0.5, 0, 0.5]},
+        ),
+        scale=("0", f"{BRIGHTEST:g} times even and more"),
+    )
+
+
+def density(counts: np.ndarray) -> np.ndarray:
+    """Return the weights in each bin, as multiples of what even spacing would put there."""
+    return counts * len(counts) / max(counts.sum(), 1)
+
+
+def _all_offsets(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Edges and counts over all low-bit layers of a run; none where none are known."""
+    known: list[Histogram] = [layer.offsets for layer in run.low_bit_layers if layer.offsets]
+    if not known:
+        return []
+    return [(known[0].places, np.sum([each.counts for each in known], axis=0))]

@@ -1,0 +1,53 @@
+"""Where weights oscillate, and when: one row a layer, one column a moment of training."""
+
+import numpy as np
+
+from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.curves import STEPS
+from quiesce.report.charts.layer_map import ROWS, layer_map
+from quiesce.report.numbers import percent
+from quiesce.report.runs import Run
+
+
+def over_time(run: Run, label: str, top: float) -> Chart | None:
+    """Return the heat map of a run; None where it has no layers.csv.
+
+    Args:
+        run: Any.
+        label: What the page calls it.
+        top: Share, 0 to 1, that has the strongest colour.
+    """
+    matrix = low_bit_shares(run)
+    if matrix is None or run.over_time is None:
+        return None
+    rows, shares = matrix
+    peak = np.nanmax(shares, axis=1)
+    kept = np.sort(np.argsort(-peak, kind="stable")[:ROWS])
+    names = [rows[i] for i in kept]
+    most = names[int(np.argmax(peak[kept]))]
+    return Chart(
+        title=label,
+        note=f"The {ROWS} of {len(rows)} layers that oscillate most." if len(rows) > ROWS else "",
+        alt=f"Oscillating share of {len(names)} layers over optimizer steps, at the most "
+        f"{percent(float(peak.max()))} in {most}.",
+        figure=layer_map(
+            names,
+            run.over_time.steps.astype("int32"),
+            100 * shares[kept],
+            top=100 * top,
+            x=STEPS,
+            hover="step %{x}: %{z:.2f} %",
+        ),
+        scale=("0 %", percent(top)),
+    )
+
+
+def low_bit_shares(run: Run) -> tuple[list[str], np.ndarray] | None:
+    """Return names and shares of low-bit layers, of all where bits are not known; None of none."""
+    if run.over_time is None:
+        return None
+    low = {layer.name for layer in run.low_bit_layers}
+    chosen = [i for i, name in enumerate(run.over_time.layers) if name in low or not run.layers]
+    if not chosen:
+        return None
+    return [run.over_time.layers[i] for i in chosen], run.over_time.oscillating[chosen]

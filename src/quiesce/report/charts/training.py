@@ -1,0 +1,37 @@
+"""How training went: loss, accuracy, and what oscillates and is frozen on the way."""
+
+from collections.abc import Sequence
+
+from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.curves import curves
+from quiesce.report.read_series import WINDOW, smoothed
+from quiesce.report.runs import Group, Run, Series
+
+
+def training(groups: Sequence[Group]) -> list[Chart]:
+    """Return the curves that metrics.csv has."""
+    made = [
+        curves(
+            groups,
+            _loss,
+            title="Training loss",
+            note=f"Running mean over {100 * WINDOW:g} % of the steps.",
+            y="cross-entropy, nats",
+            log=True,
+        ),
+        curves(groups, "top1_percent", title="Test accuracy", y="top-1, %"),
+        curves(
+            groups,
+            "oscillating",
+            title="Oscillating weights",
+            y="share of low-bit weights, %",
+            factor=100,
+            zero=True,
+        ),
+        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step", zero=True),
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def _loss(run: Run) -> Series | None:
+    return smoothed(run.curves["loss"]) if "loss" in run.curves else None

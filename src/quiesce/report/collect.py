@@ -1,0 +1,116 @@
+"""From folders to what the page is about: finds the runs, names and groups them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import RecipeError
+from quiesce.report.files import read_json, reading
+from quiesce.report.read_run import RECIPE, SUMMARY, read_run
+from quiesce.report.runs import Group, Run, Subject
+
+SWEEP = "sweep.json"
+
+Fields = tuple[tuple[str, object], ...]
+"""Names and values of what a sweep set."""
+
+
+def collect(folders: Sequence[Path]) -> Subject:
+    """Read what a page is to be about.
+
+    Args:
+        folders: Run folders; or one sweep; or folders whose sub-folders are runs.
+
+    Raises:
+        RecipeError: A folder is no run, or a file in it is damaged or too new.
+    """
+    if len(folders) == 1 and (tree := read_json(folders[0] / SWEEP)) is not None:
+        return _sweep(folders[0], tree)
+    found = [run for folder in folders for run in _runs_in(folder)]
+    title = (
+        found[0].resolve().name
+        if len(found) == 1
+        else ", ".join(folder.resolve().name for folder in folders)
+    )
+    return Subject(title=title, groups=group(named(found)))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise RecipeError(f"{folder}: no such folder; name a run, which `quiesce train` makes")
+    if _is_run(folder):
+        return [folder]
+    if folder.is_dir() and (runs := sorted(each for each in folder.iterdir() if _is_run(each))):
+        return runs
+    raise RecipeError(
+        f"{folder} is no run folder: it has neither {RECIPE} nor {SUMMARY}; "
+        "name one that `quiesce train` has made"
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RECIPE).is_file() or (folder / SUMMARY).is_file()
+
+
+def named(folders: Iterable[Path]) -> list[Run]:
+    """Read runs, each with the shortest end of its path that no other has."""
+    given = {folder.resolve(): folder for folder in folders}
+    runs = []
+    for path, folder in given.items():
+        others = [other.parts[::-1] for other in given if other != path]
+        parts = path.parts[::-1]
+        ends = (parts[:n] for n in range(1, len(parts) + 1))
+        own = next(end for end in ends if end not in {other[: len(end)] for other in others})
+        runs.append(read_run(folder, "/".join(reversed(own))))
+    return runs
+
+
+def group(runs: Sequence[Run]) -> tuple[Group, ...]:
+    """Put runs together that differ in nothing but the seed, in the order of their first."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(run.settings, []).append(run)
+    names = [same[0].recipe for same in members.values()]
+    return tuple(
+        Group(
+            label=same[0].title if len(same) == 1 or names.count(name) > 1 else name,
+            runs=tuple(same),
+        )
+        for name, same in zip(names, members.values(), strict=True)
+    )
+
+
+def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
+    """One group for each setting of the sweep, in its order; what has not begun is missing."""
+    members: dict[tuple[str, Fields], list[Run]] = {}
+    missing = []
+    with reading(folder / SWEEP):
+        swept = tuple(tree["set"])
+        for planned in tree["runs"]:
+            setting = (str(planned.get("variant", "")), tuple(planned["fields"].items()))
+            path = folder / Path(planned["folder"]).name
+            if _is_run(path):
+                run = replace(read_run(path, path.name), seed=planned["seed"])
+                members.setdefault(setting, []).append(run)
+            else:
+                missing.append(path.name)
+    if not members:
+        raise RecipeError(f"{folder}: none of the sweep's {len(missing)} runs has begun")
+    several = len({variant for variant, _ in members}) > 1
+    groups = tuple(
+        Group(
+            label=_setting(variant if several or not fields else "", fields) or runs[0].recipe,
+            runs=tuple(runs),
+            variant=variant,
+            fields=dict(fields),
+        )
+        for (variant, fields), runs in members.items()
+    )
+    title = folder.resolve().name
+    return Subject(title=title, groups=groups, swept=swept, missing=tuple(missing))
+
+
+def _setting(variant: str, fields: Fields) -> str:
+    values = [f"{'.'.join(name.split('.')[-2:])} = {value}" for name, value in fields]
+    return ", ".join([variant, *values] if variant else values)

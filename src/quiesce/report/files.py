@@ -1,0 +1,123 @@
+"""The files of a run folder, read without torch; what is wrong with one is told in one line."""
+
+import csv
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from quiesce.errors import QuiesceError, RecipeError
+
+VERSION = 1
+"""Newest version of the files that is understood."""
+
+Rows = list[dict[str, Any]]
+"""Numbers, None in empty cells, and texts where asked for."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make one line of whatever goes wrong while the content of `path` is looked at.
+
+    Raises:
+        RecipeError: The content is not what such a file holds.
+    """
+    try:
+        yield
+    except (QuiesceError, OSError):
+        raise
+    except KeyError as error:
+        raise damaged(path, f"it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, EOFError) as error:
+        raise damaged(path, str(error)) from error
+    except (yaml.YAMLError, csv.Error, zipfile.BadZipFile) as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> RecipeError:
+    """Return the error that says so."""
+    reason = " ".join(reason.split())
+    return RecipeError(f"{path} is damaged: {reason}; write it again, or take it away")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the tree in a JSON file; None where there is no such file.
+
+    Raises:
+        RecipeError: It is damaged, or newer than this quiesce.
+    """
+    return _tree(path, json.loads)
+
+
+def read_recipe(path: Path) -> dict[str, Any] | None:
+    """Return the tree of a recipe; None where there is no such file.
+
+    Raises:
+        RecipeError: It is damaged, or newer than this quiesce.
+    """
+    return _tree(path, yaml.safe_load)
+
+
+def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
+    """Return the rows of a CSV file, with None in empty cells; no rows where there is no file.
+
+    A last line without its end is left out: somebody is writing it, or was stopped.
+
+    Args:
+        path: The file; its first line names the columns.
+        text: Columns that are not numbers.
+
+    Raises:
+        RecipeError: A row does not fit the first line, or a number is none.
+    """
+    if not path.exists():
+        return []
+    with reading(path):
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        return [
+            {name: _cell(name, value, text) for name, value in row.items()}
+            for row in csv.DictReader(whole, strict=True)
+        ]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of an NPZ file, which may hold no pickles; None where there is no file.
+
+    Raises:
+        RecipeError: It is damaged.
+    """
+    if not path.exists():
+        return None
+    # the file is opened here, because numpy leaves one open that it can not read
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _tree(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with reading(path):
+        tree = parse(path.read_text("utf-8"))
+        version = tree["version"]
+        if not isinstance(version, int):
+            raise ValueError(f"its version is {version!r}")
+    if version > VERSION:
+        raise RecipeError(
+            f"{path} has format version {version}, and this quiesce reads up to {VERSION}: "
+            "pip install --upgrade quiesce"
+        )
+    return tree
+
+
+def _cell(name: str | None, value: str | None, text: tuple[str, ...]) -> float | str | None:
+    if name is None or value is None:
+        raise ValueError("a row has more or fewer cells than the first line")
+    if name in text:
+        return value
+    return float(value) if value else None

@@ -1,0 +1,44 @@
+"""Numbers as the page writes them."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+MISSING = "\u2013"  # an en dash
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Return the values that there are."""
+    return [value for value in values if value is not None]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that there are; None of none."""
+    there = known(values)
+    return statistics.fmean(there) if there else None
+
+
+def percent(share: float) -> str:
+    """Write a share from 0 to 1: "7.9 %", "0.04 %", "below 0.01 %"."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "below 0.01 %"
+    return f"{value:.2f} %" if 0 < value < 1 else f"{value:.1f} %" if value else "0 %"
+
+
+def nats(value: float) -> str:
+    """Write a KL with two digits that count: "0.41 nats"."""
+    return f"{value:.2g} nats" if value >= 1e-4 else "below 0.0001 nats" if value else "0 nats"
+
+
+def count(value: int, one: str, many: str | None = None) -> str:
+    """Write a number of things: "1 run", "3 runs"."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def cell(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
+    """Write one number, or the mean and standard deviation of several: "97.8", "97.8 ± 0.2"."""
+    there = [factor * value for value in known(values)]
+    if not there:
+        return MISSING
+    middle = f"{statistics.fmean(there):.{digits}f}"
+    return middle if len(there) == 1 else f"{middle} ± {statistics.stdev(there):.{digits}f}"

@@ -1,0 +1,42 @@
+// Draws each chart from the JSON behind it, in the colours of the reader's choice. The page can be
+// read first: plotly, which takes a browser a second to compile, waits until it is open, and the
+// charts come one after the other.
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const touch = matchMedia("(pointer: coarse)").matches;
+  const partners = JSON.parse(document.getElementById("partners").textContent);
+  const options = { displayModeBar: false, responsive: true };
+
+  const recolored = (tree) => {
+    if (typeof tree === "string") return partners[tree] ?? tree;
+    if (Array.isArray(tree)) return tree.map(recolored);
+    if (tree === null || typeof tree !== "object") return tree;
+    return Object.fromEntries(Object.entries(tree).map(([key, value]) => [key, recolored(value)]));
+  };
+
+  const draw = (plot) => {
+    const read = JSON.parse(plot.nextElementSibling.textContent);
+    const { data, layout } = dark.matches ? recolored(read) : read;
+    layout.dragmode = touch ? false : "zoom"; // a finger scrolls the page, not the chart
+    return Plotly.react(plot, data, layout, options);
+  };
+
+  const drawAll = async () => {
+    document.documentElement.dataset.drawn = "no";
+    for (const plot of document.querySelectorAll(".plot")) {
+      await draw(plot);
+      await new Promise((next) => setTimeout(next));
+    }
+    document.documentElement.dataset.drawn = "yes";
+  };
+
+  const start = () => {
+    const plotly = document.createElement("script");
+    plotly.textContent = document.getElementById("plotly").textContent;
+    document.body.append(plotly);
+    dark.addEventListener("change", drawAll);
+    drawAll();
+  };
+
+  addEventListener("load", () => setTimeout(start));
+})();

@@ -1,0 +1,74 @@
+"""The page: one HTML file that holds all it needs, and asks the network for nothing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.io import to_json
+from plotly.offline import get_plotlyjs
+
+from quiesce.report import tables
+from quiesce.report.charts.chart import Chart
+from quiesce.report.palette import DARK, LIGHT, color, variable
+from quiesce.report.runs import Subject
+from quiesce.report.sections import SHOWN, sections
+from quiesce.report.verdict import comparison, ranking, verdict
+
+HERE = Path(__file__).parent
+TEMPLATE = "page.html.j2"
+
+
+def page(subject: Subject) -> str:
+    """Return the HTML of a page about some runs."""
+    shown = subject.groups[:SHOWN]
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"typeset": typeset, "variable": variable, "figure": figure_json}
+    return environment.get_template(TEMPLATE).render(
+        subject=subject,
+        light=LIGHT,
+        dark=DARK,
+        partners=embedded(json.dumps({LIGHT[name]: DARK[name] for name in LIGHT})),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        script=Markup((HERE / "page.js").read_text("utf-8")),
+        plotly=Markup(get_plotlyjs()),
+        verdicts=[(group, color(i), verdict(group.runs[0])) for i, group in enumerate(shown)],
+        comparison=(ranking if subject.swept else comparison)(subject.groups),
+        headline=tables.headline(subject.groups),
+        every_run=tables.every_run(subject.groups),
+        layers=[(group, tables.layers(group.runs[0])) for group in shown],
+        sections=sections(subject),
+        versions=_versions(subject),
+    )
+
+
+def embedded(data: str) -> Markup:
+    """Return JSON as it may stand inside a script element: no name in it can close the element."""
+    for sign in "<>&\u2028\u2029":
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(data)
+
+
+def figure_json(chart: Chart) -> Markup:
+    """Return the figure of a chart, for the page's script."""
+    return embedded(str(to_json(chart.figure, validate=False, engine="json")))
+
+
+def typeset(text: str) -> str:
+    """Keep numbers and their units on one line."""
+    for unit in ("%", "nats"):
+        text = text.replace(f" {unit}", f"\u00a0{unit}")
+    return text
+
+
+def _versions(subject: Subject) -> Sequence[str]:
+    """Return the versions that the runs tell, each once."""
+    told = (f"{name} {at}" for run in subject.runs for name, at in run.versions.items())
+    return list(dict.fromkeys(told))

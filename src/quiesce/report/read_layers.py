@@ -1,0 +1,88 @@
+"""Layers and batch norms of a run, from its summary.json or, with more, its diagnosis.json."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from quiesce.report.runs import DEPTHWISE, BatchNorm, Histogram, Layer
+
+
+def summarized_layers(summary: dict[str, Any]) -> tuple[Layer, ...]:
+    """Return the layers of a summary, which knows two kinds only."""
+    return tuple(
+        Layer(**_common(each), kind=DEPTHWISE if each["depthwise"] else "other")
+        for each in summary["oscillation"]["layers"]
+    )
+
+
+def layers_of(diagnosis: dict[str, Any]) -> tuple[Layer, ...]:
+    """Return the layers of a diagnosis, with their histograms."""
+    return tuple(
+        Layer(
+            **_common(each),
+            kind=str(each["kind"]),
+            near_threshold=each.get("near_threshold"),
+            offsets=_histogram(each.get("offsets"), "edges"),
+            codes=_histogram(each.get("codes"), "code"),
+        )
+        for each in diagnosis["layers"]
+    )
+
+
+def _common(layer: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": str(layer["name"]),
+        "weights": int(layer["weights"]),
+        "bits": layer["bits"],
+        "oscillating": float(layer["oscillating"]),
+        "frozen": float(layer["frozen"]),
+        "flips_per_step": float(layer["flips_per_step"]),
+        "distance_ratio": layer.get("distance_ratio"),
+        "transition_rate": layer.get("transition_rate"),
+    }
+
+
+def _histogram(tree: dict[str, Any] | None, places: str) -> Histogram | None:
+    if tree is None:
+        return None
+    found = Histogram(
+        places=np.asarray(tree[places], float), counts=np.asarray(tree["counts"], float)
+    )
+    if len(found.places) - len(found.counts) != (places == "edges"):
+        raise ValueError(f"{len(found.counts)} counts do not fit {len(found.places)} {places}")
+    return found
+
+
+def summarized_batchnorms(summary: dict[str, Any]) -> tuple[BatchNorm, ...]:
+    """Return the batch norms of a summary, which does not say what feeds them."""
+    return tuple(
+        BatchNorm(name=name, kind="not diagnosed", kl_mean=float(kl["mean"]), kl_max=kl["max"])
+        for name, kl in summary.get("batchnorm_kl", {}).items()
+    )
+
+
+def batchnorms_of(diagnosis: dict[str, Any]) -> tuple[BatchNorm, ...]:
+    """Return the batch norms of a diagnosis."""
+    return tuple(
+        BatchNorm(
+            name=str(each["name"]),
+            kind=str(each["kind"]),
+            kl_mean=float(each["kl_mean"]),
+            kl_max=float(each["kl_max"]),
+        )
+        for each in diagnosis.get("batchnorm") or ()
+    )
+
+
+def share(layers: Iterable[Layer], what: str) -> float | None:
+    """Return a share over some layers, each weight counting once; None over none.
+
+    Args:
+        layers: Any.
+        what: A field of `Layer` that is a share; layers where it is None do not count.
+    """
+    known = [(getattr(layer, what), layer.weights) for layer in layers]
+    known = [(value, weights) for value, weights in known if value is not None]
+    total = sum(weights for _, weights in known)
+    return sum(value * weights for value, weights in known) / total if total else None

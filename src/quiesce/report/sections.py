@@ -1,0 +1,199 @@
+"""What the page says, in its order: one section for each question, or a sentence in its place."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quiesce.report.charts.ablation import ablation
+from quiesce.report.charts.batchnorm import by_kind, during_training
+from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.codes import codes, codes_by_layer
+from quiesce.report.charts.cure import cure
+from quiesce.report.charts.offsets import offsets, offsets_by_layer
+from quiesce.report.charts.over_time import low_bit_shares, over_time
+from quiesce.report.charts.probe import other_codes
+from quiesce.report.charts.training import training
+from quiesce.report.charts.trajectories import weights_over_time
+from quiesce.report.numbers import count
+from quiesce.report.runs import Group, Run, Subject
+
+SHOWN = 4
+"""Most groups that are shown run by run, of each its first run; the others are in tables and
+curves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One question, and the charts that answer it, or a sentence in their place."""
+
+    name: str
+    """Of its place in the page, for links."""
+    short: str
+    """In the list of sections."""
+    title: str
+    """Above it."""
+    lead: str
+    """What is to be seen, in a sentence or two."""
+    charts: tuple[Chart, ...] = ()
+    """Of all runs together."""
+    by_run: tuple[Chart, ...] = ()
+    """One for each run that is shown, side by side."""
+    instead: str
+    """Where there are no charts: why, and how to get them."""
+    command: str = ""
+    """What to type for it."""
+
+
+def sections(subject: Subject) -> list[Section]:
+    """Return all sections of a page."""
+    shown = subject.groups[:SHOWN]
+    return [
+        *([_sweep(subject)] if subject.swept else []),
+        _training(subject.groups),
+        _schedules(subject.groups),
+        _over_time(shown),
+        _offsets(shown),
+        _codes(shown),
+        _trajectories(shown),
+        _batchnorm(shown),
+        _probe(shown),
+    ]
+
+
+def quiet(run: Run) -> bool:
+    """Whether it is known that no low-bit weight oscillates at the end, nor did on the way."""
+    at_the_end = run.oscillating == 0 and not run.oscillating_depthwise
+    shares = low_bit_shares(run)
+    return at_the_end and (shares is None or not np.nansum(shares[1]))
+
+
+def _sweep(subject: Subject) -> Section:
+    waiting = count(len(subject.missing), "planned run")
+    return Section(
+        name="sweep",
+        short="Settings",
+        title="What the setting does",
+        lead="Each point is one setting of the sweep."
+        + (f" Not begun yet: {waiting}." if subject.missing else ""),
+        charts=_there(
+            chart for field in subject.swept for chart in ablation(subject.groups, field)
+        ),
+        instead="No run of the sweep has come to a result yet.",
+    )
+
+
+def _training(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="training",
+        short="Training",
+        title="Training",
+        lead="All runs on one axis, over the optimizer steps of the quantized stage.",
+        charts=_there(training(groups)),
+        instead="There is no step in a metrics.csv: train with csv among trainer.loggers.",
+    )
+
+
+def _schedules(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="schedules",
+        short="Schedules",
+        title="Schedules",
+        lead="The learning rate, and how strong a cure was when.",
+        charts=_there(cure(groups)),
+        instead="metrics.csv has no columns for them: runs of quiesce train write lr and cure.",
+    )
+
+
+def _over_time(groups: Sequence[Group]) -> Section:
+    found = [low_bit_shares(group.runs[0]) for group in groups]
+    top = max((float(np.nanmax(each[1])) for each in found if each is not None), default=0.0)
+    charts = [over_time(group.runs[0], group.label, top) for group in groups]
+    still = all(quiet(group.runs[0]) for group in groups)
+    return Section(
+        name="layers-over-time",
+        short="Layers",
+        title="Where weights oscillate, and when",
+        lead="Share of weights of each layer that oscillate. First and last layer are left out "
+        "where they have more bits: their codes lie so close that most change, to no harm.",
+        by_run=() if still else _there(charts),
+        instead="No weight oscillates."
+        if still
+        else "There is no layers.csv: quiesce train writes it where recording.layers is above 0.",
+    )
+
+
+def _offsets(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="offsets",
+        short="Offsets",
+        title="Where latents lie between codes",
+        lead="The offset of a latent weight from its code; at -1/2 and 1/2 are the thresholds.",
+        charts=_there([offsets(groups)]),
+        by_run=_there(offsets_by_layer(group.runs[0], group.label) for group in groups),
+        instead="A diagnosis measures it:",
+        command=_command("diagnose", groups),
+    )
+
+
+def _codes(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="codes",
+        short="Codes",
+        title="Which codes are in use",
+        lead="The integers that weights have in the end.",
+        charts=_there([codes(groups)]),
+        by_run=_there(codes_by_layer(group.runs[0], group.label) for group in groups),
+        instead="A diagnosis counts them:",
+        command=_command("diagnose", groups),
+    )
+
+
+def _trajectories(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="trajectories",
+        short="Single weights",
+        title="Single weights",
+        lead="Each time the latent crosses a threshold, the code jumps; back and forth is "
+        "oscillation.",
+        by_run=_there(
+            weights_over_time(group.runs[0], group.label, i) for i, group in enumerate(groups)
+        ),
+        instead="No weights were recorded: set recording.trajectory_steps in the recipe.",
+    )
+
+
+def _batchnorm(groups: Sequence[Group]) -> Section:
+    return Section(
+        name="batch-norm",
+        short="Batch norm",
+        title="Batch-norm statistics",
+        lead="Running statistics are averages over recent steps. Where weights oscillate they are "
+        "of no single network, and measuring them again mends that.",
+        charts=_there([by_kind(groups), *during_training(groups)]),
+        instead="A diagnosis measures how far they are off:",
+        command=_command("diagnose", groups),
+    )
+
+
+def _probe(groups: Sequence[Group]) -> Section:
+    still = all(quiet(group.runs[0]) for group in groups)
+    charts = [other_codes(group.runs[0], group.label, i) for i, group in enumerate(groups)]
+    return Section(
+        name="probe",
+        short="Probe",
+        title="What oscillation still costs",
+        lead="The training loss, were the weights that oscillate to rest on other codes.",
+        by_run=() if still else _there(charts),
+        instead="Nothing: no weight oscillates." if still else "A probe finds out:",
+        command="" if still else _command("probe", groups),
+    )
+
+
+def _there(charts: Iterable[Chart | None]) -> tuple[Chart, ...]:
+    return tuple(chart for chart in charts if chart is not None)
+
+
+def _command(verb: str, groups: Sequence[Group]) -> str:
+    return f"quiesce {verb} {shlex.quote(str(groups[0].runs[0].folder))}"

@@ -1,0 +1,261 @@
+"""What the numbers of a run mean, in sentences; docs/report.md lists the rules.
+
+Each rule is a function from a run to a finding, or to None where the run can not say. The limits
+are constants here, so that a sentence can be traced to a number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from quiesce.report.numbers import cell, count, mean, nats, percent
+from quiesce.report.runs import Accuracy, Group, Run
+
+RARE = 0.01
+"""Share of oscillating weights below which they are called few."""
+
+OFF_NATS = 0.02
+"""KL above which statistics are called off: a mean that is wrong by 0.2 standard deviations."""
+
+GAIN_POINTS = 0.5
+"""Change of top-1, in percentage points, that is told as one."""
+
+GAIN_OF_LOSS = 0.05
+"""Change of a loss, as a share of it, that is told as one."""
+
+CROWDED = 2.0
+"""How many times as many weights as even spacing would put near a threshold count as crowded."""
+
+MOSTLY_FROZEN = 0.9
+"""Frozen share above which little is left to learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One sentence of the verdict."""
+
+    rule: str
+    """Name of the rule in docs/report.md."""
+    tone: Literal["good", "note", "bad"]
+    """How the page marks it."""
+    text: str
+    """Plain text."""
+
+
+def verdict(run: Run) -> list[Finding]:
+    """Return what can be said of one run, what to do last."""
+    rules = (cut_off, oscillation, crowding, frozen, statistics_off, reestimation, probed, advice)
+    return [finding for rule in rules if (finding := rule(run)) is not None]
+
+
+def cut_off(run: Run) -> Finding | None:
+    """A run without a summary.json did not come to its end."""
+    if run.finished:
+        return None
+    text = (
+        f"The run was cut off at step {run.steps:,}, or still runs; the page shows it as far as it "
+        "went."
+    )
+    if not run.steps:
+        text = "The run was cut off, or still runs, before it wrote down a step."
+    return Finding(rule="cut off", tone="bad", text=text)
+
+
+def oscillation(run: Run) -> Finding | None:
+    """How many of the low-bit weights oscillate, and where most do."""
+    worst = max(_shares(run), default=None)
+    if worst is None:
+        return None
+    if worst == 0:
+        text = f"No weight oscillates: none has a frequency above {run.cut:g}."
+        return Finding(rule="oscillation", tone="good", text=text)
+    text = f"{percent(run.oscillating or 0)} of low-bit weights oscillate"
+    if run.oscillating_depthwise is not None:
+        text = f"{percent(run.oscillating_depthwise)} of depth-wise weights oscillate"
+        if run.oscillating is not None:
+            text += f" ({percent(run.oscillating)} of all low-bit weights)"
+    if run.low_bit_layers:
+        most = max(run.low_bit_layers, key=lambda layer: layer.oscillating)
+        text += f", most in {most.name}: {percent(most.oscillating)}"
+    return Finding(rule="oscillation", tone="bad" if worst >= RARE else "note", text=f"{text}.")
+
+
+def crowding(run: Run) -> Finding | None:
+    """Whether latents pile up at thresholds, against what even spacing would put there."""
+    known = [layer for layer in run.low_bit_layers if layer.near_threshold is not None]
+    if not known:
+        return None
+    weights = sum(layer.weights for layer in known)
+    near = sum((layer.near_threshold or 0) * layer.weights for layer in known) / weights
+    even = 2 * run.near
+    if near < CROWDED * even:
+        return None
+    text = (
+        f"Latents pile up at the thresholds: {percent(near)} lie within {run.near:g} codes of one, "
+        f"where even spacing would put {percent(even)}."
+    )
+    return Finding(rule="crowding", tone="note", text=text)
+
+
+def frozen(run: Run) -> Finding | None:
+    """How many weights a cure has pinned."""
+    if not run.frozen:
+        return None
+    text = f"{percent(run.frozen)} of low-bit weights are frozen"
+    if run.frozen < MOSTLY_FROZEN:
+        return Finding(rule="frozen", tone="note", text=f"{text}.")
+    return Finding(rule="frozen", tone="bad", text=f"{text}: little is left that can learn.")
+
+
+def statistics_off(run: Run) -> Finding | None:
+    """How far running batch-norm statistics are from those of the population, at the worst."""
+    if not run.batchnorms:
+        return None
+    worst = max(run.batchnorms, key=lambda norm: norm.kl_mean)
+    if worst.kl_mean < OFF_NATS:
+        text = f"Batch-norm statistics are right: off by {nats(worst.kl_mean)} at the most."
+        return Finding(rule="statistics", tone="good", text=text)
+    text = f"Batch-norm statistics of {worst.name} are off by {nats(worst.kl_mean)}"
+    off = sum(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
+    if off > 1:
+        text += f", and those of {count(off - 1, 'other layer')} by {OFF_NATS:g} nats or more"
+    return Finding(rule="statistics", tone="bad", text=f"{text}.")
+
+
+def reestimation(run: Run) -> Finding | None:
+    """What measuring batch norm again changed: top-1 if it changed, else the training loss."""
+    top1, loss = run.top1, run.batchnorm_loss
+    gain = _change(top1)
+    if gain is not None and abs(gain) >= GAIN_POINTS:
+        word = "raises" if gain > 0 else "lowers"
+        text = (
+            f"Re-estimating batch norm {word} top-1 from {top1.running:.1f} "
+            f"to {top1.reestimated:.1f} %."
+        )
+        return Finding(rule="re-estimation", tone="note", text=text)
+    if loss.running and (lost := _change(loss)) is not None:
+        share = lost / loss.running
+        if abs(share) >= GAIN_OF_LOSS:
+            word = "lowers" if share < 0 else "raises"
+            text = (
+                f"Re-estimating batch norm {word} the training loss from {loss.running:.3f} "
+                f"to {loss.reestimated:.3f}"
+            )
+            text += " and leaves top-1 where it was." if gain is not None else "."
+            return Finding(rule="re-estimation", tone="note", text=text)
+    if gain is None:
+        return None
+    text = f"Re-estimating batch norm changes top-1 by less than {GAIN_POINTS:g} points."
+    return Finding(rule="re-estimation", tone="good", text=text)
+
+
+def probed(run: Run) -> Finding | None:
+    """Whether better codes for the weights that oscillate lower the training loss."""
+    if run.probe is None:
+        return None
+    before = run.probe.before[0]
+    ways = {"drawing them at random": run.probe.drawn[:, 0].min(initial=before)}
+    if run.probe.learned is not None:
+        ways["learning them"] = run.probe.learned[0]
+    way, best = min(ways.items(), key=lambda pair: pair[1])
+    weights = count(run.probe.weights, "oscillating weight")
+    if not before or (before - best) / before < GAIN_OF_LOSS:
+        text = (
+            f"No better codes were found for the {weights}: the training loss stays {before:.3f}."
+        )
+        return Finding(rule="probe", tone="good", text=text)
+    text = (
+        f"Oscillation still costs: other codes for the {weights}, found by {way}, lower the "
+        f"training loss from {before:.3f} to {best:.3f}."
+    )
+    return Finding(rule="probe", tone="bad", text=text)
+
+
+def advice(run: Run) -> Finding | None:
+    """What to do, by the limits of the other rules."""
+    steps = []
+    if any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms):
+        steps.append("re-estimate batch norm (the end of quiesce train does)")
+    if max(_shares(run), default=0.0) >= RARE:
+        steps.append(MORE_CURE[run.cure or "none"])
+    if (run.frozen or 0) >= MOSTLY_FROZEN:
+        steps.append("raise cure.threshold, so that fewer weights freeze")
+    if steps:
+        return Finding(rule="advice", tone="note", text=f"What to do: {', then '.join(steps)}.")
+    cost = probed(run)
+    if not run.finished or not _shares(run) or (cost is not None and cost.tone == "bad"):
+        return None
+    return Finding(rule="advice", tone="good", text="There is nothing to mend.")
+
+
+MORE_CURE = {
+    "none": "train with freezing (cure.kind: freeze)",
+    "freeze": "lower the end of cure.threshold, or begin it earlier",
+    "dampen": "raise the end of cure.strength, or freeze instead",
+}
+
+
+def comparison(groups: Sequence[Group]) -> list[Finding]:
+    """Return what each cure did, against the first runs without one, or else the first runs.
+
+    Means are over seeds; a group of fewer than two has no spread to judge a difference by, and the
+    sentence says so.
+    """
+    bare = [group for group in groups if all(run.cure == "none" for run in group.runs)]
+    base = (bare or list(groups))[0]
+    return [
+        finding
+        for group in groups
+        if group is not base and (finding := _against(group, base)) is not None
+    ]
+
+
+def _against(group: Group, base: Group) -> Finding | None:
+    now, before = (mean(run.oscillating for run in each.runs) for each in (group, base))
+    if now is None or before is None:
+        return None
+    verb = "falls" if now < before else "rises" if now > before else "stays"
+    text = f"{group.label} against {base.label}: the oscillating share {verb}"
+    text += f" from {percent(before)} to {percent(now)}" if verb != "stays" else f" {percent(now)}"
+    ends = [mean(final_top1(run) for run in each.runs) for each in (base, group)]
+    if ends[0] is not None and ends[1] is not None:
+        first, last = (f"{end:.1f}" for end in ends)
+        text += f"; top-1 {f'goes from {first} to' if first != last else 'stays at'} {last} %"
+    counts = sorted({len(group.runs), len(base.runs)})
+    seeds = " and ".join(map(str, counts))
+    text += f" (means of {seeds} seeds)" if counts[0] > 1 else " (one seed: spread unknown)"
+    tone = "good" if verb == "falls" else "note"
+    return Finding(rule="comparison", tone=tone, text=f"{text}.")
+
+
+def ranking(groups: Sequence[Group]) -> list[Finding]:
+    """Return which setting of a sweep is best by accuracy, and by oscillation."""
+    found = []
+    for rule, measure, order, factor, digits in (
+        ("Highest top-1", final_top1, max, 1, 1),
+        ("Least oscillation", lambda run: run.oscillating, min, 100, 2),
+    ):
+        known = [(mean(map(measure, group.runs)), group) for group in groups]
+        known = [(value, group) for value, group in known if value is not None]
+        if not known:
+            continue
+        _, best = order(known, key=lambda pair: pair[0])
+        value = cell([measure(run) for run in best.runs], digits, factor)
+        text = f"{rule}: {value} %, at {best.label} (n = {len(best.runs)})."
+        found.append(Finding(rule="ranking", tone="note", text=text))
+    return found
+
+
+def final_top1(run: Run) -> float | None:
+    """Top-1 of the network that the run leaves: re-estimated where it was."""
+    return run.top1.running if run.top1.reestimated is None else run.top1.reestimated
+
+
+def _shares(run: Run) -> list[float]:
+    return [each for each in (run.oscillating, run.oscillating_depthwise) if each is not None]
+
+
+def _change(pair: Accuracy) -> float | None:
+    if pair.running is None or pair.reestimated is None:
+        return None
+    return pair.reestimated - pair.running

@@ -1,0 +1,104 @@
+"""`quiesce report`: the command, and its bad input."""
+
+import builtins
+import json
+import sys
+
+import pytest
+
+from made_runs import make_run
+from quiesce.cli import main
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def test_a_page_is_written(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("report.html (")
+    assert err == ""
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_force_writes_over_an_earlier_page(run, tmp_path):
+    output = tmp_path / "page.html"
+    output.write_text("earlier")
+    assert main(["report", str(run), "-o", str(output), "--force"]) == 0
+    assert "earlier" != output.read_text("utf-8")
+
+
+def test_a_report_that_exists(run, refused, tmp_path):
+    (tmp_path / "page.html").write_text("mine")
+    told = refused("report", run, "-o", tmp_path / "page.html")
+    assert "page.html exists already; name another: -o FILE, or add --force" in told
+
+
+def test_an_output_that_is_a_folder(run, refused, tmp_path):
+    assert "is a folder; name a file" in refused("report", run, "-o", tmp_path, "--force")
+
+
+def test_an_output_folder_that_does_not_exist(run, refused, tmp_path):
+    told = refused("report", run, "-o", tmp_path / "no" / "page.html")
+    assert f"there is no folder {tmp_path / 'no'}; make it first" in told
+
+
+def test_a_folder_that_is_not_there(refused, tmp_path):
+    assert f"{tmp_path / 'no'}: no such folder" in refused("report", tmp_path / "no")
+
+
+def test_a_folder_that_is_no_run(refused, tmp_path):
+    (tmp_path / "notes").mkdir()
+    told = refused("report", tmp_path / "notes")
+    assert "notes is no run folder: it has neither recipe.yaml nor summary.json" in told
+
+
+def test_no_run_at_all(refused):
+    assert "see `quiesce report --help`" in refused("report")
+
+
+@pytest.mark.parametrize("file", ["summary.json", "diagnosis.json", "probe.json", "recipe.yaml"])
+def test_a_newer_version(file, run, refused):
+    (run / file).write_text(json.dumps({"version": 99}))
+    told = refused("report", run)
+    assert f"{file} has format version 99, and this quiesce reads up to 1" in told
+
+
+FILES = (
+    "summary.json", "diagnosis.json", "probe.json", "recipe.yaml", "metrics.csv", "layers.csv",
+    "batchnorm.csv", "batchnorm_loss.csv", "trajectories.npz",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_file(file, run, refused):
+    (run / file).write_text('step,layer,kl_mean,"kind\n{1\n')
+    told = refused("report", run)
+    assert f"{file} is damaged: " in told
+    assert "write it again, or take it away" in told
+
+
+def test_a_damaged_sweep(refused, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text('{"version": 1, "set": {}}')
+    assert "sweep.json is damaged: it lacks 'runs'" in refused("report", tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("package", ["plotly", "jinja2", "numpy", "yaml"])
+def test_the_missing_extra_is_named_with_its_install(package, run, refused, monkeypatch):
+    for module in [each for each in sys.modules if each.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    true_import = builtins.__import__
+
+    def absent(name, *rest):
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return true_import(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr("quiesce.extras.import_module", absent)
+    told = refused("report", run)
+    assert "`quiesce report` needs an extra: pip install 'quiesce[report]'" in told

@@ -1,0 +1,182 @@
+"""Charts: there where a run has what they show, and true to it."""
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from made_runs import make_sweep
+from quiesce.report.charts.ablation import ablation
+from quiesce.report.charts.batchnorm import by_kind, during_training
+from quiesce.report.charts.chart import logarithmic, shortened, written
+from quiesce.report.charts.codes import codes, codes_by_layer
+from quiesce.report.charts.cure import cure
+from quiesce.report.charts.curves import curves
+from quiesce.report.charts.layer_map import ROWS
+from quiesce.report.charts.offsets import offsets, offsets_by_layer
+from quiesce.report.charts.over_time import over_time
+from quiesce.report.charts.probe import other_codes
+from quiesce.report.charts.training import training
+from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
+from quiesce.report.collect import collect
+from quiesce.report.runs import Group
+from quiesce.report.sections import quiet, sections
+
+
+def group(*runs):
+    return Group(label=runs[0].title, runs=runs)
+
+
+def test_curves_have_a_line_for_each_run_in_the_color_of_its_group(made):
+    one, other = made("one"), made("other", oscillating=0.001)
+    chart = curves([group(one, one), group(other)], "oscillating", title="t", y="%", factor=100)
+    assert chart is not None
+    colors = [trace.line.color for trace in chart.figure.data]
+    assert colors[0] == colors[1] != colors[2]
+    assert [key.label for key in chart.keys] == ["one", "other"]
+    assert chart.figure.data[0].y[-1] == pytest.approx(100 * one.curves["oscillating"].values[-1])
+
+
+def test_charts_of_a_run_that_has_nothing_are_none(made):
+    bare = replace(made(), layers=(), batchnorms=(), curves={}, over_time=None, trajectories=None)
+    bare = replace(bare, probe=None, batchnorm_curves={}, batchnorm_losses={})
+    groups = [group(bare)]
+    assert training(groups) == cure(groups) == during_training(groups) == []
+    assert offsets(groups) is codes(groups) is by_kind(groups) is None
+    assert (
+        over_time(bare, "", 1.0) is offsets_by_layer(bare, "") is codes_by_layer(bare, "") is None
+    )
+    assert weights_over_time(bare, "", 0) is other_codes(bare, "", 0) is None
+
+
+def test_schedules_show_each_cure_on_an_axis_of_its_own(made):
+    groups = [group(made("a", cure="freeze", frozen=0.3)), group(made("b", cure="dampen"))]
+    titles = [chart.title for chart in cure(groups)]
+    assert titles == ["Learning rate", "Freezing threshold", "Dampening strength", "Frozen weights"]
+
+
+def test_the_heat_map_leaves_out_layers_of_more_bits(made):
+    chart = over_time(made(), "run", top=0.2)
+    assert chart is not None
+    (heat,) = chart.figure.data
+    assert heat.z.shape == (12, 40)
+    assert "conv_stem" not in chart.figure.layout.yaxis.ticktext
+    assert heat.zmax == 20
+
+
+def test_the_heat_map_keeps_the_layers_that_oscillate_most(made):
+    run = made(blocks=50)
+    chart = over_time(run, "run", top=0.2)
+    assert chart is not None
+    assert run.over_time is not None
+    kept = set(chart.figure.layout.yaxis.ticktext)
+    assert len(kept) == ROWS
+    peak = dict(zip(run.over_time.layers, run.over_time.oscillating.max(axis=1), strict=True))
+    left_out = set(peak) - kept - {"conv_stem", "classifier"}
+    assert max(peak[name] for name in left_out) <= min(peak[name] for name in kept)
+
+
+def test_offsets_are_in_multiples_of_even_spacing(made):
+    chart = offsets([group(made())])
+    assert chart is not None
+    (line,) = chart.figure.data
+    assert np.mean(line.y[:-1]) == pytest.approx(1)
+    assert line.y[0] > 1.5 > line.y[25]  # mass at the thresholds
+
+
+def test_codes_sum_up_to_all_weights(made):
+    run = made()
+    chart, by_layer = codes([group(run)]), codes_by_layer(run, "run")
+    assert chart is not None
+    assert by_layer is not None
+    assert sum(chart.figure.data[0].y) == pytest.approx(100)
+    assert list(chart.figure.data[0].x) == list(range(-4, 4))
+    assert by_layer.figure.data[0].z.shape == (12, 8)
+
+
+def test_trajectories_draw_the_weights_that_oscillate_most(made):
+    run = made()
+    chart = weights_over_time(run, "run", 0)
+    assert chart is not None
+    assert run.trajectories is not None
+    assert len(chart.figure.data) == 2 * WEIGHTS
+    assert chart.figure.layout.annotations[0].text.startswith("weight 165,")  # the last of 16
+    assert list(chart.figure.data[1].y) == list(run.trajectories.code[-300:, 15])
+    assert len(chart.figure.layout.shapes) >= WEIGHTS  # a threshold in each
+
+
+def test_kl_has_a_dot_for_each_batch_norm(made):
+    chart = by_kind([group(made())])
+    assert chart is not None
+    assert len(chart.figure.data[0].x) == 13
+    assert list(chart.figure.layout.yaxis.ticktext) == ["depth-wise", "point-wise", "full"]
+
+
+def test_what_statistics_cost_is_a_difference_of_losses(made):
+    chart = during_training([group(made())])[-1]
+    assert list(chart.figure.data[0].y) == pytest.approx([0.019] * 10, rel=1e-4)  # 0.047 - 0.028
+
+
+def test_the_probe_has_a_row_for_each_way(made):
+    chart = other_codes(made(), "run", 0)
+    assert chart is not None
+    assert [len(trace.x) for trace in chart.figure.data] == [1, 20, 1]
+
+
+def test_an_ablation_has_means_and_spreads(tmp_path):
+    subject = collect([make_sweep(tmp_path / "sweep", "cure.threshold.end", [0.01, 0.02])])
+    accuracy, oscillation = ablation(subject.groups, "cure.threshold.end")
+    shares = [[100 * (run.oscillating or 0) for run in each.runs] for each in subject.groups]
+    points = oscillation.figure.data[0]
+    assert list(points.x) == [0.01, 0.02]
+    assert list(points.y) == pytest.approx([np.mean(each) for each in shares])
+    assert list(points.error_y.array) == pytest.approx([np.std(shares[0], ddof=1), 0])
+    assert list(accuracy.figure.data[0].y) == pytest.approx([97.8, 97.8])
+
+
+def test_values_that_are_no_numbers_are_categories(tmp_path):
+    subject = collect([make_sweep(tmp_path / "sweep", "cure.kind", ["freeze", "none"])])
+    charts = ablation(subject.groups, "cure.kind")
+    assert charts[0].figure.layout.xaxis.type == "category"
+    assert list(charts[0].figure.data[0].x) == ["freeze", "none"]
+
+
+def test_names_reach_plotly_as_text():
+    assert written("<b>a&b</b>") == "&lt;b&gt;a&amp;b&lt;/b&gt;"
+    assert shortened("x" * 40 + "<i>.conv_dw") == "…" + "x" * 12 + "&lt;i&gt;.conv_dw"
+    assert len(shortened("x" * 40)) == 24
+
+
+def test_logarithmic_axes_have_few_and_readable_ticks():
+    assert logarithmic(0.04, 0.5)["ticktext"] == ["0.05", "0.1", "0.2", "0.5"]
+    assert logarithmic(2e-5, 0.4)["ticktext"] == [
+        "10<sup>-4</sup>",
+        "0.001",
+        "0.01",
+        "0.1",
+    ]
+
+
+def test_numbers_are_packed(made):
+    chart = over_time(made(), "run", top=0.2)
+    assert chart is not None
+    packed = chart.figure.to_plotly_json()["data"][0]["z"]
+    if isinstance(packed, dict):  # plotly 6 and later
+        assert len(base64.b64decode(packed["bdata"])) == 12 * 40 * 4
+
+
+def test_a_quiet_run_gets_sentences_for_charts(quiet_run):
+    subject = collect([quiet_run])
+    assert quiet(subject.runs[0])
+    by_name = {section.name: section for section in sections(subject)}
+    assert by_name["layers-over-time"].instead == "No weight oscillates."
+    assert by_name["probe"].instead == "Nothing: no weight oscillates."
+    assert not by_name["layers-over-time"].by_run
+    assert by_name["offsets"].charts  # latents lie somewhere all the same
+
+
+def test_a_run_that_oscillated_on_the_way_is_not_quiet(made):
+    run = made()
+    assert not quiet(run)
+    assert not quiet(replace(run, oscillating=0.0, oscillating_depthwise=0.0))

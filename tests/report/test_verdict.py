@@ -1,0 +1,174 @@
+"""Each rule of the verdict: when it speaks, and what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from made_runs import QUIET
+from quiesce.report import verdict as rules
+from quiesce.report.runs import Accuracy, BatchNorm, Group
+
+
+def text_of(finding):
+    return None if finding is None else finding.text
+
+
+def test_the_sentences_of_the_issue_with_oscillation(made):
+    texts = [finding.text for finding in rules.verdict(made())]
+    assert texts == [
+        "7.3 % of depth-wise weights oscillate (3.5 % of all low-bit weights), most in "
+        "blocks.2.conv_dw: 10.7 %.",
+        "Latents pile up at the thresholds: 4.1 % lie within 0.01 codes of one, where even "
+        "spacing would put 2.0 %.",
+        "Batch-norm statistics of blocks.2.conv_dw.bn are off by 0.41 nats, and those of 5 other "
+        "layers by 0.02 nats or more.",
+        "Re-estimating batch norm raises top-1 from 97.2 to 97.8 %.",
+        "Oscillation still costs: other codes for the 120 oscillating weights, found by learning "
+        "them, lower the training loss from 0.057 to 0.041.",
+        "What to do: re-estimate batch norm (the end of quiesce train does), then train with "
+        "freezing (cure.kind: freeze).",
+    ]
+
+
+def test_without_oscillation_there_is_nothing_to_mend(made):
+    run = made(**QUIET, remove=["probe.json"])
+    assert text_of(rules.oscillation(run)) == (
+        "No weight oscillates: none has a frequency above 0.005."
+    )
+    assert rules.crowding(run) is None
+    assert text_of(rules.statistics_off(run)) == (
+        "Batch-norm statistics are right: off by 0.001 nats at the most."
+    )
+    assert text_of(rules.advice(run)) == "There is nothing to mend."
+    assert "bad" not in {finding.tone for finding in rules.verdict(run)}
+
+
+def test_cut_off(made):
+    assert rules.cut_off(made()) is None
+    run = replace(made("b"), finished=False, steps=812)
+    assert "cut off at step 812" in (text_of(rules.cut_off(run)) or "")
+    assert "before it wrote down a step" in (text_of(rules.cut_off(replace(run, steps=0))) or "")
+
+
+@pytest.mark.parametrize(("share", "tone"), [(0.0, "good"), (0.0099, "note"), (0.01, "bad")])
+def test_how_much_oscillation_is_bad(share, tone, made):
+    run = replace(made(), oscillating=share, oscillating_depthwise=None)
+    finding = rules.oscillation(run)
+    assert finding is not None
+    assert finding.tone == tone
+
+
+def test_of_a_run_that_tells_no_shares_nothing_is_said(made):
+    run = replace(made(), oscillating=None, oscillating_depthwise=None)
+    assert rules.oscillation(run) is None
+
+
+def test_crowding_is_twice_even_spacing(made):
+    run = made()
+
+    def near(share):
+        layers = tuple(replace(layer, near_threshold=share) for layer in run.layers)
+        return rules.crowding(replace(run, layers=layers))
+
+    assert near(0.0399) is None  # even spacing puts 0.02 within 0.01 of a threshold
+    assert "6.0 %" in (text_of(near(0.06)) or "")
+
+
+def test_frozen(made):
+    run = made()
+    assert rules.frozen(run) is None
+    assert text_of(rules.frozen(replace(run, frozen=0.327))) == (
+        "32.7 % of low-bit weights are frozen."
+    )
+    most = rules.frozen(replace(run, frozen=0.95))
+    assert most is not None
+    assert most.tone == "bad"
+
+
+def test_statistics_are_off_from_a_fifth_of_a_standard_deviation(made):
+    run = made()
+    shifted = 0.2**2 / 2  # KL of two Gaussians of one variance, a fifth of its root apart
+    norm = BatchNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
+    off = rules.statistics_off(replace(run, batchnorms=(norm,)))
+    assert text_of(off) == "Batch-norm statistics of bn are off by 0.02 nats."
+    right = replace(norm, kl_mean=0.9 * shifted)
+    finding = rules.statistics_off(replace(run, batchnorms=(right,)))
+    assert finding is not None
+    assert finding.tone == "good"
+    assert rules.statistics_off(replace(run, batchnorms=())) is None
+
+
+@pytest.mark.parametrize(
+    ("top1", "loss", "said"),
+    [
+        ((65.0, 69.5), (None, None), "raises top-1 from 65.0 to 69.5 %."),
+        ((69.5, 65.0), (None, None), "lowers top-1 from 69.5 to 65.0 %."),
+        ((97.0, 97.4), (0.047, 0.028), "from 0.047 to 0.028 and leaves top-1 where it was."),
+        ((None, None), (0.047, 0.028), "lowers the training loss from 0.047 to 0.028."),
+        ((97.0, 97.4), (0.0470, 0.0465), "changes top-1 by less than 0.5 points."),
+        ((97.0, None), (None, None), None),
+    ],
+)
+def test_re_estimation(top1, loss, said, made):
+    pairs = {
+        "top1": Accuracy(running=top1[0], reestimated=top1[1]),
+        "batchnorm_loss": Accuracy(running=loss[0], reestimated=loss[1]),
+    }
+    text = text_of(rules.reestimation(replace(made(), **pairs)))
+    assert text is said is None or (text or "").endswith(said)
+
+
+def test_a_probe_that_finds_nothing_better(made):
+    run = made()
+    assert run.probe is not None
+    probe = replace(run.probe, drawn=np.array([[0.06, 97.0]]), learned=(0.056, 97.0))
+    text = text_of(rules.probed(replace(run, probe=probe))) or ""
+    assert text.startswith("No better codes were found for the 120 oscillating weights")
+    drawn = replace(probe, drawn=np.array([[0.04, 97.0]]))
+    assert "drawing them at random" in (text_of(rules.probed(replace(run, probe=drawn))) or "")
+    assert rules.probed(replace(run, probe=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("cure", "said"),
+    [
+        ("none", "train with freezing"),
+        (None, "train with freezing"),
+        ("freeze", "lower the end of cure.threshold"),
+        ("dampen", "raise the end of cure.strength"),
+    ],
+)
+def test_advice_knows_the_cure(cure, said, made):
+    run = replace(made(), cure=cure, batchnorms=())
+    assert (text_of(rules.advice(run)) or "").startswith(f"What to do: {said}")
+
+
+def test_advice_when_all_is_frozen(made):
+    run = replace(made(**QUIET), frozen=0.95)
+    assert "raise cure.threshold" in (text_of(rules.advice(run)) or "")
+
+
+def group(label, *runs):
+    return Group(label=label, runs=runs)
+
+
+def test_comparison_is_against_the_runs_without_a_cure(made):
+    bare, cured = made(), made("b", cure="freeze", oscillating=0.001)
+    found = rules.comparison([group("freezing", cured), group("LSQ", bare)])
+    assert [finding.text for finding in found] == [
+        "freezing against LSQ: the oscillating share falls from 3.5 % to 0.04 %; top-1 stays at "
+        "97.8 % (one seed: spread unknown)."
+    ]
+    (several,) = rules.comparison([group("LSQ", bare, bare), group("freezing", cured, cured)])
+    assert several.text.endswith("(means of 2 seeds).")
+
+
+def test_ranking_of_a_sweep(made):
+    less = replace(made("a", oscillating=0.001), top1=Accuracy(running=96.0))
+    more = replace(made("b"), top1=Accuracy(running=97.0, reestimated=98.0))
+    found = rules.ranking([group("less", less), group("more", more, more)])
+    assert [finding.text for finding in found] == [
+        "Highest top-1: 98.0 ± 0.0 %, at more (n = 2).",
+        "Least oscillation: 0.04 %, at less (n = 1).",
+    ]

@@ -13,6 +13,7 @@ Needs torch alone. `quiesce diagnose` and `quiesce probe` are these functions on
 
 from quiesce.diagnosis.batchnorm import NormDiagnosis as NormDiagnosis
 from quiesce.diagnosis.batchnorm import diagnose_batchnorm as diagnose_batchnorm
+from quiesce.diagnosis.batchnorm import has_statistics as has_statistics
 from quiesce.diagnosis.batchnorm import population_statistics as population_statistics
 from quiesce.diagnosis.choices import Choice as Choice
 from quiesce.diagnosis.choices import draw as draw
@@ -45,6 +46,7 @@ __all__ = [
     "diagnose_layers",
     "draw",
     "feeding_layers",
+    "has_statistics",
     "layer_kind",
     "learn",
     "most_oscillating",

@@ -55,7 +55,7 @@ def population_statistics(
     Raises:
         NothingToDoError, DivergedError: As `reestimate_batchnorm` raises them.
     """
-    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
+    norms = _norms(model)
     running = [buffers_of(norm) for norm in norms]
     with unmoved_random_numbers(model):
         try:
@@ -88,6 +88,15 @@ def diagnose_batchnorm(
         )
         for name, divergence in kl.items()
     ]
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a batch norm of `model` keeps running statistics."""
+    return bool(_norms(model))
+
+
+def _norms(model: nn.Module) -> list[BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager

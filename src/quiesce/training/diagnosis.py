@@ -15,6 +15,9 @@ from quiesce.training.scores import Batch, loss_and_top1
 VERSION = 1
 """Version of the diagnosis' format."""
 
+BATCHES = 50
+"""Training batches that the loss is measured on where the recipe re-estimates no statistics."""
+
 RUNNING, REESTIMATED = "running", "reestimated"
 """The two kinds of batch-norm statistics."""
 

@@ -1,6 +1,7 @@
 """A network in the middle or at the end of its training, from what a run left on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from quiesce.data import Data, build_data
+from quiesce.diagnosis import has_statistics, population_statistics
 from quiesce.errors import CheckpointError, RecipeError, TrackingError
 from quiesce.models import build_model
 from quiesce.prepare import prepare, quantized_weights
 from quiesce.tracking import OscillationTracker
+from quiesce.training.display import Display
 from quiesce.training.folder import CHECKPOINT, RECIPE, SUMMARY, read_json, refuse_newer
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
@@ -44,17 +47,36 @@ class Restored:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def training(self, count: int) -> Iterator[Batch]:
+    def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
         """Yield the `count` training batches that come next, or fewer; the same each time."""
-        return self._there(self.data.train, count)
+        return self._there(self.data.train, min(count, len(self.data.train)), display, title)
 
-    def test(self) -> Iterator[Batch]:
+    def test(self, display: Display, title: str) -> Iterator[Batch]:
         """Yield the test batches, as many as the recipe measures on."""
         limit = self.recipe.trainer.limit_val_batches
-        return self._there(self.data.test, batches_within(limit, len(self.data.test)))
+        count = batches_within(limit, len(self.data.test))
+        return self._there(self.data.test, count, display, title)
 
-    def _there(self, loader: DataLoader, count: int) -> Iterator[Batch]:
-        for images, labels in islice(loader, count):
+    @contextmanager
+    def reestimated(self, display: Display) -> Iterator[dict[str, Tensor]]:
+        """Let the network have re-estimated batch-norm statistics for the length of the block.
+
+        Yields:
+            Name of the batch norm to KL(re-estimated || running) of its channels, in nats; empty
+            where there is no batch norm, or the recipe re-estimates none.
+        """
+        count = self.recipe.batchnorm.batches
+        if count is None or not has_statistics(self.network):
+            yield {}
+            return
+        batches = self.training(count, display, "batch norm")
+        with population_statistics(self.network, batches, count) as kl:
+            yield kl
+
+    def _there(
+        self, loader: DataLoader, count: int, display: Display, title: str
+    ) -> Iterator[Batch]:
+        for images, labels in display.track(islice(loader, count), title, count):
             yield images.to(self.device), labels.to(self.device)
 
 

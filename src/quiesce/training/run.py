@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.data import Data, build_data
-from quiesce.diagnosis import diagnose_batchnorm
-from quiesce.errors import NothingToDoError
+from quiesce.diagnosis import diagnose_batchnorm, has_statistics
 from quiesce.models import build_model
 from quiesce.training.cures import RecipeCallback
-from quiesce.training.diagnosis import REESTIMATED, RUNNING
+from quiesce.training.diagnosis import BATCHES, REESTIMATED, RUNNING
 from quiesce.training.display import Display
 from quiesce.training.fitting import fit, make_trainer
 from quiesce.training.folder import (
@@ -161,22 +160,16 @@ class Job:
 
     def reestimate(self) -> None:
         """Measure the batch-norm statistics again, and the network before and after."""
-        network, measured, diagnosis = self.network, self.measured, self.measured.diagnosis
-        if (count := self.recipe.batchnorm.batches) is None:
-            diagnosis.top1_percent[RUNNING] = measured.top1_percent["trained"]
+        measured, count = self.measured, self.recipe.batchnorm.batches
+        self._see_score(RUNNING, count or BATCHES, "trained")
+        if count is None or not has_statistics(self.network):
             return
-        batches = self._training_batches("loss, running", count)
-        diagnosis.see_score(RUNNING, network, batches, measured.top1_percent["trained"])
         images = self._training_images("batch norm", count)
-        try:
-            measured.kl = qs.reestimate_batchnorm(network, images, count)
-        except NothingToDoError:  # a network without batch norm
-            return
+        measured.kl = qs.reestimate_batchnorm(self.network, images, count)
         example = torch.zeros(1, *self.data.input_shape, device=self._device)
-        diagnosis.norms = diagnose_batchnorm(network, measured.kl, example)
+        measured.diagnosis.norms = diagnose_batchnorm(self.network, measured.kl, example)
         self._measure("reestimated")
-        batches = self._training_batches("loss, re-estimated", count)
-        diagnosis.see_score(REESTIMATED, network, batches, measured.top1_percent["reestimated"])
+        self._see_score(REESTIMATED, count, "reestimated")
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Save the network and the summary."""
@@ -214,6 +207,11 @@ class Job:
         count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
         batches = self.display.track(islice(self.data.test, count), f"top-1, {what}", count)
         self.measured.top1_percent[what] = top1_percent(self.network, batches)
+
+    def _see_score(self, kind: str, count: int, measured: str) -> None:
+        batches = self._training_batches(f"loss, {kind}", count)
+        top1 = self.measured.top1_percent[measured]
+        self.measured.diagnosis.see_score(kind, self.network, batches, top1)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -39,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
         console.print(LEGEND, style="dim", highlight=False)
     else:
         console.print(
-            f"no weight that is free oscillates (frequency above {OSCILLATING}) in {run}: there is nothing to "
-            "draw or to learn",
+            f"no weight that is free oscillates (frequency above {OSCILLATING}) in {run}: there is "
+            "nothing to draw or to learn",
             highlight=False,
             soft_wrap=True,
         )

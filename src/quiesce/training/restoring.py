@@ -48,7 +48,7 @@ class Restored:
         return next(self.network.parameters()).device
 
     def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the `count` training batches that come next, or fewer; the same each time."""
+        """Yield the first `count` training batches of the last epoch; the same each time."""
         return self._there(self.data.train, min(count, len(self.data.train)), display, title)
 
     def test(self, display: Display, title: str) -> Iterator[Batch]:
@@ -103,9 +103,8 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     load(network, _without(prefix, content["state_dict"]), checkpoint)
     network.to(_device(known))
     tracker = _tracker(network, control["tracker"], prefix, checkpoint)
-    loops = content.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-    for loader, state in zip([data.train], loops.get("combined_loader", []), strict=False):
-        loader.sampler.set_epoch(state["epoch"])  # pyright: ignore[reportAttributeAccessIssue]
+    sampler: Any = data.train.sampler
+    sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
     return Restored(recipe=known, data=data, network=network, tracker=tracker, finished=finished)
 
 

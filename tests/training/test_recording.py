@@ -91,6 +91,6 @@ def test_tensorboard_gets_scalars_and_histograms(recorded):
 
 def test_a_layer_that_is_not_there_is_refused_before_a_folder_is_made(tiny_run):
     recipe = read_recipe("mnist_lsq_w3a3", [*tiny_run, "--recording.trajectory_layer=block.0"])
-    with pytest.raises(RecipeError, match="recording.trajectory_layer"):
+    with pytest.raises(RecipeError, match=r"recording\.trajectory_layer"):
         run(recipe)
     assert not recipe.folder.exists()

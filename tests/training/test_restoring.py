@@ -1,5 +1,7 @@
 """Network and tracker from a checkpoint: exactly what the run had in memory."""
 
+import copy
+
 import pytest
 import torch
 
@@ -80,7 +82,7 @@ class Users(torch.nn.Module):
 
 
 def test_a_checkpoint_of_a_users_module_does_with_its_recipe(job, tmp_path):
-    users = Users(job.network)
+    users = Users(copy.deepcopy(job.network))
     weights = qs.quantized_weights(users)
     control = qs.Control(
         torch.optim.SGD(users.parameters(), lr=0.1), weights, qs.OscillationTracker(weights)
@@ -90,7 +92,7 @@ def test_a_checkpoint_of_a_users_module_does_with_its_recipe(job, tmp_path):
     torch.save(content, tmp_path / "theirs.ckpt")
     restored = restore(tmp_path / "theirs.ckpt", str(job.recipe.folder / "recipe.yaml"))
     assert restored.tracker.steps == 1
-    assert_same_state(dict(restored.network.state_dict()), dict(job.network.state_dict()))
+    assert_same_state(dict(restored.network.state_dict()), dict(users.net.state_dict()))
 
 
 def test_a_checkpoint_needs_its_recipe(job):

@@ -107,7 +107,7 @@ def norms(norms: Sequence[NormDiagnosis]) -> Table:
     kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
     table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
     for norm in norms:
-        cells = dict.fromkeys(kinds, ("", ""))
+        cells: dict[str, tuple[str, str]] = dict.fromkeys(kinds, ("", ""))
         cells[_group(norm)] = short(norm.kl_mean, 4), short(norm.kl_max, 4)
         table.add_row(shortened(norm.name), *chain.from_iterable(cells.values()))
     table.add_section()

@@ -57,10 +57,7 @@ def test_two_processes_train_one_network(tiny_run, tmp_path):
     assert done.stdout.count("rounded, untrained") == 1  # one of them tells
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2
-    for name, rows in (
-        ("layers.csv", 2 * 21),
-        ("batchnorm.csv", 2 * 20),
-        ("batchnorm_loss.csv", 2),
-    ):
-        assert len((tmp_path / "run" / name).read_text().splitlines()) == 1 + rows  # one tells
+    rows = {"layers.csv": 2 * 21, "batchnorm.csv": 2 * 20, "batchnorm_loss.csv": 2}
+    for name, count in rows.items():  # of two steps, written down by one of them
+        assert len((tmp_path / "run" / name).read_text().splitlines()) == 1 + count
     assert main(["evaluate", str(tmp_path / "run")]) == 0

@@ -41,12 +41,11 @@ def test_the_tracker_goes_on_where_it_was(job):
     restored, tracker = restore(job.recipe.folder), job.callback.tracker
     assert restored.tracker.steps == 6
     names = [weight.name for weight in restored.tracker.weights]
-    assert [f"network.{name}" for name in names] == [weight.name for weight in tracker.weights]
+    assert restored.prefix == "network."
+    assert names == [weight.name for weight in tracker.weights]
+    assert_same_state(restored.tracker.state_dict(), tracker.state_dict())
     for name in names:
-        assert torch.equal(restored.tracker.frequency(name), tracker.frequency(f"network.{name}"))
-        if name not in ("stem.0", "classifier"):  # wider than the scheme: not averaged
-            average = tracker.average(f"network.{name}")
-            assert torch.equal(restored.tracker.average(name), average)
+        assert torch.equal(restored.tracker.frequency(name), tracker.frequency(name))
     restored.tracker.step()
     assert restored.tracker.steps == 7
 
@@ -92,6 +91,7 @@ def test_a_checkpoint_of_a_users_module_does_with_its_recipe(job, tmp_path):
     torch.save(content, tmp_path / "theirs.ckpt")
     restored = restore(tmp_path / "theirs.ckpt", str(job.recipe.folder / "recipe.yaml"))
     assert restored.tracker.steps == 1
+    assert restored.prefix == "net."
     assert_same_state(dict(restored.network.state_dict()), dict(users.net.state_dict()))
 
 
@@ -110,4 +110,12 @@ def test_a_checkpoint_needs_its_recipe(job):
 def test_a_file_that_is_no_such_checkpoint(content, told, job, tmp_path):
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=told):
+        restore(tmp_path / "other.ckpt", str(job.recipe.folder / "recipe.yaml"))
+
+
+def test_a_tracker_of_another_version_is_no_surprise(job, tmp_path):
+    content = torch.load(job.recipe.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    del content["callbacks"]["RecipeCallback"]["tracker"]["steps"]
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="its tracker lacks 'steps'; train again"):
         restore(tmp_path / "other.ckpt", str(job.recipe.folder / "recipe.yaml"))

@@ -39,6 +39,8 @@ class Restored:
     """Prepared, with the running batch-norm statistics of its last step."""
     tracker: OscillationTracker
     """Of its weights, as of the last step; it can be read, and stepped."""
+    prefix: str
+    """What the tracker's names have before those of the network's layers."""
     finished: bool
     """Whether the run went on to its end; of a checkpoint outside a run folder it is not known."""
 
@@ -105,7 +107,14 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     tracker = _tracker(network, control["tracker"], prefix, checkpoint)
     sampler: Any = data.train.sampler
     sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
-    return Restored(recipe=known, data=data, network=network, tracker=tracker, finished=finished)
+    return Restored(
+        recipe=known,
+        data=data,
+        network=network,
+        tracker=tracker,
+        prefix=prefix,
+        finished=finished,
+    )
 
 
 def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
@@ -188,17 +197,27 @@ def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _tracker(
     network: nn.Module, state: dict[str, Any], prefix: str, path: Path
 ) -> OscillationTracker:
-    weights = quantized_weights(network)
+    weights = quantized_weights(_within(prefix, network))
     tracker = OscillationTracker(weights, state["momentum"])
-    names, followed = (
-        [name.removeprefix(prefix) for name in state[key]] for key in ("names", "followed")
-    )
-    tracker.follow_average(weight for weight in weights if weight.name in followed)
+    tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
     try:
-        tracker.load_state_dict({**state, "names": names, "followed": followed})
+        tracker.load_state_dict(state)
     except (TrackingError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} is not of this version of quiesce: its tracker lacks {error}; train again"
+        ) from error
     return tracker
+
+
+def _within(prefix: str, network: nn.Module) -> nn.Module:
+    """Modules around the network, so that its layers have the names they had in training."""
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.Module()
+        outer.add_module(name, network)
+        network = outer
+    return network
 
 
 def _device(recipe: Recipe) -> torch.device:

@@ -8,11 +8,17 @@ from quiesce.training.diagnosing import diagnose
 from quiesce.training.reading import read_recipe
 from quiesce.training.run import run
 
+LENGTHS = {
+    "whole epochs": ["--trainer.max_steps=-1", "--trainer.max_epochs=2"],
+    "a part of one": ["--trainer.max_steps=6"],
+}
+"""How training ends decides which batches statistics are re-estimated on."""
 
-@pytest.fixture(scope="module")
-def finished(tiny_flags, tmp_path_factory):
+
+@pytest.fixture(scope="module", params=LENGTHS)
+def finished(request, tiny_flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("diagnosing") / "run"
-    flags = [*tiny_flags, "--trainer.max_steps=6", f"--run={folder}"]
+    flags = [*tiny_flags, *LENGTHS[request.param], f"--run={folder}"]
     return folder, run(read_recipe("mnist_freeze_w3a3", flags))
 
 
@@ -27,7 +33,7 @@ def test_it_is_the_one_that_the_run_wrote(finished):
 def test_it_agrees_with_the_summary(finished):
     folder, summary = finished
     tree = json.loads((folder / "diagnosis.json").read_text())
-    assert (tree["version"], tree["step"], tree["finished"]) == (1, 6, True)
+    assert (tree["version"], tree["step"], tree["finished"]) == (1, summary["steps"], True)
     for layer, told in zip(tree["layers"], summary["oscillation"]["layers"], strict=True):
         shared = set(layer) & set(told)
         assert shared >= {"name", "oscillating", "frozen", "flips_per_step", "distance_ratio"}

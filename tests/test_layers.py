@@ -29,6 +29,7 @@ ORDER = (
     {"control"},
     {"toy"},
     {"public"},
+    {"diagnosis"},
     {"lightning"},
     {"mobilenet", "weight_files"},
     {"data", "models"},

@@ -15,6 +15,8 @@ from quiesce.errors import MissingExtraError, QuiesceError
 COMMANDS = {
     "train": "train a quantized network by a recipe",
     "evaluate": "measure the network of a run folder again",
+    "diagnose": "see which layers of a run oscillate, and what it does to batch norm",
+    "probe": "see what is lost by the codes that oscillating weights ended on",
     "recipes": "list the recipes that come with quiesce",
     "report": "write a page that shows what happened in runs",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",

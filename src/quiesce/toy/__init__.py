@@ -1,0 +1,6 @@
+"""The one-weight regression: where oscillation comes from, and what each method makes of it."""
+
+from quiesce.toy.regression import Regression as Regression
+from quiesce.toy.regression import freeze_latency as freeze_latency
+from quiesce.toy.simulation import Trace as Trace
+from quiesce.toy.simulation import simulate as simulate

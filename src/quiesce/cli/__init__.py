@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure the network of a run folder again",
     "recipes": "list the recipes that come with quiesce",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",
+    "toy": "see one weight oscillate, and what each method makes of it",
 }
 USAGE = "usage: quiesce COMMAND ...   (quiesce COMMAND --help tells more)"
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from quiesce.cli.arguments import Arguments
 from quiesce.errors import RecipeError
 from quiesce.extras import require
-from quiesce.toy import METHODS, Outcome, Regression, page, try_method
+from quiesce.toy import METHODS, SYMBOLS, Outcome, Regression, page, try_method
 
 ENERGY = 1 / 3  # mean square of an input that is uniform in [-1, 1]
 
@@ -120,7 +120,7 @@ def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
     console.print(
         "\nosc./step: flips of the code per optimizer step, in the second half of the steps; law: "
         "what docs/methods.md says they should be, ~ in the limit of small steps; amplitude: span "
-        "of the latent weight, in steps of the grid",
+        "of the latent weight, in steps of the grid\n" + SYMBOLS,
         style="dim",
         highlight=False,
     )

@@ -2,6 +2,7 @@
 
 from quiesce.toy.figure import page as page
 from quiesce.toy.methods import METHODS as METHODS
+from quiesce.toy.methods import SYMBOLS as SYMBOLS
 from quiesce.toy.methods import Method as Method
 from quiesce.toy.methods import Outcome as Outcome
 from quiesce.toy.methods import try_method as try_method

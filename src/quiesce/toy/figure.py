@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.extras import require
-from quiesce.toy.methods import Outcome
+from quiesce.toy.methods import SYMBOLS, Outcome
 from quiesce.toy.regression import Regression
 
 SHOWN = 80
@@ -47,6 +47,7 @@ def page(outcomes: Sequence[Outcome], regression: Regression, settings: Mapping[
         rows=rows,
         settings=settings,
         shown=steps,
+        symbols=SYMBOLS,
         colours={**COLOURS, "optimum": OPTIMUM},
         plotly_js=offline.get_plotlyjs(),
     )
@@ -79,7 +80,7 @@ def _chart(outcome: Outcome, regression: Regression, steps: int, span: tuple[flo
         y=quantized,
         name="quantized",
         mode="markers",
-        marker={"color": COLOURS["quantized"], "symbol": "x-thin-open", "size": 5},
+        marker={"color": COLOURS["quantized"], "symbol": "x-thin-open", "size": 6},
         row=1,
         col=1,
     )
@@ -97,14 +98,16 @@ def _chart(outcome: Outcome, regression: Regression, steps: int, span: tuple[flo
     )
     axis = {"gridcolor": _GRID, "zerolinecolor": _GRID, "fixedrange": True}
     figure.update_xaxes(**axis, range=[-1, steps + 1])
-    figure.update_xaxes(title="optimizer step", row=2, col=1)
+    figure.update_xaxes(title=_title("optimizer step"), row=2, col=1)
     figure.update_yaxes(**axis)
-    figure.update_yaxes(title="weight", range=span, tickformat=".3~g", nticks=6, row=1, col=1)
-    figure.update_yaxes(title="gradient dL/dw", tickformat=".2~g", nticks=5, row=2, col=1)
+    figure.update_yaxes(
+        title=_title("weight"), range=span, tickformat=".3~g", nticks=6, row=1, col=1
+    )
+    figure.update_yaxes(title=_title("gradient dL/dw"), tickformat=".2~g", nticks=5, row=2, col=1)
     figure.update_layout(
         template="none",
         height=330,
-        margin={"l": 66, "r": 10, "t": 8, "b": 44},
+        margin={"l": 76, "r": 10, "t": 8, "b": 44},
         showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -114,3 +117,7 @@ def _chart(outcome: Outcome, regression: Regression, steps: int, span: tuple[flo
     )
     options: dict[str, Any] = {"displayModeBar": False, "responsive": True}
     return figure.to_html(full_html=False, include_plotlyjs=False, config=options)
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "font": {"size": 12}, "standoff": 10}

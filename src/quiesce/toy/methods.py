@@ -24,6 +24,11 @@ COPIES = 64
 """Weights over which a random rounding is averaged."""
 LAWFUL = 0.5
 """Largest lr * E for which the laws hold: no step jumps over a level."""
+SYMBOLS = (
+    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its place "
+    "between the two around it, 0 to 1; E: mean square of the input; lr: learning rate."
+)
+"""What the letters in the sentences stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)

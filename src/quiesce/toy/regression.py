@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+_NO_CONTRACTION = 5e-4
+
 
 class Regression:
     """Independent one-weight regressions, side by side; everything has shape (weights,), float64.
@@ -154,11 +156,12 @@ def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
 
     Args:
         drift: What rho would be without contraction, 0 to 1, shape (weights,).
-        contraction: k, 0 to below 1, shape (weights,).
+        contraction: k, 0 to below 1, shape (weights,). The share differs from the drift by k at
+            most, so a negligible k is not followed up.
     """
-    low, high = torch.zeros_like(drift), torch.ones_like(drift)
-    if not bool((contraction > 0).all()):
+    if bool((contraction < _NO_CONTRACTION).any()):
         return drift
+    low, high = torch.zeros_like(drift), torch.ones_like(drift)
     terms = math.ceil(40 / contraction.min().item())  # what is left out is below exp(-40)
     j = torch.arange(1, terms + 2, dtype=drift.dtype)[:, None]
     weight = contraction * (1 - contraction) ** (j[:-1] - 1)

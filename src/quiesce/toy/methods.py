@@ -130,7 +130,7 @@ METHODS: Mapping[str, Method] = {
     "dampening_below": Method(
         title="Dampening below λc",
         sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, and "
-        "for ever. Too weak to cure.",
+        "for ever. Too weak: no cure.",
         law=_BELOW[0],
         make=_BELOW[1],
     ),

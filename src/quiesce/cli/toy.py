@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     for module in ("plotly", "jinja2"):
         require(module, "the figure of `quiesce toy`", "report")
     console = Console(stderr=True)
+    torch.manual_seed(0)
     try:
         regression = Regression(known.target, known.scale, ENERGY)
         outcomes = [

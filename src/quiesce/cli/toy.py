@@ -2,7 +2,7 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,26 +26,28 @@ def main(argv: Sequence[str]) -> int:
     _check(known)
     for module in ("plotly", "jinja2"):
         require(module, "the figure of `quiesce toy`", "report")
-    console = Console(stderr=True)
-    torch.manual_seed(0)
-    try:
-        regression = Regression(known.target, known.scale, ENERGY)
-        outcomes = [
-            try_method(
-                METHODS[name],
-                regression,
-                lr=known.lr,
-                steps=known.steps,
-                start=known.start,
-                momentum=known.momentum,
-            )
-            for name in track(known.methods, "one weight", console=console, transient=True)
-        ]
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
+    torch.manual_seed(0)  # of stochastic rounding
+    regression = Regression(known.target, known.scale, ENERGY)
+    outcomes = [
+        try_method(
+            METHODS[name],
+            regression,
+            lr=known.lr,
+            steps=known.steps,
+            start=known.start,
+            momentum=known.momentum,
+        )
+        for name in _progress(known.methods)
+    ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
     _show(outcomes, known)
     return 0
+
+
+def _progress(names: Sequence[str]) -> Iterable[str]:
+    console = Console(stderr=True)
+    silent = not console.is_terminal
+    return track(names, "one weight", console=console, transient=True, disable=silent)
 
 
 def _parser() -> Arguments:
@@ -78,6 +80,9 @@ def _check(known: Namespace) -> None:
             raise RecipeError(f"unknown method {name!r}; {hint}")
     # lr * E above 2 is where gradient descent leaves even the float weight's optimum for good
     _must(0 < known.lr <= 2 / ENERGY, "--lr", f"above 0 and at most {2 / ENERGY:g}", known.lr)
+    _must(0 < known.scale < math.inf, "--scale", "above 0", known.scale)
+    low, high = -127 * known.scale, 126 * known.scale  # what an 8-bit grid leaves around a target
+    _must(low <= known.target < high, "--target", f"{low:.4g} to below {high:.4g}", known.target)
     _must(math.isfinite(known.start), "--start", "a finite number", known.start)
     _must(known.steps >= 20, "--steps", "at least 20", known.steps)
     _must(0 <= known.momentum < 1, "--momentum", "0 to below 1", known.momentum)

@@ -14,8 +14,8 @@ from quiesce.extras import require
 from quiesce.toy.methods import SYMBOLS, Outcome
 from quiesce.toy.regression import Regression
 
-SHOWN = 80
-"""Steps that the panels show."""
+SHOWN = 130
+"""Steps that the panels show: StableQAT takes 106 of the default set-up to reach the threshold."""
 COLOURS = {"latent": "#3b82f6", "quantized": "#10a35a", "threshold": "#e5484d", "bars": "#9b6dde"}
 OPTIMUM = "#8a8a8a"
 

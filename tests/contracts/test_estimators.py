@@ -226,8 +226,12 @@ def test_tracks_and_trains_with_fused_passes(member: qs.Estimator) -> None:
         walk.optimizer.zero_grad()
         model(IMAGES).square().sum().backward()
         walk.optimizer.step()
-    for name, value in plain.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], value)
+    for weight, expected in zip(walk.weights, qs.quantized_weights(plain), strict=True):
+        assert torch.equal(weight.history, expected.history)
+        # sums over a layer are rounded otherwise, and four steps at a high rate carry that on: some
+        # 1e-7 a step times the way they went; a wrong factor on a gradient shows in whole scales
+        off = (weight.latent - expected.latent).abs() / weight.scale
+        assert (off <= 1e-3).all()
 
 
 @every_member

@@ -88,13 +88,10 @@ def simulate(
         gradients.append(weight.latent.grad)
         optimizer.step()
     control.close()
+    per_code = x * regression.scale.view(1, -1, 1)
     return Trace(
         latent=torch.stack(latents).flatten(1),
-        code=torch.stack(outputs)
-        .div(x * regression.scale.view(1, -1, 1))
-        .round()
-        .to(torch.int8)
-        .flatten(1),
+        code=(torch.stack(outputs).flatten(1) / per_code.flatten()).round().to(torch.int8),
         frozen=torch.stack(frozen).flatten(1),
         gradient=torch.stack(gradients).flatten(1),
         frequency=tracker.frequency(weight.name).flatten(),

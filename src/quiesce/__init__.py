@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from quiesce.public import *
 
 __all__ = [
+    "DSQ",
+    "EWGS",
+    "PSG",
     "STE",
     "Control",
     "Cure",
@@ -24,11 +27,15 @@ __all__ = [
     "FakeQuantizer",
     "Freezing",
     "Grid",
+    "Hysteresis",
     "LayerReport",
     "OscillationTracker",
     "QuantizedWeight",
     "QuiesceError",
     "Scheme",
+    "StableQAT",
+    "StackedSigmoid",
+    "StochasticRounding",
     "calibrate",
     "compile",
     "constant",

@@ -7,6 +7,9 @@ Backward, with u = (x - b)/s and z the emitted code:
     to b   0 inside, 1 outside (LSQ+, arXiv:2004.09576)
 A weight that is frozen emits its code whatever its latent is: gradient 0 to x, z to s.
 
+An estimator may round by noise, or by the code of the last step. The noise is an argument, drawn
+once, so that the backward comes to the codes that the forward emitted.
+
 The scale used is max(|s|, SCALE_FLOOR), so that a learned scale can pass through zero without a
 division by it and without a negative grid; its gradient carries the sign of s.
 
@@ -54,6 +57,7 @@ def quantize_forward(
     limits: Tensor,
     history: Tensor | None,
     rule: Rule,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Values of the grid nearest to `x`, in the dtype of `x`; decided in float32 or wider.
 
@@ -65,10 +69,11 @@ def quantize_forward(
             serves every grid.
         history: Records (see `quiesce.history`) of the shape of `x`, or None.
         rule: Clip and estimator.
+        noise: Numbers in [0, 1) of the shape of `x`, for an estimator that rounds by chance.
     """
     step = positive(scale)
-    code = _scaled(x, step, offset)
-    code = rule.estimator.round(code).clamp(limits[0], limits[1])
+    u = _scaled(x, step, offset)
+    code = _rounded(u, limits, history, rule.estimator, noise).clamp(limits[0], limits[1])
     if history is not None:
         frozen, pinned = _pinned(history, limits)
         code = torch.where(frozen, pinned, code)
@@ -92,11 +97,12 @@ def quantize_backward(
     limits: Tensor,
     history: Tensor | None,
     rule: Rule,
+    noise: Tensor | None = None,
 ) -> Gradients:
     """All gradients in one pass over `x` and `grad`; arguments as in `quantize_forward`."""
     step = positive(scale)
     u = _scaled(x, step, offset)
-    rounded = rule.estimator.round(u)
+    rounded = _rounded(u, limits, history, rule.estimator, noise)
     code = rounded.clamp(limits[0], limits[1])
     inside = _inside(u, rounded, limits, rule.clip)
     slope = torch.where(inside, code - u, code)
@@ -118,6 +124,15 @@ def _scaled(x: Tensor, step: Tensor, offset: Tensor | None) -> Tensor:
     return wide / step if offset is None else (wide - offset) / step
 
 
+def _rounded(
+    u: Tensor, limits: Tensor, history: Tensor | None, estimator: Estimator, noise: Tensor | None
+) -> Tensor:
+    previous = None
+    if estimator.needs_history and history is not None:
+        previous = code_of(history, Layout.read(history, limits))
+    return estimator.round(u, previous, noise)
+
+
 def _inside(u: Tensor, rounded: Tensor, limits: Tensor, clip: Clip) -> Tensor:
     if clip == "range":
         return (u >= limits[0]) & (u <= limits[1])
@@ -132,7 +147,10 @@ def _pinned(history: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FakeQuantize(torch.autograd.Function):
-    """`quantize_forward` with `quantize_backward`; saves its inputs and nothing else."""
+    """`quantize_forward` with `quantize_backward`; saves its inputs and nothing else.
+
+    Where there is no noise, the two functions given need not take any.
+    """
 
     @staticmethod
     def forward(  # noqa: D102
@@ -142,24 +160,27 @@ class FakeQuantize(torch.autograd.Function):
         offset: Tensor | None,
         limits: Tensor,
         history: Tensor | None,
+        noise: Tensor | None,
         rule: Rule,
         grad_scale: float | None,
         forward: Callable[..., Tensor],
         backward: Callable[..., Gradients],
     ) -> Tensor:
-        ctx.save_for_backward(x, scale, offset, limits, history)
+        ctx.save_for_backward(x, scale, offset, limits, history, noise)
         ctx.rule, ctx.grad_scale, ctx.passes = rule, grad_scale, backward
-        return forward(x, scale, offset, limits, history, rule)
+        drawn = () if noise is None else (noise,)
+        return forward(x, scale, offset, limits, history, rule, *drawn)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, scale, offset, limits, history = ctx.saved_tensors
-        out = ctx.passes(grads[0], x, scale, offset, limits, history, ctx.rule)
+        x, scale, offset, limits, history, *noise = ctx.saved_tensors
+        drawn = () if noise[0] is None else noise
+        out = ctx.passes(grads[0], x, scale, offset, limits, history, ctx.rule, *drawn)
         grad_scale, grad_offset = out.scale, out.offset
         if ctx.grad_scale is not None:
             grad_scale = grad_scale * ctx.grad_scale
             grad_offset = None if grad_offset is None else grad_offset * ctx.grad_scale
-        return out.x, grad_scale, grad_offset, None, None, None, None, None, None
+        return out.x, grad_scale, grad_offset, None, None, None, None, None, None, None
 
 
 def fake_quantize(
@@ -185,7 +206,8 @@ def fake_quantize(
             gradient at its bounds.
         grad_scale: Factor on the gradient of scale and offset; "lsq" for 1/sqrt(N*quant_max)
             with N the number of elements that share a scale.
-        estimator: Rounding and its gradient.
+        estimator: Rounding and its gradient. There is neither noise nor history here: those that
+            need one of them round to nearest.
         offset: Value of code 0, broadcastable to `x` (LSQ+), or None for 0.
 
     Returns:
@@ -205,7 +227,7 @@ def fake_quantize(
     limits = torch.tensor([grid.quant_min, grid.quant_max], dtype=wide, device=x.device)
     rule = Rule(clip, estimator)
     return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
-        x, scale, offset, limits, None, rule, factor, quantize_forward, quantize_backward
+        x, scale, offset, limits, None, None, rule, factor, quantize_forward, quantize_backward
     )
 
 

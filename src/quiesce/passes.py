@@ -35,7 +35,10 @@ class Operands(NamedTuple):
 def rounded(weight: Operands) -> Tensor:
     """Codes of the latents as if nothing were frozen: integral, float32 or wider."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
-    code = weight.estimator.round(wide / weight.scale)
+    previous = None
+    if weight.estimator.needs_history:
+        previous = history.code_of(weight.records, _layout(weight))
+    code = weight.estimator.round(wide / weight.scale, previous)
     return code.clamp(weight.limits[0], weight.limits[1])
 
 

@@ -218,7 +218,7 @@ def _input_quantizer(
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
-        estimator=scheme.estimator,
+        estimator=scheme.act_estimator,
         ranges=plan.ranges,
     ).to(layer.weight.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
     quantizer.name = f"{name}.input"
@@ -229,3 +229,4 @@ def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
     channels = dim if quantizer.scale.dim() else None
     quantizer.set_grid(grid, find_scale(weight, grid, quantizer.ranges, channels))
+    quantizer.remember(weight)

@@ -10,8 +10,15 @@ from quiesce.cures import Dampening as Dampening
 from quiesce.cures import Freezing as Freezing
 from quiesce.distance import DistanceSampling as DistanceSampling
 from quiesce.errors import QuiesceError as QuiesceError
+from quiesce.estimators import DSQ as DSQ
+from quiesce.estimators import EWGS as EWGS
+from quiesce.estimators import PSG as PSG
 from quiesce.estimators import STE as STE
 from quiesce.estimators import Estimator as Estimator
+from quiesce.estimators import Hysteresis as Hysteresis
+from quiesce.estimators import StableQAT as StableQAT
+from quiesce.estimators import StackedSigmoid as StackedSigmoid
+from quiesce.estimators import StochasticRounding as StochasticRounding
 from quiesce.fake_quantize import fake_quantize as fake_quantize
 from quiesce.grid import Grid as Grid
 from quiesce.prepare import prepare as prepare

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import NotCalibratedError
+from quiesce.errors import NotCalibratedError, TrackingError
 from quiesce.estimators import STE, Estimator
 from quiesce.fake_quantize import (
     Clip,
@@ -17,7 +17,7 @@ from quiesce.fake_quantize import (
     positive,
 )
 from quiesce.grid import Grid, check_bits
-from quiesce.history import Layout
+from quiesce.history import STILL, Layout, is_frozen, pack
 from quiesce.kernels import EAGER
 from quiesce.ranges import Range, check_range
 
@@ -103,20 +103,27 @@ class FakeQuantizer(nn.Module):
 
         Raises:
             NotCalibratedError: There is no grid yet.
+            TrackingError: In training, the estimator needs the codes of the last step and no
+                tracker keeps them.
         """
         if self.observe is not None:
             self.observe(x)
             return x
         if self.grid is None:
             raise self.not_calibrated()
-        # inside a compiled model the compiler sees the plain operators, and fuses across layers
-        kernels = EAGER if torch.compiler.is_compiling() else self.kernels
+        noise = self._noise(x)
+        self._check_tracked()
+        # inside a compiled model the compiler sees the plain operators, and fuses across layers;
+        # the fused passes take no noise
+        plain = torch.compiler.is_compiling() or noise is not None
+        kernels = EAGER if plain else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
             x,
             self.scale,
             self.offset,
             self.limits,
             self.history,
+            noise,
             self.rule,
             self._grad_scale(x),
             kernels.forward,
@@ -129,6 +136,33 @@ class FakeQuantizer(nn.Module):
             f"{self.name or 'a quantizer'} has no scale yet; "
             "call quiesce.calibrate(model, batches) first"
         )
+
+    @torch.no_grad()
+    def remember(self, latent: Tensor) -> None:
+        """Start the history of a weight from the codes nearest to `latent`; what is frozen stays.
+
+        Nothing where the estimator does not read them: a tracker starts them in any case.
+        """
+        if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
+            return
+        layout = Layout.of(self.grid)
+        wide = latent.to(torch.promote_types(latent.dtype, torch.float32))
+        code = torch.round(wide / self.step_size).clamp(self.grid.quant_min, self.grid.quant_max)
+        fresh = pack(code, STILL, False, layout)
+        self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
+
+    def _noise(self, x: Tensor) -> Tensor | None:
+        if not (self.training and self.rule.estimator.needs_noise):
+            return None
+        return torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+
+    def _check_tracked(self) -> None:
+        reads = self.rule.estimator.needs_history and self.history is not None
+        if reads and self.training and self.tracked_by is None:
+            raise TrackingError(
+                f"{self.name}: {type(self.rule.estimator).__name__} reads the code of the last "
+                "step, which nothing keeps; make a quiesce.Control before the first training step"
+            )
 
     def _grad_scale(self, x: Tensor) -> float | None:
         if not self.grad_scaling or self.grid is None:

@@ -61,7 +61,9 @@ class Scheme:
     learn_offset: bool = False
     """LSQ+: learn the value of code 0 of every input, on an unsigned grid."""
     estimator: Estimator = STE()  # noqa: RUF009 (immutable)
-    """Rounding and its gradient."""
+    """Rounding of the weights, and its gradient."""
+    act_estimator: Estimator = STE()  # noqa: RUF009 (immutable)
+    """Rounding of the layers' inputs, and its gradient; not one that needs a weight's history."""
     include: Sequence[str] = ("*",)
     """Layers to quantize."""
     exclude: Sequence[str] = ()
@@ -71,6 +73,11 @@ class Scheme:
 
     def __post_init__(self) -> None:
         check_clip(self.clip)
+        if self.act_estimator.needs_history:
+            raise ValueError(
+                "act_estimator must round without a history, which inputs have not, got "
+                f"{self.act_estimator}; {type(self.act_estimator).__name__} is for weights"
+            )
         for name in ("first_last_bits", "first_input_bits"):
             if (bits := getattr(self, name)) is not None:
                 check_bits(name, bits)

@@ -20,6 +20,7 @@ COMMANDS = {
     "recipes": "list the recipes that come with quiesce",
     "report": "write a page that shows what happened in runs",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",
+    "toy": "see one weight oscillate, and what each method makes of it",
 }
 USAGE = "usage: quiesce COMMAND ...   (quiesce COMMAND --help tells more)"
 

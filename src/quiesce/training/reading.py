@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -127,8 +127,12 @@ def _one_line(error: ArgumentError) -> str:
     fields = dict(_fields(Recipe))
     if (match := re.search(r"Parser key \"([\w.]+)\"", text)) and match[1] in fields:
         got = re.search(r"(?:Got value|Given value): (.*)", text)
-        kind = _kind(fields[match[1]])
-        return f"`{match[1]}` must be {kind}, got {got[1] if got else 'something else'}"
+        hint = fields[match[1]]
+        near = _nearest(got[1], map(str, get_args(hint))) if got else None
+        return (
+            f"`{match[1]}` must be {_kind(hint)}, got {got[1] if got else 'something else'}"
+            f"{f'; {near}' if near else ''}"
+        )
     return " ".join(text.split())
 
 

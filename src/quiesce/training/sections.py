@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
+from quiesce.training.estimators import EstimatorConfig
+
 if TYPE_CHECKING:
     from quiesce.scheme import Scheme
 
@@ -50,6 +52,12 @@ class SchemeConfig:
     learn_offset: bool = False
     """Learn the value of code 0 of every layer's input too (LSQ+)."""
 
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    """Rounding of the weights."""
+
+    act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    """Rounding of the layers' inputs; hysteresis is for weights alone."""
+
     include: tuple[str, ...] = ("*",)
     """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
 
@@ -66,7 +74,10 @@ class SchemeConfig:
         """Return the quiesce.Scheme, which checks its fields."""
         from quiesce.scheme import Scheme  # here: it brings in torch, and help need not wait
 
-        return Scheme(**{each.name: getattr(self, each.name) for each in fields(self)})
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("estimator", "act_estimator"):
+            given[name] = given[name].estimator()
+        return Scheme(**given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,19 +11,11 @@ a fixed scale, no clipping and lr * E <= 1/2; docs/methods.md gives all of them 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from quiesce.control import Control
-from quiesce.cures import Cure
-from quiesce.grid import Grid
-from quiesce.prepare import prepare, quantized_weights
-from quiesce.quantizer import FakeQuantizer
-from quiesce.scheme import Scheme
-from quiesce.tracking import OscillationTracker
+_NO_CONTRACTION = 5e-4
 
 
 class Regression:
@@ -101,25 +93,83 @@ class Regression:
         """
         return self.energy * self._distance
 
-    def frequency(self, strength: Tensor | float = 0.0) -> Tensor:
+    def frequency(self, strength: Tensor | float = 0.0, lr: float | None = None) -> Tensor:
         """Laws 2 and 6: oscillations per optimizer step, which are all its flips but the first.
 
         Without dampening 2 d/s, whatever the learning rate. With dampening
         2 (E d/s - strength) / (E - 2 strength) in the limit of small lr * E, and 0 above the
-        critical strength.
+        critical strength. At a given learning rate the latent follows a contracted rotation, and
+        the frequency locks to rational numbers near that one.
 
         Args:
             strength: Factor of the dampening sum (w - q)^2 in the loss, at least 0.
+            lr: Learning rate, lr * E at most 1/2; None for the limit of small ones.
 
         Returns:
             The frequency, 0 to 1.
         """
         excess = (self.critical_strength - strength).clamp_min(0)
-        return torch.where(excess > 0, 2 * excess / (self.energy - 2 * strength), 0.0)
+        upper = (self.share - strength / self.energy) / (1 - 2 * strength / self.energy)
+        if lr is not None:
+            upper = _locked_share(upper, 2 * lr * strength + 0 * self.energy)
+        return torch.where(excess > 0, 2 * torch.minimum(upper, 1 - upper), 0.0)
+
+    def hysteresis_frequency(self, lr: float, width: float) -> Tensor:
+        """Law 7: oscillations per step where codes change only beyond a dead band.
+
+        2 lr E r (1-r) / (width + lr*E/2), since between two flips the latent crosses the band and
+        overshoots it on both sides, by lr*E steps of the grid at most and half of that on average.
+        How much exactly depends on how the step divides the band, so the law is off by at most a
+        share of lr*E / (2*width).
+
+        Args:
+            lr: Learning rate; lr * E at most 1/2.
+            width: Of the dead band, in steps of the grid, above 0 and at most 1.
+        """
+        rate = lr * self.energy
+        return 2 * rate * self.share * (1 - self.share) / (width + rate / 2)
+
+    def random_frequency(self, lr: float) -> Tensor:
+        """Law 11: oscillations per step under stochastic rounding, (2 + lr*E) r (1-r).
+
+        The latent settles around the target, with variance lr*E r (1-r)/2 in steps of the grid
+        squared; so the codes are nearly independent draws with chance r.
+
+        Args:
+            lr: Learning rate; lr * E well below r and 1-r, so that the latent stays between the
+                two grid points.
+        """
+        return (2 + lr * self.energy) * self.share * (1 - self.share)
 
     @property
     def _distance(self) -> Tensor:
         return torch.minimum(self.share, 1 - self.share)
+
+
+def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
+    """Share of steps on the upper level where every step also shrinks the latent's distance.
+
+    Around the threshold the latent, in units of one jump, obeys
+    y <- (1 - k) y + drift - (1 on the upper level, else 0). The order of levels is that of a
+    rotation by some share rho, and at the threshold itself y = 0 says what the drift must be:
+    the sum over j >= 1 of k (1 - k)^(j-1) (ceil((j+1) rho) - ceil(j rho)), which rises with rho.
+
+    Args:
+        drift: What rho would be without contraction, 0 to 1, shape (weights,).
+        contraction: k, 0 to below 1, shape (weights,). The share differs from the drift by k at
+            most, so a negligible k is not followed up.
+    """
+    if bool((contraction < _NO_CONTRACTION).any()):
+        return drift
+    low, high = torch.zeros_like(drift), torch.ones_like(drift)
+    terms = math.ceil(40 / contraction.min().item())  # what is left out is below exp(-40)
+    j = torch.arange(1, terms + 2, dtype=drift.dtype)[:, None]
+    weight = contraction * (1 - contraction) ** (j[:-1] - 1)
+    for _ in range(50):  # halvings: to the precision of the drift
+        middle = (low + high) / 2
+        below = (weight * (j * middle).ceil().diff(dim=0)).sum(0) <= drift
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
 
 
 def freeze_latency(frequency: float, momentum: float, threshold: float) -> float:
@@ -136,92 +186,3 @@ def freeze_latency(frequency: float, momentum: float, threshold: float) -> float
     if frequency <= threshold:
         return math.inf
     return math.log1p(-threshold / frequency) / math.log1p(-momentum)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What happened to the weights of a `Regression`; entry t is as it was after t steps."""
-
-    latent: Tensor
-    """Latent weights, shape (steps + 1, weights)."""
-    code: Tensor
-    """Codes that the forward uses, shape (steps + 1, weights)."""
-    frozen: Tensor
-    """Which codes are pinned: bool, shape (steps + 1, weights)."""
-    frequency: Tensor
-    """The tracker's frequency after the last step, oscillations per step, shape (weights,)."""
-
-
-def simulate(
-    regression: Regression,
-    *,
-    lr: float,
-    steps: int,
-    start: Tensor | None = None,
-    momentum: float = 0.0,
-    cures: Sequence[Cure] = (),
-    tracker_momentum: float = 0.01,
-    bits: int = 4,
-) -> Trace:
-    """Train a `Regression` by gradient descent, with the quantizer, tracker and cures of quiesce.
-
-    Args:
-        regression: What to fit.
-        lr: Learning rate.
-        steps: Optimizer steps, at least 1.
-        start: First latents, shape (weights,); the targets where it is None.
-        momentum: Of the gradient descent.
-        cures: Such as `Dampening` and `Freezing`.
-        tracker_momentum: Weight of the newest step in the oscillation frequency.
-        bits: Width of the signed grid, 2 to 8.
-
-    Returns:
-        The way of all weights.
-
-    Raises:
-        ValueError: A target is not between two codes of the grid, or `steps` is below 1.
-    """
-    grid = Grid(bits, signed=True)
-    _check(regression, grid, steps)
-    layer = _layer(regression, regression.target if start is None else start, grid)
-    (weight,) = quantized_weights(layer)
-    optimizer = torch.optim.SGD([weight.latent], lr=lr, momentum=momentum)
-    tracker = OscillationTracker([weight], momentum=tracker_momentum)
-    control = Control(optimizer, [weight], tracker, cures)
-
-    x = regression.energy.sqrt().view(1, -1, 1)
-    y = x * regression.target.view(1, -1, 1)
-    way = [(weight.latent.detach().clone(), weight.codes(), weight.frozen)]
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (0.5 * (layer(x) - y).square().sum() + control.penalty()).backward()
-        optimizer.step()
-        way.append((weight.latent.detach().clone(), weight.codes(), weight.frozen))
-    control.close()
-    latent, code, frozen = (torch.stack(each).flatten(1) for each in zip(*way, strict=True))
-    return Trace(latent, code, frozen, tracker.frequency(weight.name).flatten())
-
-
-def _check(regression: Regression, grid: Grid, steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}")
-    low, high = regression.lower_code.min(), regression.lower_code.max() + 1
-    if low <= grid.quant_min or high >= grid.quant_max:
-        raise ValueError(
-            f"targets must lie between the codes {grid.quant_min + 1} and {grid.quant_max - 1} of "
-            f"{grid}, got codes {low:.0f} to {high:.0f}; take more bits or a larger scale"
-        )
-
-
-def _layer(regression: Regression, start: Tensor, grid: Grid) -> nn.Module:
-    """A prepared depth-wise layer with one weight, and one scale, for each regression."""
-    count = len(regression.target)
-    conv = nn.Conv1d(count, count, 1, groups=count, bias=False, dtype=torch.float64)
-    with torch.no_grad():
-        conv.weight.copy_(start.view(-1, 1, 1))
-    scheme = Scheme(weight_bits=grid.bits, act_bits=None, first_last_bits=None, per_channel=True)
-    model = prepare(nn.Sequential(conv), scheme, conv.weight.new_zeros(1, count, 1)).double()
-    for quantizer in model.modules():
-        if isinstance(quantizer, FakeQuantizer):
-            quantizer.set_grid(grid, regression.scale)
-    return model

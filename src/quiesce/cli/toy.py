@@ -1,0 +1,134 @@
+"""`quiesce toy`: one weight, every method, measured beside its law and drawn."""
+
+import math
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from quiesce.cli.arguments import Arguments
+from quiesce.errors import RecipeError
+from quiesce.extras import require
+from quiesce.toy import METHODS, SYMBOLS, Outcome, Regression, page, try_method
+
+ENERGY = 1 / 3  # mean square of an input that is uniform in [-1, 1]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Try the methods, print what they did, and write the page that draws it."""
+    known = _parser().parse_args(argv)
+    _check(known)
+    for module in ("plotly", "jinja2"):
+        require(module, "the figure of `quiesce toy`", "report")
+    torch.manual_seed(0)  # of stochastic rounding
+    regression = Regression(known.target, known.scale, ENERGY)
+    outcomes = [
+        try_method(
+            METHODS[name],
+            regression,
+            lr=known.lr,
+            steps=known.steps,
+            start=known.start,
+            momentum=known.momentum,
+        )
+        for name in _progress(known.methods)
+    ]
+    known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
+    _show(outcomes, known)
+    return 0
+
+
+def _progress(names: Sequence[str]) -> Iterable[str]:
+    console = Console(stderr=True)
+    silent = not console.is_terminal
+    return track(names, "one weight", console=console, transient=True, disable=silent)
+
+
+def _parser() -> Arguments:
+    parser = Arguments(
+        prog="quiesce toy",
+        description="Train one weight whose optimum lies between two values of its grid, by "
+        "gradient descent with every estimator and cure; print how often it oscillates beside what "
+        "the laws say, and draw it. The defaults are those of the paper's published animation.",
+    )
+    add = parser.add_argument
+    names = ", ".join(METHODS)
+    add("--methods", nargs="+", metavar="NAME", default=list(METHODS), help=f"of: {names}")
+    add("--lr", type=float, default=0.5, help="learning rate, above 0 and at most 6 (default: 0.5)")
+    add("--scale", type=float, default=1 / 15, help="s, floats per code (default: 1/15)")
+    add("--target", type=float, default=0.7107, help="w*, the optimum (default: 0.7107)")
+    add("--start", type=float, default=0.737, help="the first latent weight (default: 0.737)")
+    add("--steps", type=int, default=2000, help="optimizer steps, at least 20 (default: 2000)")
+    add("--momentum", type=float, default=0.0, help="of the descent, 0 to below 1 (default: 0)")
+    output = Path("toy.html")
+    add("-o", "--output", type=Path, default=output, metavar="FILE.html", help="page to write")
+    add("--force", action="store_true", help="overwrite the page if it exists")
+    return parser
+
+
+def _check(known: Namespace) -> None:
+    for name in known.methods:
+        if name not in METHODS:
+            near = get_close_matches(name, METHODS, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"methods: {', '.join(METHODS)}"
+            raise RecipeError(f"unknown method {name!r}; {hint}")
+    # lr * E above 2 is where gradient descent leaves even the float weight's optimum for good
+    _must(0 < known.lr <= 2 / ENERGY, "--lr", f"above 0 and at most {2 / ENERGY:g}", known.lr)
+    _must(0 < known.scale < math.inf, "--scale", "above 0", known.scale)
+    low, high = -127 * known.scale, 126 * known.scale  # what an 8-bit grid leaves around a target
+    _must(low <= known.target < high, "--target", f"{low:.4g} to below {high:.4g}", known.target)
+    _must(math.isfinite(known.start), "--start", "a finite number", known.start)
+    _must(known.steps >= 20, "--steps", "at least 20", known.steps)
+    _must(0 <= known.momentum < 1, "--momentum", "0 to below 1", known.momentum)
+    output: Path = known.output
+    _must(output.suffix == ".html", "-o", "the name of an .html file", output)
+    if not output.parent.is_dir():
+        raise RecipeError(f"{output}: there is no folder {output.parent}; make it first")
+    if output.exists() and not known.force:
+        raise RecipeError(f"{output} exists; --force overwrites it, -o names another file")
+
+
+def _must(ok: bool, name: str, rule: str, got: object) -> None:
+    if not ok:
+        raise RecipeError(f"{name} must be {rule}, got {got}")
+
+
+def _settings(known: Namespace) -> dict[str, str]:
+    return {
+        "grid step s": f"{known.scale:.4g}",
+        "optimum w*": f"{known.target:g}",
+        "start": f"{known.start:g}",
+        "learning rate": f"{known.lr:g}",
+        "momentum": f"{known.momentum:g}",
+        "energy of the input E": f"{ENERGY:.4g}",
+        "steps": str(known.steps),
+    }
+
+
+def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("method", no_wrap=True)
+    for column in ("osc./step", "law", "amplitude"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("quantized weight")
+    for it in outcomes:
+        numbers = (f"{it.frequency:.3f}", it.law_text, f"{it.amplitude:.3f}")
+        table.add_row(it.method.title, *numbers, it.ending)
+    console.print(table)
+    for it in outcomes:
+        console.print(f"{it.method.title}: {it.method.sentence}", highlight=False)
+    console.print(
+        "\nosc./step: flips of the code per optimizer step, in the second half of the steps; law: "
+        "what docs/methods.md says they should be, ~ in the limit of small steps; amplitude: span "
+        "of the latent weight, in steps of the grid\n" + SYMBOLS,
+        style="dim",
+        highlight=False,
+    )
+    console.print(f"\nthe figure is in {known.output}", highlight=False, soft_wrap=True)

@@ -1,0 +1,248 @@
+"""What is done about oscillation, method by method, and what each does to one weight.
+
+A method is an estimator, a cure, or none; with it goes the law that says how often the weight will
+oscillate, where there is one, and a sentence that says which law and whether it cures.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from quiesce import estimators
+from quiesce.cures import Cure, Dampening, Freezing
+from quiesce.toy.regression import Regression, freeze_latency
+from quiesce.toy.simulation import Trace, simulate
+
+Law = Callable[[Regression, float], float]
+"""Regression and learning rate to oscillations per step."""
+
+BITS = 8
+TRACKER_MOMENTUM = 0.01
+FREEZE_ABOVE = 0.1
+COPIES = 64
+"""Weights over which a random rounding is averaged."""
+LAWFUL = 0.5
+"""Largest lr * E for which the laws hold: no step jumps over a level."""
+SYMBOLS = (
+    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its place "
+    "between the two around it, 0 to 1; E: mean square of the input; lr: learning rate."
+)
+"""What the letters in the sentences stand for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of the comparison."""
+
+    title: str
+    """As tables and pages call it."""
+    sentence: str
+    """Which law it obeys, and whether it can cure."""
+    cures: bool = False
+    """Whether it brings the weight to rest on the nearest level."""
+    law: Law | None = None
+    """How often the weight oscillates, or None where nothing says."""
+    for_small_steps: bool = False
+    """Whether the law holds only in the limit of small lr * E."""
+    estimator: estimators.Estimator = estimators.STE()  # noqa: RUF009 (immutable)
+    """Rounding and its gradient."""
+    make: Callable[[Regression], Sequence[Cure]] = lambda regression: ()
+    """The cures beside it."""
+
+
+def _plain(regression: Regression, lr: float) -> float:
+    return regression.frequency().item()
+
+
+def _dampened(part: float) -> tuple[Law, Callable[[Regression], Sequence[Cure]]]:
+    def strength(regression: Regression) -> float:
+        return part * regression.critical_strength.item()
+
+    return (
+        lambda regression, lr: regression.frequency(strength(regression), lr).item(),
+        lambda regression: [Dampening(strength(regression))],
+    )
+
+
+_BELOW, _ABOVE = _dampened(0.5), _dampened(1.5)
+_HYSTERESIS = estimators.Hysteresis()
+
+METHODS: Mapping[str, Method] = {
+    "ste": Method(
+        title="STE",
+        sentence="Law 2: it oscillates 2 d/s times a step at any learning rate, which sets only "
+        "the amplitude (law 3). No cure.",
+        law=_plain,
+    ),
+    "ewgs": Method(
+        title="EWGS",
+        sentence="Law 5: its factor is the same on both sides of the threshold, so that the "
+        "frequency is the STE's. No cure.",
+        law=_plain,
+        for_small_steps=True,
+        estimator=estimators.EWGS(),
+    ),
+    "dsq": Method(
+        title="DSQ",
+        sentence="Law 5: the gradient is largest at the threshold, on both sides alike: more "
+        "amplitude, the STE's frequency. No cure.",
+        law=_plain,
+        for_small_steps=True,
+        estimator=estimators.DSQ(),
+    ),
+    "psg": Method(
+        title="PSG",
+        sentence="No law: gradients vanish on the grid, so a weight that starts beyond its level "
+        "is caught there, any other oscillates. No cure: the start decides.",
+        estimator=estimators.PSG(),
+    ),
+    "stacked_sigmoid": Method(
+        title="Stacked sigmoid",
+        sentence="Law 5, as DSQ, whose family of curves it shares: the STE's frequency. No cure.",
+        law=_plain,
+        for_small_steps=True,
+        estimator=estimators.StackedSigmoid(),
+    ),
+    "stableqat": Method(
+        title="StableQAT",
+        sentence="Law 5, the STE's frequency, for small steps; large ones reach where its gradient "
+        "fades, which shifts the frequency. No cure.",
+        law=_plain,
+        for_small_steps=True,
+        estimator=estimators.StableQAT(),
+    ),
+    "stochastic_rounding": Method(
+        title="Stochastic rounding",
+        sentence="Law 11: the latent settles at the optimum while codes flip by chance, (2 + lr E) "
+        "r (1-r) times a step: noise for a cycle. No cure.",
+        law=lambda regression, lr: regression.random_frequency(lr).item(),
+        estimator=estimators.StochasticRounding(),
+    ),
+    "hysteresis": Method(
+        title="Hysteresis",
+        sentence="Law 7: seldom, and the more so the lower the learning rate, so that a decaying "
+        "rate brings it to rest. At a constant rate no cure.",
+        law=lambda regression, lr: regression.hysteresis_frequency(lr, _HYSTERESIS.width).item(),
+        for_small_steps=True,
+        estimator=_HYSTERESIS,
+    ),
+    "dampening_below": Method(
+        title="Dampening below λc",
+        sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, and "
+        "for ever. Too weak: no cure.",
+        law=_BELOW[0],
+        make=_BELOW[1],
+    ),
+    "dampening_above": Method(
+        title="Dampening above λc",
+        sentence="Law 6, at 1.5 times the critical strength λc = E d/s: it rests, on the nearest "
+        "level as long as the strength is below E (1 - d/s). Cures.",
+        cures=True,
+        law=_ABOVE[0],
+        make=_ABOVE[1],
+    ),
+    "freezing": Method(
+        title="Freezing",
+        sentence="Laws 9 and 10: pinned to the level nearest to the optimum once its average "
+        "frequency has risen above the threshold. Cures.",
+        cures=True,
+        law=lambda regression, lr: _after_freezing(regression),
+        make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS)],
+    ),
+}
+"""Name to method, in the order in which they are shown."""
+
+
+def _after_freezing(regression: Regression) -> float:
+    """0 where freezing comes, else as if there were none (law 10)."""
+    free = regression.frequency().item()
+    return 0.0 if freeze_latency(free, TRACKER_MOMENTUM, FREEZE_ABOVE) < torch.inf else free
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method did to the weight; "later" is the second half of the steps."""
+
+    method: Method
+    trace: Trace
+    """All of the way."""
+    frequency: float
+    """Oscillations per step, later."""
+    law: float | None
+    """What the law says of it, or None where it says nothing."""
+    amplitude: float
+    """Span of the latent, later, in steps of the grid."""
+    levels: tuple[float, ...]
+    """Values of the grid that were emitted, later, rising."""
+    frozen_at: int | None
+    """Steps after which the code was pinned, or None."""
+
+    @property
+    def law_text(self) -> str:
+        """The law's frequency: "0.679", "~0.679" where it is that of small steps, "none"."""
+        if self.law is None:
+            return "none"
+        return f"{'~' if self.method.for_small_steps else ''}{self.law:.3f}"
+
+    @property
+    def ending(self) -> str:
+        """Where the weight ends: "0.6667 and 0.7333", "at rest on 0.7333", "frozen on ..."."""
+        values = [f"{value:.4g}" for value in self.levels]
+        if len(values) > 1:
+            return f"{values[0]} and {values[-1]}"
+        if self.frozen_at is not None:
+            return f"frozen on {values[0]}, step {self.frozen_at}"
+        return f"at rest on {values[0]}"
+
+
+def try_method(
+    method: Method,
+    regression: Regression,
+    *,
+    lr: float,
+    steps: int,
+    start: float,
+    momentum: float = 0.0,
+) -> Outcome:
+    """Let one method train the weight of `regression`.
+
+    Args:
+        method: Of `METHODS`.
+        regression: Of one weight.
+        lr: Learning rate.
+        steps: Optimizer steps; the second half is what is measured.
+        start: First latent.
+        momentum: Of the gradient descent. With it, and above lr * E of 1/2, no law holds.
+
+    Raises:
+        ValueError: The target is not between two codes of an 8-bit grid, or a number is out of
+            its range.
+    """
+    copies = COPIES if method.estimator.needs_noise else 1
+    trace = simulate(
+        Regression(
+            *(v.expand(copies) for v in (regression.target, regression.scale, regression.energy))
+        ),
+        lr=lr,
+        steps=steps,
+        start=torch.full((copies,), start, dtype=torch.float64),
+        momentum=momentum,
+        estimator=method.estimator,
+        cures=method.make(regression),
+        tracker_momentum=TRACKER_MOMENTUM,
+        bits=BITS,
+    )
+    later, latent = trace.code[steps // 2 :], trace.latent[steps // 2 :, 0]
+    scale = regression.scale.item()
+    lawful = method.law and momentum == 0 and lr * regression.energy.item() <= LAWFUL
+    frozen = trace.frozen[:, 0]
+    return Outcome(
+        method=method,
+        trace=trace,
+        frequency=later.diff(dim=0).ne(0).double().mean().item(),
+        law=method.law(regression, lr) if method.law and lawful else None,
+        amplitude=(latent.max() - latent.min()).item() / scale,
+        levels=tuple(code * scale for code in later[:, 0].unique().tolist()),
+        frozen_at=int(frozen.int().argmax()) if frozen.any() else None,
+    )

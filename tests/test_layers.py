@@ -30,6 +30,8 @@ ORDER = (
     {"mobilenet", "weight_files"},
     {"data", "models"},
     {"training"},
+    {"comparison"},
+    {"sweeping"},
     {"cli"},
 )
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""

@@ -15,6 +15,8 @@ from quiesce.errors import MissingExtraError, QuiesceError
 COMMANDS = {
     "train": "train a quantized network by a recipe",
     "evaluate": "measure the network of a run folder again",
+    "compare": "recipes side by side, over their seeds",
+    "sweep": "train a grid of recipes and seeds",
     "recipes": "list the recipes that come with quiesce",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",
 }

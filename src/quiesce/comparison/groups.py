@@ -1,0 +1,164 @@
+"""Runs of one recipe, whatever their seed, as one group; groups told apart by what differs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from quiesce.comparison.measures import Measure
+from quiesce.comparison.runs import FinishedRun
+from quiesce.errors import RecipeError
+
+NOT_THE_METHOD = {
+    "version",
+    "name",  # told apart on its own
+    "seed",
+    "run",
+    "data.workers",
+    "data.check_up_to",
+    "trainer.log_every_n_steps",
+    "trainer.loggers",
+}
+"""Fields of a recipe that do not change what is computed; nor does a field of `recording`."""
+
+FILE = "(a file)"
+"""Stands for the path of a file of start weights: each seed has its own."""
+
+SAME_DATA = (
+    "name",
+    "folder",
+    "image_size",
+    "classes",
+    "train_images",
+    "test_images",
+    "channels",
+)
+"""Fields of `data` in which runs must agree to be compared: they say which images are classified."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    """The recipe's name, and behind it the fields that other groups of this name have otherwise."""
+
+    name: str
+    """The recipe's name."""
+
+    fields: dict[str, Any]
+    """Dotted field to value, of the fields in the label."""
+
+    runs: dict[int, FinishedRun]
+    """Seed to run."""
+
+    def values(self, measure: Measure) -> dict[int, float]:
+        """Return seed to number, of the runs that measured it."""
+        found = {seed: measure.of(run.summary) for seed, run in self.runs.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
+    """Group runs by recipe, in the order in which each recipe first comes.
+
+    Raises:
+        RecipeError: Two runs have the same recipe and the same seed: they would count twice.
+    """
+    kinds: dict[tuple[str, str], dict[int, FinishedRun]] = {}
+    settings: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        method = dict(_method(run.recipe))
+        key = (run.name, repr(sorted(method.items())))
+        same = kinds.setdefault(key, {})
+        if run.seed in same:
+            raise RecipeError(
+                f"{same[run.seed].folder} and {run.folder} have the same recipe and seed "
+                f"{run.seed}: leave one out"
+            )
+        same[run.seed] = run
+        settings[key] = method
+    groups = []
+    for key, same in kinds.items():
+        alike = [method for other, method in settings.items() if other[0] == key[0]]
+        fields = {
+            field: settings[key].get(field)
+            for field in dict.fromkeys(field for method in alike for field in method)
+            if len({repr(method.get(field)) for method in alike}) > 1
+        }
+        label = " ".join([key[0], *(f"{short}={value}" for short, value in _short(fields))])
+        groups.append(Group(label=label, name=key[0], fields=fields, runs=same))
+    return groups
+
+
+def find_group(groups: Sequence[Group], name: str) -> Group:
+    """Return the group of that label, or of that recipe name where only one has it.
+
+    Raises:
+        RecipeError: None has it, or several have.
+    """
+    if found := [group for group in groups if group.label == name]:
+        return found[0]
+    labels = [group.label for group in groups]
+    found = [group for group in groups if group.name == name]
+    if len(found) > 1:
+        several = ", ".join(repr(group.label) for group in found)
+        raise RecipeError(f"the baseline {name!r} is several recipes; name one of {several}")
+    if not found:
+        near = get_close_matches(name, labels, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"recipes here: {', '.join(labels)}"
+        raise RecipeError(f"no run has the baseline's name {name!r}; {hint}")
+    return found[0]
+
+
+def refuse_mixed_data(runs: Sequence[FinishedRun]) -> None:
+    """Refuse runs that were not tested on the same images.
+
+    Raises:
+        RecipeError: Two runs have different data.
+    """
+    for run in runs[1:]:
+        for field in SAME_DATA:
+            one, other = (_data(each.recipe, field) for each in (runs[0], run))
+            if one != other:
+                raise RecipeError(
+                    f"runs of different data: data.{field} is {one} in {runs[0].folder} and "
+                    f"{other} in {run.folder}; compare them apart, or ask for it with --mixed-data"
+                )
+
+
+def _data(recipe: dict[str, Any], field: str) -> Any:
+    value = (recipe.get("data") or {}).get(field)
+    if field == "folder" and value is not None:
+        return str(Path(value).expanduser().resolve())
+    return value
+
+
+def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted field and value of all that decides what a run computes, but for its seed."""
+    for field, value in _leaves(recipe):
+        if field in NOT_THE_METHOD or field.startswith("recording."):
+            continue
+        if field == "model.weights" and Path(str(value)).suffix:
+            value = FILE
+        yield field, value
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each field under the shortest end of its dotted name that no other has."""
+    for field, value in fields.items():
+        words = field.split(".")
+        ends = (".".join(words[-n:]) for n in range(1, len(words) + 1))
+        yield next(end for end in ends if sum(_ends(other, end) for other in fields) == 1), value
+
+
+def _ends(field: str, end: str) -> bool:
+    return field == end or field.endswith(f".{end}")

@@ -1,7 +1,8 @@
 """The command `quiesce`: one file per subcommand, loaded when it is asked for.
 
-Exit codes: 0 done; 2 something the user can mend, told in one line on stderr; 130 stopped by
-Ctrl-C. Anything else that goes wrong is a defect of quiesce and keeps its traceback.
+Exit codes: 0 done; 1 some runs of a sweep failed; 2 something the user can mend, told in one line
+on stderr; 130 stopped by Ctrl-C. Anything else that goes wrong is a defect of quiesce and keeps its
+traceback.
 """
 
 import sys

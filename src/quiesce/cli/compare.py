@@ -68,5 +68,5 @@ def _table(rows: Rows) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for row, following in zip_longest(body, body[1:]):
         over = following is not None and bool(following[0]) and not row[0]
-        table.add_row(*(Text(cell) for cell in row), end_section=over)
+        table.add_row(*(Text(cell.replace(" ± ", "\n± ")) for cell in row), end_section=over)
     return table

@@ -47,7 +47,8 @@ def compare(
 
     Args:
         folders: Run folders, sweeps, or folders of runs.
-        baseline: Label of a group, or the name of its recipe; None compares to nothing.
+        baseline: Label of a group, or the name of its recipe. None takes what the one sweep among
+            the folders says, where it says something and that is there, and else nothing.
         mixed_data: Whether runs of different data may stand side by side.
 
     Raises:
@@ -61,5 +62,8 @@ def compare(
     if not mixed_data:
         refuse_mixed_data(found.finished)
     groups = group_runs(found.finished)
+    if baseline is None and len(found.baselines) == 1:
+        (told,) = found.baselines
+        baseline = told if any(told in (group.label, group.name) for group in groups) else None
     base = None if baseline is None else find_group(groups, baseline)
     return Comparison(groups=groups, baseline=base, left_out=found.left_out)

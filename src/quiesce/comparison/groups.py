@@ -34,7 +34,7 @@ SAME_DATA = (
     "test_images",
     "channels",
 )
-"""Fields of `data` in which runs must agree to be compared: they say which images are classified."""
+"""Fields of `data` in which compared runs must agree: they say which images are classified."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,9 @@ class FoundRuns:
     left_out: dict[Path, str] = field(default_factory=dict)
     """Run folders that can not, and why: cut off, or planned by a sweep and not there yet."""
 
+    baselines: list[str] = field(default_factory=list)
+    """What each sweep among the folders says to compare to."""
+
 
 def find_runs(folders: Iterable[Path]) -> FoundRuns:
     """Read run folders, each once, however often it is named.
@@ -68,7 +71,7 @@ def find_runs(folders: Iterable[Path]) -> FoundRuns:
     found = FoundRuns()
     seen = set()
     for folder in folders:
-        for run in _run_folders(folder):
+        for run in _run_folders(folder, found.baselines):
             if run.resolve() in seen:
                 continue
             seen.add(run.resolve())
@@ -103,25 +106,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return _tree(path, json.loads, json.JSONDecodeError)
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
+def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
     if (folder / RECIPE).is_file():
         yield folder
     elif (folder / SWEEP).is_file():
-        yield from _runs_of_sweep(folder)
+        sweep = read_json(folder / SWEEP)
+        baselines += filter(None, [sweep.get("baseline")])
+        try:
+            yield from [folder / run["folder"] for run in sweep["runs"]]
+        except (KeyError, TypeError) as error:
+            raise RecipeError(f"{folder / SWEEP} is damaged: it lists no runs") from error
     else:
         inside = sorted(path.parent for path in folder.glob(f"*/{RECIPE}"))
         if not inside:
             what = "is not the folder of a run: it has no" if folder.is_dir() else "is no folder:"
             raise RecipeError(f"{folder} {what} {RECIPE}; `quiesce train` makes one")
         yield from inside
-
-
-def _runs_of_sweep(folder: Path) -> list[Path]:
-    path = folder / SWEEP
-    try:
-        return [folder / run["folder"] for run in read_json(path)["runs"]]
-    except (KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is damaged: it lists no runs") from error
 
 
 def _tree(path: Path, parse: Any, unparsable: type[Exception]) -> dict[str, Any]:

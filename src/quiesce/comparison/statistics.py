@@ -8,7 +8,7 @@ is Welch's, for two samples of unequal variance (B. L. Welch, Biometrika 34, 194
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import sqrt
 from typing import Literal
 
 from quiesce.extras import require
@@ -94,12 +94,12 @@ def _welch(values: list[float], baseline: list[float]) -> Difference:
     n = min(len(values), len(baseline))
     if n < 2:
         return Difference(value=mean, low=None, high=None, method="none", n=n)
-    errors = [statistics.stdev(each) / sqrt(len(each)) for each in (values, baseline)]
-    error = hypot(*errors)
+    variances = [statistics.variance(each) / len(each) for each in (values, baseline)]
     half = 0.0
-    if error > 0:
-        spent = [(e / error) ** 4 / (len(each) - 1) for e, each in zip(errors, (values, baseline))]
-        half = t_quantile(1 / sum(spent)) * error
+    if (total := sum(variances)) > 0:
+        freedoms = (len(values) - 1, len(baseline) - 1)
+        spent = sum((v / total) ** 2 / f for v, f in zip(variances, freedoms, strict=True))
+        half = t_quantile(1 / spent) * sqrt(total)
     return Difference(value=mean, low=mean - half, high=mean + half, method="welch", n=n)
 
 

@@ -6,7 +6,7 @@ wrong becomes one line that names the file or flag, the field, and the nearest r
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,6 +24,12 @@ SHIPPED = Path(__file__).parent.parent / "recipes"
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with quiesce, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def title_of(path: Path) -> str:
+    """Return what a shipped file is: the comment in its first line."""
+    with path.open(encoding="utf-8") as lines:
+        return next(lines).removeprefix("#").strip()
 
 
 def find_recipe(recipe: str) -> Path:
@@ -62,6 +68,32 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))
     values = _parse(lambda: parser.parse_args(list(flags), namespace=values), "flags")
     return _build(Recipe, values, where=recipe, prefix="")
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """Return `recipe` with other values in some fields, checked like a recipe that is read.
+
+    Args:
+        recipe: Stays as it is.
+        changes: Dotted field to value: {"cure.strength.end": 0.1}; a mapping replaces a whole
+            section, whose other fields get their defaults.
+        where: What made the changes; the message of an error begins with it.
+
+    Raises:
+        RecipeError: An unknown field, a wrong type or a value out of range.
+    """
+    tree = recipe.tree()
+    for field, value in changes.items():
+        *sections, last = field.split(".")
+        section = tree
+        for name in sections:
+            if not isinstance(section.get(name), dict):
+                section[name] = {}
+            section = section[name]
+        section[last] = value
+    _refuse_unknown(tree, Recipe, where)
+    values = _parse(lambda: recipe_parser().parse_object(tree, defaults=True), where)
+    return _build(Recipe, values, where, prefix="")
 
 
 def write_recipe(recipe: Recipe) -> str:

@@ -16,9 +16,6 @@ from quiesce.training.recipe import Recipe
 LONGEST = 120
 """Characters of a folder's name; a longer one is cut, and ends in a digest."""
 
-TOLD = 5
-"""How many refused combinations one message names."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
@@ -45,10 +42,11 @@ def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
         flags: Override the recipes before variants and grid do: ["--data.folder", "/pictures"].
 
     Raises:
-        RecipeError: A recipe is not there, or combinations are refused; the message names them all,
-            or the first few of many.
+        RecipeError: A recipe is not there, or combinations are refused; the message holds every
+            reason, each with the first combination that it refuses.
     """
-    recipes, refused = [], {}
+    recipes: list[tuple[str | None, dict[str, Any], Recipe]] = []
+    refused: dict[str, list[str]] = {}
     for variant, changes in (sweep.variants or {None: {}}).items():
         own = {key: value for key, value in changes.items() if key != "recipe"}
         base = read_recipe(str(changes.get("recipe", sweep.recipe)), flags)
@@ -60,9 +58,10 @@ def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
                 recipe = change_recipe(base, {**own, **fields, **name}, where)
                 recipes.append((variant, fields, recipe))
             except RecipeError as error:
-                refused[where] = str(error)
+                reason = str(error).removeprefix(where).lstrip(": ")
+                refused.setdefault(reason, []).append(where)
     if refused:
-        raise RecipeError(_all_told(list(refused.values()), len(recipes) + len(refused)))
+        raise RecipeError(_all_told(refused, len(recipes)))
     runs = [
         PlannedRun(
             name=_folder_name(recipe.name, fields, seed),
@@ -92,10 +91,12 @@ def float_key(recipe: Recipe) -> str | None:
     return f"seed{recipe.seed}-{_digest(json.dumps(read, sort_keys=True))}"
 
 
-def _all_told(refused: list[str], total: int) -> str:
-    more = len(refused) - TOLD
-    told = "; ".join(refused[:TOLD]) + (f"; and {more} more" if more > 0 else "")
-    return f"{len(refused)} of {total} combinations are refused: {told}"
+def _all_told(refused: dict[str, list[str]], good: int) -> str:
+    bad = sum(map(len, refused.values()))
+    told = []
+    for reason, (first, *others) in refused.items():
+        told.append(f"{reason} ({first}{f' and {len(others)} more' if others else ''})")
+    return f"{bad} of {bad + good} combinations are refused: {'; '.join(told)}"
 
 
 def _folder_name(name: str, fields: dict[str, Any], seed: int) -> str:

@@ -26,6 +26,7 @@ ORDER = (
     {"cures"},
     {"control"},
     {"toy"},
+    {"diagnosis"},
     {"lightning"},
     {"mobilenet", "weight_files"},
     {"data", "models"},

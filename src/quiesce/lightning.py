@@ -31,14 +31,24 @@ class QuiesceCallback(Callback):
     Args:
         cures: What to do about oscillation; none only tracks.
         momentum: The tracker's, in (0, 1).
+        average_up_to: Let the tracker follow the average of codes of all weights of at most so many
+            bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
+            only what the cures need.
 
     Attributes:
         control: The `Control`, from the start of training on.
     """
 
-    def __init__(self, cures: Sequence[Cure] = (), momentum: float = 0.01) -> None:
+    def __init__(
+        self,
+        cures: Sequence[Cure] = (),
+        momentum: float = 0.01,
+        *,
+        average_up_to: int | None = None,
+    ) -> None:
         self.cures = list(cures)
         self.momentum = momentum
+        self.average_up_to = average_up_to
         self.control: Control | None = None
         self._saved: dict[str, Any] | None = None
         self._restore: Callable[[], None] | None = None
@@ -58,6 +68,8 @@ class QuiesceCallback(Callback):
         """Hook into the raw optimizers: these see each real step, once, also with closures."""
         weights = quantized_weights(pl_module)
         tracker = OscillationTracker(weights, self.momentum)
+        if self.average_up_to is not None:
+            tracker.follow_average(w for w in weights if w.grid.bits <= self.average_up_to)
         self.control = Control(trainer.optimizers, weights, tracker, self.cures)
         if self._saved is not None:
             self.control.load_state_dict(self._saved)

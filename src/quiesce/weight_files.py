@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is not a file; model.weights must be one, or a known word")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    return _named_tensors(_unpickled(file), file)
+    return _named_tensors(unpickled(file), file)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str | Path) -> None:
@@ -104,7 +104,12 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(_damaged(file, error)) from error
 
 
-def _unpickled(file: Path) -> Any:
+def unpickled(file: Path) -> Any:
+    """Return what torch.save wrote to `file`, tensors on the CPU, without running code.
+
+    Raises:
+        CheckpointError: The file is damaged or holds pickled code.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of odd pickles that it then refuses

@@ -16,6 +16,8 @@ from quiesce.errors import MissingExtraError, QuiesceError
 COMMANDS = {
     "train": "train a quantized network by a recipe",
     "evaluate": "measure the network of a run folder again",
+    "diagnose": "see which layers of a run oscillate, and what it does to batch norm",
+    "probe": "see what is lost by the codes that oscillating weights ended on",
     "compare": "recipes side by side, over their seeds",
     "sweep": "train a grid of recipes and seeds",
     "recipes": "list the recipes that come with quiesce",

@@ -1,9 +1,11 @@
 """The cures of a recipe: made when training starts, when the number of steps is known."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 import quiesce as qs
 from quiesce.lightning import QuiesceCallback
@@ -17,13 +19,18 @@ class RecipeCallback(QuiesceCallback):
     """The QuiesceCallback that a recipe describes; it also logs what the tracker sees.
 
     Logged every `log_every_n_steps`, over the layers with the bits of the scheme or fewer:
-    `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, in codes.
+    `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, in codes. Besides `lr`,
+    the learning rate of the weights in this step, and `cure`, the strength of dampening or the
+    threshold of freezing in this step, nothing while it is off.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(momentum=recipe.tracker.momentum)
+        bits = recipe.scheme.weight_bits
+        averaged = bits if recipe.recording.averages else None
+        super().__init__(momentum=recipe.tracker.momentum, average_up_to=averaged)
         self._cure = recipe.cure
-        self._bits = recipe.scheme.weight_bits
+        self._bits = bits
+        self._lr = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the weights' history out of DistributedDataParallel's broadcasts.
@@ -36,7 +43,14 @@ class RecipeCallback(QuiesceCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the cures, then do what every QuiesceCallback does."""
         self.cures = make_cures(self._cure, int(trainer.estimated_stepping_batches))
+        self._level = cure_level(self._cure, int(trainer.estimated_stepping_batches))
         super().on_train_start(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note the learning rate: when the batch is over it is that of the next step."""
+        self._lr = optimizer.param_groups[0]["lr"]  # of the weights; scales come after them
 
     def on_train_batch_end(
         self,
@@ -50,9 +64,24 @@ class RecipeCallback(QuiesceCallback):
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))
-            for what in ("oscillating", "frozen", "flips_per_step"):
-                if (value := seen[what]) is not None:
+            logged = {what: seen[what] for what in ("oscillating", "frozen", "flips_per_step")}
+            logged |= {"lr": self._lr, "cure": self._level(trainer.global_step - 1)}
+            for what, value in logged.items():
+                if value is not None:
                     pl_module.log(what, value)
+
+
+def cure_level(config: CureConfig, total: int) -> Callable[[int], float | None]:
+    """Return the function from step to strength or threshold, or to None where the cure is off."""
+    if config.kind == "none":
+        return lambda _: None
+    schedule = ramp(config.strength if config.kind == "dampen" else config.threshold, total)
+
+    def level(step: int) -> float | None:
+        waiting = config.kind == "freeze" and step < schedule.begin_step
+        return None if waiting else schedule(step) or None
+
+    return level
 
 
 def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:

@@ -15,6 +15,12 @@ SUMMARY = "summary.json"
 NETWORK = "network.safetensors"
 FLOAT_NETWORK = "float.safetensors"
 CHECKPOINT = "checkpoints/last.ckpt"
+LAYERS = "layers.csv"
+BATCHNORM = "batchnorm.csv"
+BATCHNORM_LOSS = "batchnorm_loss.csv"
+TRAJECTORIES = "trajectories.npz"
+DIAGNOSIS = "diagnosis.json"
+PROBE = "probe.json"
 
 
 def refuse_existing(folder: Path) -> None:
@@ -68,6 +74,38 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, tree: dict[str, Any]) -> None:
     """Write `tree` as `write_text` does."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def read_json(path: Path, version: int) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Args:
+        path: The file.
+        version: The newest version of its format that the caller can read.
+
+    Raises:
+        RecipeError: The file can not be read, or is of a newer version.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        found = tree["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path} is damaged or no file of a run: {error}") from error
+    refuse_newer(str(path), found, version)
+    return tree
+
+
+def refuse_newer(what: str, found: Any, known: int) -> None:
+    """Refuse a file whose format a later quiesce has made.
+
+    Raises:
+        RecipeError: The version is newer than `known`.
+    """
+    if isinstance(found, int) and found > known:
+        raise RecipeError(
+            f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
+            f"{known}; update quiesce"
+        )
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:

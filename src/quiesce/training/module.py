@@ -16,10 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from quiesce.errors import DivergedError
 from quiesce.training.schedules import learning_rate_factor
+from quiesce.training.scores import Batch
 from quiesce.training.sections import LrScheduleConfig
 
-Batch = tuple[Tensor, Tensor]
-"""Images (batch, channels, height, width) and labels (batch,)."""
+NETWORK_PREFIX = "network."
+"""What the names of a network's layers begin with inside the module."""
 
 
 class Classifier(LightningModule):

@@ -15,7 +15,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from quiesce.errors import RecipeError
-from quiesce.training.recipe import Recipe
+from quiesce.training.folder import refuse_newer
+from quiesce.training.recipe import VERSION, Recipe
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 """Folder of the recipes that come with quiesce."""
@@ -63,6 +64,7 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(recipe)
     tree = _load(path)
+    refuse_newer(str(path), tree.get("version"), VERSION)
     _refuse_unknown(tree, Recipe, str(path))
     parser = recipe_parser()
     values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))

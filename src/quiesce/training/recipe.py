@@ -18,6 +18,7 @@ from quiesce.training.sections import (
     FloatStageConfig,
     LrScheduleConfig,
     OptimizerConfig,
+    RecordingConfig,
     SchemeConfig,
     TrackerConfig,
     TrainerConfig,
@@ -71,6 +72,8 @@ class Recipe:
     lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
 
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+    recording: RecordingConfig = field(default_factory=RecordingConfig)
 
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 

@@ -8,8 +8,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.data import Data
 from quiesce.errors import DataError, RecipeError
-from quiesce.prepare import prepare
+from quiesce.prepare import prepare, quantized_weights
 from quiesce.training.recipe import Recipe
+from quiesce.training.recorder import check_layer
 
 
 @torch.no_grad()
@@ -18,7 +19,7 @@ def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
 
     Raises:
         DataError: A batch that batch norm can not normalise: one value a channel.
-        RecipeError: The network can not take these images.
+        RecipeError: The network can not take these images, or has no such layer to record.
         PrepareError, NothingToDoError: The scheme does not fit the network.
     """
     images = next(iter(data.train))[0][:2]
@@ -32,7 +33,8 @@ def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
         twin(images)
     except (ValueError, RuntimeError) as error:
         raise _explained(error, recipe, images, visited) from error
-    prepare(deepcopy(network), recipe.scheme.scheme(), images[:1])
+    prepared = prepare(deepcopy(network), recipe.scheme.scheme(), images[:1])
+    check_layer(recipe.recording, [weight.name for weight in quantized_weights(prepared)])
 
 
 def _explained(

@@ -5,7 +5,7 @@ write. Nothing is made on disk before everything that can be checked has been ch
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.data import Data, build_data
-from quiesce.errors import NothingToDoError
+from quiesce.diagnosis import diagnose_batchnorm, has_statistics
 from quiesce.models import build_model
 from quiesce.training.cures import RecipeCallback
+from quiesce.training.diagnosis import BATCHES, REESTIMATED, RUNNING
 from quiesce.training.display import Display
-from quiesce.training.evaluation import batches_within, top1_percent
 from quiesce.training.fitting import fit, make_trainer
 from quiesce.training.folder import (
+    DIAGNOSIS,
     FLOAT_NETWORK,
     NETWORK,
     RECIPE,
@@ -35,12 +36,14 @@ from quiesce.training.folder import (
     write_json,
     write_text,
 )
-from quiesce.training.module import Classifier
+from quiesce.training.module import NETWORK_PREFIX, Classifier
 from quiesce.training.network_file import save_network
 from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
 from quiesce.training.reading import write_recipe
 from quiesce.training.recipe import Recipe
+from quiesce.training.recording import RecordingCallback
 from quiesce.training.rehearsal import rehearse
+from quiesce.training.scores import Batch, batches_within, top1_percent
 from quiesce.training.summary import Measured, summarize
 
 
@@ -89,6 +92,7 @@ class Job:
     network: nn.Module
     trainer: Trainer
     callback: RecipeCallback
+    recording: RecordingCallback
 
     def __init__(self, recipe: Recipe, display: Display) -> None:
         self.recipe = recipe
@@ -110,7 +114,8 @@ class Job:
         )
         rehearse(recipe, self.network, self.data)
         self.callback = RecipeCallback(recipe)
-        callbacks = [self.callback, self.display.training(recipe.name)]
+        self.recording = RecordingCallback(recipe, self.callback)
+        callbacks = [self.callback, self.recording, self.display.training(recipe.name)]
         self.trainer = make_trainer(recipe.trainer, recipe.folder, callbacks)
 
     def train_float(self, folder: Path) -> None:
@@ -136,6 +141,9 @@ class Job:
 
     def train(self, folder: Path) -> None:
         """Train the quantized network, and read what the tracker saw."""
+        if self.recipe.recording.batchnorm_every is not None:
+            count = self.recipe.recording.batchnorm_batches
+            self.recording.batches = list(self._training_batches("recording", count))
         torch.manual_seed(self.recipe.seed)
         with self._timed("training"):
             module = self._fit(self.trainer, self._weights_and_scales)
@@ -144,19 +152,24 @@ class Job:
         measured.steps = self.trainer.global_step
         measured.seconds_per_step = module.busy_s / max(1, measured.steps)
         measured.layers = [
-            replace(layer, name=layer.name.removeprefix("network."))  # the module's name for it
+            replace(layer, name=layer.name.removeprefix(NETWORK_PREFIX))
             for layer in self.callback.tracker.report()
         ]
+        measured.diagnosis.see_layers(self.callback.tracker, NETWORK_PREFIX)
         self._measure("trained")
 
     def reestimate(self) -> None:
-        """Measure the batch-norm statistics again, and the network with them."""
-        if (count := self.recipe.batchnorm.batches) is None:
+        """Measure the batch-norm statistics again, and the network before and after."""
+        measured, count = self.measured, self.recipe.batchnorm.batches
+        self._see_score(RUNNING, count or BATCHES, "trained")
+        if count is None or not has_statistics(self.network):
             return
         images = self._training_images("batch norm", count)
-        with suppress(NothingToDoError):  # a network without batch norm
-            self.measured.kl = qs.reestimate_batchnorm(self.network, images, count)
-            self._measure("reestimated")
+        measured.kl = qs.reestimate_batchnorm(self.network, images, count)
+        example = torch.zeros(1, *self.data.input_shape, device=self._device)
+        measured.diagnosis.norms = diagnose_batchnorm(self.network, measured.kl, example)
+        self._measure("reestimated")
+        self._see_score(REESTIMATED, count, "reestimated")
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Save the network and the summary."""
@@ -164,6 +177,7 @@ class Job:
         summary = summarize(self.recipe, self.network, self.measured)
         if is_first_process():
             save_network(self.network, folder / NETWORK)
+            write_json(folder / DIAGNOSIS, self.measured.diagnosis.tree())
             write_json(folder / SUMMARY, summary)
         return summary
 
@@ -181,15 +195,23 @@ class Job:
         return joined_optimizer(network, recipe.weights_optimizer, recipe.scales_optimizer)
 
     def _training_images(self, title: str, count: int) -> Iterator[Tensor]:
-        batches = islice(self.data.train, count)
-        for images, _ in self.display.track(batches, title, min(count, len(self.data.train))):
+        for images, _ in self._training_batches(title, count):
             yield images.to(self._device)
+
+    def _training_batches(self, title: str, count: int) -> Iterator[Batch]:
+        batches = islice(self.data.train, count)
+        return self.display.track(batches, title, min(count, len(self.data.train)))
 
     def _measure(self, what: str) -> None:
         self.network.to(self._device)
         count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
         batches = self.display.track(islice(self.data.test, count), f"top-1, {what}", count)
         self.measured.top1_percent[what] = top1_percent(self.network, batches)
+
+    def _see_score(self, kind: str, count: int, measured: str) -> None:
+        batches = self._training_batches(f"loss, {kind}", count)
+        top1 = self.measured.top1_percent[measured]
+        self.measured.diagnosis.see_score(kind, self.network, batches, top1)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

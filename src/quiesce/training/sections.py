@@ -234,6 +234,57 @@ class BatchNormConfig:
         check(self.batches is None or self.batches >= 1, "batches", "at least 1", self.batches)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordingConfig:
+    """What is written down while the quantized network trains, for `quiesce report`."""
+
+    layers: int = 200
+    """Steps at which the state of every layer goes to layers.csv, evenly spread, 0 or more."""
+
+    histograms: int = 20
+    """Steps at which TensorBoard gets the offset histogram of every layer, 0 or more."""
+
+    averages: bool = True
+    """Follow the average of codes of the layers with the bits of the scheme or fewer, which
+    `quiesce probe` draws from: 4 bytes a weight."""
+
+    batchnorm_every: int | None = None
+    """Steps between two measurements of batch-norm statistics, KL and loss, at least 1; null never
+    measures them. Training is not disturbed, only slower."""
+
+    batchnorm_batches: int = 8
+    """Training batches that are measured on, always the same; kept in memory. At least 1."""
+
+    trajectory_steps: int = 300
+    """Steps through which single weights are followed in trajectories.npz, 0 or more."""
+
+    trajectory_begin: int | None = None
+    """Step after which they are followed; null: the last `trajectory_steps`, in the second half."""
+
+    trajectory_layer: str | None = None
+    """Layer they are of; null: the depth-wise layer that oscillates most at that moment, or any
+    layer if no depth-wise one oscillates."""
+
+    trajectory_weights: int = 16
+    """How many weights, those that oscillate most at that moment, at least 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "histograms", "trajectory_steps"):
+            check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        for name in ("batchnorm_batches", "trajectory_weights"):
+            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        every, begin = self.batchnorm_every, self.trajectory_begin
+        check(every is None or every >= 1, "batchnorm_every", "at least 1", every)
+        check(begin is None or begin >= 0, "trajectory_begin", "0 or more", begin)
+
+    def window(self, total: int) -> tuple[int, int]:
+        """Return the first and the last step of the trajectories, of `total` steps; 1 is first."""
+        begin = self.trajectory_begin
+        if begin is None:
+            begin = max(total - self.trajectory_steps, total // 2)
+        return begin + 1, begin + self.trajectory_steps
+
+
 UNFIT_STRATEGIES = ("fsdp", "deepspeed", "spawn", "fork", "notebook")
 
 

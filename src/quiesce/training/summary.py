@@ -7,10 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from quiesce.diagnosis import layer_kind
 from quiesce.reports import LayerReport
 from quiesce.tracking import OSCILLATING
+from quiesce.training.diagnosis import Diagnosis
 from quiesce.training.oscillation import over, up_to
 from quiesce.training.recipe import Recipe
 
@@ -47,6 +48,9 @@ class Measured:
 
     kl: dict[str, Tensor] = field(default_factory=dict)
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
+
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    """What else there is to see in the network, for diagnosis.json."""
 
 
 def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[str, Any]:
@@ -87,11 +91,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
 
 def depthwise_layers(network: nn.Module) -> set[str]:
     """Return the names of convolutions with one group for each input channel, and more than one."""
-    return {
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels
-    }
+    return {name for name, m in network.named_modules() if layer_kind(m) == "depth-wise"}
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from quiesce.errors import DataError
-from quiesce.training.evaluation import batches_within, top1_percent
+from quiesce.training.scores import batches_within, top1_percent
 
 
 class Echo(nn.Module):
@@ -32,7 +32,7 @@ def test_the_mode_of_the_network_comes_back():
 
 
 def test_no_image_is_an_error():
-    with pytest.raises(DataError, match="no test image"):
+    with pytest.raises(DataError, match="no image"):
         top1_percent(Echo(), [])
 
 

@@ -1,0 +1,173 @@
+"""The tables of `quiesce diagnose`: each reads at 80 columns."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import mean
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
+from quiesce.diagnosis.offsets import NEAR, Histogram
+from quiesce.tracking import OSCILLATING
+from quiesce.training.diagnosis import REESTIMATED, RUNNING, Diagnosis
+from quiesce.training.folder import DIAGNOSIS
+
+NAME_WIDTH = 20
+BARS = " ▁▂▃▄▅▆▇█"
+KINDS = ("depth-wise", "point-wise", "other")
+
+OSCILLATION = f"""\
+oscil.: % of weights whose frequency is above {OSCILLATING}; 50 %, 99 %, max: quantiles
+of the frequency, in oscillations per step; flips: codes that change in a step"""
+WEIGHTS = f"""\
+ratio: way of the quantized over way of the latent weights; trans.: % of codes
+that change in a step; near: % of latents within {NEAR} of a threshold; clip.: %
+beyond the grid; offsets: of the others, from threshold over grid point to
+threshold"""
+NORMS = """\
+KL of re-estimated from running statistics in nats: mean and maximum over the
+channels, in the column of the kind of layer that feeds the batch norm"""
+ACCURACY = "training loss: on the batches the statistics are re-estimated on"
+
+
+def show_diagnosis(diagnosis: Diagnosis, run: Path) -> None:
+    """Print all tables, and where the numbers are."""
+    console = Console()
+    console.print()
+    for table, legend in (
+        (oscillation(diagnosis.layers), OSCILLATION),
+        (weights(diagnosis.layers), WEIGHTS),
+        *([(norms(diagnosis.norms), NORMS)] if diagnosis.norms else []),
+        (accuracy(diagnosis), ACCURACY),
+    ):
+        console.print(table)
+        console.print(legend, "", sep="\n", style="dim", highlight=False)
+    for line in notes(diagnosis, run):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
+    """Return what is said below the tables."""
+    lines = []
+    if run.is_dir() and not diagnosis.finished:
+        lines.append(
+            f"{run} is not finished: this is its last checkpoint, after step {diagnosis.step}"
+        )
+    if not diagnosis.norms:
+        lines.append(
+            "batch norm is not measured: the network has none, or the recipe says "
+            "batchnorm.batches null (--batchnorm.batches 50 measures it)"
+        )
+    if run.is_dir():
+        lines.append(f"all numbers are in {run / DIAGNOSIS}")
+    return lines
+
+
+def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
+    """Return the table of what the tracker saw of each layer."""
+    table = _table("layer", "kind", "weights", "bits", "oscil.", "50 %", "99 %", "max", "flips")
+    for layer in layers:
+        high = layer.frequency_quantiles
+        table.add_row(
+            shortened(layer.name),
+            layer.kind,
+            str(layer.weights),
+            str(layer.bits),
+            percent(layer.oscillating),
+            *(f"{high[each]:.3f}" for each in ("0.5", "0.99", "1")),
+            short(layer.flips_per_step),
+        )
+    return table
+
+
+def weights(layers: Sequence[LayerDiagnosis]) -> Table:
+    """Return the table of where the weights of each layer are."""
+    table = _table(
+        "layer", "ratio", "trans.", "frozen", "near", "clip.", "offsets", left=("offsets",)
+    )
+    for layer in layers:
+        ratio = layer.distance_ratio
+        table.add_row(
+            shortened(layer.name),
+            "" if ratio is None else short(ratio),
+            percent(layer.transition_rate),
+            percent(layer.frozen),
+            percent(layer.near_threshold),
+            percent(layer.clipped),
+            bars(layer.offsets),
+        )
+    return table
+
+
+def norms(norms: Sequence[NormDiagnosis]) -> Table:
+    """Return the table of batch norms, a pair of columns for each kind of layer that feeds one."""
+    kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
+    table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
+    for norm in norms:
+        cells = dict.fromkeys(kinds, ("", ""))
+        cells[_group(norm)] = short(norm.kl_mean, 4), short(norm.kl_max, 4)
+        table.add_row(shortened(norm.name), *chain.from_iterable(cells.values()))
+    table.add_section()
+    ends = []
+    for kind in kinds:
+        group = [norm for norm in norms if _group(norm) == kind]
+        ends.append(short(mean(norm.kl_mean for norm in group), 4))
+        ends.append(short(max(norm.kl_max for norm in group), 4))
+    table.add_row("mean, and largest", *ends)
+    return table
+
+
+def _group(norm: NormDiagnosis) -> str:
+    return norm.kind if norm.kind in KINDS else "other"
+
+
+def accuracy(diagnosis: Diagnosis) -> Table:
+    """Return the table of accuracy and loss with either kind of statistics."""
+    table = _table("batch-norm statistics", "top-1", "training loss")
+    for kind, title in ((RUNNING, "running"), (REESTIMATED, "re-estimated")):
+        top1, loss = diagnosis.top1_percent[kind], diagnosis.train_loss[kind]
+        table.add_row(
+            title, "" if top1 is None else f"{top1:.2f}", "" if loss is None else f"{loss:.4f}"
+        )
+    return table
+
+
+def bars(histogram: Histogram) -> str:
+    """Return a histogram as one line of blocks, two bins each, the highest a full one."""
+    pairs = _in_pairs(histogram.counts)
+    highest = max(*pairs, 1)
+    return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in pairs)
+
+
+def shortened(name: str, width: int = NAME_WIDTH) -> str:
+    """Return a name of at most `width` letters, what is too much taken out of its middle."""
+    if len(name) <= width:
+        return name
+    head = (width - 1) // 3
+    return f"{name[:head]}…{name[head + 1 - width :]}"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, as the tables show it."""
+    return f"{100 * share:.2f}"
+
+
+def short(value: float, digits: int = 2) -> str:
+    """Return a number with so many digits behind the point, or none where it is large."""
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _in_pairs(counts: Sequence[int]) -> list[int]:
+    ends: Iterable[int] = counts[1::2]
+    return [one + other for one, other in zip(counts[::2], ends, strict=True)]
+
+
+def _table(first: str, *others: str, left: Sequence[str] = ("kind",)) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return table

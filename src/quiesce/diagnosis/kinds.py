@@ -1,0 +1,29 @@
+"""What kind of layer a module is, as far as oscillation cares: how few weights share an output."""
+
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd as Convolution
+
+Kind = Literal["depth-wise", "point-wise", "full", "linear", "other"]
+
+
+def layer_kind(module: nn.Module | None) -> Kind:
+    """Return the kind of a layer, float or quantized.
+
+    Args:
+        module: Any module, or None where there is none.
+
+    Returns:
+        "depth-wise": a convolution with one group for each input channel, and more than one.
+        "point-wise": any other of which each kernel is a single point. "full": any other
+        convolution. "linear": nn.Linear. "other": everything else.
+
+    >>> layer_kind(nn.Conv2d(8, 8, 3, groups=8))
+    'depth-wise'
+    """
+    if isinstance(module, Convolution):
+        if 1 < module.groups == module.in_channels:
+            return "depth-wise"
+        return "point-wise" if set(module.kernel_size) == {1} else "full"
+    return "linear" if isinstance(module, nn.Linear) else "other"

@@ -1,0 +1,63 @@
+"""All that can be told of the weights of a layer, from where they are and what a tracker saw."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from quiesce.diagnosis.codes import CodeCounts, code_counts
+from quiesce.diagnosis.kinds import Kind, layer_kind
+from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
+from quiesce.reports import LayerReport
+from quiesce.tracking import OSCILLATING, OscillationTracker
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDiagnosis(LayerReport):
+    """What the tracker knows of a layer, and the geometry of its weights."""
+
+    kind: Kind
+    """See `layer_kind`."""
+    frequency_quantiles: dict[str, float]
+    """Share of weights, as text ("0.99"), to the frequency that so many do not exceed."""
+    near_threshold: float
+    """Share of weights whose latent is close to a threshold, 0 to 1."""
+    clipped: float
+    """Share of weights whose latent is beyond the ends of the grid, 0 to 1."""
+    offsets: Histogram
+    """Of the latents that are not clipped."""
+    codes: CodeCounts
+    """Of all weights."""
+
+
+def diagnose_layers(
+    tracker: OscillationTracker, *, cut: float = OSCILLATING, near: float = NEAR
+) -> list[LayerDiagnosis]:
+    """Return a diagnosis of each layer, in the order of the tracker's weights. Nothing is changed.
+
+    Args:
+        tracker: Of a network in training, or restored with it from a checkpoint.
+        cut: Frequency above which a weight counts as oscillating.
+        near: Distance from a threshold, in codes, within which a latent counts as near it.
+    """
+    return [
+        LayerDiagnosis(
+            **{field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)},
+            kind=layer_kind(weight.module),
+            frequency_quantiles=quantiles(tracker.frequency(weight.name)),
+            near_threshold=near_threshold(weight, near),
+            clipped=clipped(weight),
+            offsets=offset_histogram(weight),
+            codes=code_counts(weight),
+        )
+        for weight, seen in zip(tracker.weights, tracker.report(cut), strict=True)
+    ]
+
+
+def quantiles(values: Tensor) -> dict[str, float]:
+    """Return, for each of `QUANTILES`, the least of `values` that so many do not exceed."""
+    rising = values.flatten().sort().values  # torch.quantile refuses more than 2^24 values
+    return {f"{q:g}": rising[math.ceil(q * len(rising)) - 1].item() for q in QUANTILES}

@@ -1,0 +1,77 @@
+"""Recording in a Lightning Trainer: the `Recorder`, called once a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from quiesce.lightning import QuiesceCallback
+from quiesce.training.module import NETWORK_PREFIX
+from quiesce.training.recipe import Recipe
+from quiesce.training.recorder import Recorder
+from quiesce.training.scores import Batch
+
+
+class RecordingCallback(Callback):
+    """Writes down what a recipe's section `recording` asks for.
+
+    Args:
+        recipe: Of the run.
+        tracking: The callback that tracks; it comes before this one in the Trainer's list.
+
+    Attributes:
+        batches: Images and labels to measure batch norm on, where the recipe asks for it; set it
+            before training.
+    """
+
+    def __init__(self, recipe: Recipe, tracking: QuiesceCallback) -> None:
+        self._recipe = recipe
+        self._tracking = tracking
+        self._recorder: Recorder | None = None
+        self.batches: Sequence[Batch] = ()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the recorder, now that tracker and number of steps are known."""
+        if self._tracking.control is None:
+            return
+        boards = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
+        self._recorder = Recorder(
+            self._recipe.folder,
+            pl_module.network,  # pyright: ignore[reportArgumentType]
+            self._tracking.control,
+            self._recipe.recording,
+            total=int(trainer.estimated_stepping_batches),
+            batches=self.batches,
+            max_bits=self._recipe.scheme.weight_bits,
+            prefix=NETWORK_PREFIX,
+            board=boards[0].experiment if boards else None,
+            writes=trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write down what is due."""
+        if self._recorder is not None:
+            self._recorder.step()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left."""
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write what there is: a run that is cut off can be looked at up to there."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None

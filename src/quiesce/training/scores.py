@@ -1,0 +1,63 @@
+"""How good a network is: accuracy and loss, over exactly the images that are asked for."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import cross_entropy
+
+from quiesce.errors import DataError
+from quiesce.modes import inference
+
+Batch = tuple[Tensor, Tensor]
+"""Images (batch, channels, height, width) and labels (batch,)."""
+
+
+class Score(NamedTuple):
+    """How a network does on some images."""
+
+    loss: float
+    """Cross-entropy, each image counting once."""
+    top1_percent: float
+    """Share of images whose largest logit is their label."""
+
+
+def top1_percent(network: nn.Module, batches: Iterable[Batch]) -> float:
+    """Share of images whose largest logit is their label, in percent; see `loss_and_top1`."""
+    return loss_and_top1(network, batches).top1_percent
+
+
+@torch.no_grad()
+def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
+    """Measure a network on all images of all processes.
+
+    Args:
+        network: Put in inference mode for the time; its modes come back.
+        batches: Images (batch, channels, height, width) and labels (batch,), on any device.
+
+    Raises:
+        DataError: `batches` is empty.
+    """
+    device = next(network.parameters()).device
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    seen = torch.zeros(3, dtype=exact, device=device)  # images, images right, sum of losses
+    with inference(network):
+        for images, labels in batches:
+            logits, labels = network(images.to(device)), labels.to(device)
+            right = (logits.argmax(1) == labels).sum()
+            loss = cross_entropy(logits.float(), labels, reduction="sum")
+            seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(seen)
+    images_seen, right_ones, loss_sum = seen.tolist()
+    if not images_seen:
+        raise DataError("there is no image to measure the network on")
+    return Score(loss_sum / images_seen, 100 * right_ones / images_seen)
+
+
+def batches_within(limit: int | float | None, count: int) -> int:
+    """Return how many of `count` batches a limit leaves, at least 1: a number, a share, or all."""
+    if limit is None:
+        return count
+    return min(limit, count) if isinstance(limit, int) else max(1, int(limit * count))

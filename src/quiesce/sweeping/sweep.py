@@ -115,8 +115,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         RecipeError: It is neither.
     """
-    value = _values(text, "--seeds")
-    return _seeds(value if "," in text else value[0], "--seeds: ")
+    listed = _values(text, "--seeds: ")
+    return _seeds(listed[0] if len(listed) == 1 and "," not in text else listed, "--seeds: ")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:
@@ -134,7 +134,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:
             raise RecipeError(f"--set {setting}: must be field=value,value...")
         if name in grid:
             raise RecipeError(f"--set {setting}: {name} is set twice; give all values at once")
-        grid[name] = _values(text, f"--set {setting}")
+        grid[name] = _values(text, f"--set {setting}: ")
     return grid
 
 
@@ -142,7 +142,7 @@ def _values(text: str, where: str) -> list[Any]:
     try:
         return yaml.safe_load(f"[{text}]")
     except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not valid YAML: {text}") from error
+        raise RecipeError(f"{where}not valid YAML: {text}") from error
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:

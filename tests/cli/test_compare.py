@@ -36,7 +36,8 @@ def copied(runs, tmp_path):
     return copy
 
 
-def test_recipes_stand_side_by_side(runs, capsys):
+def test_recipes_stand_side_by_side(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     assert main(["compare", str(runs), "--baseline", "mnist_lsq_w3a3"]) == 0
     out = capsys.readouterr().out
     assert "minus mnist_lsq_w3a3" in out

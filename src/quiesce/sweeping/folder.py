@@ -107,14 +107,15 @@ class SweepFolder:
         ]
         names = {run.name for run in runs}
         listed = [run for run in listed if run["folder"] not in names] + now
-        fields = dict.fromkeys(field for run in listed for field in run["fields"])
+        swept = [item for run in listed for item in run["fields"].items()]
         return {
             "version": VERSION,
             "name": sweep.name,
             "recipe": sweep.recipe,
             "variants": sweep.variants,
             "set": {
-                field: _each_once(run["fields"].get(field) for run in listed) for field in fields
+                field: _each_once(value for other, value in swept if other == field)
+                for field in dict(swept)
             },
             "seeds": _each_once(run["seed"] for run in listed),
             "baseline": sweep.baseline,

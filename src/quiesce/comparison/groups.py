@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from quiesce.comparison.fields import dotted, shortened
 from quiesce.comparison.measures import Measure
 from quiesce.comparison.runs import FinishedRun
 from quiesce.errors import RecipeError
@@ -86,7 +87,8 @@ def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
             for field in dict.fromkeys(field for method in alike for field in method)
             if len({repr(method.get(field)) for method in alike}) > 1
         }
-        label = " ".join([key[0], *(f"{short}={value}" for short, value in _short(fields))])
+        short = shortened(fields)
+        label = " ".join([key[0], *(f"{short[field]}={value}" for field, value in fields.items())])
         groups.append(Group(label=label, name=key[0], fields=fields, runs=same))
     return groups
 
@@ -136,29 +138,9 @@ def _data(recipe: dict[str, Any], field: str) -> Any:
 
 def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield dotted field and value of all that decides what a run computes, but for its seed."""
-    for field, value in _leaves(recipe):
+    for field, value in dotted(recipe):
         if field in NOT_THE_METHOD or field.startswith("recording."):
             continue
         if field == "model.weights" and Path(str(value)).suffix:
             value = FILE
         yield field, value
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _short(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each field under the shortest end of its dotted name that no other has."""
-    for field, value in fields.items():
-        words = field.split(".")
-        ends = (".".join(words[-n:]) for n in range(1, len(words) + 1))
-        yield next(end for end in ends if sum(_ends(other, end) for other in fields) == 1), value
-
-
-def _ends(field: str, end: str) -> bool:
-    return field == end or field.endswith(f".{end}")

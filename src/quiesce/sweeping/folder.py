@@ -8,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from quiesce.comparison.fields import dotted
 from quiesce.comparison.runs import SWEEP, read_json
 from quiesce.errors import RecipeError
 from quiesce.sweeping.plan import PlannedRun
@@ -59,7 +60,7 @@ class SweepFolder:
         for run in runs:
             if not (path := self.recipe(run)).is_file():
                 continue
-            old, new = dict(_leaves(read_recipe(str(path)).tree())), _leaves(run.recipe.tree())
+            old, new = dict(dotted(read_recipe(str(path)).tree())), dotted(run.recipe.tree())
             for field, value in new:
                 if old.get(field) != value:
                     raise RecipeError(
@@ -129,11 +130,3 @@ def _each_once(values: Iterator[Any]) -> list[Any]:
         if value not in once:
             once.append(value)
     return once
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

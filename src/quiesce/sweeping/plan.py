@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from quiesce.comparison.fields import shortened
 from quiesce.errors import RecipeError
 from quiesce.sweeping.sweep import Sweep
 from quiesce.training.reading import change_recipe, read_recipe
@@ -100,11 +101,10 @@ def _all_told(refused: dict[str, list[str]], good: int) -> str:
 
 
 def _folder_name(name: str, fields: dict[str, Any], seed: int) -> str:
-    words = [name, *(f"{field.rpartition('.')[2]}={value}" for field, value in fields.items())]
-    raw = "-".join(words)
+    short = shortened(fields)
+    raw = "-".join([name, *(f"{short[field]}={value}" for field, value in fields.items())])
     plain = re.sub(r"[^\w.=+-]+", "_", raw)
-    ends = [field.rpartition(".")[2] for field in fields]
-    if plain != raw or len(plain) > LONGEST or len(set(ends)) < len(ends):
+    if plain != raw or len(plain) > LONGEST:
         plain = f"{plain[:LONGEST]}-{_digest(repr((name, fields)))}"
     return f"{plain}-seed{seed}"
 

@@ -1,6 +1,6 @@
 """What a sweep is: a recipe, named variants of it, a grid of fields, and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from quiesce.errors import RecipeError
+from quiesce.training.reading import load_yaml
 
 SHIPPED = Path(__file__).parent.parent / "sweeps"
 """Folder of the sweeps that come with quiesce."""
@@ -153,11 +154,6 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
     raise RecipeError(f"{where}`seeds` must be how many, or a list of seeds, got {value!r:.60}")
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: can not be read as text: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+def _load(path: Path) -> dict[str, Any]:
+    tree = load_yaml(path)
     return tree if isinstance(tree, dict) else {}

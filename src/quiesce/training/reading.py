@@ -111,13 +111,22 @@ def recipe_parser(usage: str | None = None) -> ArgumentParser:
     return parser
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        RecipeError: It can not be read, or is no YAML.
+    """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: can not be read as text: {error}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    tree = load_yaml(path)
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields to values, got {tree!r:.60}")
     tree.setdefault("name", path.stem)

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -66,7 +67,7 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
     _refuse_unknown(tree, Recipe, str(path))
-    parser = recipe_parser()
+    parser = _parser()
     values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))
     values = _parse(lambda: parser.parse_args(list(flags), namespace=values), "flags")
     return _build(Recipe, values, where=recipe, prefix="")
@@ -94,7 +95,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Rec
             section = section[name]
         section[last] = value
     _refuse_unknown(tree, Recipe, where)
-    values = _parse(lambda: recipe_parser().parse_object(tree, defaults=True), where)
+    values = _parse(lambda: _parser().parse_object(tree, defaults=True), where)
     return _build(Recipe, values, where, prefix="")
 
 
@@ -109,6 +110,12 @@ def recipe_parser(usage: str | None = None) -> ArgumentParser:
     parser = ArgumentParser(usage=usage, exit_on_error=False)
     parser.add_class_arguments(Recipe, nested_key=None)
     return parser
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """The parser that reads, made once: that takes longer than to read a recipe."""
+    return recipe_parser()
 
 
 def load_yaml(path: Path) -> Any:

@@ -4,6 +4,7 @@ Every run's numbers as its summary.json and diagnosis.json have them, then each 
 standard deviation, n, and difference to the baseline, as `quiesce compare` makes them.
 """
 
+import csv
 import json
 import sys
 from dataclasses import asdict
@@ -40,6 +41,13 @@ def numbers(run):
         diagnosis = json.loads(path.read_text("utf-8"))
         found["train_loss_in_inference"] = diagnosis["accuracy"]["train_loss"]
         found["batchnorm_kl_by_kind"] = kl_by_kind(diagnosis)
+    path = run.folder / "batchnorm_loss.csv"
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            found["batchnorm_loss"] = [
+                {key: float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
     return found
 
 

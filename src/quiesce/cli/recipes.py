@@ -17,6 +17,7 @@ def main(argv: Sequence[str]) -> int:
     for name in names:
         print(f"{name:<{width}}  {title_of(SHIPPED / f'{name}.yaml')}")
     print(
-        "\nquiesce train NAME runs one; quiesce train NAME --print_config shows all of its fields."
+        "\nquiesce train NAME runs one; quiesce train NAME --print_config shows all its fields.\n"
+        "quiesce sweep --list shows the grids of them that come with quiesce."
     )
     return 0

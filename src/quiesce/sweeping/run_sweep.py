@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quiesce.sweeping.folder import SweepFolder
 from quiesce.sweeping.plan import PlannedRun, float_key
-from quiesce.sweeping.processes import Task, Tell, run_tasks
+from quiesce.sweeping.processes import State, Task, Tell, run_tasks
 from quiesce.sweeping.sweep import Sweep
 
 FLOAT = "float"
@@ -54,10 +54,10 @@ def run_sweep(
     files = SweepFolder(folder)
     outcome = Outcome(total=len(runs), finished=0)
 
-    def note(task: Task, state: str, why: str) -> None:
+    def note(task: Task, state: State, why: str) -> None:
         if state == "failed":
             outcome.failed[task.name] = why
-        tell(task, state, why)  # pyright: ignore[reportArgumentType]
+        tell(task, state, why)
 
     with files.opened(sweep, runs):
         missing = [run for run in runs if not files.is_finished(run)]

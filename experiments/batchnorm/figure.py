@@ -7,58 +7,68 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-BITS = ("w3a3", "w2a4", "w2a2")
-SETTINGS = (("cosine", "0.05"), ("cosine", "0.2"), ("constant", "0.05"), ("constant", "0.2"))
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"  # told apart with colour blindness too
-ASIDE = 0.14  # of a condition's width, from its middle
+CONDITIONS = {
+    "W8A8, rate to 0.04": "w8a8-cosine-0.05",
+    "W8A8, constant rate": "w8a8-constant-0.05",
+    "W3A3, rate to 0.04": "w3a3-cosine-0.05",
+    "W3A3, to 0.04, from 0.2": "w3a3-cosine-0.2",
+    "W3A3, constant rate": "w3a3-constant-0.05",
+    "W3A3, constant 0.2": "w3a3-constant-0.2",
+    "W3A3, constant, dampening": "w3a3-constant-0.05-dampening",
+    "W3A3, constant, freezing": "w3a3-constant-0.05-freezing",
+    "W2A4, rate to 0.04": "w2a4-cosine-0.05",
+    "W2A4, constant rate": "w2a4-constant-0.05",
+    "W2A2, rate to 0.04": "w2a2-cosine-0.05",
+    "W2A2, constant rate": "w2a2-constant-0.05",
+}
+PANELS = {
+    "training loss, nats, by statistics": {
+        "running": ("train_loss_in_inference", "running"),
+        "re-estimated": ("train_loss_in_inference", "reestimated"),
+    },
+    "KL(population || running), nats": {
+        "depth-wise": ("batchnorm_kl_by_kind", "depth-wise"),
+        "point-wise": ("batchnorm_kl_by_kind", "point-wise"),
+    },
+    "oscillating share of low-bit weights": {"oscillating": ("oscillating",)},
+}
+COLOURS = ("#d55e00", "#0072b2")  # told apart with colour blindness too
+ASIDE = 0.16  # of a row's height, from its middle
 
-mpl.rcParams.update({"svg.hashsalt": "quiesce", "font.size": 9, "axes.spines.top": False})
-mpl.rcParams.update({"axes.spines.right": False, "svg.fonttype": "none"})
-
-runs = json.loads((HERE / "results.json").read_text("utf-8"))["runs"]
+mpl.rcParams.update({"svg.hashsalt": "quiesce", "svg.fonttype": "none", "font.size": 9})
+mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 
 
-def values(bits, setting, read):
-    """A number of each seed of one condition."""
-    name = "-".join((bits, *setting))
-    return [read(run) for run in runs if run["name"] == name]
+def number(run, path):
+    """Follow `path` into a run."""
+    for key in path:
+        run = run[key]
+    return run
 
 
-def draw(axes, bits, series):
+def draw(axes, title, series, runs):
     """Every seed as a dot, their mean as a bar; one colour and side a series."""
-    for side, (label, colour, read) in zip((-ASIDE, ASIDE), series, strict=True):
-        for place, setting in enumerate(SETTINGS):
-            found = values(bits, setting, read)
-            at = [place + side] * len(found)
-            axes.plot(at, found, "o", ms=4, color=colour, alpha=0.6, mew=0)
+    sides = (-ASIDE, ASIDE) if len(series) > 1 else (0.0,)
+    for side, colour, (label, path) in zip(sides, COLOURS, series.items(), strict=False):
+        for row, name in enumerate(CONDITIONS.values()):
+            found = [number(run, path) for run in runs if run["name"] == name]
+            axes.plot(found, [row + side] * len(found), "o", ms=4, mew=0, alpha=0.6, color=colour)
             if found:
                 mean = sum(found) / len(found)
-                axes.hlines(mean, place + side - 0.1, place + side + 0.1, color=colour, lw=2)
+                axes.vlines(mean, row + side - 0.13, row + side + 0.13, color=colour, lw=2)
         axes.plot([], [], "o", color=colour, label=label)
-    axes.set_xticks(range(len(SETTINGS)), [f"{kind}\n{rate}" for kind, rate in SETTINGS])
-    axes.set_xlim(-0.5, len(SETTINGS) - 0.5)
-    axes.set_yscale("log")
-    axes.grid(axis="y", color=GREY, alpha=0.2)
+    axes.set_xlabel(title)
+    axes.grid(axis="x", alpha=0.2)
+    if len(series) > 1:
+        axes.set_xscale("log")
+        axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 
-figure, rows = plt.subplots(2, len(BITS), figsize=(9, 5.4), sharex=True, sharey="row")
-for column, bits in enumerate(BITS):
-    top, bottom = rows[0][column], rows[1][column]
-    top.set_title(bits.upper())
-    loss = [
-        ("running", ORANGE, lambda run: run["train_loss_in_inference"]["running"]),
-        ("re-estimated", BLUE, lambda run: run["train_loss_in_inference"]["reestimated"]),
-    ]
-    draw(top, bits, loss)
-    kl = [
-        ("depth-wise", ORANGE, lambda run: run["batchnorm_kl_by_kind"]["depth-wise"]),
-        ("point-wise", BLUE, lambda run: run["batchnorm_kl_by_kind"]["point-wise"]),
-    ]
-    draw(bottom, bits, kl)
-rows[0][0].set_ylabel("training loss by statistics, nats")
-rows[1][0].set_ylabel("KL of statistics, nats")
-rows[1][1].set_xlabel("learning rate: schedule and first value")
-for row in rows:
-    row[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+results = json.loads((HERE / "results.json").read_text("utf-8"))
+figure, panels = plt.subplots(1, len(PANELS), figsize=(10, 5), sharey=True)
+for axes, (title, series) in zip(panels, PANELS.items(), strict=True):
+    draw(axes, title, series, results["runs"])
+panels[0].set_yticks(range(len(CONDITIONS)), CONDITIONS)
+panels[0].invert_yaxis()
 figure.tight_layout()
 figure.savefig(HERE / "conditions.svg", metadata={"Date": None})

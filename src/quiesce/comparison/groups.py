@@ -66,31 +66,37 @@ def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
     Raises:
         RecipeError: Two runs have the same recipe and the same seed: they would count twice.
     """
-    kinds: dict[tuple[str, str], dict[int, FinishedRun]] = {}
-    settings: dict[tuple[str, str], dict[str, Any]] = {}
+    recipes: list[tuple[str, dict[str, Any]]] = []
+    seeds: list[dict[int, FinishedRun]] = []
     for run in runs:
-        method = dict(_method(run.recipe))
-        key = (run.name, repr(sorted(method.items())))
-        same = kinds.setdefault(key, {})
+        recipe = (run.name, dict(_method(run.recipe)))
+        if recipe not in recipes:
+            recipes.append(recipe)
+            seeds.append({})
+        same = seeds[recipes.index(recipe)]
         if run.seed in same:
             raise RecipeError(
                 f"{same[run.seed].folder} and {run.folder} have the same recipe and seed "
                 f"{run.seed}: leave one out"
             )
         same[run.seed] = run
-        settings[key] = method
     groups = []
-    for key, same in kinds.items():
-        alike = [method for other, method in settings.items() if other[0] == key[0]]
-        fields = {
-            field: settings[key].get(field)
-            for field in dict.fromkeys(field for method in alike for field in method)
-            if len({repr(method.get(field)) for method in alike}) > 1
-        }
+    for (name, method), same in zip(recipes, seeds, strict=True):
+        fields = _differing(method, [other for its, other in recipes if its == name])
         short = shortened(fields)
-        label = " ".join([key[0], *(f"{short[field]}={value}" for field, value in fields.items())])
-        groups.append(Group(label=label, name=key[0], fields=fields, runs=same))
+        label = " ".join([name, *(f"{short[field]}={value}" for field, value in fields.items())])
+        groups.append(Group(label=label, name=name, fields=fields, runs=same))
     return groups
+
+
+def _differing(method: dict[str, Any], methods: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of `method` that are not the same in all of `methods`."""
+    known = dict.fromkeys(field for each in methods for field in each)
+    return {
+        field: method.get(field)
+        for field in known
+        if any(each.get(field) != method.get(field) for each in methods)
+    }
 
 
 def find_group(groups: Sequence[Group], name: str) -> Group:

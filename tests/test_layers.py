@@ -21,7 +21,8 @@ ORDER = (
     {"layers"},
     {"weights"},
     {"prepare"},
-    {"batchnorm", "calibrate", "compile", "distance"},
+    {"arena", "batchnorm", "calibrate", "compile"},
+    {"distance"},
     {"tracking"},
     {"cures"},
     {"control"},
@@ -37,7 +38,10 @@ ORDER = (
 )
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""
 
-WAIST = {"weights", "history", "distance", "reports", "schedules", "flat", "grid", "errors"}
+WAIST = {
+    *("weights", "arena", "passes", "history", "distance"),
+    *("reports", "schedules", "flat", "grid", "errors"),
+}
 """All that trackers, cures and Control may know of the package, besides one another."""
 
 MODULES = sorted(SOURCE.rglob("*.py"))

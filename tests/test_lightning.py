@@ -229,3 +229,22 @@ def test_a_checkpoint_without_the_callback_starts_tracking_anew(tmp_path: Path) 
     fit(Module(), [callback], tmp_path / "old.ckpt", max_epochs=2)
     assert callback.control is not None
     assert callback.control.step == 6
+
+
+@pytest.mark.parametrize("cured", [False, True])
+def test_averages_are_followed_where_asked(cured: bool) -> None:
+    callback = QuiesceCallback(cures() if cured else [], momentum=0.2, average_up_to=3)
+    fit(Module(), [callback])
+    for weight in callback.tracker.weights:
+        assert bool((callback.tracker.average(weight.name) != weight.codes()).any())
+    again = QuiesceCallback(cures() if cured else [], momentum=0.2, average_up_to=3)
+    again.load_state_dict(callback.state_dict())
+    fit(Module(), [again])
+    assert again.tracker.steps == 2 * callback.tracker.steps
+
+
+def test_without_asking_averages_are_not_followed() -> None:
+    callback = QuiesceCallback(momentum=0.2)
+    fit(Module(), [callback])
+    with pytest.raises(TrackingError, match="nothing follows the average"):
+        callback.tracker.average(callback.tracker.weights[0].name)

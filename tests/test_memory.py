@@ -37,6 +37,8 @@ def bytes_per_weight(walk: Walk) -> float:
     for weight in walk.weights:
         held += weight.module.weight_quantizer.buffers()
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    for weight in walk.weights:  # an arena's memory of latents is the parameters' own
+        storages.pop(weight.latent.untyped_storage().data_ptr(), None)
     weights = sum(weight.latent.numel() for weight in walk.weights)
     return sum(storages.values()) / weights
 

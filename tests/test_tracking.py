@@ -69,6 +69,11 @@ def follow(walk: Walk, codes: Tensor, scale: float = 0.5) -> Definition:
     return expected
 
 
+def as_on_an_accelerator(walk: Walk, dense: bool) -> None:
+    for home in walk.tracker.arenas:
+        home.on_cpu = not dense
+
+
 @settings(max_examples=25)
 @given(
     momentum=momenta,
@@ -80,7 +85,7 @@ def follow(walk: Walk, codes: Tensor, scale: float = 0.5) -> Definition:
 )
 def test_frequency_and_average_are_as_defined(momentum, bits, seed, busy, steps, dense) -> None:
     walk = Walk(one_layer(5, bits), momentum=momentum)
-    walk.tracker._dense = dense
+    as_on_an_accelerator(walk, dense)
     expected = follow(walk, random_codes(steps, 5, bits, seed, busy))
     [report] = walk.tracker.report()
     assert report.total_oscillations == expected.oscillations
@@ -101,7 +106,7 @@ def test_looking_at_all_weights_gives_the_same_bits_as_looking_where_codes_moved
     for dense in (False, True):
         torch.manual_seed(3)
         walk = Walk(prepared_network(per_channel=True), [qs.Freezing(0.3, average)], momentum=0.1)
-        walk.tracker._dense = dense
+        as_on_an_accelerator(walk, dense)
         walk.at_random(60, spread=0.7)
         walks.append(walk)
     sparse, dense = walks

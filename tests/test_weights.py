@@ -36,18 +36,13 @@ def test_reading_changes_nothing_and_gives_nothing_to_learn_by() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("by", ["mask", "index"])
-def test_freezing_pins_code_and_latent(by: str) -> None:
+def test_freezing_pins_code_and_latent() -> None:
     model = prepared_network(per_channel=True)
     [weight, *_] = qs.quantized_weights(model)
     codes, free = weight.codes(), weight.latent.detach().clone()
     chosen = torch.rand(weight.latent.shape) < 0.5
     pinned = (codes + 1).clamp(max=3)
-    if by == "mask":
-        weight.freeze(chosen, pinned)
-    else:
-        index = chosen.flatten().nonzero().squeeze(1)
-        weight.freeze(index, pinned.flatten()[index])
+    weight.freeze(chosen, pinned)
     assert torch.equal(weight.frozen, chosen)
     assert torch.equal(weight.codes(), torch.where(chosen, pinned, codes))
     assert torch.equal(weight.latent, torch.where(chosen, weight.scale * pinned, free))

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from quiesce.flat import flatten, storage_order
-from quiesce.weights import QuantizedWeight
+from quiesce import passes
+from quiesce.arena import Arena
 
 
 class DistanceSampling(NamedTuple):
@@ -28,70 +28,75 @@ class DistanceMeter:
     """Adds up, per layer, how far latent and quantized weights went.
 
     Args:
-        weights: What to look at.
-        sampling: How much of it.
+        homes: The weights, in their arenas.
+        sampling: How much of them is looked at.
 
     Raises:
         ValueError: A number in `sampling` below 1.
     """
 
-    def __init__(self, weights: Sequence[QuantizedWeight], sampling: DistanceSampling) -> None:
+    def __init__(self, homes: Sequence[Arena], sampling: DistanceSampling) -> None:
         if sampling.every < 1 or (sampling.weights is not None and sampling.weights < 1):
             raise ValueError(
                 f"a distance is sampled from at least 1 weight and step, got {sampling}"
             )
-        self._weights = list(weights)
-        self._every = sampling.every
-        self._spacing = [
-            1 if sampling.weights is None else max(1, weight.latent.numel() // sampling.weights)
-            for weight in weights
+        self._homes = list(homes)
+        self._sampling = sampling
+        self._traveled = [
+            torch.zeros(2, len(home.weights), device=home.latents.device) for home in homes
         ]
-        device = self._weights[0].latent.device
-        self._traveled = torch.zeros(2, len(self._weights), device=device)
-        self._last: list[tuple[Tensor, Tensor]] | None = None
+        self._last: list[Tensor] | None = None
 
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Look at the weights as they are after optimizer step `step`, where it is of a pair."""
-        phase = step % self._every
-        if self._every > 1 and phase > 1:
+        every = self._sampling.every
+        phase = step % every
+        if every > 1 and phase > 1:
             return
-        now = [self._positions(i) for i in range(len(self._weights))]
-        if self._last is not None and (self._every == 1 or phase == 1):
-            for layer, (before, after) in enumerate(zip(self._last, now, strict=True)):
-                for kind in range(2):
-                    self._traveled[kind, layer] += (after[kind] - before[kind]).abs().sum()
-        self._last = now if self._every == 1 or phase == 0 else None
+        samples = [home.every(self._sampling.weights) for home in self._homes]
+        now = [
+            _positions(home, index) for home, (index, _) in zip(self._homes, samples, strict=True)
+        ]
+        if self._last is not None and (every == 1 or phase == 1):
+            parts = zip(self._traveled, self._last, now, samples, strict=True)
+            for traveled, before, after, (_, counts) in parts:
+                moved = (after - before).abs()
+                traveled += torch.stack([part.sum(1) for part in moved.split(counts, dim=1)], 1)
+        self._last = now if every == 1 or phase == 0 else None
 
-    def ratios(self) -> Tensor:
-        """R per layer since the start: shape (layers,), 0 where the latents did not move."""
-        latent, quantized = self._traveled
-        return torch.where(latent > 0, quantized / latent, 0.0)
+    def ratios(self) -> list[Tensor]:
+        """R since the start, per arena: (layers,), 0 where the latents did not move."""
+        return [
+            torch.where(latent > 0, quantized / latent, 0.0) for latent, quantized in self._traveled
+        ]
 
     def overall(self) -> float:
         """R over all layers' sampled weights."""
-        latent, quantized = self._traveled.sum(1).tolist()
+        latent, quantized = (
+            sum(float(traveled[kind].sum()) for traveled in self._traveled) for kind in range(2)
+        )
         return quantized / latent if latent > 0 else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, and the positions where a pair is half done."""
         return {
-            "traveled": self._traveled.clone(),
+            "traveled": [traveled.clone() for traveled in self._traveled],
             "strides": self._strides(),
             "last": self._last,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights."""
-        self._traveled.copy_(state["traveled"])
-        fits = state["strides"] == self._strides()
-        pairs = (state["last"] or []) if fits else []
-        self._last = [(latent, quantized) for latent, quantized in pairs] or None
-
-    def _positions(self, layer: int) -> tuple[Tensor, Tensor]:
-        weight, where = self._weights[layer], slice(None, None, self._spacing[layer])
-        latent = flatten(weight.latent, storage_order(weight.latent))[where]
-        return latent.float().clone(), weight.quantized(where)
+        for traveled, saved in zip(self._traveled, state["traveled"], strict=True):
+            traveled.copy_(saved)
+        self._last = state["last"] if state["strides"] == self._strides() else None
 
     def _strides(self) -> list[tuple[int, ...]]:
-        return [weight.latent.stride() for weight in self._weights]
+        return [weight.latent.stride() for home in self._homes for weight in home.weights]
+
+
+def _positions(home: Arena, index: Tensor) -> Tensor:
+    """Latents and quantized values of some entries: float32 (2, selected)."""
+    chosen = home.select(home.read(), index)
+    return torch.stack([chosen.latent.float(), passes.quantized(chosen).float()])

@@ -24,7 +24,7 @@ class Kernels(NamedTuple):
     """`fake_quantize.quantize_forward`"""
     backward: Callable[..., Gradients]
     """`fake_quantize.quantize_backward`"""
-    over_weight: Callable[..., Tensor]
+    over_weights: Callable[..., Tensor]
     """(pass of `quiesce.passes`, its arguments...) to what the pass returns."""
 
 

@@ -1,8 +1,9 @@
-"""The passes that trackers and cures make over a latent weight, as pure tensor functions.
+"""The passes that trackers and cures make over latent weights, as pure tensor functions.
 
 Every one reads each weight once; each can be compiled into one kernel.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,12 +13,15 @@ from quiesce import history
 from quiesce.estimators import Estimator
 from quiesce.history import Layout
 
+Pass = Callable[..., Tensor]
+"""(operands, further tensors...) to a tensor."""
+
 
 class Operands(NamedTuple):
-    """A weight as the passes see it."""
+    """Weights of one grid as the passes see them."""
 
     latent: Tensor
-    """Floats, (elements,), or (channels, inner) with a scale per channel."""
+    """Floats of any shape: (rows, entries) of an arena, a layer's own, or a selection."""
     scale: Tensor
     """Floats per code, above 0, broadcastable to the latent."""
     limits: Tensor
@@ -35,52 +39,53 @@ def rounded(weight: Operands) -> Tensor:
     return code.clamp(weight.limits[0], weight.limits[1])
 
 
-def _layout(weight: Operands) -> Layout:
-    return Layout.read(weight.records, weight.limits)
+def emitted(weight: Operands) -> Tensor:
+    """Codes that the network computes with, pinned ones among them: as `rounded`."""
+    pinned = history.code_of(weight.records, _layout(weight))
+    return torch.where(history.is_frozen(weight.records, _layout(weight)), pinned, rounded(weight))
 
 
-def out_of_date(weight: Operands) -> Tensor:
-    """Whether a record does not describe its latent any more: uint8, 0 or 1.
-
-    No bool: compiled for a CPU, flags are stored one by one, which takes twenty times as long.
-    """
-    stale = history.needs_update(weight.records, rounded(weight), _layout(weight))
-    return torch.where(stale, 1.0, 0.0).to(torch.uint8)
+def quantized(weight: Operands) -> Tensor:
+    """Scale * code, of the latent's shape, float32 or wider."""
+    return weight.scale * emitted(weight)
 
 
 def settle(weight: Operands) -> Tensor:
-    """Put frozen latents back on scale * code, in place; then as `out_of_date`."""
-    stale = out_of_date(weight)
-    code = history.code_of(weight.records, _layout(weight))
-    pinned = (weight.scale * code).to(weight.latent.dtype)
-    frozen = history.is_frozen(weight.records, _layout(weight))
-    weight.latent.copy_(torch.where(frozen, pinned, weight.latent))
-    return stale
+    """Put frozen latents back on scale * code, in place; say whose record is out of date.
+
+    Returns:
+        uint8 of the latent's shape, 0 or 1. No bool: compiled for a CPU, bools are stored one by
+        one, which takes twenty times as long.
+    """
+    stale = history.needs_update(weight.records, rounded(weight), _layout(weight))
+    _pin(weight)
+    return torch.where(stale, 1.0, 0.0).to(torch.uint8)
 
 
 def track(
     weight: Operands, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
 ) -> Tensor:
-    """One tracker step over a whole weight, in place: records, frequencies, averages of codes.
+    """One tracker step over everything, in place: records, frequencies, averages; and the pin.
 
     Args:
-        weight: What is tracked; its records advance.
+        weight: Rows of weights, (rows, entries); their records advance.
         frequency: Stored frequencies, of the latent's shape; `event` is added where it oscillated.
         average: Stored averages, or None; `entry` times the jump of the code is added.
         event: A scalar.
         entry: A scalar.
 
     Returns:
-        float64 of shape (2,): how many codes flipped, and how many of those oscillated.
+        float32 (2, rows): how many codes flipped, and how many of those oscillated.
     """
     moves = history.advance(weight.records, rounded(weight), _layout(weight))
+    _pin(weight)
     weight.records.copy_(moves.record)
     oscillated = torch.where(moves.oscillated, 1.0, 0.0)
     frequency.add_(event * oscillated)
     if average is not None:
         average.add_(entry * moves.jump)
     flipped = torch.where(moves.flipped, 1.0, 0.0)
-    return torch.stack([flipped.sum(dtype=torch.float64), oscillated.sum(dtype=torch.float64)])
+    return torch.stack([flipped.sum(1), oscillated.sum(1)])
 
 
 def residual(weight: Operands) -> Tensor:
@@ -92,11 +97,22 @@ def residual(weight: Operands) -> Tensor:
     return torch.where(free, off_grid, 0.0)
 
 
-def pull(weight: Operands) -> Tensor:
-    """Dampening's sum of squared residuals: a scalar."""
-    return residual(weight).square().sum()
+def pull(weight: Operands, factors: Tensor) -> Tensor:
+    """Dampening's sum of factor * residual^2: a scalar; `factors` broadcast to the latent."""
+    return (factors * residual(weight).square()).sum()
 
 
-def pull_gradient(weight: Operands, factor: Tensor) -> Tensor:
-    """`factor`, a scalar, times the residual, in the dtype of the latent."""
-    return (factor * residual(weight)).to(weight.latent.dtype)
+def pull_gradient(weight: Operands, factors: Tensor, upstream: Tensor) -> Tensor:
+    """Gradient of `pull`, times a scalar, in the shape and dtype of the latent."""
+    return (2 * upstream * factors * residual(weight)).to(weight.latent.dtype)
+
+
+def _layout(weight: Operands) -> Layout:
+    return Layout.read(weight.records, weight.limits)
+
+
+def _pin(weight: Operands) -> None:
+    code = history.code_of(weight.records, _layout(weight))
+    pinned = (weight.scale * code).to(weight.latent.dtype)
+    frozen = history.is_frozen(weight.records, _layout(weight))
+    weight.latent.copy_(torch.where(frozen, pinned, weight.latent))

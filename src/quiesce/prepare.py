@@ -122,7 +122,7 @@ def measure_weights(model: nn.Module) -> None:
 
 
 def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
-    values = weight.shaped(weight.quantized()).to(weight.latent.dtype)
+    values = weight.quantized().to(weight.latent.dtype)
     return nn.Parameter(values, requires_grad=weight.latent.requires_grad)
 
 

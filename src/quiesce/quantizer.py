@@ -17,7 +17,7 @@ from quiesce.fake_quantize import (
     positive,
 )
 from quiesce.grid import Grid, check_bits
-from quiesce.history import Layout, is_frozen
+from quiesce.history import Layout
 from quiesce.kernels import EAGER
 from quiesce.ranges import Range, check_range
 
@@ -74,7 +74,6 @@ class FakeQuantizer(nn.Module):
         self.kernels = EAGER
         self.observe: Callable[[Tensor], None] | None = None
         self.tracked_by: object = None
-        self.any_frozen = False
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.register_buffer("limits", torch.zeros(2))
@@ -143,7 +142,6 @@ class FakeQuantizer(nn.Module):
         self.grid = None
         if self.history is not None:
             self.history.zero_()
-            self.any_frozen = False
 
     def extra_repr(self) -> str:
         """Bits, kind of grid, and how many scales."""
@@ -168,9 +166,6 @@ class FakeQuantizer(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.grid = None
-        if self.history is not None:
-            layout = Layout.read(self.history, self.limits)
-            self.any_frozen = bool(is_frozen(self.history, layout).any())
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return

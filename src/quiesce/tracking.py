@@ -9,6 +9,9 @@ D = (average of codes - code) / (1-m)^n, which changes only where the code does.
 every latent once and writes only where something happened, and both averages are decayed when
 they are read. Every few thousand steps the base moves on and all are rescaled.
 
+All weights lie in a few arenas (see `quiesce.arena`), so a step is a few passes, however many
+layers there are.
+
 State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
 Wider grids: record 4, F 4, and D 4 where they may be frozen.
@@ -20,22 +23,22 @@ rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from quiesce import history
+from quiesce import history, passes
+from quiesce.arena import Arena, Where, arenas
 from quiesce.distance import DistanceMeter, DistanceSampling
 from quiesce.errors import TrackingError
 from quiesce.flat import indices
 from quiesce.reports import LayerReport, overall
-from quiesce.weights import QuantizedWeight, Where
+from quiesce.weights import QuantizedWeight
 
 OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
 _RATE_MOMENTUM = 0.99
-_SPARSE = 16  # a layer of which less than 1 in so many moved is updated entry by entry
+_SPARSE = 16  # an arena of which less than 1 in so many moved is updated entry by entry
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
 
 
@@ -46,7 +49,8 @@ class OscillationTracker:
     a later tracker takes them over.
 
     Args:
-        weights: As `quantized_weights` gives them.
+        weights: As `quantized_weights` gives them. Latents and records are moved side by side in
+            memory, see `quiesce.arena`.
         momentum: m above, in (0, 1): the weight of the newest step. The paper's recipes use 0.001
             to 0.01; an average over about 1/m steps.
         distance: How the distance ratio is sampled, or None not to measure it.
@@ -70,29 +74,27 @@ class OscillationTracker:
         self.momentum = momentum
         self.steps = 0
         self._token = object()
-        self._strides = [weight.latent.stride() for weight in self.weights]
         for weight in self.weights:
             weight.tracked_by = self._token
-        self._index = {weight.name: i for i, weight in enumerate(self.weights)}
-        device = self.weights[0].latent.device
-        self._dense = device.type != "cpu"  # an accelerator would wait for every count it is asked
         # 1 - m as a float32 pass over all weights would apply it, so that both agree.
         self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
         self._base = 0
-        self._frequency = _Flat(self.weights, device)
-        self._average: _Flat | None = None
-        count = len(self.weights)
-        self._flips = torch.zeros(count, dtype=torch.int64, device=device)
-        self._oscillations = torch.zeros(count, dtype=torch.int64, device=device)
-        self._rate = torch.zeros(count, dtype=torch.float64, device=device)
-        self._sizes = torch.tensor([w.latent.numel() for w in self.weights], device=device)
-        self._distance = None if distance is None else DistanceMeter(self.weights, distance)
-        self._fresh: dict[int, Where] = {}
-        self._busy: set[int] = set()  # layers of which much moved in the last step
+        self._tracked = [_Tracked(home) for home in arenas(self.weights)]
+        self._places = {
+            weight.name: (tracked, i)
+            for tracked in self._tracked
+            for i, weight in enumerate(tracked.home.weights)
+        }
+        self._distance = None if distance is None else DistanceMeter(self.arenas, distance)
         self._known_from = 0  # the step count from which on nothing happened unseen
 
+    @property
+    def arenas(self) -> list[Arena]:
+        """Where the weights lie, for cures, which act on all of an arena at once."""
+        return [tracked.home for tracked in self._tracked]
+
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
-        """Keep the average of codes of these weights too; before the first step.
+        """Keep the average of codes of these weights too, and of those in the same arenas.
 
         Raises:
             TrackingError: The tracker has stepped already.
@@ -101,10 +103,10 @@ class OscillationTracker:
             raise TrackingError(
                 "the average of codes runs from the first step; attach cures before"
             )
-        chosen = {weight.name for weight in weights}
-        followed = [w for w in self.weights if w.name in chosen or w.name in self._followed()]
-        if followed:
-            self._average = _Flat(followed, followed[0].latent.device)
+        for weight in weights:
+            tracked, _ = self._place(weight.name)
+            if tracked.average is None:
+                tracked.average = torch.zeros_like(tracked.frequency)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -114,29 +116,26 @@ class OscillationTracker:
             TrackingError: Another tracker has taken over the weights, or their memory format has
                 changed.
         """
-        self._check_memory_formats()
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
             )
-        if self.steps == 0:
-            for weight in self.weights:
-                weight.settle(pin=True)
-                _remember(weight)
-                self._advance_all(weight, 0, 0)  # changes nothing; what is compiled is now ready
-        else:
-            self._rebase()
-            self._advance()
+        self._rebase()
+        for tracked in self._tracked:
+            if self.steps == 0:
+                tracked.remember()
+            else:
+                age = self._age()
+                tracked.advance(self.momentum * self.decay**-age, self.decay ** -(age - 1))
         if self._distance is not None:
             self._distance.step(self.steps)
         self.steps += 1
 
     def frequency(self, name: str) -> Tensor:
         """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step."""
-        self._check_memory_formats()
-        layer = self._layer(name)
-        stored = self._frequency[layer.name]
-        return layer.shaped(stored * self.decay ** (self._age() - 1))
+        tracked, i = self._place(name)
+        self._gather()
+        return tracked.home.layer(tracked.frequency, i) * self.decay ** (self._age() - 1)
 
     def average(self, name: str) -> Tensor:
         """Exponential average of the layer's codes up to now: its latent's shape.
@@ -144,61 +143,73 @@ class OscillationTracker:
         Raises:
             TrackingError: Nothing follows this layer's average.
         """
-        self._check_memory_formats()
-        layer = self._layer(name)
-        return layer.shaped(self._averaged(layer, slice(None), self._age() - 1))
+        tracked, i = self._place(name)
+        self._gather()
+        if tracked.average is None:
+            raise TrackingError(f"nothing follows the average of codes of {name}")
+        code = history.code_of(tracked.home.weights[i].history, tracked.home.layout)
+        return code + tracked.home.layer(tracked.average, i) * self.decay ** (self._age() - 1)
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
         """Layer name to the mask of weights whose frequency is above `cut`."""
         return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
 
     def above(
-        self,
-        weights: Iterable[QuantizedWeight],
-        threshold: float,
-        *,
-        fresh_only: bool = False,
-    ) -> Iterator[tuple[QuantizedWeight, Where, Tensor]]:
+        self, homes: Iterable[Arena], threshold: float, *, fresh_only: bool = False
+    ) -> Iterator[tuple[Arena, Where, Tensor]]:
         """Weights whose frequency is above `threshold`, frozen ones perhaps among them.
 
         Args:
-            weights: Of those that are tracked.
+            homes: Those of `arenas` to look at.
             threshold: A frequency.
             fresh_only: Look only where something happened in the last step, as far as that is
                 known: enough for who asked after the step before with a threshold that has not
                 fallen by more than a factor `decay` since, for then no other weight can be new.
 
         Yields:
-            A weight, the selection, and bool flags of the shape of the selection.
+            An arena, a selection of its entries, and bool flags of the selection, 1-D.
         """
         shrink = self.decay ** (self._age() - 1)
         only_fresh = fresh_only and self.steps - 1 > self._known_from
-        for weight in weights:
-            where = self._fresh.get(self._index[weight.name]) if only_fresh else slice(None)
-            if where is not None:
-                yield weight, where, self._frequency[weight.name][where] * shrink > threshold
+        for home in homes:
+            tracked = self._of(home)
+            where = tracked.fresh if only_fresh else slice(None)
+            yield home, where, tracked.frequency.view(-1)[where] > threshold / shrink
 
-    def average_before(self, weight: QuantizedWeight, where: Where) -> Tensor:
-        """Average of codes before this step's code entered it, for the selection."""
-        return self._averaged(weight, where, self._age() - 2)
+    def average_before(self, home: Arena, where: Where) -> Tensor:
+        """Average of codes before this step's code entered it, for the selection: 1-D floats."""
+        tracked = self._of(home)
+        if tracked.average is None:
+            raise TrackingError(f"nothing follows the average of codes of {home.weights[0].name}")
+        code = history.code_of(home.records.view(-1)[where], home.layout)
+        return code + tracked.average.view(-1)[where] * self.decay ** (self._age() - 2)
 
     def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
         """One report per layer, in the order of the weights; `cut` is a frequency."""
-        ratios = None if self._distance is None else self._distance.ratios().tolist()
-        return [
-            LayerReport(
-                name=weight.name,
-                weights=weight.latent.numel(),
-                bits=weight.grid.bits,
-                oscillating=(self.frequency(weight.name) > cut).double().mean().item(),
-                frozen=weight.frozen.double().mean().item(),
-                flips_per_step=self._flips[i].item() / max(1, self.steps - 1),
-                total_oscillations=int(self._oscillations[i]),
-                distance_ratio=None if ratios is None else ratios[i],
-                transition_rate=self._rate[i].item(),
-            )
-            for i, weight in enumerate(self.weights)
-        ]
+        self._gather()
+        shrink = self.decay ** (self._age() - 1)
+        ratios = None if self._distance is None else self._distance.ratios()
+        reports = {}
+        for k, tracked in enumerate(self._tracked):
+            shares = tracked.shares(cut / shrink)
+            columns = [*shares, *tracked.counts, tracked.rate]
+            if ratios is not None:
+                columns.append(ratios[k].double())
+            rows = torch.stack(columns, 1).tolist()
+            for weight, row in zip(tracked.home.weights, rows, strict=True):
+                oscillating, frozen, flips, oscillations, rate, *ratio = row
+                reports[weight.name] = LayerReport(
+                    name=weight.name,
+                    weights=weight.latent.numel(),
+                    bits=weight.grid.bits,
+                    oscillating=oscillating,
+                    frozen=frozen,
+                    flips_per_step=flips / max(1, self.steps - 1),
+                    total_oscillations=int(oscillations),
+                    distance_ratio=ratio[0] if ratio else None,
+                    transition_rate=rate,
+                )
+        return [reports[weight.name] for weight in self.weights]
 
     def summary(self, cut: float = OSCILLATING) -> LayerReport:
         """The same over all layers, each weight counting once."""
@@ -207,25 +218,28 @@ class OscillationTracker:
 
     def state_bytes(self) -> int:
         """Bytes held for the weights: history records, frequencies, averages of codes."""
-        records = sum(w.history.numel() * w.history.element_size() for w in self.weights)
-        flats = [flat.values for flat in (self._frequency, self._average) if flat is not None]
-        return records + sum(values.numel() * values.element_size() for values in flats)
+        return sum(
+            held.numel() * held.element_size()
+            for tracked in self._tracked
+            for held in (tracked.home.records, tracked.frequency, tracked.average)
+            if held is not None
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that tracking needs to go on, but for the history records, which the model saves."""
-        self._check_memory_formats()
+        """All that tracking needs to go on, but for the history records, which the model saves.
+
+        Frequencies and averages are by layer, in the shape and order of its dimensions, whatever
+        the memory format.
+        """
+        self._gather()
         return {
             "version": 1,
             "names": [weight.name for weight in self.weights],
             "momentum": self.momentum,
             "steps": self.steps,
             "base": self._base,
-            "frequency": self._frequency.in_order(),
             "followed": self._followed(),
-            "average": None if self._average is None else self._average.in_order(),
-            "flips": self._flips.clone(),
-            "oscillations": self._oscillations.clone(),
-            "rate": self._rate.clone(),
+            "layers": {name: tracked.state(i) for name, (tracked, i) in self._places.items()},
             "distance": None if self._distance is None else self._distance.state_dict(),
         }
 
@@ -251,30 +265,26 @@ class OscillationTracker:
                 "with the same cures before loading"
             )
         self.steps, self._base = state["steps"], state["base"]
-        self._fresh, self._known_from = {}, self.steps
-        self._frequency.load(state["frequency"])
-        if self._average is not None:
-            self._average.load(state["average"])
-        self._flips.copy_(state["flips"])
-        self._oscillations.copy_(state["oscillations"])
-        self._rate.copy_(state["rate"])
+        self._known_from = self.steps
+        for name, (tracked, i) in self._places.items():
+            tracked.load(i, state["layers"][name])
         if self._distance is not None and state["distance"] is not None:
             self._distance.load_state_dict(state["distance"])
 
-    def _check_memory_formats(self) -> None:
-        if self._strides != [weight.latent.stride() for weight in self.weights]:
-            raise TrackingError(
-                "a weight has changed its memory format since the tracker was made; move the model "
-                "with .to(memory_format=...) first, then make the tracker"
-            )
+    def _place(self, name: str) -> tuple[_Tracked, int]:
+        if name not in self._places:
+            raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._places)}")
+        return self._places[name]
 
-    def _layer(self, name: str) -> QuantizedWeight:
-        if name not in self._index:
-            raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._index)}")
-        return self.weights[self._index[name]]
+    def _of(self, home: Arena) -> _Tracked:
+        return next(tracked for tracked in self._tracked if tracked.home is home)
+
+    def _gather(self) -> None:
+        for tracked in self._tracked:
+            tracked.home.gather()
 
     def _followed(self) -> list[str]:
-        return [] if self._average is None else list(self._average)
+        return [w.name for w in self.weights if self._places[w.name][0].average is not None]
 
     def _age(self) -> int:
         return self.steps - self._base
@@ -282,109 +292,111 @@ class OscillationTracker:
     def _rebase(self) -> None:
         if self.decay ** -self._age() > _REBASE_AT:
             shrink = self.decay ** (self._age() - 1)
-            for flat in (self._frequency, self._average):
-                if flat is not None:
-                    flat.values.mul_(shrink)
+            for tracked in self._tracked:
+                for stored in (tracked.frequency, tracked.average):
+                    if stored is not None:
+                        stored.mul_(shrink)
             self._base = self.steps - 1
 
-    def _advance(self) -> None:
-        """Bring records, averages and counts from the last step to this one."""
-        age = self._age()
-        event, entry = self.momentum * self.decay**-age, self.decay ** -(age - 1)
-        flips = torch.zeros_like(self._flips)
-        self._fresh = {}
-        for layer, weight in enumerate(self.weights):
-            where = self._moved(layer, weight)
-            if isinstance(where, slice):
-                counts = self._advance_all(weight, event, entry)
-                if not self._dense and counts[0] * _SPARSE < weight.latent.numel():
-                    self._busy.discard(layer)
-            elif len(where):
-                counts = self._advance_at(weight, where, event, entry)
-            else:
-                continue
-            flips[layer] = counts[0]
-            self._oscillations[layer] += counts[1].to(torch.int64)
-            self._fresh[layer] = where
-        self._flips += flips
-        self._rate.mul_(_RATE_MOMENTUM).add_(flips / self._sizes, alpha=1 - _RATE_MOMENTUM)
 
-    def _moved(self, layer: int, weight: QuantizedWeight) -> Where:
-        """Which entries to look at, by a pass that also pins; all of them where many move."""
-        if self._dense or layer in self._busy:
-            weight.pin()
-            return slice(None)
-        where = indices(weight.settle())
-        if len(where) * _SPARSE > weight.latent.numel():
-            self._busy.add(layer)
-            return slice(None)
-        return where
+class _Tracked:
+    """An arena and what is kept of its weights, in the same places.
+
+    Attributes:
+        frequency: F, (rows, ROW) float32.
+        average: D, the same, or None.
+        counts: Flips and oscillations of each layer since the start: float64 (2, layers).
+        rate: Transition rate of each layer: float64 (layers,).
+        fresh: Where something happened in the last step, as far as known.
+    """
+
+    def __init__(self, home: Arena) -> None:
+        device, layers = home.latents.device, len(home.weights)
+        self.home = home
+        self.frequency = torch.zeros(home.latents.shape, device=device)
+        self.average: Tensor | None = None
+        self.counts = torch.zeros(2, layers, dtype=torch.float64, device=device)
+        self.rate = torch.zeros(layers, dtype=torch.float64, device=device)
+        self.fresh: Where = slice(None)
+        self._sizes = torch.tensor([w.latent.numel() for w in home.weights], device=device)
+        self._busy = False  # whether much moved in the last step
+
+    def remember(self) -> None:
+        """Start the records from the codes now; what is frozen stays frozen."""
+        home, now = self.home, self.home.read()
+        code, frozen = passes.emitted(now), history.is_frozen(home.records, home.layout)
+        fresh = history.pack(code, history.STILL, False, home.layout)
+        kept = history.pack(code, history.STILL, True, home.layout)
+        home.records.copy_(torch.where(frozen, kept, fresh))
+        home.run(passes.settle, now)
+        self._advance_all(now, 0, 0)  # changes nothing; but all that will be needed is compiled
+
+    def advance(self, event: float, entry: float) -> None:
+        """Bring records, averages and counts from the last step to this one."""
+        counts = self._advance(event, entry)
+        self.counts += counts
+        self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _advance(self, event: float, entry: float) -> Tensor:
+        """Where something happened, or everywhere; float64 (2, layers): flips, oscillations."""
+        home, now = self.home, self.home.read()
+        self.fresh = slice(None)
+        if home.on_cpu and not self._busy:
+            where = indices(home.run(passes.settle, now).view(-1))
+            if len(where) * _SPARSE <= len(home):
+                self.fresh = where
+                return self._advance_at(now, where, event, entry)
+        counts = self._advance_all(now, event, entry)
+        self._busy = home.on_cpu and bool(counts[0].sum() * _SPARSE > len(home))
+        return counts
+
+    def _advance_all(self, now: passes.Operands, event: float, entry: float) -> Tensor:
+        home, device = self.home, self.frequency.device
+        scalars = [
+            torch.tensor(value, dtype=torch.float32, device=device) for value in (event, entry)
+        ]
+        by_row = home.run(passes.track, now, self.frequency, self.average, *scalars)
+        return torch.stack([home.per_layer(row) for row in by_row.double()])
 
     def _advance_at(
-        self, weight: QuantizedWeight, where: Tensor, event: float, entry: float
-    ) -> tuple[Tensor, Tensor]:
-        """Entry by entry; (flips, oscillations)."""
-        records = weight.records
-        moves = history.advance(records[where], weight.rounded(where), weight.layout)
-        records[where] = moves.record
-        self._frequency[weight.name][where] += event * moves.oscillated
-        if self._average is not None and weight.name in self._average:
-            self._average[weight.name][where] += entry * moves.jump
-        return moves.flipped.sum(), moves.oscillated.sum()
+        self, now: passes.Operands, where: Tensor, event: float, entry: float
+    ) -> Tensor:
+        home, chosen = self.home, self.home.select(now, where)
+        moves = history.advance(chosen.records, passes.rounded(chosen), home.layout)
+        home.records.view(-1)[where] = moves.record
+        self.frequency.view(-1)[where] += event * moves.oscillated
+        if self.average is not None:
+            self.average.view(-1)[where] += entry * moves.jump
+        flags = (moves.flipped, moves.oscillated)
+        return torch.stack([home.count(where[flag]) for flag in flags]).double()
 
-    def _advance_all(self, weight: QuantizedWeight, event: float, entry: float) -> Tensor:
-        """In one pass, for accelerators and for layers where much moved; (flips, oscillations)."""
-        frequency, average = self._frequency[weight.name], None
-        if self._average is not None and weight.name in self._average:
-            average = self._average[weight.name]
-        scalars = torch.tensor([event, entry], dtype=torch.float32, device=frequency.device)
-        return weight.track(frequency, average, scalars[0].clone(), scalars[1].clone())
+    def shares(self, cut: float) -> tuple[Tensor, Tensor]:
+        """Of each layer, which shares have F above `cut` and are frozen: float64 (layers,)."""
+        home = self.home
+        frozen = history.is_frozen(home.records, home.layout)
+        above = (self.frequency > cut, frozen)
+        counts = [home.per_layer(flags.sum(1).double()) / self._sizes for flags in above]
+        return counts[0], counts[1]
 
-    def _averaged(self, weight: QuantizedWeight, where: Where, age: int) -> Tensor:
-        if self._average is None or weight.name not in self._average:
-            raise TrackingError(f"nothing follows the average of codes of {weight.name}")
-        code = history.code_of(weight.records[where], weight.layout)
-        return code + self._average[weight.name][where] * self.decay**age
-
-
-class _Flat:
-    """One float32 vector for many weights, with a view for each, in the order of its storage."""
-
-    def __init__(self, weights: Sequence[QuantizedWeight], device: torch.device) -> None:
-        sizes = [weight.latent.numel() for weight in weights]
-        self.values = torch.zeros(sum(sizes), device=device)
-        ends = accumulate(sizes)
-        self._weights = list(weights)
-        self._views = {
-            weight.name: self.values[end - size : end]
-            for weight, size, end in zip(weights, sizes, ends, strict=True)
+    def state(self, layer: int) -> dict[str, Tensor | None]:
+        """Copies of what is kept of one layer, contiguous."""
+        average = None if self.average is None else _copy(self.home.layer(self.average, layer))
+        return {
+            "frequency": _copy(self.home.layer(self.frequency, layer)),
+            "average": average,
+            "counts": self.counts[:, layer].clone(),
+            "rate": self.rate[layer].clone(),
         }
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._views[name]
-
-    def in_order(self) -> Tensor:
-        """A copy with each weight's entries in the order of its dimensions, for files."""
-        return torch.cat([w.shaped(self._views[w.name]).flatten() for w in self._weights])
-
-    def load(self, values: Tensor) -> None:
-        """Undo `in_order`."""
-        sizes = [weight.latent.numel() for weight in self._weights]
-        for weight, part in zip(self._weights, values.split(sizes), strict=True):
-            view = weight.shaped(self._views[weight.name])
-            view.copy_(part.view(view.shape))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._views
+    def load(self, layer: int, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.home.layer(self.frequency, layer).copy_(state["frequency"])
+        if self.average is not None:
+            self.home.layer(self.average, layer).copy_(state["average"])
+        self.counts[:, layer] = state["counts"].to(self.counts.device)
+        self.rate[layer] = state["rate"].to(self.rate.device)
+        self.fresh, self._busy = slice(None), False
 
 
-def _remember(weight: QuantizedWeight) -> None:
-    """Start the records of one layer from its codes now; what is frozen stays frozen."""
-    records = weight.history
-    code = weight.shaped(weight.emitted())
-    fresh = history.pack(code, history.STILL, False, weight.layout)
-    kept = history.pack(code, history.STILL, True, weight.layout)
-    records.copy_(torch.where(weight.frozen, kept, fresh))
+def _copy(values: Tensor) -> Tensor:
+    return values.clone(memory_format=torch.contiguous_format)

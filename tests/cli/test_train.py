@@ -50,10 +50,14 @@ def test_the_recipe_comes_first(capsys):
 
 def test_two_processes_train_one_network(tiny_run, tmp_path):
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    flags += ["--recording.batchnorm_every=1"]
     argv = [sys.executable, "-m", "quiesce.cli", "train", QUICK, *tiny_run, *flags]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("rounded, untrained") == 1  # one of them tells
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2
+    rows = {"layers.csv": 2 * 21, "batchnorm.csv": 2 * 20, "batchnorm_loss.csv": 2}
+    for name, count in rows.items():  # of two steps, written down by one of them
+        assert len((tmp_path / "run" / name).read_text().splitlines()) == 1 + count
     assert main(["evaluate", str(tmp_path / "run")]) == 0

@@ -170,7 +170,7 @@ def test_frozen_is_final() -> None:
     everything = torch.ones(1, 2, dtype=torch.bool)
     weight.freeze(torch.tensor([[True, False]]), torch.tensor([[1, 1]]))
     weight.freeze(everything, torch.tensor([[-4, -4]]))
-    weight.freeze(torch.tensor([0, 1]), torch.tensor([3.0, 3.0]))
+    weight.freeze(everything, torch.tensor([[3.0, 3.0]]))
     assert weight.codes().tolist() == [[1, -4]]
     assert weight.latent.tolist() == [[0.5, -2.0]]
 

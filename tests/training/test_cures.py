@@ -1,7 +1,9 @@
 """From a recipe's cure to quiesce's, over the steps of the run."""
 
+import pytest
+
 import quiesce as qs
-from quiesce.training.cures import make_cures
+from quiesce.training.cures import cure_level, make_cures
 from quiesce.training.sections import CureConfig, RampConfig
 
 
@@ -33,3 +35,21 @@ def test_freezing_follows_its_ramp():
 def test_codes_are_averaged_unless_told_otherwise():
     (cure,) = make_cures(CureConfig(kind="freeze"), 100)
     assert cure.average == "code"
+
+
+def test_the_level_is_that_of_the_cure_in_each_step():
+    ramp = RampConfig(schedule="linear", start=0.2, end=0.4, begin=0.5)
+    freeze = CureConfig(kind="freeze", threshold=ramp)
+    dampen = CureConfig(kind="dampen", strength=ramp)
+    for config in (freeze, dampen):
+        level = cure_level(config, 100)
+        assert level(75) == pytest.approx(0.3)
+        assert level(100) == 0.4
+
+
+def test_there_is_no_level_while_a_cure_is_off():
+    waiting = CureConfig(kind="freeze", threshold=RampConfig(start=0.2, end=0.1, begin=0.5))
+    assert cure_level(waiting, 100)(49) is None
+    rising = CureConfig(kind="dampen", strength=RampConfig(end=0.1, begin=0.5))
+    assert cure_level(rising, 100)(49) is None
+    assert cure_level(CureConfig(), 100)(99) is None

@@ -8,6 +8,7 @@ from statistics import mean
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
 from quiesce.diagnosis.offsets import NEAR, Histogram
@@ -72,7 +73,7 @@ def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
     for layer in layers:
         high = layer.frequency_quantiles
         table.add_row(
-            shortened(layer.name),
+            _name(layer.name),
             layer.kind,
             str(layer.weights),
             str(layer.bits),
@@ -91,7 +92,7 @@ def weights(layers: Sequence[LayerDiagnosis]) -> Table:
     for layer in layers:
         ratio = layer.distance_ratio
         table.add_row(
-            shortened(layer.name),
+            _name(layer.name),
             "" if ratio is None else short(ratio),
             percent(layer.transition_rate),
             percent(layer.frozen),
@@ -107,9 +108,9 @@ def norms(norms: Sequence[NormDiagnosis]) -> Table:
     kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
     table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
     for norm in norms:
-        cells = dict.fromkeys(kinds, ("", ""))
+        cells: dict[str, tuple[str, str]] = dict.fromkeys(kinds, ("", ""))
         cells[_group(norm)] = short(norm.kl_mean, 4), short(norm.kl_max, 4)
-        table.add_row(shortened(norm.name), *chain.from_iterable(cells.values()))
+        table.add_row(_name(norm.name), *chain.from_iterable(cells.values()))
     table.add_section()
     ends = []
     for kind in kinds:
@@ -158,6 +159,10 @@ def percent(share: float) -> str:
 def short(value: float, digits: int = 2) -> str:
     """Return a number with so many digits behind the point, or none where it is large."""
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _name(name: str) -> Text:
+    return Text(shortened(name))  # as it is: a name in brackets is no markup
 
 
 def _in_pairs(counts: Sequence[int]) -> list[int]:

@@ -31,4 +31,5 @@ def main(argv: Sequence[str]) -> int:
         summary = run(recipe, display)
     if is_first_process():
         show_runs({recipe.name: summary}, recipe.folder)
+        print(f"quiesce diagnose {recipe.folder} shows each layer")
     return 0

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from quiesce import passes
+from quiesce.arena import Arena
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.errors import TrackingError
 from quiesce.schedules import ScheduleLike
@@ -45,12 +47,20 @@ class Dampening(Cure):
             raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
         self.strength = as_schedule(strength)
         self.aggregation: Aggregation = aggregation
-        self._weights: list[QuantizedWeight] = []
+        self._homes: list[Arena] = []
+        self._factors: list[Tensor] = []
         self._ready = False
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Take all weights; the tracker is not needed."""
-        self._weights = list(weights)
+        """Take all weights, where the tracker has put them."""
+        mine = {weight.name for weight in weights}
+        self._homes = tracker.arenas
+        self._factors = [
+            home.per_row(
+                [_factor(w.latent, self.aggregation) * (w.name in mine) for w in home.weights]
+            )
+            for home in self._homes
+        ]
 
     def penalty(self, step: int) -> Tensor | None:
         """The penalty at this step's strength: a scalar, or None where that is 0.
@@ -58,17 +68,14 @@ class Dampening(Cure):
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
         """
-        if not self._weights:
+        if not self._homes:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
         strength = self.strength(step)
         if not strength and self._ready:
             return None
         self._ready = True  # the first call runs in any case: compiled passes are then at hand
-        factors = [
-            (strength or 0.0) * _factor(weight.latent, self.aggregation) for weight in self._weights
-        ]
-        latents = [weight.latent for weight in self._weights]
-        return _Pull.apply(self._weights, factors, *latents)  # pyright: ignore
+        latents = [weight.latent for home in self._homes for weight in home.weights]
+        return _Pull.apply(self._homes, self._factors, strength or 0.0, *latents)  # pyright: ignore
 
     def after_step(self, step: int) -> None:
         """Nothing: dampening acts through the loss alone."""
@@ -81,23 +88,26 @@ def _factor(latent: Tensor, aggregation: Aggregation) -> float:
 
 
 class _Pull(torch.autograd.Function):
-    """Sum of factor * |residual|^2 over all layers; residuals are found again in the backward."""
+    """strength * sum of factor * residual^2; the backward finds the residuals again."""
 
     @staticmethod
     def forward(
-        ctx: Any, weights: list[QuantizedWeight], factors: list[float], *latents: Tensor
+        ctx: Any, homes: list[Arena], factors: list[Tensor], strength: float, *latents: Tensor
     ) -> Tensor:
-        ctx.weights, ctx.factors = weights, factors
+        ctx.homes, ctx.factors, ctx.strength = homes, factors, strength
         ctx.save_for_backward(*latents)
-        return torch.stack([w.pull() * f for w, f in zip(weights, factors, strict=True)]).sum()
+        ctx.read = [home.read() for home in homes]
+        each = zip(homes, ctx.read, factors, strict=True)
+        return torch.stack([home.run(passes.pull, *rest) for home, *rest in each]).sum() * strength
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # the saved latents are the parameters themselves: unpacked only so that autograd refuses a
         # backward after they were changed in place
         _ = ctx.saved_tensors
-        pulls = [
-            weight.pull_gradient(grads[0] * (2 * factor))
-            for weight, factor in zip(ctx.weights, ctx.factors, strict=True)
-        ]
-        return None, None, *pulls
+        upstream = grads[0] * ctx.strength
+        pulls = []
+        for home, now, factor in zip(ctx.homes, ctx.read, ctx.factors, strict=True):
+            gradient = home.run(passes.pull_gradient, now, factor, upstream)
+            pulls += [home.layer(gradient, i) for i in range(len(home.weights))]
+        return None, None, None, *pulls

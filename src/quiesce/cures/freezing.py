@@ -15,12 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from quiesce import passes
+from quiesce.arena import Arena, Where
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.errors import TrackingError
 from quiesce.grid import check_bits
 from quiesce.schedules import ScheduleLike
 from quiesce.tracking import OscillationTracker
-from quiesce.weights import QuantizedWeight, Where
+from quiesce.weights import QuantizedWeight
 
 _SLACK = 1 + 1e-6  # on the decay, for the rounding of two products
 
@@ -55,16 +57,17 @@ class Freezing(Cure):
         self.threshold = as_schedule(threshold)
         self.average = average
         self.max_bits = max_bits
-        self._weights: list[QuantizedWeight] = []
+        self._names: set[str] = set()
         self._tracker: OscillationTracker | None = None
         self._last: tuple[int, float] | None = None
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Take the weights of at most `max_bits`; have the tracker follow their averages."""
-        self._weights = [weight for weight in weights if weight.grid.bits <= self.max_bits]
+        chosen = [weight for weight in weights if weight.grid.bits <= self.max_bits]
+        self._names = {weight.name for weight in chosen}
         self._tracker, self._last = tracker, None
         if self.average == "code":
-            tracker.follow_average(self._weights)
+            tracker.follow_average(chosen)
 
     def penalty(self, step: int) -> None:
         """None: freezing adds nothing to the loss."""
@@ -82,7 +85,8 @@ class Freezing(Cure):
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
         if threshold := self._threshold_at(step):
             fresh_only = self._none_fell_in(tracker, threshold)
-            for chosen in tracker.above(self._weights, threshold, fresh_only=fresh_only):
+            homes = [home for home in tracker.arenas if any(self._allowed(home))]
+            for chosen in tracker.above(homes, threshold, fresh_only=fresh_only):
                 self._freeze(tracker, *chosen)
 
     def _threshold_at(self, step: int) -> float | None:
@@ -103,20 +107,27 @@ class Freezing(Cure):
             return False
         return threshold >= last[1] * tracker.decay * _SLACK
 
+    def _allowed(self, home: Arena) -> list[bool]:
+        """Which layers of an arena may be frozen."""
+        return [weight.name in self._names for weight in home.weights]
+
     def _freeze(
-        self, tracker: OscillationTracker, weight: QuantizedWeight, where: Where, above: Tensor
+        self, tracker: OscillationTracker, home: Arena, where: Where, above: Tensor
     ) -> None:
-        if above.device.type == "cpu":  # an accelerator would wait for the count of an index
+        allowed = self._allowed(home)
+        if home.on_cpu:  # an accelerator would wait for the count of an index
             hits = above.nonzero().squeeze(1)
-            if not len(hits):
+            where = hits if isinstance(where, slice) else where[hits]
+            if not all(allowed):
+                where = where[torch.tensor(allowed)[home.layers_of(where)]]
+            if not len(where):
                 return
-            where, above = hits if isinstance(where, slice) else where[hits], above[hits]
+        elif not all(allowed):
+            above &= (home.per_row(allowed) > 0).expand_as(home.latents).reshape(-1)
+        now = home.read()
         if self.average == "code":
-            codes = torch.round(tracker.average_before(weight, where))
-            codes = codes.clamp(weight.grid.quant_min, weight.grid.quant_max)
+            codes = torch.round(tracker.average_before(home, where))
+            codes = codes.clamp(home.grid.quant_min, home.grid.quant_max)
         else:
-            codes = weight.emitted(where)
-        if isinstance(where, slice):
-            weight.freeze(weight.shaped(above), weight.shaped(codes))
-        else:
-            weight.freeze(where, codes)
+            codes = passes.emitted(home.select(now, where))
+        home.freeze(now, above if isinstance(where, slice) else where, codes)

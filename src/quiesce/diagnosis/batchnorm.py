@@ -101,11 +101,7 @@ def _norms(model: nn.Module) -> list[BatchNorm]:
 
 @contextmanager
 def unmoved_random_numbers(model: nn.Module) -> Iterator[None]:
-    """Put torch's generators, of the CPU and of the model's accelerator, back after the block."""
+    """Put torch's generators, of the CPU and of the model's CUDA device, back after the block."""
     device = next(model.parameters()).device
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[device], device_type=device.type):
-            yield
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

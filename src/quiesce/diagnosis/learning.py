@@ -31,9 +31,9 @@ Batch = tuple[Tensor, Tensor]
 class LearningOptions:
     """How the codes are learned."""
 
-    lr: float = 0.05
+    lr: float = 0.1
     """Adam's learning rate for v, above 0."""
-    strength: float = 1.0
+    strength: float = 0.1
     """Factor of the pull, the mean over all weights, in the loss."""
     begin: float = 0.2
     """Share of the steps before the pull begins, 0 to below 1."""

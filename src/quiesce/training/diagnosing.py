@@ -34,7 +34,7 @@ def diagnose(
     """
     restored = restore(run, recipe, flags)
     diagnosis = Diagnosis(finished=restored.finished)
-    diagnosis.see_layers(restored.tracker)
+    diagnosis.see_layers(restored.tracker, restored.prefix)
     _see_statistics(diagnosis, restored, display or Display())
     if run.is_dir():
         write_json(run / DIAGNOSIS, diagnosis.tree())

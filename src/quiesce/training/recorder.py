@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.control import Control
 from quiesce.diagnosis import (
@@ -31,7 +31,7 @@ from quiesce.diagnosis import (
 )
 from quiesce.errors import NothingToDoError, RecipeError
 from quiesce.training.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECTORIES, write_beside
-from quiesce.training.scores import loss_and_top1
+from quiesce.training.scores import Batch, loss_and_top1
 from quiesce.training.sections import RecordingConfig
 from quiesce.training.tables import CsvTable
 
@@ -73,7 +73,7 @@ class Recorder:
         config: RecordingConfig,
         *,
         total: int,
-        batches: Sequence[tuple[Tensor, Tensor]] = (),
+        batches: Sequence[Batch] = (),
         max_bits: int = 4,
         prefix: str = "",
         board: Any = None,
@@ -83,7 +83,7 @@ class Recorder:
         self._control = control
         self._config = config
         self._total = max(1, total)
-        self._batches = batches if config.batchnorm_every is not None else ()
+        self._batches: Sequence[Batch] = batches if config.batchnorm_every is not None else ()
         self._max_bits = max_bits
         self._prefix = prefix
         self._board = board
@@ -218,11 +218,11 @@ def check_layer(config: RecordingConfig, layers: Sequence[str]) -> None:
 
 
 def _write_arrays(path: Path, trajectory: Trajectory, prefix: str) -> None:
-    arrays = {name: tensor.numpy() for name, tensor in trajectory.arrays().items()}
-    layer = np.array(trajectory.layer.removeprefix(prefix))
+    arrays: dict[str, Any] = {"layer": np.array(trajectory.layer.removeprefix(prefix))}
+    arrays |= {name: tensor.numpy() for name, tensor in trajectory.arrays().items()}
 
     def write(beside: Path) -> None:
         with beside.open("wb") as file:  # given a name, numpy would put .npz behind it
-            np.savez_compressed(file, layer=layer, **arrays)
+            np.savez_compressed(file, **arrays)
 
     write_beside(path, write)

@@ -49,20 +49,17 @@ class RecordingCallback(Callback):
             writes=trainer.is_global_zero,
         )
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write down what is due."""
+        """Write down what is due after the batch before; the clock of this one runs not yet."""
         if self._recorder is not None:
             self._recorder.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left."""
+        """Write down what is due after the last batch, and what is left."""
+        if self._recorder is not None:
+            self._recorder.step()
         self._close()
 
     def on_exception(

@@ -39,6 +39,8 @@ class Restored:
     """Prepared, with the running batch-norm statistics of its last step."""
     tracker: OscillationTracker
     """Of its weights, as of the last step; it can be read, and stepped."""
+    prefix: str
+    """What the tracker's names have before those of the network's layers."""
     finished: bool
     """Whether the run went on to its end; of a checkpoint outside a run folder it is not known."""
 
@@ -48,7 +50,7 @@ class Restored:
         return next(self.network.parameters()).device
 
     def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the `count` training batches that come next, or fewer; the same each time."""
+        """Yield the first `count` training batches of the last epoch; the same each time."""
         return self._there(self.data.train, min(count, len(self.data.train)), display, title)
 
     def test(self, display: Display, title: str) -> Iterator[Batch]:
@@ -103,10 +105,16 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     load(network, _without(prefix, content["state_dict"]), checkpoint)
     network.to(_device(known))
     tracker = _tracker(network, control["tracker"], prefix, checkpoint)
-    loops = content.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-    for loader, state in zip([data.train], loops.get("combined_loader", []), strict=False):
-        loader.sampler.set_epoch(state["epoch"])  # pyright: ignore[reportAttributeAccessIssue]
-    return Restored(recipe=known, data=data, network=network, tracker=tracker, finished=finished)
+    sampler: Any = data.train.sampler
+    sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
+    return Restored(
+        recipe=known,
+        data=data,
+        network=network,
+        tracker=tracker,
+        prefix=prefix,
+        finished=finished,
+    )
 
 
 def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
@@ -189,17 +197,27 @@ def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _tracker(
     network: nn.Module, state: dict[str, Any], prefix: str, path: Path
 ) -> OscillationTracker:
-    weights = quantized_weights(network)
+    weights = quantized_weights(_within(prefix, network))
     tracker = OscillationTracker(weights, state["momentum"])
-    names, followed = (
-        [name.removeprefix(prefix) for name in state[key]] for key in ("names", "followed")
-    )
-    tracker.follow_average(weight for weight in weights if weight.name in followed)
+    tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
     try:
-        tracker.load_state_dict({**state, "names": names, "followed": followed})
+        tracker.load_state_dict(state)
     except (TrackingError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} is not of this version of quiesce: its tracker lacks {error}; train again"
+        ) from error
     return tracker
+
+
+def _within(prefix: str, network: nn.Module) -> nn.Module:
+    """Modules around the network, so that its layers have the names they had in training."""
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.Module()
+        outer.add_module(name, network)
+        network = outer
+    return network
 
 
 def _device(recipe: Recipe) -> torch.device:

@@ -1,0 +1,225 @@
+"""The weights of many layers side by side in memory, so that one pass serves all of them.
+
+A network has dozens of layers, most of them small: a pass over each by itself spends its time on
+calls, not on weights. So latents and history records are moved, once, into one stretch of memory
+each. The parameters stay the objects they were, with their values, shapes and strides; only their
+storage is elsewhere, as with `flatten_parameters` of torch's recurrent layers.
+
+An arena is a table of rows of `ROW` entries. Every layer begins a row, its last row is filled up
+with zeros, and so a layer's scale is one number per row. Entries of a layer lie in the order of its
+storage. What else is kept of each weight (frequencies, averages) has the same places.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from quiesce import history, passes
+from quiesce.errors import TrackingError
+from quiesce.fake_quantize import positive
+from quiesce.flat import outermost_first, storage_order
+from quiesce.weights import QuantizedWeight
+
+ROW = 64
+"""Entries of a row: whole vectors and cache lines on every machine."""
+
+Where = Tensor | slice
+"""A selection of entries of an arena: a 1-D int64 index, or slice(None) for all."""
+
+
+def arenas(weights: Sequence[QuantizedWeight]) -> list["Arena"]:
+    """Move the weights into as few arenas as can be: one per width, dtype, device and rounding."""
+    groups: dict[object, list[QuantizedWeight]] = {}
+    for weight in weights:
+        latent = weight.latent
+        key = (weight.grid.bits, latent.dtype, latent.device, weight.estimator, _is_spread(weight))
+        groups.setdefault(key, []).append(weight)
+    return [Arena(group) for group in groups.values()]
+
+
+class Arena:
+    """Weights of one grid, one dtype and one device, and the passes over them.
+
+    Args:
+        weights: As `arenas` groups them.
+
+    Attributes:
+        latents: (rows, ROW), the memory of all latents.
+        records: (rows, ROW), the memory of all history records.
+        on_cpu: Whether counting and gathering make nobody wait.
+        grid: Of every weight.
+        layout: Of every record.
+    """
+
+    def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
+        self.weights = list(weights)
+        self.grid, self.layout = weights[0].grid, weights[0].layout
+        self._spread = _is_spread(weights[0])
+        self._strides = [weight.latent.stride() for weight in weights]
+        self.rows = [-(-weight.latent.numel() // ROW) for weight in weights]
+        self._starts = [row * ROW for row in accumulate(self.rows, initial=0)]
+        like = weights[0].latent.detach()
+        shape = sum(self.rows), ROW
+        self.on_cpu = like.device.type == "cpu"
+        self.latents = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        still = history.pack(torch.zeros((), device=like.device), history.STILL, False, self.layout)
+        self.records = still.repeat(shape)  # what fills up rows has code 0, and keeps it
+        self._row_counts = torch.tensor(self.rows, device=like.device)
+        self._row_ends = self._row_counts.cumsum(0)
+        scales = [1 if w.raw_scale.numel() == 1 else w.raw_scale.numel() for w in weights]
+        self._rows_per_scale = torch.cat(
+            [torch.full((n,), rows // n) for n, rows in zip(scales, self.rows, strict=True)]
+        ).to(like.device)
+        self._places: list[tuple[int, int]] = []
+        self.gather()
+
+    def __len__(self) -> int:
+        """Entries, those that fill up rows among them."""
+        return self.latents.numel()
+
+    def layer(self, values: Tensor, index: int) -> Tensor:
+        """The part of layer `index`, in the shape and strides of its latent: a view.
+
+        Args:
+            values: Of the arena's entries, contiguous.
+            index: Position in `weights`.
+        """
+        shape = self.weights[index].latent.shape
+        return values.detach().as_strided(shape, self._strides[index], self._starts[index])
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Take in weights whose memory is elsewhere: all at first, later what was moved since.
+
+        A checkpoint loaded with `assign=True`, for example, brings tensors of its own.
+
+        Raises:
+            TrackingError: A weight has changed its memory format, dtype or device.
+        """
+        places = [self._place(weight) for weight in self.weights]
+        if places == self._places:
+            return
+        for i, weight in enumerate(self.weights):
+            self._check(i)
+            if not self._places or places[i] != self._places[i]:
+                for home, tensor in (self.latents, weight.latent), (self.records, weight.history):
+                    view = self.layer(home, i)
+                    view.copy_(tensor)
+                    tensor.data = view
+        self._places = [self._place(weight) for weight in self.weights]
+
+    def _check(self, index: int) -> None:
+        weight, home = self.weights[index], self.latents
+        latent = weight.latent
+        if latent.stride() != self._strides[index]:
+            raise TrackingError(
+                f"{weight.name}: the weight has changed its memory format since the tracker was "
+                "made; move the model with .to(memory_format=...) first, then make the tracker"
+            )
+        if (latent.dtype, latent.device) != (home.dtype, home.device):
+            raise TrackingError(
+                f"{weight.name}: the weight was {home.dtype} on {home.device} when the tracker was "
+                f"made and is {latent.dtype} on {latent.device} now; move the model first, then "
+                "make the tracker"
+            )
+
+    @staticmethod
+    def _place(weight: QuantizedWeight) -> tuple[int, int]:
+        return weight.latent.data_ptr(), weight.history.data_ptr()
+
+    @torch.no_grad()
+    def read(self) -> passes.Operands:
+        """All entries as they are now, wherever they have been meanwhile: (rows, ROW)."""
+        self.gather()
+        first = self.weights[0]
+        return passes.Operands(
+            self.latents, self._scale(), first.limits, self.records, first.estimator
+        )
+
+    def select(self, now: passes.Operands, where: Where) -> passes.Operands:
+        """Some entries of what `read` gave, for the functions of `passes`: (selected,)."""
+        scale = now.scale
+        if isinstance(where, slice) or self._spread:
+            scale = scale.expand(-1, ROW).reshape(-1)[where]
+        else:
+            scale = scale.view(-1)[where // ROW]
+        latents, records = self.latents.view(-1)[where], self.records.view(-1)[where]
+        return now._replace(latent=latents, scale=scale, records=records)
+
+    @torch.no_grad()
+    def run(self, function: passes.Pass, now: passes.Operands, *args: Tensor | None) -> Tensor:
+        """A pass over all entries, as one kernel where kernels are compiled."""
+        return self.weights[0].kernels.over_weights(function, now, *args)
+
+    @torch.no_grad()
+    def freeze(self, now: passes.Operands, where: Tensor, codes: Tensor) -> None:
+        """Pin codes for good and set the latents to them; what is frozen already stays.
+
+        Args:
+            now: What `read` gave.
+            where: 1-D int64 index, or bool mask of all entries.
+            codes: Integral values on the grid, one per index or entry.
+        """
+        latents, records = self.latents.view(-1), self.records.view(-1)
+        if where.dtype == torch.bool:
+            pinned = history.freeze(records, codes, self.layout)
+            records.copy_(torch.where(where, pinned, records))
+            self.run(passes.settle, now)
+        else:
+            records[where] = history.freeze(records[where], codes, self.layout)
+            latents[where] = passes.quantized(self.select(now, where)).to(latents.dtype)
+
+    def layers_of(self, where: Tensor) -> Tensor:
+        """Positions in `weights` of the layers of some entries: int64, the shape of `where`."""
+        return torch.bucketize(where // ROW, self._row_ends, right=True)
+
+    def count(self, where: Tensor) -> Tensor:
+        """How many entries of an index belong to each layer: int64 (layers,)."""
+        return torch.bincount(self.layers_of(where), minlength=len(self.weights))
+
+    def per_layer(self, row_values: Tensor) -> Tensor:
+        """Sums over the rows of each layer: floats (rows,) to (layers,)."""
+        # unsafe: lengths are not checked, for which an accelerator would be waited for
+        return torch.segment_reduce(row_values, "sum", lengths=self._row_counts, unsafe=True)
+
+    def per_row(self, layer_values: Sequence[float]) -> Tensor:
+        """One number per layer as one per row: float32 (rows, 1)."""
+        device = self.latents.device
+        values = torch.tensor(layer_values, dtype=torch.float32, device=device)
+        return values.repeat_interleave(self._row_counts, output_size=sum(self.rows)).view(-1, 1)
+
+    def every(self, most: int | None) -> tuple[Tensor, list[int]]:
+        """An evenly spread sample of `most` entries (or somewhat more) of each layer, or all.
+
+        Returns:
+            Index, int64 (sampled,), layer by layer, and how many are of each layer.
+        """
+        parts = []
+        for weight, start in zip(self.weights, self._starts, strict=False):
+            size = weight.latent.numel()
+            step = 1 if most is None else max(1, size // most)
+            parts.append(torch.arange(start, start + size, step, device=self.latents.device))
+        return torch.cat(parts), [len(part) for part in parts]
+
+    def _scale(self) -> Tensor:
+        """Floats per code: (rows, 1), or (rows, ROW) where channels and rows do not agree."""
+        raw = [weight.raw_scale for weight in self.weights]
+        if self._spread:
+            spread = torch.zeros(len(self), dtype=raw[0].dtype, device=self.latents.device)
+            for i, scale in enumerate(raw):
+                self.layer(spread, i).copy_(scale)
+            return positive(spread).view(-1, ROW)
+        table = positive(torch.cat([scale.reshape(-1) for scale in raw]))
+        rows = table.repeat_interleave(self._rows_per_scale, output_size=sum(self.rows))
+        return rows.view(-1, 1)
+
+
+def _is_spread(weight: QuantizedWeight) -> bool:
+    """Whether some row of this weight would hold entries of different scales."""
+    scale, latent = weight.raw_scale, weight.latent
+    if scale.numel() == 1:
+        return False
+    by_channel = outermost_first(storage_order(latent)) and len(scale) == scale.numel()
+    return not by_channel or (latent.numel() // len(scale)) % ROW != 0

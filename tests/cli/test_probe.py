@@ -1,0 +1,48 @@
+"""`quiesce probe RUN`: its table, and a run in which nothing oscillates."""
+
+import json
+
+import pytest
+
+from quiesce.cli import main
+
+QUICK = ["--samples=2", "--batches=2", "--steps=3"]
+
+
+def trained(folder, *flags):
+    assert main(["train", "mnist_lsq_w3a3", *flags, f"--run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe") / "run"
+    flags = ["--trainer.max_steps=12", "--tracker.momentum=0.2", "--weights_optimizer.lr=0.2"]
+    return trained(folder, *tiny_flags, *flags)
+
+
+def test_the_table_shows_what_the_file_holds(finished, capsys):
+    assert main(["probe", str(finished), *QUICK]) == 0
+    out = capsys.readouterr().out
+    tree = json.loads((finished / "probe.json").read_text())
+    assert f"{tree['weights']} oscillating weights" in out
+    loss, top1 = tree["sampled"]["loss"], tree["sampled"]["top1_percent"]
+    assert f"{loss['mean']:.4f} ± {loss['std']:.4f}" in out
+    assert f"{top1['best']:.2f}" in out
+    assert f"learned, {tree['learned']['changed']} codes changed" in out
+    assert f"{tree['learned']['loss']:.4f}" in out
+    assert str(finished / "probe.json") in out
+
+
+def test_a_run_without_oscillating_weights_says_so(tiny_run, tmp_path, capsys):
+    folder = trained(tmp_path / "run", *tiny_run)  # two steps: nothing has turned round yet
+    capsys.readouterr()
+    assert main(["probe", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "no weight that is free oscillates (frequency above 0.005)" in out
+    tree = json.loads((folder / "probe.json").read_text())
+    assert (tree["weights"], tree["sampled"], tree["learned"]) == (0, None, None)
+
+
+def test_a_number_out_of_range_is_one_line(finished, refused):
+    assert "`samples` must be at least 1, got 0" in refused("probe", finished, "--samples=0")

@@ -157,3 +157,10 @@ def test_two_sweeps_in_one_folder_are_refused(swept):
         pytest.raises(RecipeError, match="another process is sweeping in"),
     ):
         swept()
+
+
+@pytest.mark.usefixtures("pretending")
+def test_a_sweep_without_variants_lists_none(tiny_flags, tmp_path):
+    Swept(tmp_path / "s", tiny_flags)(Sweep(name="s", recipe="mnist_lsq_w3a3"))
+    (run,) = json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]
+    assert run == {"folder": "mnist_lsq_w3a3-seed0", "fields": {}, "seed": 0}

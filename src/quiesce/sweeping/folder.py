@@ -97,15 +97,7 @@ class SweepFolder:
         """The content of sweep.json; runs of earlier calls stay in it."""
         path = self.folder / SWEEP
         listed = read_json(path)["runs"] if path.is_file() else []
-        now = [
-            {
-                "folder": run.name,
-                "variant": run.variant,
-                "fields": run.fields,
-                "seed": run.recipe.seed,
-            }
-            for run in runs
-        ]
+        now = [_entry(run) for run in runs]
         names = {run.name for run in runs}
         listed = [run for run in listed if run["folder"] not in names] + now
         swept = [item for run in listed for item in run["fields"].items()]
@@ -122,6 +114,11 @@ class SweepFolder:
             "baseline": sweep.baseline,
             "runs": listed,
         }
+
+
+def _entry(run: PlannedRun) -> dict[str, Any]:
+    variant = {} if run.variant is None else {"variant": run.variant}
+    return {"folder": run.name, **variant, "fields": run.fields, "seed": run.recipe.seed}
 
 
 def _each_once(values: Iterator[Any]) -> list[Any]:

@@ -35,6 +35,8 @@ ORDER = (
     {"data", "models"},
     {"training"},
     {"report"},
+    {"comparison"},
+    {"sweeping"},
     {"cli"},
 )
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""

@@ -4,7 +4,13 @@ import pytest
 import yaml
 
 from quiesce.errors import RecipeError
-from quiesce.training.reading import find_recipe, read_recipe, shipped_recipes, write_recipe
+from quiesce.training.reading import (
+    change_recipe,
+    find_recipe,
+    read_recipe,
+    shipped_recipes,
+    write_recipe,
+)
 
 ANY = "mnist_freeze_w3a3"
 
@@ -26,11 +32,12 @@ def refusal(recipe, flags=()):
     return str(caught.value)
 
 
-def test_thirty_recipes_are_shipped():
+def test_every_network_is_shipped_with_every_method_and_digits_at_2_bits_too():
     names = shipped_recipes()
     networks = ("mobilenetv2", "mobilenetv3_small", "efficientnet_lite0", "resnet18", "mnist")
     methods, bits = ("lsq", "dampen", "freeze"), ("w4a4", "w3a3")
-    assert set(names) == {f"{n}_{m}_{b}" for n in networks for m in methods for b in bits}
+    wanted = {f"{n}_{m}_{b}" for n in networks for m in methods for b in bits}
+    assert set(names) == wanted | {f"mnist_{m}_w2a2" for m in methods}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -134,3 +141,31 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
 
 def test_a_saved_recipe_carries_a_version():
     assert yaml.safe_load(write_recipe(read_recipe(ANY)))["version"] == 1
+
+
+def test_a_changed_recipe_is_one_read_with_those_flags():
+    recipe = read_recipe(ANY)
+    changed = change_recipe(recipe, {"cure.threshold.end": 0.02, "seed": 3}, "here")
+    assert changed == read_recipe(ANY, ["--cure.threshold.end=0.02", "--seed=3"])
+    assert recipe == read_recipe(ANY)
+
+
+def test_a_mapping_replaces_a_whole_section():
+    changed = change_recipe(read_recipe(ANY), {"cure": {"kind": "dampen"}}, "here")
+    assert changed.cure == type(changed.cure)(kind="dampen")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cure.treshold.end": 0.1}, "here: unknown field `cure.treshold`; did you mean"),
+        ({"seed.x": 1}, "here: `seed` must be a whole number"),
+        ({"cure": 3}, "here: `cure` is a section of fields, got 3"),
+        ({"tracker.momentum": 2}, "here: tracker: `momentum` must be above 0 and below 1, got 2"),
+    ],
+)
+def test_a_bad_change_is_named_with_where_it_comes_from(changes, message):
+    with pytest.raises(RecipeError) as caught:
+        change_recipe(read_recipe(ANY), changes, "here")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

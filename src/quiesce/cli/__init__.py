@@ -1,7 +1,8 @@
 """The command `quiesce`: one file per subcommand, loaded when it is asked for.
 
-Exit codes: 0 done; 2 something the user can mend, told in one line on stderr; 130 stopped by
-Ctrl-C. Anything else that goes wrong is a defect of quiesce and keeps its traceback.
+Exit codes: 0 done; 1 some runs of a sweep failed; 2 something the user can mend, told in one line
+on stderr; 130 stopped by Ctrl-C. Anything else that goes wrong is a defect of quiesce and keeps its
+traceback.
 """
 
 import sys
@@ -17,6 +18,8 @@ COMMANDS = {
     "evaluate": "measure the network of a run folder again",
     "diagnose": "see which layers of a run oscillate, and what it does to batch norm",
     "probe": "see what is lost by the codes that oscillating weights ended on",
+    "compare": "recipes side by side, over their seeds",
+    "sweep": "train a grid of recipes and seeds",
     "recipes": "list the recipes that come with quiesce",
     "report": "write a page that shows what happened in runs",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",

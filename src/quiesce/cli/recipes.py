@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from quiesce.cli.arguments import Arguments
-from quiesce.training.reading import SHIPPED, shipped_recipes
+from quiesce.training.reading import SHIPPED, shipped_recipes, title_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,13 +15,9 @@ def main(argv: Sequence[str]) -> int:
     names = shipped_recipes()
     width = max(map(len, names))
     for name in names:
-        print(f"{name:<{width}}  {_title(name)}")
+        print(f"{name:<{width}}  {title_of(SHIPPED / f'{name}.yaml')}")
     print(
-        "\nquiesce train NAME runs one; quiesce train NAME --print_config shows all of its fields."
+        "\nquiesce train NAME runs one; quiesce train NAME --print_config shows all its fields.\n"
+        "quiesce sweep --list shows the grids of them that come with quiesce."
     )
     return 0
-
-
-def _title(name: str) -> str:
-    with (SHIPPED / f"{name}.yaml").open(encoding="utf-8") as lines:
-        return next(lines).removeprefix("#").strip()

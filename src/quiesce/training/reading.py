@@ -6,8 +6,9 @@ wrong becomes one line that names the file or flag, the field, and the nearest r
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -25,6 +26,12 @@ SHIPPED = Path(__file__).parent.parent / "recipes"
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with quiesce, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def title_of(path: Path) -> str:
+    """Return what a shipped file is: the comment in its first line."""
+    with path.open(encoding="utf-8") as lines:
+        return next(lines).removeprefix("#").strip()
 
 
 def find_recipe(recipe: str) -> Path:
@@ -60,10 +67,36 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
     _refuse_unknown(tree, Recipe, str(path))
-    parser = recipe_parser()
+    parser = _parser()
     values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))
     values = _parse(lambda: parser.parse_args(list(flags), namespace=values), "flags")
     return _build(Recipe, values, where=recipe, prefix="")
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """Return `recipe` with other values in some fields, checked like a recipe that is read.
+
+    Args:
+        recipe: Stays as it is.
+        changes: Dotted field to value: {"cure.strength.end": 0.1}; a mapping replaces a whole
+            section, whose other fields get their defaults.
+        where: What made the changes; the message of an error begins with it.
+
+    Raises:
+        RecipeError: An unknown field, a wrong type or a value out of range.
+    """
+    tree = recipe.tree()
+    for field, value in changes.items():
+        *sections, last = field.split(".")
+        section = tree
+        for name in sections:
+            if not isinstance(section.get(name), dict):
+                section[name] = {}
+            section = section[name]
+        section[last] = value
+    _refuse_unknown(tree, Recipe, where)
+    values = _parse(lambda: _parser().parse_object(tree, defaults=True), where)
+    return _build(Recipe, values, where, prefix="")
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -79,13 +112,28 @@ def recipe_parser(usage: str | None = None) -> ArgumentParser:
     return parser
 
 
-def _load(path: Path) -> dict[str, Any]:
+@cache
+def _parser() -> ArgumentParser:
+    """The parser that reads, made once: that takes longer than to read a recipe."""
+    return recipe_parser()
+
+
+def load_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        RecipeError: It can not be read, or is no YAML.
+    """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: can not be read as text: {error}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    tree = load_yaml(path)
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields to values, got {tree!r:.60}")
     tree.setdefault("name", path.stem)

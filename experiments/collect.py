@@ -1,0 +1,80 @@
+"""The numbers of a sweep in one file: `python experiments/collect.py SWEEP > results.json`.
+
+Every run's numbers as its summary.json and diagnosis.json have them, then each group's mean,
+standard deviation, n, and difference to the baseline, as `quiesce compare` makes them.
+"""
+
+import csv
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+from quiesce.comparison.compare import compare
+from quiesce.comparison.measures import MEASURES
+
+folder = Path(sys.argv[1])
+compared = compare([folder])
+
+
+def kl_by_kind(diagnosis):
+    """Mean over the batch norms fed by each kind of layer of KL(population || running), in nats."""
+    kinds = {}
+    for norm in diagnosis.get("batchnorm", []):
+        kinds.setdefault(norm["kind"], []).append(norm["kl_mean"])
+    return {kind: fmean(values) for kind, values in sorted(kinds.items())}
+
+
+def numbers(run):
+    """What one run measured."""
+    found = {
+        "name": run.name,
+        "seed": run.seed,
+        "steps": run.summary["steps"],
+        "top1_percent": run.summary["top1_percent"],
+        **{measure.key: measure.of(run.summary) for measure in MEASURES},
+        "seconds_training": run.summary["seconds"]["training"],
+    }
+    path = run.folder / "diagnosis.json"
+    if path.exists():
+        diagnosis = json.loads(path.read_text("utf-8"))
+        found["train_loss_in_inference"] = diagnosis["accuracy"]["train_loss"]
+        found["batchnorm_kl_by_kind"] = kl_by_kind(diagnosis)
+    path = run.folder / "batchnorm_loss.csv"
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            found["batchnorm_loss"] = [
+                {key: float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    return found
+
+
+def together(group):
+    """A group's spreads and its differences to the baseline."""
+    return {
+        "n": len(group.runs),
+        "seeds": sorted(group.runs),
+        **{
+            measure.key: {
+                **asdict(compared.spread(group, measure)),
+                "difference": asdict(apart)
+                if (apart := compared.difference(group, measure))
+                else None,
+            }
+            for measure in compared.measures
+        },
+    }
+
+
+runs = [run for group in compared.groups for run in group.runs.values()]
+tree = {
+    "sweep": folder.name,
+    "baseline": compared.baseline.label if compared.baseline else None,
+    "versions": runs[0].summary["versions"],
+    "groups": {group.label: together(group) for group in compared.groups},
+    "runs": [numbers(run) for run in runs],
+}
+json.dump(tree, sys.stdout, indent=1)
+sys.stdout.write("\n")

@@ -1,0 +1,69 @@
+"""Groups of runs side by side: every measure's spread, and its difference to a baseline."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quiesce.comparison.groups import Group, find_group, group_runs, refuse_mixed_data
+from quiesce.comparison.measures import MEASURES, Measure
+from quiesce.comparison.runs import find_runs
+from quiesce.comparison.statistics import Difference, Spread, difference, spread
+from quiesce.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Runs, grouped by recipe."""
+
+    groups: list[Group]
+    """In the order in which each recipe first came."""
+
+    baseline: Group | None
+    """What the others are told apart from, where one was named."""
+
+    left_out: dict[Path, str]
+    """Folders of runs that are not in it, and why."""
+
+    def spread(self, group: Group, measure: Measure) -> Spread | None:
+        """Return mean and standard deviation over the seeds that measured it, or None."""
+        return spread(group.values(measure).values())
+
+    def difference(self, group: Group, measure: Measure) -> Difference | None:
+        """Return group minus baseline; None without baseline, for itself, or without numbers."""
+        if self.baseline is None or group is self.baseline:
+            return None
+        return difference(group.values(measure), self.baseline.values(measure))
+
+    @property
+    def measures(self) -> list[Measure]:
+        """What at least one run measured."""
+        return [each for each in MEASURES if any(group.values(each) for group in self.groups)]
+
+
+def compare(
+    folders: Iterable[Path], *, baseline: str | None = None, mixed_data: bool = False
+) -> Comparison:
+    """Read runs and group them by recipe.
+
+    Args:
+        folders: Run folders, sweeps, or folders of runs.
+        baseline: Label of a group, or the name of its recipe. None takes what the one sweep among
+            the folders says, where it says something and that is there, and else nothing.
+        mixed_data: Whether runs of different data may stand side by side.
+
+    Raises:
+        RecipeError: A folder is no run, no run is finished, the data differ, two runs are of one
+            recipe and seed, or no group has the baseline's name.
+    """
+    found = find_runs(folders)
+    if not found.finished:
+        reasons = "; ".join(f"{folder}: {why}" for folder, why in found.left_out.items())
+        raise RecipeError(f"no run is finished: {reasons or 'the sweep lists none'}")
+    if not mixed_data:
+        refuse_mixed_data(found.finished)
+    groups = group_runs(found.finished)
+    if baseline is None and len(found.baselines) == 1:
+        (told,) = found.baselines
+        baseline = told if any(told in (group.label, group.name) for group in groups) else None
+    base = None if baseline is None else find_group(groups, baseline)
+    return Comparison(groups=groups, baseline=base, left_out=found.left_out)

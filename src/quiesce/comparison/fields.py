@@ -1,0 +1,34 @@
+"""Fields of a recipe by their dotted names."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and value of every field in nested sections.
+
+    >>> dict(dotted({"seed": 0, "cure": {"strength": {"end": 0.1}}}))
+    {'seed': 0, 'cure.strength.end': 0.1}
+    """
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shortened(fields: Iterable[str]) -> dict[str, str]:
+    """Return the shortest end of each dotted name that no other name has.
+
+    >>> shortened(["weights.lr", "scales.lr", "cure.strength.end"])
+    {'weights.lr': 'weights.lr', 'scales.lr': 'scales.lr', 'cure.strength.end': 'end'}
+    """
+    names = list(fields)
+    taken = Counter(end for name in names for end in _ends(name))
+    return {name: next((end for end in _ends(name) if taken[end] == 1), name) for name in names}
+
+
+def _ends(name: str) -> Iterator[str]:
+    words = name.split(".")
+    return (".".join(words[-n:]) for n in range(1, len(words) + 1))

@@ -1,0 +1,152 @@
+"""Runs of one recipe, whatever their seed, as one group; groups told apart by what differs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from quiesce.comparison.fields import dotted, shortened
+from quiesce.comparison.measures import Measure
+from quiesce.comparison.runs import FinishedRun
+from quiesce.errors import RecipeError
+
+NOT_THE_METHOD = {
+    "version",
+    "name",  # told apart on its own
+    "seed",
+    "run",
+    "data.workers",
+    "data.check_up_to",
+    "trainer.log_every_n_steps",
+    "trainer.loggers",
+}
+"""Fields of a recipe that do not change what is computed; nor does a field of `recording`."""
+
+FILE = "(a file)"
+"""Stands for the path of a file of start weights: each seed has its own."""
+
+SAME_DATA = (
+    "name",
+    "folder",
+    "image_size",
+    "classes",
+    "train_images",
+    "test_images",
+    "channels",
+)
+"""Fields of `data` in which compared runs must agree: they say which images are classified."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    """The recipe's name, and behind it the fields that other groups of this name have otherwise."""
+
+    name: str
+    """The recipe's name."""
+
+    fields: dict[str, Any]
+    """Dotted field to value, of the fields in the label."""
+
+    runs: dict[int, FinishedRun]
+    """Seed to run."""
+
+    def values(self, measure: Measure) -> dict[int, float]:
+        """Return seed to number, of the runs that measured it."""
+        found = {seed: measure.of(run.summary) for seed, run in self.runs.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
+    """Group runs by recipe, in the order in which each recipe first comes.
+
+    Raises:
+        RecipeError: Two runs have the same recipe and the same seed: they would count twice.
+    """
+    recipes: list[tuple[str, dict[str, Any]]] = []
+    seeds: list[dict[int, FinishedRun]] = []
+    for run in runs:
+        recipe = (run.name, dict(_method(run.recipe)))
+        if recipe not in recipes:
+            recipes.append(recipe)
+            seeds.append({})
+        same = seeds[recipes.index(recipe)]
+        if run.seed in same:
+            raise RecipeError(
+                f"{same[run.seed].folder} and {run.folder} have the same recipe and seed "
+                f"{run.seed}: leave one out"
+            )
+        same[run.seed] = run
+    groups = []
+    for (name, method), same in zip(recipes, seeds, strict=True):
+        fields = _differing(method, [other for its, other in recipes if its == name])
+        short = shortened(fields)
+        label = " ".join([name, *(f"{short[field]}={value}" for field, value in fields.items())])
+        groups.append(Group(label=label, name=name, fields=fields, runs=same))
+    return groups
+
+
+def _differing(method: dict[str, Any], methods: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of `method` that are not the same in all of `methods`."""
+    known = dict.fromkeys(field for each in methods for field in each)
+    return {
+        field: method.get(field)
+        for field in known
+        if any(each.get(field) != method.get(field) for each in methods)
+    }
+
+
+def find_group(groups: Sequence[Group], name: str) -> Group:
+    """Return the group of that label, or of that recipe name where only one has it.
+
+    Raises:
+        RecipeError: None has it, or several have.
+    """
+    if found := [group for group in groups if group.label == name]:
+        return found[0]
+    labels = [group.label for group in groups]
+    found = [group for group in groups if group.name == name]
+    if len(found) > 1:
+        several = ", ".join(repr(group.label) for group in found)
+        raise RecipeError(f"the baseline {name!r} is several recipes; name one of {several}")
+    if not found:
+        near = get_close_matches(name, labels, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"recipes here: {', '.join(labels)}"
+        raise RecipeError(f"no run has the baseline's name {name!r}; {hint}")
+    return found[0]
+
+
+def refuse_mixed_data(runs: Sequence[FinishedRun]) -> None:
+    """Refuse runs that were not tested on the same images.
+
+    Raises:
+        RecipeError: Two runs have different data.
+    """
+    for run in runs[1:]:
+        for field in SAME_DATA:
+            one, other = (_data(each.recipe, field) for each in (runs[0], run))
+            if one != other:
+                raise RecipeError(
+                    f"runs of different data: data.{field} is {one} in {runs[0].folder} and "
+                    f"{other} in {run.folder}; compare them apart, or ask for it with --mixed-data"
+                )
+
+
+def _data(recipe: dict[str, Any], field: str) -> Any:
+    value = (recipe.get("data") or {}).get(field)
+    if field == "folder" and value is not None:
+        return str(Path(value).expanduser().resolve())
+    return value
+
+
+def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted field and value of all that decides what a run computes, but for its seed."""
+    for field, value in dotted(recipe):
+        if field in NOT_THE_METHOD or field.startswith("recording."):
+            continue
+        if field == "model.weights" and Path(str(value)).suffix:
+            value = FILE
+        yield field, value

@@ -1,14 +1,14 @@
 """The run folder: made last, written whole, and taken away again when nothing came of it."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from quiesce.errors import QuiesceError, RecipeError
+from quiesce.files import write_beside
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -68,16 +68,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, tree: dict[str, Any]) -> None:
     """Write `tree` as `write_text` does."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it to `path`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _probe(folder: Path) -> None:

@@ -1,0 +1,12 @@
+"""From a trained network to a file of integers that is proven to compute the same.
+
+Importing this package imports torch; what it does needs the extra "onnx".
+"""
+
+from quiesce.export.onnx import Export as Export
+from quiesce.export.onnx import export_onnx as export_onnx
+from quiesce.export.verify import LayerCheck as LayerCheck
+from quiesce.export.verify import Verification as Verification
+from quiesce.export.verify import verify_onnx as verify_onnx
+
+__all__ = ["Export", "LayerCheck", "Verification", "export_onnx", "verify_onnx"]

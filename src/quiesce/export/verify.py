@@ -1,0 +1,381 @@
+"""Whether an exported file computes what the trained network computes.
+
+Weights are compared code by code. Then every layer is fed the trained network's own input codes:
+one code that rounds the other way early on fans out through fifty layers, so codes at the end of a
+whole run say little of any layer. ONNX Runtime runs the layers twice, with all of its graph
+optimisations and with none, and the integer network of `reference` says whether a difference is the
+runtime's or comes of training's float arithmetic. Last the file is run whole.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from quiesce.errors import DataError, ExportError
+from quiesce.export.integers import LayerIntegers, read_integers
+from quiesce.export.metadata import Description, description_of, load_model
+from quiesce.export.reference import run_reference
+from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
+from quiesce.export.trained import Computed, run_trained
+
+MAX_SHARE = 1e-4
+"""Of a layer's codes, that may differ given equal inputs."""
+
+MAX_CODES = 1
+"""By which a code may differ."""
+
+MIN_AGREEMENT = 0.99
+"""Share of images on which both must name the same class first."""
+
+MAX_POINTS = 0.5
+"""Between the two top-1 accuracies, in percent."""
+
+Batch = tuple[Tensor, Tensor | None]
+"""Images and their labels, where there are any."""
+
+
+@dataclass(kw_only=True)
+class LayerCheck:
+    """The codes of one quantized input, each layer fed the trained network's codes."""
+
+    name: str
+    """Of the layer that takes these codes, with ":2" and so on where it is called again."""
+
+    made_by: str
+    """The layers that compute them."""
+
+    codes: int = 0
+    """Number compared."""
+
+    differ: int = 0
+    """Codes in ONNX Runtime other than the trained network's, with or without optimisations,
+    whichever is more."""
+
+    largest: int = 0
+    """Largest difference, in codes: units of the scale."""
+
+    optimisations: int = 0
+    """Codes that ONNX Runtime's optimisations change."""
+
+    runtime: int = 0
+    """Codes in ONNX Runtime other than the integer reference's."""
+
+    simulation: int = 0
+    """Codes of the trained network other than the integer reference's."""
+
+    whole: int = 0
+    """Codes that differ when the file is run whole: rounding early on fans out."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the layer keeps to the rules."""
+        return self.differ <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
+
+    def __str__(self) -> str:
+        share = self.differ / max(1, self.codes)
+        who = "the runtime" if self.runtime > self.simulation else "the float simulation"
+        departs = f", {who} departs from the integer reference" if self.differ else ""
+        return (
+            f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at "
+            f"most {self.largest}), seen at the input of {self.name}{departs}"
+        )
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """How an exported file compares with the trained network."""
+
+    wrong_weights: list[str]
+    """Layers whose integers in the file are not the trained codes, with the reason."""
+
+    layers: list[LayerCheck]
+
+    images: int = 0
+    """Number compared."""
+
+    logits_differ: float = 0.0
+    """Largest difference of a logit in the whole run, in units of the last layer's accumulator
+    (input scale times largest weight scale)."""
+
+    agree: int = 0
+    """Images on which both name the same class first."""
+
+    labelled: int = 0
+    """Images that came with a label."""
+
+    right_trained: int = 0
+    """Images that the trained network names right."""
+
+    right_runtime: int = 0
+    """Images that the file names right."""
+
+    left_float: Sequence[str] = field(default_factory=tuple)
+    """Layers that are floats in the file, because they are in the network."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of images on which both name the same class first."""
+        return self.agree / max(1, self.images)
+
+    @property
+    def points(self) -> float:
+        """Between the two accuracies, in percent; 0 without labels."""
+        return 100 * abs(self.right_trained - self.right_runtime) / max(1, self.labelled)
+
+    @property
+    def first_departing(self) -> LayerCheck | None:
+        """The first layer, in the order of the network, that breaks a rule."""
+        return next((layer for layer in self.layers if not layer.passed), None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file computes what the network computes."""
+        return not self._failures()
+
+    @property
+    def verdict(self) -> str:
+        """The first broken rule in one line, or that there is none."""
+        failures = self._failures()
+        if failures:
+            return failures[0]
+        compared = sum(layer.codes for layer in self.layers)
+        differ = sum(layer.differ for layer in self.layers)
+        return (
+            f"weights exact; {differ} of {compared} layer codes differ; top-1 agrees on "
+            f"{self.agree} of {self.images} images"
+        )
+
+    def _failures(self) -> list[str]:
+        failures = list(self.wrong_weights)
+        if (layer := self.first_departing) is not None:
+            failures.append(str(layer))
+        if self.agreement < MIN_AGREEMENT:
+            failures.append(f"top-1 agrees on only {self.agree} of {self.images} images")
+        if self.points > MAX_POINTS:
+            failures.append(f"the accuracies are {self.points:.2f} points apart")
+        return failures
+
+
+def verify_onnx(
+    model: nn.Module, path: str | Path, batches: Iterable[Tensor | Sequence[Tensor]]
+) -> Verification:
+    """Compare an ONNX file of `export_onnx` with the model it was made of.
+
+    Args:
+        model: The prepared, trained model.
+        path: The file.
+        batches: What the model takes: images (batch, ...), or pairs of images and labels.
+
+    Returns:
+        Everything that was compared; `passed` and `verdict` say the result.
+
+    Raises:
+        ExportError: The file is missing, damaged, or not an export of this network.
+        DataError: There is no batch.
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    pairs = (
+        (batch[0], batch[1] if len(batch) > 1 else None)
+        if isinstance(batch, tuple | list)
+        else (batch, None)
+        for batch in batches
+    )
+    return verify_model(model, load_model(Path(path)), pairs, where=path)
+
+
+def verify_model(
+    model: nn.Module, proto: Any, batches: Iterable[Batch], *, where: str | Path
+) -> Verification:
+    """As `verify_onnx`, on an onnx.ModelProto; `where` is what messages call it."""
+    description = description_of(proto, where)
+    layers = read_integers(model)
+    _check_same_network(description, layers, where)
+    names = quantized_inputs(description)
+    makers = _makers(proto, description)
+    found = Verification(
+        wrong_weights=_wrong_weights(proto, description, layers),
+        layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
+        left_float=description.left_float,
+    )
+    runner = _Runner(proto, description, names, where)
+    unit = _last_unit(description, layers)
+    for images, labels in batches:
+        trained = run_trained(model, images)
+        reference = run_reference(model, images, trained.codes)
+        _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
+        _compare_whole(found, trained, runner.whole(images), labels, unit)
+    if not found.images:
+        raise DataError("there is no image to verify on")
+    return found
+
+
+class _Runner:
+    """A file in ONNX Runtime, whole and cut at its codes."""
+
+    def __init__(
+        self, proto: Any, description: Description, names: list[str], where: str | Path
+    ) -> None:
+        self._proto = proto
+        self._names = names
+        self._where = where
+        self._how = description.preprocessing
+        self._whole = session(with_codes(proto, names), optimized=True, where=where)
+        self._cut: dict[bool, Any] = {}
+
+    def whole(self, images: Tensor) -> Computed:
+        """Run the whole file, optimised."""
+        outputs = [name + CODES for name in self._names]
+        logits, *codes = self._whole.run(["logits", *outputs], self._feed(images))
+        return Computed(dict(zip(self._names, codes, strict=True)), logits)
+
+    def layers(self, images: Tensor, codes: dict[str, np.ndarray]) -> dict[bool, list[np.ndarray]]:
+        """Codes in the order of the names, each layer fed `codes`; optimised or not."""
+        feed = {name + FED: codes[name] for name in self._names} | self._feed(images)
+        if not self._cut and self._names:
+            cut = cut_at_codes(self._proto, {name: codes[name] for name in self._names})
+            for optimized in (False, True):
+                self._cut[optimized] = session(cut, optimized=optimized, where=self._where)
+        outputs = [name + CODES for name in self._names]
+        return {optimized: each.run(outputs, feed) for optimized, each in self._cut.items()}
+
+    def _feed(self, images: Tensor) -> dict[str, np.ndarray]:
+        array = images.detach().cpu().numpy()
+        if self._how is not None and self._how.folded:
+            array = _pixels(array, self._how.mean, self._how.std)
+        return {"images": array}
+
+
+def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The uint8 pixels that normalised images were made of."""
+    shape = (-1, 1, 1)
+    wide = images * np.asarray(std).reshape(shape) + np.asarray(mean).reshape(shape)
+    return np.clip(np.round(wide * 255), 0, 255).astype(np.uint8)
+
+
+def _compare_layers(
+    found: Verification,
+    trained: Computed,
+    reference: dict[str, np.ndarray],
+    runtime: dict[bool, list[np.ndarray]],
+) -> None:
+    for place, layer in enumerate(found.layers):
+        ours = trained.codes[layer.name].astype(np.int16)
+        plain, optimized = (runtime[level][place].astype(np.int16) for level in (False, True))
+        distances = [np.abs(each - ours) for each in (plain, optimized)]
+        exact = reference[layer.name]
+        layer.codes += ours.size
+        layer.differ += max(int(np.count_nonzero(distance)) for distance in distances)
+        layer.largest = max(layer.largest, *(int(each.max(initial=0)) for each in distances))
+        layer.optimisations += int(np.count_nonzero(plain != optimized))
+        layer.runtime += int(np.count_nonzero(optimized != exact))
+        layer.simulation += int(np.count_nonzero(ours != exact))
+
+
+def _compare_whole(
+    found: Verification,
+    trained: Computed,
+    runtime: Computed,
+    labels: Tensor | None,
+    unit: float,
+) -> None:
+    for layer in found.layers:
+        differs = trained.codes[layer.name] != runtime.codes[layer.name]
+        layer.whole += int(np.count_nonzero(differs))
+    ours, theirs = (each.reshape(len(each), -1) for each in (trained.logits, runtime.logits))
+    found.images += len(ours)
+    found.logits_differ = max(found.logits_differ, float(np.abs(ours - theirs).max()) / unit)
+    found.agree += int((ours.argmax(1) == theirs.argmax(1)).sum())
+    if labels is not None:
+        truth = labels.cpu().numpy()
+        found.labelled += len(truth)
+        found.right_trained += int((ours.argmax(1) == truth).sum())
+        found.right_runtime += int((theirs.argmax(1) == truth).sum())
+
+
+def _check_same_network(
+    description: Description, layers: dict[str, LayerIntegers], where: str | Path
+) -> None:
+    exported = {each.layer for each in description.layers}
+    if different := sorted(exported ^ set(layers)):
+        raise ExportError(
+            f"{where} is of another network: {different[0]} is a quantized layer in one only"
+        )
+
+
+def _wrong_weights(
+    proto: Any, description: Description, layers: dict[str, LayerIntegers]
+) -> list[str]:
+    from onnx import numpy_helper
+
+    arrays = {each.name: each for each in proto.graph.initializer}
+    wrong = []
+    for each in description.layers:
+        codes = layers[each.layer].codes
+        if each.weight not in arrays:
+            wrong.append(f"{each.name}: the file has no {each.weight}")
+            continue
+        stored = numpy_helper.to_array(arrays[each.weight]).astype(np.int64)
+        stored = stored.T if each.turned else stored
+        if stored.shape != codes.shape:
+            wrong.append(f"{each.name}: its weight has another shape in the file")
+        elif count := _not_multiples(stored, codes, by_channel=each.integer):
+            wrong.append(f"{each.name}: {count} weight codes are not the trained ones")
+    return wrong
+
+
+def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -> int:
+    """How many codes are not the trained ones, times one whole number for each channel.
+
+    A layer with an integer bias stores n * code (see `biases`); n is read off the largest code.
+    """
+    rows, trained = (each.reshape(len(each), -1).astype(np.int64) for each in (stored, codes))
+    if not by_channel:
+        return int(np.count_nonzero(rows != trained))
+    wrong = 0
+    for row, code in zip(rows, trained, strict=True):
+        largest = int(np.abs(code).max(initial=0))
+        multiples = np.arange(1, 127 // max(1, largest) + 1)[:, None]
+        wrong += int(np.count_nonzero(row != multiples * code, axis=1).min())
+    return wrong
+
+
+def _makers(proto: Any, description: Description) -> dict[str, str]:
+    """Quantized input to the layers between it and the codes before it, as a text."""
+    producer = {output: node for node in proto.graph.node for output in node.output}
+    weights = {f"{each.name}.weight_values": each.name for each in description.layers}
+    cuts = {name + CODES for name in quantized_inputs(description)}
+
+    def found(start: str) -> list[str]:
+        names, seen, todo = [], set(), list(producer[start].input)
+        while todo:
+            value = todo.pop()
+            if value in seen or value in cuts:
+                continue
+            seen.add(value)
+            if value in weights:
+                names.append(weights[value])
+            elif value in producer:
+                todo += producer[value].input
+        return names
+
+    order = {each.name: place for place, each in enumerate(description.layers)}
+    made = {}
+    for name in quantized_inputs(description):
+        if name + CODES not in producer:
+            raise ExportError(f"the file does not compute {name + CODES}; export it again")
+        before = sorted(found(name + CODES), key=order.__getitem__)
+        made[name] = before[-1] if before else "the input"
+    return made
+
+
+def _last_unit(description: Description, layers: dict[str, LayerIntegers]) -> float:
+    """Floats per accumulator unit of the last layer, or 1 where the network has none."""
+    if not description.layers:
+        return 1.0
+    last = layers[description.layers[-1].layer]
+    step = 1.0 if last.input is None else float(last.input.scale)
+    return step * float(np.max(last.scale))

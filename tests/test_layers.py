@@ -13,7 +13,7 @@ import quiesce
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
-    {"batches", "extras", "flat", "grid", "modes", "reports", "schedules"},
+    {"batches", "extras", "files", "flat", "grid", "modes", "reports", "schedules"},
     {"estimators", "history", "ranges"},
     {"fake_quantize", "passes"},
     {"kernels"},
@@ -26,7 +26,7 @@ ORDER = (
     {"cures"},
     {"control"},
     {"toy"},
-    {"lightning"},
+    {"export", "lightning"},
     {"mobilenet", "weight_files"},
     {"data", "models"},
     {"training"},

@@ -16,6 +16,8 @@ from quiesce.distance import DistanceSampling as DistanceSampling
 from quiesce.errors import QuiesceError as QuiesceError
 from quiesce.estimators import STE as STE
 from quiesce.estimators import Estimator as Estimator
+from quiesce.export import export_onnx as export_onnx
+from quiesce.export import verify_onnx as verify_onnx
 from quiesce.fake_quantize import fake_quantize as fake_quantize
 from quiesce.grid import Grid as Grid
 from quiesce.prepare import prepare as prepare
@@ -51,6 +53,7 @@ __all__ = [
     "compile",
     "constant",
     "cosine",
+    "export_onnx",
     "fake_quantize",
     "gaussian_kl",
     "linear",
@@ -60,4 +63,5 @@ __all__ = [
     "quantizer_parameters",
     "reestimate_batchnorm",
     "strip",
+    "verify_onnx",
 ]

@@ -15,6 +15,9 @@ from quiesce.errors import MissingExtraError, QuiesceError
 COMMANDS = {
     "train": "train a quantized network by a recipe",
     "evaluate": "measure the network of a run folder again",
+    "export": "write the network of a run folder as a file of integers",
+    "verify": "compare an exported file with the run it is of, layer by layer",
+    "predict": "name pictures with an exported file",
     "recipes": "list the recipes that come with quiesce",
     "demo": "see oscillation and two cures on 5,000 digits, in minutes",
 }

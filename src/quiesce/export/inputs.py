@@ -15,7 +15,7 @@ import numpy as np
 from quiesce.export.graphs import constant
 from quiesce.export.integers import InputGrid, LayerIntegers
 from quiesce.export.sites import numbered
-from quiesce.export.tracing import DOMAIN, INPUT, layer_of, markers
+from quiesce.export.tracing import INPUT, layer_of, markers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,17 +57,24 @@ def find_inputs(
 
 def absorb_activations(inputs: "Mapping[ir.Node, QuantizedInput]") -> None:
     """Turn each Relu and Clip that only quantized inputs read into limits of their codes."""
-    before = {marker.inputs[0].producer() for marker in inputs}  # pyright: ignore[reportOptionalMemberAccess]
-    for node in before - {None}:
-        bounds = _bounds(node)  # pyright: ignore[reportArgumentType]
-        if bounds is None or node.outputs[0].is_graph_output():  # pyright: ignore[reportOptionalMemberAccess]
+    for node in _producers(inputs):
+        bounds = _bounds(node)
+        readers = [use.node for use in node.outputs[0].uses()]
+        if bounds is None or node.outputs[0].is_graph_output():
             continue
-        readers = [use.node for use in node.outputs[0].uses()]  # pyright: ignore[reportOptionalMemberAccess]
-        if not all(reader.domain == DOMAIN and reader.op_type == INPUT for reader in readers):
+        if not all(reader in inputs for reader in readers):
             continue
         for reader in readers:
             _narrow(inputs[reader], *bounds)
-            reader.replace_input_with(0, node.inputs[0])  # pyright: ignore[reportOptionalMemberAccess]
+            reader.replace_input_with(0, node.inputs[0])
+        node.graph.remove(node, safe=True)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _producers(inputs: "Mapping[ir.Node, QuantizedInput]") -> "list[ir.Node]":
+    """What computes the quantized values, each once."""
+    values = [marker.inputs[0] for marker in inputs]
+    nodes = [None if value is None else value.producer() for value in values]
+    return list(dict.fromkeys(node for node in nodes if node is not None))
 
 
 def _narrow(quantized: QuantizedInput, low: float, high: float) -> None:

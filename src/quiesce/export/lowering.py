@@ -8,7 +8,7 @@ integer initializer and a DequantizeLinear; the bias of a layer
 - else an addition in float of its own. Given to the convolution as a float, ONNX Runtime would
   round it to int32 by itself, and at few bits percents of all codes with it.
 
-Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_zero, .input_codes, ...
+Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
 """
 
 from typing import TYPE_CHECKING
@@ -102,15 +102,13 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(f"{owner}.weight_codes", codes.astype(holder))
-    per_channel = scale.size > 1
-    zeros = np.zeros(scale.shape if per_channel else (), dtype=holder)
+    scale = scale if scale.size > 1 else scale.reshape(())
+    zeros = np.zeros(scale.shape, dtype=holder)
     weight = build.node(
         "DequantizeLinear",
         [
             integers,
-            build.constant(
-                f"{site.name}.weight_scale", scale if per_channel else scale.reshape(())
-            ),
+            build.constant(f"{site.name}.weight_scale", scale),
             build.constant(f"{site.name}.weight_zero", zeros),
         ],
         f"{site.name}.weight_values",

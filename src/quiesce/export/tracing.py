@@ -70,6 +70,7 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
+    kind = type(model).__name__
     marked = _marked(model)
     if before is not None:
         marked = nn.Sequential(before, marked)
@@ -89,11 +90,9 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
                 verbose=False,
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
-        raise ExportError(
-            f"{type(model).__name__} can not be exported: {_reason(error)}"
-        ) from error
+        raise ExportError(f"{kind} can not be exported: {_reason(error)}") from error
     if program is None or len(program.model.graph.outputs) != 1:
-        raise ExportError(f"{type(model).__name__} must return one tensor to be exported")
+        raise ExportError(f"{kind} must return one tensor to be exported")
     return program.model
 
 

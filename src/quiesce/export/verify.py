@@ -80,8 +80,8 @@ class LayerCheck:
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
         departs = f", {who} departs from the integer reference" if self.differ else ""
         return (
-            f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at "
-            f"most {self.largest}), seen at the input of {self.name}{departs}"
+            f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
+            f" most {self.largest}), seen at the input of {self.name}{departs}"
         )
 
 

@@ -1,0 +1,27 @@
+"""The table of a verification, for `quiesce verify` and `quiesce export`."""
+
+from quiesce.export import Verification
+
+
+def show_verification(found: Verification, *, every: bool = False) -> None:
+    """Print what was compared: each layer that differs, or every one, then the whole run.
+
+    Args:
+        found: The verification.
+        every: Print the layers in which no code differs too.
+    """
+    width = max([len(layer.made_by) for layer in found.layers], default=0)
+    for layer in found.layers:
+        if every or layer.differ or layer.runtime or layer.simulation:
+            print(
+                f"  {layer.made_by:<{width}}  {layer.differ:>6} of {layer.codes:>9} codes differ "
+                f"by at most {layer.largest}; from the integer reference: runtime {layer.runtime}, "
+                f"training {layer.simulation}; whole run: {layer.whole}"
+            )
+    print(f"whole run: logits differ by at most {found.logits_differ:.3g} accumulator units")
+    if found.labelled:
+        ours, theirs = (
+            100 * n / found.labelled for n in (found.right_trained, found.right_runtime)
+        )
+        print(f"top-1: trained {ours:.2f} %, ONNX Runtime {theirs:.2f} %")
+    print(f"{'verified' if found.passed else 'DIFFERS'}: {found.verdict}")

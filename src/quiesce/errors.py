@@ -9,7 +9,7 @@
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
     ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
-    ├── ExportError           a network that can not be exported, or a file that is no export of ours
+    ├── ExportError           a network that can not be exported, or a file that is none of ours
     │   └── MismatchError     an exported file that does not compute what the network computes
     └── MissingExtraError     an optional dependency that is missing; also an ImportError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiesce.export.biases import Outputs, find_biases, runtime_codes
+from quiesce.export.biases import Inputs, Outputs, find_biases, runtime_codes
 from quiesce.grid import Grid
 
 
@@ -30,14 +30,14 @@ def test_every_reachable_accumulator_gets_its_trained_code(
 ) -> None:
     rng = np.random.default_rng(seed)
     codes = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (1, count))
-    first, last = (
-        (-(2 ** (act_bits - 1)), 2 ** (act_bits - 1) - 1) if signed else (0, 2**act_bits - 1)
-    )
+    grid = Grid(act_bits, signed)
+    first, last = grid.quant_min, grid.quant_max
     step = np.float32(rng.uniform(0.01, 1))
     outputs = Outputs(np.float32(rng.uniform(0.1, 1)), first, last)
+    inputs = Inputs(step, first, last, last - first)
     scale = sign * unit * float(outputs.scale) / float(step)
     bias = shift * float(outputs.scale)
-    found = find_biases(np.array([scale]), np.array([bias]), codes, (step, first, last), outputs)
+    found = find_biases(np.array([scale]), np.array([bias]), codes, inputs, outputs)
     if found is None:
         return  # it stays in float; how often that happens is tested below
     low = int(np.minimum(codes * first, codes * last).sum())
@@ -60,32 +60,36 @@ def test_at_few_bits_they_are_found_for_nearly_every_channel(bits) -> None:
         spread = np.sqrt((codes**2).sum()) * top / 3
         scale = np.array([top / 2.5 / spread])
         outputs = Outputs(np.float32(1), 0, top)
-        inputs = (np.float32(1), 0, top)
+        inputs = Inputs(np.float32(1), 0, top, top)
         found += find_biases(scale, rng.normal(0, 2, 1), codes, inputs, outputs) is not None
     assert found >= 199
 
 
 def test_a_rounded_bias_would_move_codes() -> None:
-    # the reason for all of this: one unit of the accumulator is a quarter of an output code
-    reach = np.arange(-40, 41)
+    # the reason for all of this: one unit of the accumulator is a quarter of an output code, and
+    # the bias, 2.4 units, is no whole number of them
+    codes = np.array([[4, -4, 3, 2]])
+    reach = np.arange(-28, 64)
     outputs = Outputs(np.float32(1), 0, 7)
-    expected, _ = trained_codes(reach, 0.25, np.float32(1), 0.6, outputs)
+    expected, undecided = trained_codes(reach, 0.25, np.float32(1), 0.6, outputs)
+    assert not undecided.any()
     rounded = runtime_codes(reach, round(0.6 / 0.25), np.float32(0.25), np.float32(1), outputs)
-    assert (rounded != expected).sum() == 7
-    found = find_biases(
-        np.array([0.25]), np.array([0.6]), np.array([[4, -4]]), (np.float32(1), 0, 7), outputs
-    )
+    assert (rounded != expected).sum() == 4
+    inputs = Inputs(np.float32(1), 0, 7, 7)
+    found = find_biases(np.array([0.25]), np.array([0.6]), codes, inputs, outputs)
     assert found is not None
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    assert (runtime_codes(n * reach, whole, fine, np.float32(1), outputs) == expected).all()
 
 
 def test_sums_that_older_processors_can_not_hold_are_refused() -> None:
     outputs = Outputs(np.float32(1), 0, 7)
     codes = np.array([[127, -128]])
-    wide = (np.float32(1), 0, 255)  # 2 * 255 * 127 does not fit into int16
+    wide = Inputs(np.float32(1), 0, 255, 255)  # 2 * 255 * 127 does not fit into int16
     assert find_biases(np.array([1e-3]), np.array([0.0]), codes, wide, outputs) is None
 
 
 def test_a_channel_whose_scale_is_zero_is_left_in_float() -> None:
     outputs = Outputs(np.float32(1), 0, 7)
-    inputs = (np.float32(1), 0, 7)
+    inputs = Inputs(np.float32(1), 0, 7, 7)
     assert find_biases(np.zeros(1), np.ones(1), np.ones((1, 3)), inputs, outputs) is None

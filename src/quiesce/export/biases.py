@@ -27,6 +27,16 @@ CLEARANCE = 4e-6
 some 60 roundings of float32, so that a runtime that computes in floats decides alike."""
 
 
+class Inputs(NamedTuple):
+    """What a layer takes."""
+
+    scale: np.float32
+    low: int
+    high: int
+    stored: int
+    """Largest number in the uint8 container: `high` and the zero point."""
+
+
 class Outputs(NamedTuple):
     """The grid that a layer's outputs are rounded to."""
 
@@ -56,7 +66,7 @@ def find_biases(
     scale: np.ndarray,
     bias: np.ndarray,
     codes: np.ndarray,
-    inputs: tuple[np.float32, int, int],
+    inputs: Inputs,
     outputs: Outputs,
 ) -> IntegerBiases | None:
     """Search for integer biases that give every reachable accumulator its trained code.
@@ -65,18 +75,18 @@ def find_biases(
         scale: float64 (channels,), floats per weight code.
         bias: float64 (channels,), in floats.
         codes: (channels, weights of a channel), integers.
-        inputs: Scale, smallest and largest code of the layer's input.
+        inputs: What the layer takes.
         outputs: The grid of what follows.
 
     Returns:
         None where one channel has no such bias.
     """
-    step, first, last = inputs[0], min(inputs[1], 0), max(inputs[2], 0)  # padding brings zeros
+    step, first, last = inputs.scale, min(inputs.low, 0), max(inputs.high, 0)  # zeros are padded
     wide = codes.astype(np.int64)
     lows = np.minimum(wide * first, wide * last).sum(1)
     highs = np.maximum(wide * first, wide * last).sum(1)
     largest = np.abs(wide).max(1)
-    room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(last, -first)))
+    room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
     if (largest > room).any():
         return None
     found = []

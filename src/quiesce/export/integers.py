@@ -33,9 +33,13 @@ class InputGrid:
     """Value of code 0, or None where it is 0 and not learned."""
 
     @property
-    def container(self) -> type[np.integer]:
-        """The 8-bit type that holds its codes."""
-        return np.int8 if self.low < 0 else np.uint8
+    def zero_point(self) -> int:
+        """What is added to a code in its uint8 container, so that the smallest is 0.
+
+        Signed codes go into uint8 too: ONNX Runtime makes an integer convolution only of inputs and
+        outputs of one type.
+        """
+        return -self.low
 
     def code(self, x: float) -> int:
         """The code of one value, decided in float32 as in training."""

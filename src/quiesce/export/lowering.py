@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.biases import IntegerBiases, Outputs, find_biases
+from quiesce.export.biases import Inputs, IntegerBiases, Outputs, find_biases
 from quiesce.export.graphs import Builder, replace, sole_use
 from quiesce.export.inputs import QuantizedInput
 from quiesce.export.packing import Pack, container
@@ -52,7 +52,7 @@ def integer_biases(
         site.per_channel,
         bias,
         site.layer.codes.reshape(channels, -1),
-        (source.grid.scale, source.low, source.high),
+        Inputs(source.grid.scale, source.low, source.high, source.high + source.grid.zero_point),
         Outputs(target.grid.scale, target.low, target.high),
     )
 
@@ -62,20 +62,20 @@ def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
     grid, name, marker = quantized.grid, quantized.name, quantized.marker
     build = Builder(graph, before=marker)
     scale = build.constant(f"{name}.input_scale", np.asarray(grid.scale, dtype=np.float32))
-    zero = build.constant(f"{name}.input_zero", np.asarray(0, dtype=grid.container))
+    zero = build.constant(f"{name}.input_zero", np.asarray(grid.zero_point, dtype=np.uint8))
     value = marker.inputs[0]
     offset = None
     if grid.offset is not None:  # LSQ+: the value of code 0, which is no multiple of the scale
         offset = build.constant(f"{name}.input_offset", np.asarray(grid.offset, dtype=np.float32))
         value = build.node("Sub", [value, offset], f"{name}.input_shifted")
-    limits = np.iinfo(grid.container)
-    if (quantized.low, quantized.high) == (limits.min, limits.max):
+    low, high = quantized.low + grid.zero_point, quantized.high + grid.zero_point
+    if (low, high) == (0, np.iinfo(np.uint8).max):  # QuantizeLinear saturates there by itself
         codes = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_codes")
     else:
         wide = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_rounded")
         ends = [
-            build.constant(f"{name}.input_{end}", np.asarray(number, dtype=grid.container))
-            for end, number in (("low", quantized.low), ("high", quantized.high))
+            build.constant(f"{name}.input_{end}", np.asarray(number, dtype=np.uint8))
+            for end, number in (("low", low), ("high", high))
         ]
         codes = build.node("Clip", [wide, *ends], f"{name}.input_codes")
     made = build.node("DequantizeLinear", [codes, scale, zero], f"{name}.input")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from quiesce.errors import ExportError, MismatchError
 from quiesce.export.folding import fold_batchnorms
 from quiesce.export.graphs import onnx_ir
-from quiesce.export.inputs import absorb_activations, find_inputs
+from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
 from quiesce.export.integers import check_all_called, read_integers
 from quiesce.export.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.metadata import KEY, Description, Exported, Preprocessing
 from quiesce.export.normalization import Normalization
 from quiesce.export.packing import Pack, check_pack
-from quiesce.export.sites import find_sites
+from quiesce.export.sites import Site, find_sites
 from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, trace
 from quiesce.export.verify import Verification, verify_model
 from quiesce.extras import require
@@ -127,18 +127,8 @@ def build_model(
     preprocessing: Preprocessing | None = None,
 ) -> tuple[Any, Description]:
     """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description."""
-    layers = read_integers(model)
-    before = None
-    if preprocessing is not None and preprocessing.folded:
-        before = Normalization(preprocessing.mean, preprocessing.std)
-        example_input = torch.zeros(example_input.shape, dtype=torch.uint8)
-    traced = trace(model, example_input, opset, before)
-    graph = traced.graph
-    check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
-    sites = find_sites(graph, layers)
-    fold_batchnorms(sites)
-    inputs = find_inputs(graph, layers)
-    absorb_activations(inputs)
+    folded = fold(model, example_input, opset, preprocessing)
+    graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
     biases = [integer_biases(site, inputs, pack) for site in sites]
     for quantized in inputs.values():
         lower_input(graph, quantized)
@@ -164,7 +154,42 @@ def build_model(
         summary=summary or {},
         preprocessing=preprocessing,
     )
-    return _finished(traced, description), description
+    return _finished(folded.traced, description), description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
+
+    traced: "ir.Model"
+    sites: list[Site]
+    inputs: "dict[ir.Node, QuantizedInput]"
+
+
+def fold(
+    model: nn.Module,
+    example_input: Tensor,
+    opset: int,
+    preprocessing: Preprocessing | None = None,
+) -> Folded:
+    """Trace a prepared model and fold what can be folded, without touching a code.
+
+    Raises:
+        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+    """
+    layers = read_integers(model)
+    before = None
+    if preprocessing is not None and preprocessing.folded:
+        before = Normalization(preprocessing.mean, preprocessing.std)
+        example_input = torch.zeros(example_input.shape, dtype=torch.uint8)
+    traced = trace(model, example_input, opset, before)
+    graph = traced.graph
+    check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
+    sites = find_sites(graph, layers)
+    fold_batchnorms(sites)
+    inputs = find_inputs(graph, layers)
+    absorb_activations(inputs)
+    return Folded(traced=traced, sites=sites, inputs=inputs)
 
 
 def _left_float(model: nn.Module) -> list[str]:

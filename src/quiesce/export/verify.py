@@ -201,7 +201,7 @@ def verify_model(
         layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
         left_float=description.left_float,
     )
-    runner = _Runner(proto, description, names, where)
+    runner = _Runner(proto, description, layers, where)
     unit = _last_unit(description, layers)
     for images, labels in batches:
         trained = run_trained(model, images)
@@ -217,11 +217,18 @@ class _Runner:
     """A file in ONNX Runtime, whole and cut at its codes."""
 
     def __init__(
-        self, proto: Any, description: Description, names: list[str], where: str | Path
+        self,
+        proto: Any,
+        description: Description,
+        layers: dict[str, LayerIntegers],
+        where: str | Path,
     ) -> None:
+        names = quantized_inputs(description)
         self._proto = proto
         self._names = names
         self._where = where
+        of_layer = {each.name: layers[each.layer].input for each in description.layers}
+        self._zeros = {name: grid.zero_point for name, grid in of_layer.items() if grid is not None}
         self._how = description.preprocessing
         self._whole = session(with_codes(proto, names), optimized=True, where=where)
         self._cut: dict[bool, Any] = {}
@@ -229,18 +236,31 @@ class _Runner:
     def whole(self, images: Tensor) -> Computed:
         """Run the whole file, optimised."""
         outputs = [name + CODES for name in self._names]
-        logits, *codes = self._whole.run(["logits", *outputs], self._feed(images))
-        return Computed(dict(zip(self._names, codes, strict=True)), logits)
+        logits, *stored = self._whole.run(["logits", *outputs], self._feed(images))
+        return Computed(self._codes(stored), logits)
 
-    def layers(self, images: Tensor, codes: dict[str, np.ndarray]) -> dict[bool, list[np.ndarray]]:
-        """Codes in the order of the names, each layer fed `codes`; optimised or not."""
-        feed = {name + FED: codes[name] for name in self._names} | self._feed(images)
+    def layers(
+        self, images: Tensor, codes: dict[str, np.ndarray]
+    ) -> dict[bool, dict[str, np.ndarray]]:
+        """Codes by name, each layer fed `codes`; optimised or not."""
+        feed = self._feed(images)
+        for name in self._names:
+            feed[name + FED] = (codes[name].astype(np.int16) + self._zeros[name]).astype(np.uint8)
         if not self._cut and self._names:
             cut = cut_at_codes(self._proto, {name: codes[name] for name in self._names})
             for optimized in (False, True):
                 self._cut[optimized] = session(cut, optimized=optimized, where=self._where)
         outputs = [name + CODES for name in self._names]
-        return {optimized: each.run(outputs, feed) for optimized, each in self._cut.items()}
+        return {
+            optimized: self._codes(each.run(outputs, feed)) for optimized, each in self._cut.items()
+        }
+
+    def _codes(self, stored: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """What the file's containers hold, without the zero points: int16."""
+        return {
+            name: array.astype(np.int16) - self._zeros[name]
+            for name, array in zip(self._names, stored, strict=True)
+        }
 
     def _feed(self, images: Tensor) -> dict[str, np.ndarray]:
         array = images.detach().cpu().numpy()
@@ -260,11 +280,11 @@ def _compare_layers(
     found: Verification,
     trained: Computed,
     reference: dict[str, np.ndarray],
-    runtime: dict[bool, list[np.ndarray]],
+    runtime: dict[bool, dict[str, np.ndarray]],
 ) -> None:
-    for place, layer in enumerate(found.layers):
+    for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)
-        plain, optimized = (runtime[level][place].astype(np.int16) for level in (False, True))
+        plain, optimized = (runtime[level][layer.name] for level in (False, True))
         distances = [np.abs(each - ours) for each in (plain, optimized)]
         exact = reference[layer.name]
         layer.codes += ours.size

@@ -1,5 +1,6 @@
 """`quiesce export RUN -o model.onnx`: the network of a run folder as a file of integers."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.show_verification import show_verification
 from quiesce.errors import MismatchError, RecipeError
 from quiesce.export.packing import PACKS
-from quiesce.training.exporting import export_run
+from quiesce.training.exporting import export_run, export_run_arrays, export_run_program
 
 FORMATS = ("onnx", "program", "npz")
 MISMATCH = 1
@@ -76,5 +77,22 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _other(known: object, folder: Path, path: Path, flags: Sequence[str]) -> int:
-    raise RecipeError("--format: only onnx")
+def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:
+    """The formats that are not ONNX."""
+    options = {"pack": "int8", "input": "float", "opset": None}
+    for name, default in options.items():
+        if getattr(known, name) != default:
+            raise RecipeError(f"--{name} is for --format onnx, and the format is {known.format}")
+    if known.format == "npz":
+        header = export_run_arrays(folder, path, flags)
+        size, layers = path.stat().st_size, len(header["layers"])
+        print(f"{path}: {size:,} bytes, {layers} quantized layers, codes as trained")
+        return 0
+    try:
+        size = export_run_program(folder, path, flags, verify=not known.no_verify)
+    except MismatchError as error:
+        print(error)
+        return MISMATCH
+    checked = "not verified" if known.no_verify else "verified: codes exact, logits bit for bit"
+    print(f"{path}: {size:,} bytes\n{checked}")
+    return 0

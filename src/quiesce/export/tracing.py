@@ -90,7 +90,7 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
                 verbose=False,
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
-        raise ExportError(f"{kind} can not be exported: {_reason(error)}") from error
+        raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
     if program is None or len(program.model.graph.outputs) != 1:
         raise ExportError(f"{kind} must return one tensor to be exported")
     return program.model
@@ -116,7 +116,7 @@ def _marked(model: nn.Module) -> nn.Module:
     return marked
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause, in one line, without the advice around it."""
     while error.__cause__ is not None:
         error = error.__cause__

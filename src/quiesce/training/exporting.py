@@ -6,8 +6,10 @@ from typing import Any
 
 from quiesce.errors import RecipeError
 from quiesce.export import Export, Verification, export_onnx, verify_onnx
+from quiesce.export.arrays import export_arrays
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
+from quiesce.export.program import export_program
 from quiesce.training.finished import FinishedRun, read_finished
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
@@ -57,6 +59,30 @@ def export_run(
         preprocessing=preprocessing(run, folded=uint8),
         verify=verify,
     )
+
+
+def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the network of a run folder as plain arrays, see `quiesce.export.arrays`.
+
+    Returns:
+        The header of the file.
+    """
+    run = read_finished(folder, flags)
+    images, _ = next(run.test_batches())
+    return export_arrays(run.network, path, images[:2])
+
+
+def export_run_program(
+    folder: Path, path: Path, flags: Sequence[str] = (), *, verify: bool = True
+) -> int:
+    """Write the network of a run folder for torch alone, see `quiesce.export.program`.
+
+    Returns:
+        Bytes of the file.
+    """
+    run = read_finished(folder, flags)
+    images, _ = next(run.test_batches())
+    return export_program(run.network, path, images, verify=verify)
 
 
 def verify_run(

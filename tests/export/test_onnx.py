@@ -37,7 +37,7 @@ def operators(proto) -> list[str]:
 def test_batch_norms_and_activations_before_quantizers_are_gone(built) -> None:
     kinds = operators(built[0])
     assert "BatchNormalization" not in kinds
-    assert "Relu" not in kinds
+    assert kinds.count("Relu") == 1  # the stem's, which an addition reads too
     floats = [n for n in built[0].graph.node if n.op_type == "Clip" and "input_" not in n.name]
     assert floats == []
     assert kinds.count("HardSwish") == 1

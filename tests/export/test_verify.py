@@ -69,7 +69,8 @@ def one_weight(array: np.ndarray) -> None:
 
 @pytest.mark.parametrize("layer", ["0", DEPTHWISE, PROJECT, "8"])
 def test_one_weight_is_caught(network, built, layer) -> None:
-    found = verify(network, corrupted(built, f"{layer}.weight_codes", one_weight))
+    (holds,) = (each.weight for each in built[1].layers if each.name == layer)
+    found = verify(network, corrupted(built, holds, one_weight))
     assert not found.passed
     assert found.verdict == f"{layer}: 1 weight codes are not the trained ones"
 
@@ -115,18 +116,21 @@ def test_one_clip_limit_is_caught(network, built) -> None:
 
 @pytest.mark.parametrize("layer", ["0", DEPTHWISE, PROJECT])
 def test_one_folded_bias_is_caught(network, built, layer) -> None:
+    (integer,) = (each.integer for each in built[1].layers if each.name == layer)
+    name = f"{layer}.folded_bias" if integer else f"{layer}.minus_bias"
+
     def shift(array: np.ndarray) -> None:
         array.flat[0] += max(1, abs(array.flat[0]) // 2)
 
-    found = verify(network, corrupted(built, f"{layer}.folded_bias", shift))
+    found = verify(network, corrupted(built, name, shift))
     assert found.verdict.startswith(f"{layer}: ")
 
 
 def test_a_bias_of_the_last_layer_is_caught_by_the_classes(network, built) -> None:
     def favour(array: np.ndarray) -> None:
-        array[0] += 100
+        array[0] -= 100
 
-    found = verify(network, corrupted(built, "8.folded_bias", favour))
+    found = verify(network, corrupted(built, "8.minus_bias", favour))
     assert found.verdict.startswith("top-1 agrees on only ")
     assert found.logits_differ > 1
 

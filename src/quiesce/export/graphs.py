@@ -67,10 +67,11 @@ class Builder:
         inputs: "list[ir.Value]",
         name: str,
         like: "ir.Value | None" = None,
+        domain: str = "",
         **attributes: Any,
     ) -> "ir.Value":
         """Return the output, called `name`, of a new node; type and shape are those of `like`."""
-        node = onnx_ir().node(op, inputs, attributes=attributes)
+        node = onnx_ir().node(op, inputs, attributes=attributes, domain=domain)
         node.name = name
         node.outputs[0].name = name
         if like is not None:

@@ -5,8 +5,9 @@ integer initializer and a DequantizeLinear; the bias of a layer
 
 - an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
   `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
-- else an addition in float of its own. Given to the convolution as a float, ONNX Runtime would
-  round it to int32 by itself, and at few bits percents of all codes with it.
+- else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
+  addition behind a product, into the quantized operator by rounding it to int32 at a scale where
+  one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
 
 Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
 """
@@ -93,15 +94,15 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     turned = site.kind == "linear"
     codes = site.layer.codes.T if turned else site.layer.codes
     scale = site.scale.astype(np.float32)
-    owner = site.layer.shared_with + (".turned" if turned else "")
+    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
     if biases is not None:
         shape = (-1, *(1,) * (codes.ndim - 1))
         codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
         scale = biases.scale
-        owner = site.name  # its multiples are its own
+        holds = f"{site.name}.weight_multiples"
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
-    integers = build.constant(f"{owner}.weight_codes", codes.astype(holder))
+    integers = build.constant(holds, codes.astype(holder))
     scale = scale if scale.size > 1 else scale.reshape(())
     zeros = np.zeros(scale.shape, dtype=holder)
     weight = build.node(
@@ -124,7 +125,7 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
         _integer_bias(graph, site, biases)
     elif site.bias is not None:
         _float_bias(graph, site)
-    return f"{owner}.weight_codes"
+    return holds
 
 
 def _channel_axis(site: Site) -> int:
@@ -148,12 +149,12 @@ def _float_bias(graph: "ir.Graph", site: Site) -> None:
     node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     spatial = 0 if site.kind == "linear" else site.layer.codes.ndim - 2
-    number = bias.astype(np.float32).reshape(-1, *(1,) * spatial)
+    number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
     build = Builder(graph, after=node)
     old = node.outputs[0]
     readers = list(old.uses())
-    parts = [old, build.constant(f"{site.name}.folded_bias", number)]
-    made = build.node("Add", parts, f"{site.name}.sum", like=old)
+    parts = [old, build.constant(f"{site.name}.minus_bias", number)]
+    made = build.node("Sub", parts, f"{site.name}.sum", like=old)
     for reader, place in readers:
         reader.replace_input_with(place, made)
     for place, output in enumerate(graph.outputs):

@@ -53,6 +53,7 @@ def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[S
 
     The biases of convolutions and linear layers are taken out of the graph, into the sites.
     """
+    part_shared(graph)
     split_gemm(graph)
     calls: Counter[str] = Counter()
     sites = []
@@ -79,11 +80,29 @@ def input_of(site: Site) -> "ir.Node | None":
     return node if marks else None
 
 
+def part_shared(graph: "ir.Graph") -> None:
+    """Give each use of a weight a node of its own: the exporter joins equal ones."""
+    for marker in markers(graph, WEIGHT):
+        value = marker.outputs[0]
+        for place, use in enumerate(list(value.uses())[1:], start=2):
+            build = Builder(graph, after=marker)
+            name = f"{value.name}.{place}"
+            again = build.node(
+                marker.op_type,
+                list(marker.inputs),
+                name,
+                like=value,
+                domain=DOMAIN,
+                layer=layer_of(marker),
+            )
+            use.node.replace_input_with(use.idx, again)
+
+
 def split_gemm(graph: "ir.Graph") -> None:
     """Write each Gemm(x, weight, bias) of a quantized weight as a MatMul and an Add.
 
     ONNX Runtime rounds a float bias inside a quantized Gemm or Conv to int32 by itself, at a scale
-    where one unit is much of a code at few bits; an addition of its own it leaves alone.
+    where one unit is much of a code at few bits.
     """
     for marker in markers(graph, WEIGHT):
         node = sole_use(marker.outputs[0])

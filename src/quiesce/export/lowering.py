@@ -86,7 +86,7 @@ def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
 
 
 def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiases | None) -> str:
-    """Write the weight of a site as integers, and its bias as `biases` or as a float addition.
+    """Write the weight of a site as integers, and its bias as `biases` or as a float subtraction.
 
     Returns:
         Name of the initializer that holds the codes.

@@ -82,20 +82,15 @@ def input_of(site: Site) -> "ir.Node | None":
 
 def part_shared(graph: "ir.Graph") -> None:
     """Give each use of a weight a node of its own: the exporter joins equal ones."""
+    order = {node: place for place, node in enumerate(graph)}
     for marker in markers(graph, WEIGHT):
-        value = marker.outputs[0]
-        for place, use in enumerate(list(value.uses())[1:], start=2):
-            build = Builder(graph, after=marker)
-            name = f"{value.name}.{place}"
-            again = build.node(
-                marker.op_type,
-                list(marker.inputs),
-                name,
-                like=value,
-                domain=DOMAIN,
-                layer=layer_of(marker),
-            )
-            use.node.replace_input_with(use.idx, again)
+        value, layer = marker.outputs[0], layer_of(marker)
+        build = Builder(graph, after=marker)
+        uses = sorted(value.uses(), key=lambda use: order[use.node])
+        for place, (reader, index) in enumerate(uses[1:], start=2):
+            inputs, name = list(marker.inputs), f"{value.name}.{place}"
+            again = build.node(WEIGHT, inputs, name, like=value, domain=DOMAIN, layer=layer)
+            reader.replace_input_with(index, again)
 
 
 def split_gemm(graph: "ir.Graph") -> None:

@@ -1,6 +1,7 @@
 """The table of a verification, for `quiesce verify` and `quiesce export`."""
 
 from quiesce.export import Verification
+from quiesce.training.shipping import Shipped
 
 
 def show_verification(found: Verification, *, every: bool = False) -> None:
@@ -25,3 +26,14 @@ def show_verification(found: Verification, *, every: bool = False) -> None:
         )
         print(f"top-1: trained {ours:.2f} %, ONNX Runtime {theirs:.2f} %")
     print(f"{'verified' if found.passed else 'DIFFERS'}: {found.verdict}")
+
+
+def show_shipped(shipped: Shipped) -> None:
+    """Print the demo's last line: the exported network beside its float one."""
+    found = shipped.verification
+    top1 = 100 * found.right_runtime / max(1, found.labelled)
+    print(
+        f"{shipped.path}, verified: {found.right_runtime} of {found.labelled} ({top1:.1f} %) right "
+        f"in ONNX Runtime, {shipped.size / 1000:.0f} kB (float {shipped.float_size / 1000:.0f} kB), "
+        f"{shipped.milliseconds:.2f} ms an image (float {shipped.float_milliseconds:.2f} ms)"
+    )

@@ -69,18 +69,33 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
         ExportError: torch.export or torch.onnx can not express the model; one line of their reason.
         MissingExtraError: onnxscript is not installed.
     """
-    require("onnxscript", "export to ONNX", "onnx")
-    kind = type(model).__name__
     marked = _marked(model)
     if before is not None:
         marked = nn.Sequential(before, marked)
+    return translate(marked.eval(), images, opset, type(model).__name__)
+
+
+def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
+    """Return a network of any kind as an onnx_ir.Model, its batch dimension open.
+
+    Args:
+        network: On the CPU, in inference mode.
+        images: An example input, (batch, ...).
+        opset: Version of the ONNX operators.
+        name: What messages call the network.
+
+    Raises:
+        ExportError: torch.export or torch.onnx can not express it; one line of their reason.
+        MissingExtraError: onnxscript is not installed.
+    """
+    require("onnxscript", "export to ONNX", "onnx")
     images = images.detach().cpu()
     if len(images) == 1:  # torch.export would make a constant of a batch of one
         images = torch.cat([images, images])
     try:
         with _quiet():
             program = torch.onnx.export(
-                marked.eval(),
+                network,
                 (images,),
                 dynamo=True,
                 opset_version=opset,
@@ -90,9 +105,9 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
                 verbose=False,
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
-        raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
+        raise ExportError(f"{name} can not be exported: {reason(error)}") from error
     if program is None or len(program.model.graph.outputs) != 1:
-        raise ExportError(f"{kind} must return one tensor to be exported")
+        raise ExportError(f"{name} must return one tensor to be exported")
     return program.model
 
 

@@ -13,8 +13,8 @@ from quiesce.training.folder import FLOAT_NETWORK
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
-from quiesce.training.shipping import ship
 from quiesce.training.sections import FloatStageConfig
+from quiesce.training.shipping import ship
 
 EXPORTED = "model.onnx"
 METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}

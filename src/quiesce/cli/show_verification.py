@@ -32,8 +32,9 @@ def show_shipped(shipped: Shipped) -> None:
     """Print the demo's last line: the exported network beside its float one."""
     found = shipped.verification
     top1 = 100 * found.right_runtime / max(1, found.labelled)
+    ours, theirs = shipped.size / 1000, shipped.float_size / 1000
     print(
         f"{shipped.path}, verified: {found.right_runtime} of {found.labelled} ({top1:.1f} %) right "
-        f"in ONNX Runtime, {shipped.size / 1000:.0f} kB (float {shipped.float_size / 1000:.0f} kB), "
+        f"in ONNX Runtime, {ours:.0f} kB (float {theirs:.0f} kB), "
         f"{shipped.milliseconds:.2f} ms an image (float {shipped.float_milliseconds:.2f} ms)"
     )

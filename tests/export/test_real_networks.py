@@ -1,14 +1,11 @@
 """Networks that people use, exported and verified."""
 
-import importlib.util
-from pathlib import Path
-
 import onnx
 import pytest
 import torch
 
 import quiesce as qs
-from quiesce.data import DataConfig, build_data
+from imagenet import labelled_pictures
 from quiesce.models import ModelConfig, build_model
 
 from .networks import shaken
@@ -39,28 +36,7 @@ def test_a_network_with_random_weights(name, bits, tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> tuple[torch.Tensor, torch.Tensor]:
-    """20 labelled pictures of ImageNet, from the package foolbox: images and labels."""
-    root = tmp_path_factory.mktemp("pictures")
-    package = importlib.util.find_spec("foolbox")
-    assert package is not None
-    assert package.origin is not None
-    for picture in (Path(package.origin).parent / "data").glob("imagenet_*.jpg"):
-        for half in ("train", "val"):
-            folder = root / half / f"{int(picture.stem.split('_')[2]):04d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / picture.name).symlink_to(picture)
-    config = DataConfig(
-        name="folder",
-        folder=str(root),
-        image_size=224,
-        batch_size=20,
-        interpolation="bicubic",
-        mean=(0.498,),
-        std=(0.502,),
-    )
-    data = build_data(config, seed=0)
-    images, labels = next(iter(data.test))
-    return images, torch.tensor([int(data.classes[label]) for label in labels])
+    return labelled_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """`quiesce export`, `quiesce verify` and `quiesce predict`."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -93,6 +95,18 @@ def test_predict_names_the_classes(exported, pictures, capsys):
     assert all("class_" in line and "%" in line for line in (*lines[1:3], *lines[4:]))
 
 
+def test_predict_needs_neither_onnx_nor_what_trains(exported, pictures):
+    code = f"""
+import sys
+for name in ("onnx", "onnx_ir", "onnxscript", "lightning", "timm", "torchvision", "jsonargparse"):
+    sys.modules[name] = None
+from quiesce.cli import main
+sys.exit(main(["predict", {str(exported)!r}, {pictures[0]!r}]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "class_0" in ran.stdout
+
+
 def test_raw_pixels_give_the_same_classes(run_folder, exported, pictures, tmp_path, capsys):
     raw = tmp_path / "raw.onnx"
     assert main(["export", str(run_folder), "-o", str(raw), "--input", "uint8"]) == 0
@@ -159,7 +173,7 @@ def test_packing_an_npz(refused, run_folder):
 
 
 def test_a_missing_extra(refused, run_folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     told = refused("export", run_folder, "-o", "m.onnx")
     assert "pip install 'quiesce[onnx]'" in told
 

@@ -1,6 +1,7 @@
 """What is in an exported file, and what is refused."""
 
 import errno
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -220,15 +221,20 @@ def test_a_network_that_torch_can_not_export(tmp_path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_an_example_that_is_no_tensor(network, tmp_path) -> None:
+    with pytest.raises(TypeError, match="`example_input` must be one tensor, got list"):
+        qs.export_onnx(network, tmp_path / "model.onnx", [images()], verify=False)
+
+
 @pytest.mark.parametrize("module", ["onnx", "onnxscript"])
 def test_a_missing_extra(network, tmp_path, monkeypatch, module) -> None:
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'quiesce\[onnx\]'"):
         qs.export_onnx(network, tmp_path / "model.onnx", images())
 
 
 def test_a_missing_runtime(network, built, monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'quiesce\[onnx\]'"):
         session(built[0], optimized=True)
 

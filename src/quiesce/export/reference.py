@@ -38,10 +38,17 @@ def run_reference(
         Codes by name: int16, so that what lies off the 8-bit range shows.
 
     Raises:
-        ExportError: A sum of products does not fit into int32.
+        ExportError: A sum of products does not fit into int32, or the model can not compute in
+            float64.
     """
     made, computed = _integer_network(model, codes)
-    made(images.detach().cpu().double())
+    try:
+        made(images.detach().cpu().double())
+    except RuntimeError as error:
+        raise ExportError(
+            f"{type(model).__name__} can not compute in float64, as the integer reference must "
+            f"({str(error).partition(chr(10))[0]}); export it without verification"
+        ) from error
     return computed
 
 

@@ -85,10 +85,13 @@ def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
         name: What messages call the network.
 
     Raises:
+        TypeError: `images` is no tensor.
         ExportError: torch.export or torch.onnx can not express it; one line of their reason.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
+    if not isinstance(images, Tensor):
+        raise TypeError(f"`example_input` must be one tensor, got {type(images).__name__}")
     images = images.detach().cpu()
     if len(images) == 1:  # torch.export would make a constant of a batch of one
         images = torch.cat([images, images])

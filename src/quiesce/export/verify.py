@@ -7,7 +7,7 @@ optimisations and with none, and the integer network of `reference` says whether
 runtime's or comes of training's float arithmetic. Last the file is run whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ MIN_AGREEMENT = 0.99
 
 MAX_POINTS = 0.5
 """Between the two top-1 accuracies, in percent."""
+
+CHUNK = 16
+"""Images compared at a time: all codes of all layers are held for these."""
+
+LAYER_IMAGES = 256
+"""Images on which layers are compared one by one; the file is run whole on all that are given."""
 
 Batch = tuple[Tensor, Tensor | None]
 """Images and their labels, where there are any."""
@@ -203,14 +209,23 @@ def verify_model(
     )
     runner = _Runner(proto, description, layers, where)
     unit = _last_unit(description, layers)
-    for images, labels in batches:
-        trained = run_trained(model, images)
-        reference = run_reference(model, images, trained.codes)
-        _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
+    device = next(model.parameters()).device
+    for images, labels in _chunks(batches):
+        trained = run_trained(model, images.to(device))
+        if found.images < LAYER_IMAGES:
+            reference = run_reference(model, images, trained.codes)
+            _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
         _compare_whole(found, trained, runner.whole(images), labels, unit)
     if not found.images:
         raise DataError("there is no image to verify on")
     return found
+
+
+def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    for images, labels in batches:
+        parts = images.split(CHUNK)
+        found = [None] * len(parts) if labels is None else labels.split(CHUNK)
+        yield from zip(parts, found, strict=True)
 
 
 class _Runner:

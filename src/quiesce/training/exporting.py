@@ -15,6 +15,9 @@ from quiesce.training.finished import FinishedRun, read_finished
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
 """Of summary.json, what goes into the file; nothing among them is a path."""
 
+VERIFY_IMAGES = 64
+"""Test images on which an export is verified; `quiesce verify` takes all."""
+
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
 """Data sets that are read from a folder of the user's."""
 
@@ -51,7 +54,7 @@ def export_run(
     return export_onnx(
         run.network,
         path,
-        images,
+        images[:VERIFY_IMAGES],
         pack=pack,
         opset=opset,
         labels=run.data.classes,
@@ -82,7 +85,7 @@ def export_run_program(
     """
     run = read_finished(folder, flags)
     images, _ = next(run.test_batches())
-    return export_program(run.network, path, images, verify=verify)
+    return export_program(run.network, path, images[:VERIFY_IMAGES], verify=verify)
 
 
 def verify_run(

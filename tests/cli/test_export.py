@@ -63,7 +63,7 @@ def test_verify_fails_with_exit_code_1_and_the_layer(run_folder, exported, tmp_p
 
 
 def test_export_that_would_be_wrong_exits_with_1(run_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("quiesce.export.verify.MAX_SHARE", -1.0)
+    monkeypatch.setattr("quiesce.export.verification.MAX_SHARE", -1.0)
     assert main(["export", str(run_folder), "-o", str(tmp_path / "model.onnx")]) == 1
     assert "was not written: stem.0: " in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,8 @@ from onnx import numpy_helper
 
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
-from quiesce.export.verify import LayerCheck, Verification, verify_model
+from quiesce.export.verification import LayerCheck, Verification
+from quiesce.export.verify import verify_model
 from quiesce.prepare import quantized_weights
 
 from .networks import calibrated, images, mobile

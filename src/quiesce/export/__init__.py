@@ -7,8 +7,8 @@ from quiesce.export.arrays import export_arrays as export_arrays
 from quiesce.export.onnx import Export as Export
 from quiesce.export.onnx import export_onnx as export_onnx
 from quiesce.export.program import export_program as export_program
-from quiesce.export.verify import LayerCheck as LayerCheck
-from quiesce.export.verify import Verification as Verification
+from quiesce.export.verification import LayerCheck as LayerCheck
+from quiesce.export.verification import Verification as Verification
 from quiesce.export.verify import verify_onnx as verify_onnx
 
 __all__ = [

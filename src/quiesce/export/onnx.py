@@ -19,7 +19,8 @@ from quiesce.export.normalization import Normalization
 from quiesce.export.packing import Pack, check_pack
 from quiesce.export.sites import Site, find_sites
 from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, trace
-from quiesce.export.verify import Verification, verify_model
+from quiesce.export.verification import Verification
+from quiesce.export.verify import verify_model
 from quiesce.extras import require
 from quiesce.files import write_beside
 from quiesce.layers import QuantizedLayer

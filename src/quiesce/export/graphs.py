@@ -1,5 +1,6 @@
 """Small steps on an onnx_ir graph that the passes of this package share."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Builder:
     def node(
         self,
         op: str,
-        inputs: "list[ir.Value]",
+        inputs: "Sequence[ir.Value | None]",
         name: str,
         like: "ir.Value | None" = None,
         domain: str = "",

@@ -40,7 +40,7 @@ def integer_biases(
     after = None if site.node is None else sole_use(site.node.outputs[0])
     if site.kind != "convolution" or site.node is None or site.node.op_type != "Conv":
         return None
-    if before not in inputs or after not in inputs:
+    if before is None or after is None or before not in inputs or after not in inputs:
         return None
     if container(site.layer.bits, pack) != np.int8:
         return None

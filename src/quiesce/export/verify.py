@@ -50,13 +50,7 @@ def verify_onnx(
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    pairs = (
-        (batch[0], batch[1] if len(batch) > 1 else None)
-        if isinstance(batch, tuple | list)
-        else (batch, None)
-        for batch in batches
-    )
-    return verify_model(model, load_model(Path(path)), pairs, where=path)
+    return verify_model(model, load_model(Path(path)), _pairs(batches), where=path)
 
 
 def verify_model(
@@ -85,6 +79,14 @@ def verify_model(
     if not found.images:
         raise DataError("there is no image to verify on")
     return found
+
+
+def _pairs(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            yield batch, None
+        else:
+            yield batch[0], batch[1] if len(batch) > 1 else None
 
 
 def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:

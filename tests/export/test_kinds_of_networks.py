@@ -44,8 +44,8 @@ class Tokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v))
+        q, k, v = self.qkv(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)  # one head
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).squeeze(1))
         return self.head(nn.functional.gelu(x).mean(1))
 
 
@@ -123,9 +123,11 @@ def test_every_container_holds_the_codes(pack, tmp_path) -> None:
     assert made.verification.passed
     types = {each.name: each.data_type for each in onnx.load(made.path).graph.initializer}
     narrow = {"int8": ("INT8", "INT8"), "int4": ("INT4", "INT4"), "int2": ("INT4", "INT2")}[pack]
-    assert types["0.weight_codes"] == onnx.TensorProto.INT8  # 8 bits
-    assert types["3.body.0.weight_codes"] == onnx.TensorProto.DataType.Value(narrow[0])  # 3 bits
-    assert types["4.weight_codes"] == onnx.TensorProto.DataType.Value(narrow[1])  # 2 bits
+    stored = {layer.name: types[layer.weight] for layer in made.description.layers}
+    kinds = onnx.TensorProto.DataType
+    assert stored["0"] == kinds.Value("INT8")  # 8 bits
+    assert stored["3.body.0"] == kinds.Value(narrow[0])  # 3 bits
+    assert stored["4"] == kinds.Value(narrow[1])  # 2 bits
 
 
 def test_a_packed_file_holds_two_codes_a_byte(tmp_path) -> None:

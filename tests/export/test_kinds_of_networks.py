@@ -114,6 +114,14 @@ def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.parametrize("pack", ["int4", "int2"])
+def test_products_with_packed_weights_round_nothing(pack, tmp_path) -> None:
+    network = calibrated(Tokens(), weight_bits=2, act_bits=8)
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
+    assert made.verification is not None
+    assert made.verification.passed
+
+
 @pytest.mark.parametrize("pack", PACKS)
 def test_every_container_holds_the_codes(pack, tmp_path) -> None:
     overrides = {"4": {"weight_bits": 2}}

@@ -103,18 +103,7 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
-    scale = scale if scale.size > 1 else scale.reshape(())
-    zeros = np.zeros(scale.shape, dtype=holder)
-    weight = build.node(
-        "DequantizeLinear",
-        [
-            integers,
-            build.constant(f"{site.name}.weight_scale", scale),
-            build.constant(f"{site.name}.weight_zero", zeros),
-        ],
-        f"{site.name}.weight_values",
-        axis=_channel_axis(site),
-    )
+    weight = _dequantized(build, site, integers, scale if scale.size > 1 else scale.reshape(()))
     if turned and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
@@ -126,6 +115,35 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     elif site.bias is not None:
         _float_bias(graph, site)
     return holds
+
+
+def _dequantized(build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray) -> "ir.Value":
+    """The values of a weight.
+
+    Between codes and a product with floats stands a multiplication by the scale, behind a
+    DequantizeLinear of scale 1: where DequantizeLinear feeds the product itself, ONNX Runtime makes
+    MatMulNBits of both, which rounds the floats to 8 bits (the option
+    session.qdq_matmulnbits_accuracy_level is 4 unless somebody sets it).
+    """
+    steps = build.constant(f"{site.name}.weight_scale", scale)
+    values = f"{site.name}.weight_values"
+    holder = integers.const_value.numpy().dtype  # pyright: ignore[reportOptionalMemberAccess]
+    if site.kind == "linear" and not (_is_fed_codes(site) and holder == np.int8):
+        unit = [np.ones((), dtype=np.float32), np.zeros((), dtype=holder)]
+        names = (f"{site.name}.weight_unit", f"{site.name}.weight_zero")
+        parts = [build.constant(name, array) for name, array in zip(names, unit, strict=True)]
+        codes = build.node("DequantizeLinear", [integers, *parts], f"{site.name}.weight_floats")
+        return build.node("Mul", [codes, steps], values)
+    zeros = build.constant(f"{site.name}.weight_zero", np.zeros(scale.shape, dtype=holder))
+    inputs = [integers, steps, zeros]
+    return build.node("DequantizeLinear", inputs, values, axis=_channel_axis(site))
+
+
+def _is_fed_codes(site: Site) -> bool:
+    """Whether a site multiplies what a DequantizeLinear gives, with no offset in between."""
+    value = None if site.node is None else site.node.inputs[0]
+    feeder = None if value is None else value.producer()
+    return feeder is not None and feeder.op_type == "DequantizeLinear"
 
 
 def _channel_axis(site: Site) -> int:

@@ -14,7 +14,7 @@ from quiesce import public
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
-    {"batches", "extras", "flat", "fusing", "grid", "modes", "reports", "schedules"},
+    {"batches", "extras", "files", "flat", "fusing", "grid", "modes", "reports", "schedules"},
     {"estimators", "history", "ranges"},
     {"fake_quantize", "passes"},
     {"kernels"},
@@ -28,6 +28,7 @@ ORDER = (
     {"cures"},
     {"control"},
     {"toy"},
+    {"export"},
     {"public"},
     {"diagnosis"},
     {"lightning"},

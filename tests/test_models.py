@@ -1,12 +1,10 @@
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from quiesce.data import DataConfig, build_data
+from imagenet import labelled_pictures
 from quiesce.errors import CheckpointError, MissingExtraError, RecipeError
 from quiesce.models import ModelConfig, build_model
 
@@ -151,35 +149,9 @@ def test_the_package_can_start_a_network_for_other_classes() -> None:
     assert all(torch.equal(own[name], theirs[name]) for name in own if "classifier" not in name)
 
 
-@pytest.fixture
-def imagenet_pictures(tmp_path) -> Path:
-    """20 labelled pictures of ImageNet, from the package foolbox, in folders named by class."""
-    package = importlib.util.find_spec("foolbox")
-    assert package is not None
-    assert package.origin is not None
-    for picture in (Path(package.origin).parent / "data").glob("imagenet_*.jpg"):
-        label = int(picture.stem.split("_")[2])
-        for half in ("train", "val"):
-            folder = tmp_path / half / f"{label:04d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / picture.name).symlink_to(picture)
-    return tmp_path
-
-
 @pytest.mark.slow
-def test_the_package_knows_18_of_20_pictures_of_imagenet(imagenet_pictures: Path) -> None:
-    config = DataConfig(
-        name="folder",
-        folder=str(imagenet_pictures),
-        image_size=224,
-        batch_size=20,
-        interpolation="bicubic",
-        mean=(0.498,),
-        std=(0.502,),
-    )
-    data = build_data(config, seed=0)
-    images, labels = next(iter(data.test))
-    truth = torch.tensor([int(data.classes[label]) for label in labels])
+def test_the_package_knows_18_of_20_pictures_of_imagenet(tmp_path) -> None:
+    images, truth = labelled_pictures(tmp_path)
     model = build("tf_efficientnet_lite0", "package", classes=1000).eval()
     with torch.no_grad():
         right = (model(images).argmax(1) == truth).sum()

@@ -40,6 +40,7 @@ __all__ = [
     "compile",
     "constant",
     "cosine",
+    "export_onnx",
     "fake_quantize",
     "gaussian_kl",
     "linear",
@@ -49,6 +50,7 @@ __all__ = [
     "quantizer_parameters",
     "reestimate_batchnorm",
     "strip",
+    "verify_onnx",
 ]
 
 _NAMED_LIKE_THEIR_FILE = ("calibrate", "compile", "fake_quantize", "prepare")

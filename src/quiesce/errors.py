@@ -9,6 +9,8 @@
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
     ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
+    ├── ExportError           a network that can not be exported, or a file that is none of ours
+    │   └── MismatchError     an exported file that does not compute what the network computes
     └── MissingExtraError     an optional dependency that is missing; also an ImportError
 
 A bad argument to a function is a `ValueError` or a `TypeError`, as everywhere in Python.
@@ -49,6 +51,14 @@ class DataError(QuiesceError):
 
 class CheckpointError(QuiesceError):
     """A file of weights is damaged, unsafe, or belongs to another network."""
+
+
+class ExportError(QuiesceError):
+    """The network can not be exported as asked, or a file is not what `export_onnx` wrote."""
+
+
+class MismatchError(ExportError):
+    """An exported file does not compute what the trained network computes."""
 
 
 class MissingExtraError(QuiesceError, ImportError):

@@ -76,7 +76,9 @@ def _compile(
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         result = function(*_refill(args, iter(values)))
         returned.append(result)
-        return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
+        return (
+            (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
+        )
 
     with torch.no_grad():
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)

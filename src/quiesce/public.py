@@ -19,6 +19,8 @@ from quiesce.estimators import Hysteresis as Hysteresis
 from quiesce.estimators import StableQAT as StableQAT
 from quiesce.estimators import StackedSigmoid as StackedSigmoid
 from quiesce.estimators import StochasticRounding as StochasticRounding
+from quiesce.export import export_onnx as export_onnx
+from quiesce.export import verify_onnx as verify_onnx
 from quiesce.fake_quantize import fake_quantize as fake_quantize
 from quiesce.grid import Grid as Grid
 from quiesce.prepare import prepare as prepare

@@ -33,6 +33,9 @@ def test_the_three_networks_start_from_one_float_network(quick_demo, tmp_path, c
     expected = ["float", "rounded, untrained", "LSQ", "dampening", "freezing"]
     assert [row for row in rows if row in expected] == expected
     assert str(folder) in out
+    last = out.splitlines()[-1]
+    assert last.startswith(f"{folder / 'freeze' / 'model.onnx'}, verified: ")
+    assert "right in ONNX Runtime" in last
 
 
 def test_a_second_demo_takes_the_next_folder(quick_demo, tmp_path, monkeypatch):

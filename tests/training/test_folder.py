@@ -3,14 +3,7 @@
 import pytest
 
 from quiesce.errors import QuiesceError, RecipeError
-from quiesce.training.folder import (
-    CHECKPOINT,
-    read_json,
-    run_folder,
-    write_beside,
-    write_json,
-    write_text,
-)
+from quiesce.training.folder import CHECKPOINT, read_json, run_folder, write_json
 
 
 def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
@@ -62,20 +55,6 @@ def test_who_does_not_own_the_folder_makes_and_removes_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), run_folder(tmp_path / "a", owner=False):
         raise ZeroDivisionError
     assert (tmp_path / "a").exists()
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    write_text(path, "old")
-
-    def half(beside):
-        beside.write_text("ha")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_beside(path, half)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_ends_with_a_line_end(tmp_path):

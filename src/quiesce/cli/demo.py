@@ -7,13 +7,16 @@ from typing import Any
 
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console, show_runs
+from quiesce.cli.show_verification import show_shipped
 from quiesce.training.display import Display
 from quiesce.training.folder import FLOAT_NETWORK
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
 from quiesce.training.sections import FloatStageConfig
+from quiesce.training.shipping import ship
 
+EXPORTED = "model.onnx"
 METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
 
 
@@ -35,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
         for recipe, title in zip(recipes(folder, known.seed), METHODS, strict=True):
             summaries[title] = run(recipe, display)
     show_runs(summaries, folder)
+    last = list(METHODS.values())[-1]
+    show_shipped(ship(folder / last, folder / last / EXPORTED))
     return 0
 
 

@@ -28,6 +28,12 @@ class Data:
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
 
+    mean: tuple[float, ...]
+    """Of each channel, taken off each image; on the scale 0 to 1."""
+
+    std: tuple[float, ...]
+    """Of each channel, that each image is divided by; on the scale 0 to 1."""
+
 
 # name of a data set -> module that holds its `load(config, seed) -> Images`
 _MODULES = {
@@ -65,4 +71,6 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
         test=loaders.testing_loader(images.test, config),
         classes=images.classes,
         input_shape=images.input_shape,
+        mean=images.mean,
+        std=images.std,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, Mirror, Shift, TensorImages, channel_statistics
+from quiesce.data.images import Images, Mirror, Shift, TensorImages, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
 
@@ -56,6 +56,7 @@ def load(config: DataConfig, seed: int) -> Images:
         test=_tensors(test, **statistics),
         classes=tuple(train.classes),
         input_shape=(3, SIDE, SIDE),
+        **as_numbers(statistics),
     )
 
 

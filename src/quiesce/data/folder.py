@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, channel_statistics
+from quiesce.data.images import Images, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
 
@@ -82,7 +82,13 @@ def load(config: DataConfig, seed: int) -> Images:
     paths = [path for path, _ in train.samples + test.samples]
     if len(paths) <= config.check_up_to:
         check(paths)
-    return Images(train=train, test=test, classes=tuple(train.classes), input_shape=(3, size, size))
+    return Images(
+        train=train,
+        test=test,
+        classes=tuple(train.classes),
+        input_shape=(3, size, size),
+        **as_numbers(channel_statistics(config, MEAN, STD)),
+    )
 
 
 def check(paths: list[str]) -> None:

@@ -29,6 +29,12 @@ class Images:
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
 
+    mean: tuple[float, ...]
+    """Of each channel, taken off each image; on the scale 0 to 1."""
+
+    std: tuple[float, ...]
+    """Of each channel, that each image is divided by; on the scale 0 to 1."""
+
 
 class TensorImages(Dataset[tuple[Tensor, int]]):
     """Images that fit into memory.
@@ -105,3 +111,8 @@ def channel_statistics(
             raise ValueError(f"`{field}` must be 1 or {len(own)} numbers, got {len(given)}")
         chosen[field] = torch.tensor(own if given is None else given).expand(len(own))
     return chosen
+
+
+def as_numbers(statistics: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    """What `channel_statistics` gives, as the fields `mean` and `std` of `Images`."""
+    return {name: tuple(values.tolist()) for name, values in statistics.items()}

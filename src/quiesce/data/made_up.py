@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, TensorImages, channel_statistics
+from quiesce.data.images import Images, TensorImages, as_numbers, channel_statistics
 
 
 def load(config: DataConfig, seed: int) -> Images:
@@ -25,4 +25,5 @@ def load(config: DataConfig, seed: int) -> Images:
         test=TensorImages(*draw(config.test_images), **statistics),
         classes=tuple(f"class_{number}" for number in range(config.classes)),
         input_shape=shape,
+        **as_numbers(statistics),
     )

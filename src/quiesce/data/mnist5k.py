@@ -9,7 +9,7 @@ Source: LeCun, Cortes, Burges, the MNIST database of handwritten digits; the sub
 import torch
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, Shift, TensorImages, channel_statistics
+from quiesce.data.images import Images, Shift, TensorImages, as_numbers, channel_statistics
 from quiesce.extras import require
 
 SIDE = 28  # pixels
@@ -50,4 +50,5 @@ def load(config: DataConfig, seed: int) -> Images:
         test=TensorImages(images[test], labels[test], **statistics),
         classes=tuple(str(digit) for digit in range(10)),
         input_shape=(1, side, side),
+        **as_numbers(statistics),
     )

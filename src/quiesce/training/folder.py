@@ -1,14 +1,14 @@
 """The run folder: made last, written whole, and taken away again when nothing came of it."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from quiesce.errors import QuiesceError, RecipeError
+from quiesce.files import write_beside
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -106,16 +106,6 @@ def refuse_newer(what: str, found: Any, known: int) -> None:
             f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
             f"{known}; update quiesce"
         )
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it to `path`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _probe(folder: Path) -> None:

@@ -8,9 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from quiesce.files import write_beside
 from quiesce.layers import QuantizedLayer
 from quiesce.quantizer import FakeQuantizer
-from quiesce.training.folder import write_beside
 
 VERSION = 1
 """Version of the description in the header."""

@@ -30,7 +30,8 @@ from quiesce.diagnosis import (
     population_statistics,
 )
 from quiesce.errors import NothingToDoError, RecipeError
-from quiesce.training.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECTORIES, write_beside
+from quiesce.files import write_beside
+from quiesce.training.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECTORIES
 from quiesce.training.scores import Batch, loss_and_top1
 from quiesce.training.sections import RecordingConfig
 from quiesce.training.tables import CsvTable

@@ -1,0 +1,98 @@
+"""`quiesce export RUN -o model.onnx`: the network of a run folder as a file of integers."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from quiesce.cli.arguments import Arguments
+from quiesce.cli.show_verification import show_verification
+from quiesce.errors import MismatchError, RecipeError
+from quiesce.export.packing import PACKS
+from quiesce.training.exporting import export_run, export_run_arrays, export_run_program
+
+FORMATS = ("onnx", "program", "npz")
+MISMATCH = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the file that `argv` asks for; 1 where it would not compute what training computed."""
+    parser = Arguments(
+        prog="quiesce export",
+        usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] [--opset N] "
+        "[--no-verify] [--field.name VALUE ...]",
+        description="Export the network of a run folder as integers and verify that the file "
+        "computes what the network computes; flags override the recipe.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to make")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="onnx",
+        help="onnx: for ONNX Runtime and others; program: torch.export's .pt2, for torch alone; "
+        "npz: plain arrays of integers (default: onnx)",
+    )
+    parser.add_argument(
+        "--pack",
+        choices=PACKS,
+        default="int8",
+        help="narrowest container of weight codes: int4 and int2 make a smaller file that is not "
+        "computed in integers (default: int8)",
+    )
+    parser.add_argument(
+        "--input",
+        choices=("float", "uint8"),
+        default="float",
+        help="uint8: the file takes raw pixels and normalises them itself (default: float)",
+    )
+    parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: 21)")
+    parser.add_argument("--no-verify", action="store_true", help="write without comparing")
+    known, flags = parser.parse_known_args(argv)
+    folder, path = Path(known.run).expanduser(), Path(known.output).expanduser()
+    if known.format != "onnx":
+        return _other(known, folder, path, flags)
+    try:
+        made = export_run(
+            folder,
+            path,
+            flags,
+            pack=known.pack,
+            opset=known.opset,
+            uint8=known.input == "uint8",
+            verify=not known.no_verify,
+        )
+    except MismatchError as error:
+        print(error)
+        return MISMATCH
+    layers = made.description.layers
+    whole = sum(layer.integer for layer in layers)
+    print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
+    print(f"integer throughout: {whole}; integer weights, float arithmetic: {len(layers) - whole}")
+    if made.description.left_float:
+        print(f"left in float: {', '.join(made.description.left_float)}")
+    if made.verification is None:
+        print("not verified")
+    else:
+        show_verification(made.verification)
+    return 0
+
+
+def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:
+    """The formats that are not ONNX."""
+    options = {"pack": "int8", "input": "float", "opset": None}
+    for name, default in options.items():
+        if getattr(known, name) != default:
+            raise RecipeError(f"--{name} is for --format onnx, and the format is {known.format}")
+    if known.format == "npz":
+        header = export_run_arrays(folder, path, flags)
+        size, layers = path.stat().st_size, len(header["layers"])
+        print(f"{path}: {size:,} bytes, {layers} quantized layers, codes as trained")
+        return 0
+    try:
+        size = export_run_program(folder, path, flags, verify=not known.no_verify)
+    except MismatchError as error:
+        print(error)
+        return MISMATCH
+    checked = "not verified" if known.no_verify else "verified: codes exact, logits bit for bit"
+    print(f"{path}: {size:,} bytes\n{checked}")
+    return 0

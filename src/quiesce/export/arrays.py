@@ -1,0 +1,98 @@
+"""A network as plain arrays of integers, for hardware and runtimes of one's own.
+
+Of each layer, y = scale * (codes * x_codes) * input_scale + bias, with x_codes = clip(round((x -
+input_offset) / input_scale), low, high): codes as trained, batch norms folded into scale and bias.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from quiesce.errors import ExportError
+from quiesce.export.onnx import fold
+from quiesce.export.packing import DEFAULT_OPSET
+from quiesce.export.sites import Site, input_of
+from quiesce.files import write_beside
+
+HEADER = "header"
+VERSION = 1
+RULE = "clip(round_half_even((x - input_offset) / input_scale), low, high)"
+
+
+def export_arrays(
+    model: nn.Module, path: str | Path, example_input: Tensor, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write codes, scales, zero points and biases of a prepared model as an .npz file.
+
+    Arrays, for each use of a layer: `<name>.codes` int8 of the weight's shape; `<name>.scale`
+    float32 (1,) or (channels,), below 0 where a batch norm turned the sign; `<name>.bias` float32
+    (channels,) where there is one; `<name>.input_scale` float32 (), `<name>.input_zero_point` int8
+    (), and with a learned offset `<name>.input_offset` float32 (). The array `header` is
+    JSON text: what each layer is, its bits, the limits of its input codes, its geometry.
+
+    Args:
+        model: Prepared and calibrated; it stays as it is.
+        path: The file to make.
+        example_input: What the model takes, (batch, ...).
+        overwrite: Replace a file that exists.
+
+    Returns:
+        The header.
+
+    Raises:
+        ExportError: The file exists, or the model can not be traced.
+        NotCalibratedError: A quantizer has no scale yet.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists already; name another, or remove it")
+    folded = fold(model, example_input, DEFAULT_OPSET)
+    arrays: dict[str, np.ndarray] = {}
+    layers = []
+    for site in folded.sites:
+        described = _describe(site)
+        source = folded.inputs.get(input_of(site))  # pyright: ignore[reportArgumentType]
+        if source is not None:
+            described["input"] = {
+                "bits": source.grid.bits,
+                "low": source.low,
+                "high": source.high,
+            }
+            arrays[f"{site.name}.input_scale"] = np.asarray(source.grid.scale)
+            arrays[f"{site.name}.input_zero_point"] = np.asarray(0, dtype=np.int8)
+            if source.grid.offset is not None:
+                arrays[f"{site.name}.input_offset"] = np.asarray(source.grid.offset)
+        arrays[f"{site.name}.codes"] = site.layer.codes
+        arrays[f"{site.name}.scale"] = site.scale.astype(np.float32)
+        if site.bias is not None:
+            arrays[f"{site.name}.bias"] = site.bias.astype(np.float32)
+        layers.append(described)
+    header = {"version": VERSION, "rule": RULE, "layers": layers}
+    arrays[HEADER] = np.array(json.dumps(header))
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    write_beside(path, write)
+    return header
+
+
+def _describe(site: Site) -> dict[str, Any]:
+    geometry = {}
+    if site.kind == "convolution" and site.node is not None:
+        for name in ("strides", "pads", "dilations", "group", "output_padding"):
+            if (attribute := site.node.attributes.get(name)) is not None:
+                value = attribute.value
+                geometry[name] = list(value) if isinstance(value, tuple | list) else value
+    return {
+        "name": site.name,
+        "layer": site.layer.name,
+        "kind": site.node.op_type if site.kind == "convolution" and site.node else site.kind,
+        "bits": site.layer.bits,
+        **geometry,
+        "input": None,
+    }

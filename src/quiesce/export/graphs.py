@@ -1,0 +1,92 @@
+"""Small steps on an onnx_ir graph that the passes of this package share."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quiesce.extras import require
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def onnx_ir() -> Any:
+    """Return the package onnx_ir, which comes with onnxscript."""
+    return require("onnx_ir", "export to ONNX", "onnx")
+
+
+def constant(value: "ir.Value | None") -> np.ndarray | None:
+    """Return the numbers of an initializer or of a Constant node, or None where it is neither."""
+    tensor = None if value is None else onnx_ir().convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def sole_use(value: "ir.Value") -> "ir.Node | None":
+    """Return the one node that reads a value; None where none or several do, or an output."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    return uses[0].node
+
+
+class Builder:
+    """Adds nodes at a place in a graph, and initializers to it.
+
+    Args:
+        graph: Changed in place.
+        before: Node before which the new ones stand, or
+        after: node after which they do.
+    """
+
+    def __init__(
+        self, graph: "ir.Graph", *, before: "ir.Node | None" = None, after: "ir.Node | None" = None
+    ) -> None:
+        self._graph = graph
+        self._before = before
+        self._after = after
+
+    def constant(self, name: str, array: np.ndarray) -> "ir.Value":
+        """Return the initializer of this name, made on first use; later uses bring the same."""
+        ir = onnx_ir()
+        made = self._graph.initializers.get(name)
+        if made is not None and np.array_equal(constant(made), array):  # pyright: ignore[reportArgumentType]
+            return made
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(array.shape),
+            const_value=tensor,
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def node(
+        self,
+        op: str,
+        inputs: "Sequence[ir.Value | None]",
+        name: str,
+        like: "ir.Value | None" = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> "ir.Value":
+        """Return the output, called `name`, of a new node; type and shape are those of `like`."""
+        node = onnx_ir().node(op, inputs, attributes=attributes, domain=domain)
+        node.name = name
+        node.outputs[0].name = name
+        if like is not None:
+            node.outputs[0].type, node.outputs[0].shape = like.type, like.shape
+        if self._before is not None:
+            self._graph.insert_before(self._before, node)
+        elif self._after is not None:
+            self._graph.insert_after(self._after, node)
+            self._after = node
+        return node.outputs[0]
+
+
+def replace(node: "ir.Node", value: "ir.Value") -> None:
+    """Let everything that read the first output of `node` read `value`, and remove `node`."""
+    old = node.outputs[0]
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,0 +1,138 @@
+"""A prepared layer as integers: what of it has to arrive in the exported file, unchanged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from quiesce.errors import NothingToDoError
+from quiesce.layers import TRANSPOSED, QuantizedLayer
+from quiesce.prepare import quantized_weights
+from quiesce.quantizer import FakeQuantizer
+from quiesce.weights import QuantizedWeight
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGrid:
+    """How a layer's input is rounded: code = clip(round((x - offset) / scale), low, high)."""
+
+    bits: int
+    """Width of a code."""
+
+    low: int
+    """Smallest code."""
+
+    high: int
+    """Largest code."""
+
+    scale: np.float32
+    """Floats per code, above 0."""
+
+    offset: np.float32 | None
+    """Value of code 0, or None where it is 0 and not learned."""
+
+    @property
+    def zero_point(self) -> int:
+        """What is added to a code in its uint8 container, so that the smallest is 0.
+
+        Signed codes go into uint8 too: ONNX Runtime makes an integer convolution only of inputs and
+        outputs of one type.
+        """
+        return -self.low
+
+    def code(self, x: float) -> int:
+        """The code of one value, decided in float32 as in training."""
+        shifted = np.float32(x) - (self.offset or np.float32(0))
+        return int(np.clip(np.round(shifted / self.scale), self.low, self.high))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerIntegers:
+    """A quantized layer: the codes of its weight, their scale, and the grid of its input."""
+
+    name: str
+    """Of the module in the model."""
+
+    bits: int
+    """Width of a weight code."""
+
+    codes: np.ndarray
+    """int8, the weight's shape."""
+
+    scale: np.ndarray
+    """float32 (1,) or (output channels,): floats per code, above 0."""
+
+    channels: int
+    """Output channels."""
+
+    transposed: bool
+    """Whether it is a transposed convolution, whose weight counts output channels second."""
+
+    input: InputGrid | None
+    """None for a float input."""
+
+    shared_with: str
+    """Name of the first layer that has the same weight; its own where there is none."""
+
+
+def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
+    """Read every quantized layer of a prepared model, by name, in the order of its modules.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+        NotCalibratedError: A quantizer has no scale yet; the message names it.
+    """
+    views = {id(view.latent): view for view in quantized_weights(model)}
+    return {
+        name: _read(name, module, views[id(module.latent)])
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+
+
+def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> None:
+    """Refuse a network of which a layer is on no path from input to output.
+
+    Raises:
+        NothingToDoError: With the name of the first such layer.
+    """
+    if idle := [name for name in layers if name not in called]:
+        raise NothingToDoError(
+            f"{idle[0]} is on no path from the input to the output ({len(idle)} of {len(layers)} "
+            "layers are not); remove it from the model, or give an example_input that reaches it"
+        )
+
+
+def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerIntegers:
+    scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
+    codes = weight.codes().cpu().contiguous().numpy()
+    transposed = isinstance(layer, TRANSPOSED)
+    channels = codes.shape[0]
+    if isinstance(layer, TRANSPOSED):
+        channels = codes.shape[1] * layer.groups
+    return LayerIntegers(
+        name=name,
+        bits=weight.grid.bits,
+        codes=codes,
+        scale=scale,
+        channels=channels,
+        transposed=transposed,
+        input=_input_grid(layer.input_quantizer),
+        shared_with=weight.name,
+    )
+
+
+def _input_grid(quantizer: FakeQuantizer | None) -> InputGrid | None:
+    if quantizer is None:
+        return None
+    if quantizer.grid is None:
+        raise quantizer.not_calibrated()
+    offset = quantizer.offset
+    return InputGrid(
+        bits=quantizer.bits,
+        low=quantizer.grid.quant_min,
+        high=quantizer.grid.quant_max,
+        scale=np.float32(quantizer.step_size.item()),
+        offset=None if offset is None else np.float32(offset.item()),
+    )

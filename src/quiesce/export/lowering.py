@@ -1,0 +1,180 @@
+"""From the nodes of the domain `quiesce` to ONNX operators that runtimes fuse.
+
+Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLinear; each weight an
+integer initializer and a DequantizeLinear; the bias of a layer
+
+- an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
+  `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
+- else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
+  addition behind a product, into the quantized operator by rounding it to int32 at a scale where
+  one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
+
+Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quiesce.export.biases import Inputs, IntegerBiases, Outputs, find_biases
+from quiesce.export.graphs import Builder, replace, sole_use
+from quiesce.export.inputs import QuantizedInput
+from quiesce.export.packing import Pack, container
+from quiesce.export.sites import Site, input_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+
+def integer_biases(
+    site: Site, inputs: "Mapping[ir.Node, QuantizedInput]", pack: Pack
+) -> IntegerBiases | None:
+    """Return the integer biases of a site, or None where it has to keep a float one.
+
+    It has integer ones where it is a convolution between two quantizers without learned offsets,
+    alone with its output, its weight stays in int8, and `find_biases` finds them.
+    """
+    before = input_of(site)
+    after = None if site.node is None else sole_use(site.node.outputs[0])
+    if site.kind != "convolution" or site.node is None or site.node.op_type != "Conv":
+        return None
+    if before is None or after is None or before not in inputs or after not in inputs:
+        return None
+    if container(site.layer.bits, pack) != np.int8:
+        return None
+    source, target = inputs[before], inputs[after]
+    if source.grid.offset is not None or target.grid.offset is not None:
+        return None
+    channels = site.layer.channels
+    bias = np.zeros(channels) if site.bias is None else site.bias
+    return find_biases(
+        site.per_channel,
+        bias,
+        site.layer.codes.reshape(channels, -1),
+        Inputs(source.grid.scale, source.low, source.high, source.high + source.grid.zero_point),
+        Outputs(target.grid.scale, target.low, target.high),
+    )
+
+
+def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
+    """Write QuantizeLinear, Clip and DequantizeLinear for one quantized input."""
+    grid, name, marker = quantized.grid, quantized.name, quantized.marker
+    build = Builder(graph, before=marker)
+    scale = build.constant(f"{name}.input_scale", np.asarray(grid.scale, dtype=np.float32))
+    zero = build.constant(f"{name}.input_zero", np.asarray(grid.zero_point, dtype=np.uint8))
+    value = marker.inputs[0]
+    offset = None
+    if grid.offset is not None:  # LSQ+: the value of code 0, which is no multiple of the scale
+        offset = build.constant(f"{name}.input_offset", np.asarray(grid.offset, dtype=np.float32))
+        value = build.node("Sub", [value, offset], f"{name}.input_shifted")
+    low, high = quantized.low + grid.zero_point, quantized.high + grid.zero_point
+    if (low, high) == (0, np.iinfo(np.uint8).max):  # QuantizeLinear saturates there by itself
+        codes = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_codes")
+    else:
+        wide = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_rounded")
+        ends = [
+            build.constant(f"{name}.input_{end}", np.asarray(number, dtype=np.uint8))
+            for end, number in (("low", low), ("high", high))
+        ]
+        codes = build.node("Clip", [wide, *ends], f"{name}.input_codes")
+    made = build.node("DequantizeLinear", [codes, scale, zero], f"{name}.input")
+    if offset is not None:
+        made = build.node("Add", [made, offset], f"{name}.input_unshifted")
+    replace(marker, made)
+
+
+def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiases | None) -> str:
+    """Write the weight of a site as integers, and its bias as `biases` or as a float subtraction.
+
+    Returns:
+        Name of the initializer that holds the codes.
+    """
+    turned = site.kind == "linear"
+    codes = site.layer.codes.T if turned else site.layer.codes
+    scale = site.scale.astype(np.float32)
+    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
+    if biases is not None:
+        shape = (-1, *(1,) * (codes.ndim - 1))
+        codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
+        scale = biases.scale
+        holds = f"{site.name}.weight_multiples"
+    holder = container(site.layer.bits, pack)
+    build = Builder(graph, before=site.marker)
+    integers = build.constant(holds, codes.astype(holder))
+    weight = _dequantized(build, site, integers, scale if scale.size > 1 else scale.reshape(()))
+    if turned and site.node is not None:
+        transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
+        replace(transposition, weight)  # pyright: ignore[reportArgumentType]
+        graph.remove(site.marker, safe=True)
+    else:
+        replace(site.marker, weight)
+    if biases is not None:
+        _integer_bias(graph, site, biases)
+    elif site.bias is not None:
+        _float_bias(graph, site)
+    return holds
+
+
+def _dequantized(build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray) -> "ir.Value":
+    """The values of a weight.
+
+    Between codes and a product with floats stands a multiplication by the scale, behind a
+    DequantizeLinear of scale 1: where DequantizeLinear feeds the product itself, ONNX Runtime makes
+    MatMulNBits of both, which rounds the floats to 8 bits (the option
+    session.qdq_matmulnbits_accuracy_level is 4 unless somebody sets it).
+    """
+    steps = build.constant(f"{site.name}.weight_scale", scale)
+    values = f"{site.name}.weight_values"
+    holder = integers.const_value.numpy().dtype  # pyright: ignore[reportOptionalMemberAccess]
+    if site.kind == "linear" and not (_is_fed_codes(site) and holder == np.int8):
+        unit = [np.ones((), dtype=np.float32), np.zeros((), dtype=holder)]
+        names = (f"{site.name}.weight_unit", f"{site.name}.weight_zero")
+        parts = [build.constant(name, array) for name, array in zip(names, unit, strict=True)]
+        codes = build.node("DequantizeLinear", [integers, *parts], f"{site.name}.weight_floats")
+        return build.node("Mul", [codes, steps], values)
+    zeros = build.constant(f"{site.name}.weight_zero", np.zeros(scale.shape, dtype=holder))
+    inputs = [integers, steps, zeros]
+    return build.node("DequantizeLinear", inputs, values, axis=_channel_axis(site))
+
+
+def _is_fed_codes(site: Site) -> bool:
+    """Whether a site multiplies what a DequantizeLinear gives, with no offset in between."""
+    value = None if site.node is None else site.node.inputs[0]
+    feeder = None if value is None else value.producer()
+    return feeder is not None and feeder.op_type == "DequantizeLinear"
+
+
+def _channel_axis(site: Site) -> int:
+    return 1 if site.kind == "linear" or site.layer.transposed else 0
+
+
+def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    build = Builder(graph, before=node)
+    parts = [
+        build.constant(f"{site.name}.folded_bias", biases.bias),
+        build.constant(f"{site.name}.bias_scale", biases.bias_scale),
+        build.constant(f"{site.name}.bias_zero", np.zeros(biases.bias.shape, dtype=np.int32)),
+    ]
+    value = build.node("DequantizeLinear", parts, f"{site.name}.bias_values", axis=0)
+    node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def _float_bias(graph: "ir.Graph", site: Site) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
+    spatial = 0 if site.kind == "linear" else site.layer.codes.ndim - 2
+    number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
+    build = Builder(graph, after=node)
+    old = node.outputs[0]
+    readers = list(old.uses())
+    parts = [old, build.constant(f"{site.name}.minus_bias", number)]
+    made = build.node("Sub", parts, f"{site.name}.sum", like=old)
+    for reader, place in readers:
+        reader.replace_input_with(place, made)
+    for place, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[place] = made

@@ -1,0 +1,151 @@
+"""What an exported file says of itself: read without torch, by `predict` and `verify` alike."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import ExportError
+from quiesce.extras import require
+
+KEY = "quiesce"
+"""Key of the description among the model's metadata properties."""
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the network's input; numbers are per channel, on the scale 0 to 1."""
+
+    mean: tuple[float, ...]
+    """Taken off each pixel."""
+
+    std: tuple[float, ...]
+    """What each pixel is divided by then."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+
+    resize: int | None = None
+    """Pixels of the shorter side before a centre crop, or None to resize to `size` at once."""
+
+    interpolation: str = "bilinear"
+    """bilinear or bicubic."""
+
+    folded: bool = False
+    """Whether the graph itself takes off the mean: its input then is uint8, 0 to 255."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One use of a quantized layer in the file."""
+
+    name: str
+    """The layer's, with ":2" and so on where it is called again."""
+
+    layer: str
+    """Name of the layer in the model."""
+
+    bits: int
+    """Width of its weight codes."""
+
+    weight: str
+    """Name of the initializer of its codes."""
+
+    turned: bool
+    """Whether the codes are stored transposed, (in, out)."""
+
+    integer: bool
+    """Whether it has an integer bias, so that runtimes can compute it in integers throughout."""
+
+    input_bits: int | None
+    """Width of its input's codes, or None for a float input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What the file says of itself."""
+
+    version: int = VERSION
+    layers: tuple[Exported, ...] = ()
+    left_float: tuple[str, ...] = ()
+    """Layers with weights that were not quantized, by name."""
+
+    labels: tuple[str, ...] = ()
+    """Name of each class, at the index of its logit; may be empty."""
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """What the run measured: shares and percents, no path."""
+
+    preprocessing: Preprocessing | None = None
+
+    def to_json(self) -> str:
+        """Return the text that `read_description` reads to an equal description."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def read_description(properties: Mapping[str, str], where: str | Path) -> Description:
+    """Read the description out of a model's metadata properties.
+
+    Args:
+        properties: As onnx and onnxruntime give them.
+        where: What messages call the file.
+
+    Raises:
+        ExportError: There is none, or it is of a newer version.
+    """
+    if KEY not in properties:
+        raise ExportError(f"{where} was not exported by quiesce; make it with `quiesce export RUN`")
+    try:
+        tree = json.loads(properties[KEY])
+        version = tree["version"]
+        if version > VERSION:
+            raise ExportError(f"{where} is of version {version}, this quiesce reads {VERSION}")
+        how = tree["preprocessing"]
+        return Description(
+            version=version,
+            layers=tuple(Exported(**each) for each in tree["layers"]),
+            left_float=tuple(tree["left_float"]),
+            labels=tuple(tree["labels"]),
+            summary=tree["summary"],
+            preprocessing=None if how is None else Preprocessing(**_tuples(how)),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{where}: its description is damaged ({error}); export again") from error
+
+
+def load_model(path: Path) -> Any:
+    """Read an ONNX file that `export_onnx` wrote.
+
+    Returns:
+        An onnx.ModelProto.
+
+    Raises:
+        ExportError: It is missing, damaged, or not ours.
+        MissingExtraError: onnx is not installed.
+    """
+    onnx = require("onnx", "reading an ONNX file", "onnx")
+    if not path.is_file():
+        raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o {path.name}`")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # of protobuf, of the checker: what they raise is open
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ExportError(f"{path} is damaged or no ONNX file ({reason}); export again") from error
+    read_description({each.key: each.value for each in model.metadata_props}, path)
+    return model
+
+
+def description_of(model: Any, where: str | Path) -> Description:
+    """Return the description in an onnx.ModelProto."""
+    return read_description({each.key: each.value for each in model.metadata_props}, where)
+
+
+def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for key, value in tree.items()
+    }

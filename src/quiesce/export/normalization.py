@@ -1,0 +1,29 @@
+"""The step from raw pixels to what a network takes, as a part of the network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalization(nn.Module):
+    """(pixel / 255 - mean) / std for uint8 images.
+
+    Args:
+        mean: One number, or one for each channel, on the scale 0 to 1.
+        std: The same, above 0.
+    """
+
+    shift: Tensor
+    factor: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        wide = torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
+        shift = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) * 255
+        self.register_buffer("shift", shift.float())
+        self.register_buffer("factor", (1 / (255 * wide)).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Uint8 (batch, channels, height, width) to float32 of the same shape."""
+        return (images.float() - self.shift) * self.factor

@@ -1,0 +1,227 @@
+"""Export of a prepared model to an ONNX file of integers, verified before it gets its name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import ExportError, MismatchError
+from quiesce.export.folding import fold_batchnorms
+from quiesce.export.graphs import onnx_ir
+from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
+from quiesce.export.integers import check_all_called, read_integers
+from quiesce.export.lowering import integer_biases, lower_input, lower_weight
+from quiesce.export.metadata import KEY, Description, Exported, Preprocessing
+from quiesce.export.normalization import Normalization
+from quiesce.export.packing import Pack, check_pack
+from quiesce.export.sites import Site, find_sites
+from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, trace
+from quiesce.export.verification import Verification
+from quiesce.export.verify import verify_model
+from quiesce.extras import require
+from quiesce.files import write_beside
+from quiesce.layers import QuantizedLayer
+from quiesce.quantizer import FakeQuantizer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+PRODUCER = "quiesce"
+OUTPUT = "logits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What `export_onnx` wrote."""
+
+    path: Path
+    """The file."""
+
+    size: int
+    """Bytes of the file."""
+
+    description: Description
+    """What the file says of itself."""
+
+    verification: Verification | None
+    """How it compares with the trained network; None where that was skipped."""
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    example_input: Tensor,
+    *,
+    pack: Pack = "int8",
+    opset: int | None = None,
+    labels: Sequence[str] = (),
+    summary: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> Export:
+    """Write a prepared, calibrated model as an ONNX file whose weights are integers.
+
+    Batch norms are folded into scales and biases, activations into the limits of codes; no code
+    changes. Before the file gets its name it is run in ONNX Runtime on `example_input` and compared
+    with the model, layer by layer (see `verify_onnx`).
+
+    Args:
+        model: Prepared; exported in inference mode, stays as it is.
+        path: The file to make; nothing half-written is ever seen under this name.
+        example_input: Images (batch, ...); the batch dimension stays open in the file. The
+            verification runs on them: a batch of real images tells most.
+        pack: Container of weight codes: int8; int4 or int2 for as many codes a byte as their bits
+            allow, in a float convolution (runtimes have no integer kernels for them).
+        opset: Version of the ONNX operators; None takes 21, or what `pack` needs.
+        labels: Name of each class, for `quiesce predict`.
+        summary: Numbers about the network that go along, ready for JSON.
+        preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
+            images; `example_input` stays what the model itself takes.
+        verify: Compare before writing.
+        overwrite: Replace a file that exists.
+
+    Returns:
+        The file, its description and its verification.
+
+    Raises:
+        ExportError: The file exists, or model, opset and container do not go together.
+        MismatchError: The file would not compute what the model computes; nothing is written.
+        NotCalibratedError: A quantizer has no scale yet.
+        NothingToDoError: The model is not prepared, or a layer is on no path to the output.
+        MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
+    """
+    path = Path(path)
+    opset = check_pack(pack, opset)
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists already; name another, or remove it")
+    proto, description = build_model(
+        model,
+        example_input,
+        pack=pack,
+        opset=opset,
+        labels=labels,
+        summary=summary,
+        preprocessing=preprocessing,
+    )
+    verification = None
+    if verify:
+        verification = verify_model(model, proto, [(example_input, None)], where=path.name)
+        if not verification.passed:
+            raise MismatchError(f"{path} was not written: {verification.verdict}")
+    content = proto.SerializeToString()
+    write_beside(path, lambda beside: beside.write_bytes(content))
+    return Export(path=path, size=len(content), description=description, verification=verification)
+
+
+def build_model(
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    pack: Pack,
+    opset: int,
+    labels: Sequence[str] = (),
+    summary: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> tuple[Any, Description]:
+    """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description."""
+    folded = fold(model, example_input, opset, preprocessing)
+    graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
+    biases = [integer_biases(site, inputs, pack) for site in sites]
+    for quantized in inputs.values():
+        lower_input(graph, quantized)
+    exported = []
+    for site, integers in zip(sites, biases, strict=True):
+        weight = lower_weight(graph, site, pack, integers)
+        grid = site.layer.input
+        exported.append(
+            Exported(
+                name=site.name,
+                layer=site.layer.name,
+                bits=site.layer.bits,
+                weight=weight,
+                turned=site.kind == "linear",
+                integer=integers is not None,
+                input_bits=None if grid is None else grid.bits,
+            )
+        )
+    description = Description(
+        layers=tuple(exported),
+        left_float=tuple(_left_float(model)),
+        labels=tuple(labels),
+        summary=summary or {},
+        preprocessing=preprocessing,
+    )
+    return _finished(folded.traced, description), description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
+
+    traced: "ir.Model"
+    sites: list[Site]
+    inputs: "dict[ir.Node, QuantizedInput]"
+
+
+def fold(
+    model: nn.Module,
+    example_input: Tensor,
+    opset: int,
+    preprocessing: Preprocessing | None = None,
+) -> Folded:
+    """Trace a prepared model and fold what can be folded, without touching a code.
+
+    Raises:
+        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+    """
+    layers = read_integers(model)
+    before = None
+    if preprocessing is not None and preprocessing.folded:
+        before = Normalization(preprocessing.mean, preprocessing.std)
+        example_input = torch.zeros(example_input.shape, dtype=torch.uint8)
+    traced = trace(model, example_input, opset, before)
+    graph = traced.graph
+    check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
+    sites = find_sites(graph, layers)
+    fold_batchnorms(sites)
+    inputs = find_inputs(graph, layers)
+    absorb_activations(inputs)
+    return Folded(traced=traced, sites=sites, inputs=inputs)
+
+
+def _left_float(model: nn.Module) -> list[str]:
+    """Names of modules that multiply by float weights: neither quantized nor a norm."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if name
+        and not isinstance(module, QuantizedLayer | FakeQuantizer)
+        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+    ]
+
+
+def _finished(model: "ir.Model", description: Description) -> Any:
+    """The model without leftovers and traces of this machine, checked, as a ModelProto."""
+    ir = onnx_ir()
+    onnx = require("onnx", "export to ONNX", "onnx")
+    common = ir.passes.common
+    common.RemoveUnusedNodesPass()(model)
+    model.graph.sort()
+    common.ClearMetadataAndDocStringPass()(model)
+    left = [node for node in model.graph if node.domain == DOMAIN]
+    if left:
+        kind = "input" if left[0].op_type == INPUT else "weight"
+        raise ExportError(f"{layer_of(left[0])}: its {kind} quantizer could not be written as ONNX")
+    model.opset_imports.pop(DOMAIN, None)
+    model.metadata_props.clear()
+    model.metadata_props[KEY] = description.to_json()
+    model.producer_name, model.producer_version = PRODUCER, None
+    model.graph.name = PRODUCER
+    model.graph.outputs[0].name = OUTPUT
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto

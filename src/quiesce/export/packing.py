@@ -1,0 +1,47 @@
+"""Containers for weight codes: int8, or as many codes a byte as fit."""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from quiesce.errors import ExportError
+from quiesce.extras import require
+
+Pack = Literal["int8", "int4", "int2"]
+PACKS: tuple[str, ...] = get_args(Pack)
+DEFAULT_OPSET = 21
+_NEEDS = {"int8": 18, "int4": 21, "int2": 25}
+"""The first version of the ONNX operators with this container; 18 is the exporter's oldest."""
+
+
+def check_pack(pack: str, opset: int | None) -> int:
+    """Return the opset to write.
+
+    Args:
+        pack: Narrowest container wanted.
+        opset: Version of the ONNX operators asked for, or None for the oldest that will do.
+
+    Raises:
+        ValueError: `pack` is no container.
+        ExportError: The opset is too old for the container, or the installed onnx does not know it.
+    """
+    if pack not in PACKS:
+        raise ValueError(f"`pack` must be one of {', '.join(PACKS)}, got {pack!r}")
+    needed = _NEEDS[pack]
+    if opset is None:
+        opset = max(DEFAULT_OPSET, needed)
+    if opset < needed:
+        raise ExportError(f"{pack} weights need opset {needed} or newer, got {opset}")
+    onnx = require("onnx", "export to ONNX", "onnx")
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ExportError(f"opset {opset} is newer than the installed onnx knows ({newest})")
+    return opset
+
+
+def container(bits: int, pack: Pack) -> np.dtype:
+    """Return the narrowest type allowed by `pack` that holds signed codes of `bits`."""
+    if pack == "int8" or bits > 4:
+        return np.dtype(np.int8)
+    types = require("ml_dtypes", "export to ONNX", "onnx")
+    return np.dtype(types.int2 if pack == "int2" and bits <= 2 else types.int4)

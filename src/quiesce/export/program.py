@@ -1,0 +1,151 @@
+"""Export to torch.export's .pt2: for torch alone, without quiesce.
+
+Weights are int8 codes and a scale; inputs are rounded by plain operators. It is the same arithmetic
+in the same order as in training, so the check is strict: the same codes, and logits equal bit for
+bit.
+"""
+
+import copy
+import io
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import ExportError, MismatchError
+from quiesce.export.integers import read_integers
+from quiesce.export.tracing import BATCH, reason
+from quiesce.files import write_beside
+from quiesce.layers import QuantizedLayer
+from quiesce.modes import inference
+from quiesce.prepare import quantized_weights
+from quiesce.quantizer import FakeQuantizer
+
+
+def export_program(
+    model: nn.Module,
+    path: str | Path,
+    example_input: Tensor,
+    *,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> int:
+    """Write a prepared, calibrated model as a .pt2 that `torch.export.load` reads.
+
+    Args:
+        model: Prepared; exported in inference mode on the CPU, stays as it is.
+        path: The file to make.
+        example_input: Images (batch, ...), on which the file is compared with the model; the batch
+            dimension stays open in the file.
+        verify: Compare before writing.
+        overwrite: Replace a file that exists.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        ExportError: The file exists, or torch.export can not express the model.
+        MismatchError: The file would not compute what the model computes; nothing is written.
+        NotCalibratedError: A quantizer has no scale yet.
+        NothingToDoError: The model is not prepared.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists already; name another, or remove it")
+    read_integers(model)  # says what is not calibrated
+    images = example_input.detach().cpu()
+    content = _saved(model, torch.cat([images, images]) if len(images) == 1 else images)
+    if verify and (wrong := _mismatch(model, images, content)):
+        raise MismatchError(f"{path} was not written: {wrong}")
+    write_beside(path, lambda beside: beside.write_bytes(content))
+    return len(content)
+
+
+class PlainInput(nn.Module):
+    """An input quantizer in plain operators."""
+
+    scale: Tensor
+    offset: Tensor | None
+
+    def __init__(self, quantizer: FakeQuantizer) -> None:
+        super().__init__()
+        offset = quantizer.offset
+        self.low, self.high = (int(end) for end in quantizer.limits.tolist())
+        self.register_buffer("scale", quantizer.step_size.clone())
+        self.register_buffer("offset", None if offset is None else offset.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values of the grid nearest to `x`."""
+        shifted = x if self.offset is None else x - self.offset
+        code = torch.round(shifted / self.scale).clamp(self.low, self.high)
+        return self.scale * code if self.offset is None else self.scale * code + self.offset
+
+
+class PlainWeight(nn.Module):
+    """A weight as int8 codes and their scale."""
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, codes: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes.cpu().contiguous())
+        self.register_buffer("scale", scale.detach().cpu().clone())
+
+    def forward(self, _: Tensor) -> Tensor:
+        """The weight's values."""
+        return self.scale * self.codes.to(self.scale.dtype)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    weights = {
+        id(view.latent): PlainWeight(view.codes(), view.scale) for view in quantized_weights(model)
+    }
+    given = {
+        name: weights[id(module.latent)]
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+    plain = copy.deepcopy(model).cpu().eval()
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, QuantizedLayer):
+            if module.input_quantizer is not None:
+                module.add_module("input_quantizer", PlainInput(module.input_quantizer))
+            module.add_module("weight_quantizer", given[name])
+            module._parameters["weight"] = nn.Parameter(torch.empty(0))  # no float weight leaves
+    return plain
+
+
+def _saved(model: nn.Module, images: Tensor) -> bytes:
+    kind = type(model).__name__
+    dynamic = ({0: torch.export.Dim(BATCH)},)
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(_plain(model), (images,), dynamic_shapes=dynamic)
+            torch.export.save(program, file)
+    except Exception as error:  # whatever torch.export raises
+        raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
+    return file.getvalue()
+
+
+@torch.no_grad()
+def _mismatch(model: nn.Module, images: Tensor, content: bytes) -> str | None:
+    """What differs between the model and the file, in one line, or None."""
+    program = torch.export.load(io.BytesIO(content))
+    state = {**program.state_dict, **program.constants}
+    for name, layer in read_integers(model).items():
+        owner = name if name == layer.shared_with else layer.shared_with
+        codes = state.get(f"{owner}.weight_quantizer.codes")
+        if codes is None or not torch.equal(codes, torch.from_numpy(layer.codes)):
+            return f"{name}: its weight codes in the file are not the trained ones"
+    device = next(model.parameters()).device
+    with inference(model):
+        expected = model(images.to(device)).cpu()
+    logits = program.module()(images)
+    if not torch.equal(logits, expected):
+        largest = float((logits - expected).abs().max())
+        return f"its logits differ from the model's, by at most {largest:.3g}"
+    return None

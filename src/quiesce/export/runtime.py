@@ -1,0 +1,101 @@
+"""Exported models in ONNX Runtime: whole, or cut at their codes so that each layer is fed alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quiesce.errors import ExportError
+from quiesce.export.metadata import Description
+from quiesce.extras import require
+
+FED = ".fed"
+CODES = ".input_codes"
+"""What follows a layer's name in the name of the codes of its input."""
+
+
+def session(
+    model: Any, *, optimized: bool, where: str | Path = "the model", threads: int = 0
+) -> Any:
+    """Return an onnxruntime.InferenceSession on the CPU.
+
+    Args:
+        model: An onnx.ModelProto, or the bytes of one.
+        optimized: With all graph optimisations, as users run it, or with none.
+        where: What messages call the file.
+        threads: Inside an operator; 0 lets ONNX Runtime choose.
+
+    Raises:
+        ExportError: ONNX Runtime refuses the model.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    ort = require("onnxruntime", "running an ONNX file", "onnx")
+    levels = ort.GraphOptimizationLevel
+    options = ort.SessionOptions()
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    )
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class for each status, none of them public
+        reason = str(error).partition("\n")[0]
+        raise ExportError(f"{where}: ONNX Runtime does not take it ({reason})") from error
+
+
+def quantized_inputs(description: Description) -> list[str]:
+    """Return the names of the uses of layers whose inputs are codes, in the file's order."""
+    return [each.name for each in description.layers if each.input_bits is not None]
+
+
+def with_codes(model: Any, names: list[str]) -> Any:
+    """Return a copy of a model whose codes are outputs too, in the order of `names`."""
+    onnx = require("onnx", "verifying an ONNX file", "onnx")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kinds = _code_types(copy)
+    for name in names:
+        copy.graph.output.append(_value(onnx, name + CODES, kinds[name + CODES], None))
+    return copy
+
+
+def cut_at_codes(model: Any, codes: Mapping[str, np.ndarray]) -> Any:
+    """Return a copy of a model in which every layer takes its input codes from outside.
+
+    What computes the codes stays, as outputs; what reads them reads inputs "<name>.fed" instead.
+
+    Args:
+        model: An onnx.ModelProto.
+        codes: By name; their shapes are those of the inputs, but for the batch.
+    """
+    onnx = require("onnx", "verifying an ONNX file", "onnx")
+    cut = with_codes(model, list(codes))
+    kinds = _code_types(cut)
+    fed = {name + CODES: name + FED for name in codes}
+    for node in cut.graph.node:
+        for place, value in enumerate(node.input):
+            if value in fed:
+                node.input[place] = fed[value]
+    for name, array in codes.items():
+        shape = ["batch", *array.shape[1:]]
+        cut.graph.input.append(_value(onnx, name + FED, kinds[name + CODES], shape))
+    return cut
+
+
+def _value(onnx: Any, name: str, kind: int, shape: list[Any] | None) -> Any:
+    return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+
+def _code_types(model: Any) -> dict[str, int]:
+    """Element type of every value that holds codes: that of the zero point they were made with."""
+    types = {each.name: each.data_type for each in model.graph.initializer}
+    kinds: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            kinds[node.output[0]] = types[node.input[2]]
+        elif node.op_type == "Clip" and node.input[0] in kinds:
+            kinds[node.output[0]] = kinds[node.input[0]]
+    return kinds

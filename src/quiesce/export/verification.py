@@ -1,0 +1,138 @@
+"""What a verification found, and the rules by which it passes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+MAX_SHARE = 1e-4
+"""Of a layer's codes, that may differ given equal inputs."""
+
+MAX_CODES = 1
+"""By which a code may differ."""
+
+MIN_AGREEMENT = 0.99
+"""Share of images on which both must name the same class first."""
+
+MAX_POINTS = 0.5
+"""Between the two top-1 accuracies, in percent."""
+
+
+@dataclass(kw_only=True)
+class LayerCheck:
+    """The codes of one quantized input, each layer fed the trained network's codes."""
+
+    name: str
+    """Of the layer that takes these codes, with ":2" and so on where it is called again."""
+
+    made_by: str
+    """The layers that compute them."""
+
+    codes: int = 0
+    """Number compared."""
+
+    differ: int = 0
+    """Codes in ONNX Runtime other than the trained network's, with or without optimisations,
+    whichever is more."""
+
+    largest: int = 0
+    """Largest difference, in codes: units of the scale."""
+
+    optimisations: int = 0
+    """Codes that ONNX Runtime's optimisations change."""
+
+    runtime: int = 0
+    """Codes in ONNX Runtime other than the integer reference's."""
+
+    simulation: int = 0
+    """Codes of the trained network other than the integer reference's."""
+
+    whole: int = 0
+    """Codes that differ when the file is run whole: rounding early on fans out."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the layer keeps to the rules."""
+        return self.differ <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
+
+    def __str__(self) -> str:
+        share = self.differ / max(1, self.codes)
+        who = "the runtime" if self.runtime > self.simulation else "the float simulation"
+        departs = f", {who} departs from the integer reference" if self.differ else ""
+        return (
+            f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
+            f" most {self.largest}), seen at the input of {self.name}{departs}"
+        )
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """How an exported file compares with the trained network."""
+
+    wrong_weights: list[str]
+    """Layers whose integers in the file are not the trained codes, with the reason."""
+
+    layers: list[LayerCheck]
+
+    images: int = 0
+    """Number compared."""
+
+    logits_differ: float = 0.0
+    """Largest difference of a logit in the whole run, in units of the last layer's accumulator
+    (input scale times largest weight scale)."""
+
+    agree: int = 0
+    """Images on which both name the same class first."""
+
+    labelled: int = 0
+    """Images that came with a label."""
+
+    right_trained: int = 0
+    """Images that the trained network names right."""
+
+    right_runtime: int = 0
+    """Images that the file names right."""
+
+    left_float: Sequence[str] = field(default_factory=tuple)
+    """Layers that are floats in the file, because they are in the network."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of images on which both name the same class first."""
+        return self.agree / max(1, self.images)
+
+    @property
+    def points(self) -> float:
+        """Between the two accuracies, in percent; 0 without labels."""
+        return 100 * abs(self.right_trained - self.right_runtime) / max(1, self.labelled)
+
+    @property
+    def first_departing(self) -> LayerCheck | None:
+        """The first layer, in the order of the network, that breaks a rule."""
+        return next((layer for layer in self.layers if not layer.passed), None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file computes what the network computes."""
+        return not self._failures()
+
+    @property
+    def verdict(self) -> str:
+        """The first broken rule in one line, or that there is none."""
+        failures = self._failures()
+        if failures:
+            return failures[0]
+        compared = sum(layer.codes for layer in self.layers)
+        differ = sum(layer.differ for layer in self.layers)
+        return (
+            f"weights exact; {differ} of {compared} layer codes differ; top-1 agrees on "
+            f"{self.agree} of {self.images} images"
+        )
+
+    def _failures(self) -> list[str]:
+        failures = list(self.wrong_weights)
+        if (layer := self.first_departing) is not None:
+            failures.append(str(layer))
+        if self.agreement < MIN_AGREEMENT:
+            failures.append(f"top-1 agrees on only {self.agree} of {self.images} images")
+        if self.points > MAX_POINTS:
+            failures.append(f"the accuracies are {self.points:.2f} points apart")
+        return failures

@@ -1,0 +1,284 @@
+"""Whether an exported file computes what the trained network computes.
+
+Weights are compared code by code. Then every layer is fed the trained network's own input codes:
+one code that rounds the other way early on fans out through fifty layers, so codes at the end of a
+whole run say little of any layer. ONNX Runtime runs the layers twice, with all of its graph
+optimisations and with none, and the integer network of `reference` says whether a difference is the
+runtime's or comes of training's float arithmetic. Last the file is run whole.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from quiesce.errors import DataError, ExportError
+from quiesce.export.integers import LayerIntegers, read_integers
+from quiesce.export.metadata import Description, description_of, load_model
+from quiesce.export.reference import run_reference
+from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
+from quiesce.export.trained import Computed, run_trained
+from quiesce.export.verification import LayerCheck, Verification
+
+CHUNK = 16
+"""Images compared at a time: all codes of all layers are held for these."""
+
+LAYER_IMAGES = 256
+"""Images on which layers are compared one by one; the file is run whole on all that are given."""
+
+Batch = tuple[Tensor, Tensor | None]
+"""Images and their labels, where there are any."""
+
+
+def verify_onnx(
+    model: nn.Module, path: str | Path, batches: Iterable[Tensor | Sequence[Tensor]]
+) -> Verification:
+    """Compare an ONNX file of `export_onnx` with the model it was made of.
+
+    Args:
+        model: The prepared, trained model.
+        path: The file.
+        batches: What the model takes: images (batch, ...), or pairs of images and labels.
+
+    Returns:
+        Everything that was compared; `passed` and `verdict` say the result.
+
+    Raises:
+        ExportError: The file is missing, damaged, or not an export of this network.
+        DataError: There is no batch.
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    return verify_model(model, load_model(Path(path)), _pairs(batches), where=path)
+
+
+def verify_model(
+    model: nn.Module, proto: Any, batches: Iterable[Batch], *, where: str | Path
+) -> Verification:
+    """As `verify_onnx`, on an onnx.ModelProto; `where` is what messages call it."""
+    description = description_of(proto, where)
+    layers = read_integers(model)
+    _check_same_network(description, layers, where)
+    names = quantized_inputs(description)
+    makers = _makers(proto, description)
+    found = Verification(
+        wrong_weights=_wrong_weights(proto, description, layers),
+        layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
+        left_float=description.left_float,
+    )
+    runner = _Runner(proto, description, layers, where)
+    unit = _last_unit(description, layers)
+    device = next(model.parameters()).device
+    for images, labels in _chunks(batches):
+        trained = run_trained(model, images.to(device))
+        if found.images < LAYER_IMAGES:
+            reference = run_reference(model, images, trained.codes)
+            _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
+        _compare_whole(found, trained, runner.whole(images), labels, unit)
+    if not found.images:
+        raise DataError("there is no image to verify on")
+    return found
+
+
+def _pairs(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            yield batch, None
+        else:
+            yield batch[0], batch[1] if len(batch) > 1 else None
+
+
+def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    for images, labels in batches:
+        parts = images.split(CHUNK)
+        found = [None] * len(parts) if labels is None else labels.split(CHUNK)
+        yield from zip(parts, found, strict=True)
+
+
+class _Runner:
+    """A file in ONNX Runtime, whole and cut at its codes."""
+
+    def __init__(
+        self,
+        proto: Any,
+        description: Description,
+        layers: dict[str, LayerIntegers],
+        where: str | Path,
+    ) -> None:
+        names = quantized_inputs(description)
+        self._proto = proto
+        self._names = names
+        self._where = where
+        of_layer = {each.name: layers[each.layer].input for each in description.layers}
+        self._zeros = {name: grid.zero_point for name, grid in of_layer.items() if grid is not None}
+        self._how = description.preprocessing
+        self._whole = session(with_codes(proto, names), optimized=True, where=where)
+        self._cut: dict[bool, Any] = {}
+
+    def whole(self, images: Tensor) -> Computed:
+        """Run the whole file, optimised."""
+        outputs = [name + CODES for name in self._names]
+        logits, *stored = self._whole.run(["logits", *outputs], self._feed(images))
+        return Computed(self._codes(stored), logits)
+
+    def layers(
+        self, images: Tensor, codes: dict[str, np.ndarray]
+    ) -> dict[bool, dict[str, np.ndarray]]:
+        """Codes by name, each layer fed `codes`; optimised or not."""
+        feed = self._feed(images)
+        for name in self._names:
+            feed[name + FED] = (codes[name].astype(np.int16) + self._zeros[name]).astype(np.uint8)
+        if not self._cut and self._names:
+            cut = cut_at_codes(self._proto, {name: codes[name] for name in self._names})
+            for optimized in (False, True):
+                self._cut[optimized] = session(cut, optimized=optimized, where=self._where)
+        outputs = [name + CODES for name in self._names]
+        return {
+            optimized: self._codes(each.run(outputs, feed)) for optimized, each in self._cut.items()
+        }
+
+    def _codes(self, stored: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """What the file's containers hold, without the zero points: int16."""
+        return {
+            name: array.astype(np.int16) - self._zeros[name]
+            for name, array in zip(self._names, stored, strict=True)
+        }
+
+    def _feed(self, images: Tensor) -> dict[str, np.ndarray]:
+        array = images.detach().cpu().numpy()
+        if self._how is not None and self._how.folded:
+            array = _pixels(array, self._how.mean, self._how.std)
+        return {"images": array}
+
+
+def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The uint8 pixels that normalised images were made of."""
+    shape = (-1, 1, 1)
+    wide = images * np.asarray(std).reshape(shape) + np.asarray(mean).reshape(shape)
+    return np.clip(np.round(wide * 255), 0, 255).astype(np.uint8)
+
+
+def _compare_layers(
+    found: Verification,
+    trained: Computed,
+    reference: dict[str, np.ndarray],
+    runtime: dict[bool, dict[str, np.ndarray]],
+) -> None:
+    for layer in found.layers:
+        ours = trained.codes[layer.name].astype(np.int16)
+        plain, optimized = (runtime[level][layer.name] for level in (False, True))
+        distances = [np.abs(each - ours) for each in (plain, optimized)]
+        exact = reference[layer.name]
+        layer.codes += ours.size
+        layer.differ += max(int(np.count_nonzero(distance)) for distance in distances)
+        layer.largest = max(layer.largest, *(int(each.max(initial=0)) for each in distances))
+        layer.optimisations += int(np.count_nonzero(plain != optimized))
+        layer.runtime += int(np.count_nonzero(optimized != exact))
+        layer.simulation += int(np.count_nonzero(ours != exact))
+
+
+def _compare_whole(
+    found: Verification,
+    trained: Computed,
+    runtime: Computed,
+    labels: Tensor | None,
+    unit: float,
+) -> None:
+    for layer in found.layers:
+        differs = trained.codes[layer.name] != runtime.codes[layer.name]
+        layer.whole += int(np.count_nonzero(differs))
+    ours, theirs = (each.reshape(len(each), -1) for each in (trained.logits, runtime.logits))
+    found.images += len(ours)
+    found.logits_differ = max(found.logits_differ, float(np.abs(ours - theirs).max()) / unit)
+    found.agree += int((ours.argmax(1) == theirs.argmax(1)).sum())
+    if labels is not None:
+        truth = labels.cpu().numpy()
+        found.labelled += len(truth)
+        found.right_trained += int((ours.argmax(1) == truth).sum())
+        found.right_runtime += int((theirs.argmax(1) == truth).sum())
+
+
+def _check_same_network(
+    description: Description, layers: dict[str, LayerIntegers], where: str | Path
+) -> None:
+    exported = {each.layer for each in description.layers}
+    if different := sorted(exported ^ set(layers)):
+        raise ExportError(
+            f"{where} is of another network: {different[0]} is a quantized layer in one only"
+        )
+
+
+def _wrong_weights(
+    proto: Any, description: Description, layers: dict[str, LayerIntegers]
+) -> list[str]:
+    from onnx import numpy_helper
+
+    arrays = {each.name: each for each in proto.graph.initializer}
+    wrong = []
+    for each in description.layers:
+        codes = layers[each.layer].codes
+        if each.weight not in arrays:
+            wrong.append(f"{each.name}: the file has no {each.weight}")
+            continue
+        stored = numpy_helper.to_array(arrays[each.weight]).astype(np.int64)
+        stored = stored.T if each.turned else stored
+        if stored.shape != codes.shape:
+            wrong.append(f"{each.name}: its weight has another shape in the file")
+        elif count := _not_multiples(stored, codes, by_channel=each.integer):
+            wrong.append(f"{each.name}: {count} weight codes are not the trained ones")
+    return wrong
+
+
+def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -> int:
+    """How many codes are not the trained ones, times one whole number for each channel.
+
+    A layer with an integer bias stores n * code (see `biases`); n is read off the largest code.
+    """
+    rows, trained = (each.reshape(len(each), -1).astype(np.int64) for each in (stored, codes))
+    if not by_channel:
+        return int(np.count_nonzero(rows != trained))
+    wrong = 0
+    for row, code in zip(rows, trained, strict=True):
+        largest = int(np.abs(code).max(initial=0))
+        multiples = np.arange(1, 127 // max(1, largest) + 1)[:, None]
+        wrong += int(np.count_nonzero(row != multiples * code, axis=1).min())
+    return wrong
+
+
+def _makers(proto: Any, description: Description) -> dict[str, str]:
+    """Quantized input to the layers between it and the codes before it, as a text."""
+    producer = {output: node for node in proto.graph.node for output in node.output}
+    weights = {f"{each.name}.weight_values": each.name for each in description.layers}
+    cuts = {name + CODES for name in quantized_inputs(description)}
+
+    def found(start: str) -> list[str]:
+        names, seen, todo = [], set(), list(producer[start].input)
+        while todo:
+            value = todo.pop()
+            if value in seen or value in cuts:
+                continue
+            seen.add(value)
+            if value in weights:
+                names.append(weights[value])
+            elif value in producer:
+                todo += producer[value].input
+        return names
+
+    order = {each.name: place for place, each in enumerate(description.layers)}
+    made = {}
+    for name in quantized_inputs(description):
+        if name + CODES not in producer:
+            raise ExportError(f"the file does not compute {name + CODES}; export it again")
+        before = sorted(found(name + CODES), key=order.__getitem__)
+        made[name] = before[-1] if before else "the input"
+    return made
+
+
+def _last_unit(description: Description, layers: dict[str, LayerIntegers]) -> float:
+    """Floats per accumulator unit of the last layer, or 1 where the network has none."""
+    if not description.layers:
+        return 1.0
+    last = layers[description.layers[-1].layer]
+    step = 1.0 if last.input is None else float(last.input.scale)
+    return step * float(np.max(last.scale))

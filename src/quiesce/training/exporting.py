@@ -1,0 +1,128 @@
+"""A finished run as a file for runtimes, verified on its own test images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import RecipeError
+from quiesce.export import Export, Verification, export_onnx, verify_onnx
+from quiesce.export.arrays import export_arrays
+from quiesce.export.metadata import Preprocessing
+from quiesce.export.packing import Pack
+from quiesce.export.program import export_program
+from quiesce.training.finished import FinishedRun, read_finished
+
+SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
+"""Of summary.json, what goes into the file; nothing among them is a path."""
+
+VERIFY_IMAGES = 64
+"""Test images on which an export is verified; `quiesce verify` takes all."""
+
+WITH_FOLDER = ("folder", "cifar10", "cifar100")
+"""Data sets that are read from a folder of the user's."""
+
+PICTURES = "folder"
+"""The data set whose pictures are resized and cropped on reading."""
+
+
+def export_run(
+    folder: Path,
+    path: Path,
+    flags: Sequence[str] = (),
+    *,
+    pack: Pack = "int8",
+    opset: int | None = None,
+    uint8: bool = False,
+    verify: bool = True,
+) -> Export:
+    """Export the network of a run folder to ONNX, and verify it on a batch of its test images.
+
+    Args:
+        folder: What a run left behind.
+        path: The file to make.
+        flags: Override the recipe of the run.
+        pack: Narrowest container of weight codes.
+        opset: Version of the ONNX operators; None lets `export_onnx` choose.
+        uint8: Let the file take raw pixels, 0 to 255, and normalise them itself.
+        verify: Compare with the trained network before writing.
+
+    Raises:
+        QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
+    """
+    run = read_finished(folder, flags)
+    images, _ = next(run.test_batches())
+    return export_onnx(
+        run.network,
+        path,
+        images[:VERIFY_IMAGES],
+        pack=pack,
+        opset=opset,
+        labels=run.data.classes,
+        summary={key: value for key, value in run.summary().items() if key in SUMMARY_KEYS},
+        preprocessing=preprocessing(run, folded=uint8),
+        verify=verify,
+    )
+
+
+def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the network of a run folder as plain arrays, see `quiesce.export.arrays`.
+
+    Returns:
+        The header of the file.
+    """
+    run = read_finished(folder, flags)
+    images, _ = next(run.test_batches())
+    return export_arrays(run.network, path, images[:2])
+
+
+def export_run_program(
+    folder: Path, path: Path, flags: Sequence[str] = (), *, verify: bool = True
+) -> int:
+    """Write the network of a run folder for torch alone, see `quiesce.export.program`.
+
+    Returns:
+        Bytes of the file.
+    """
+    run = read_finished(folder, flags)
+    images, _ = next(run.test_batches())
+    return export_program(run.network, path, images[:VERIFY_IMAGES], verify=verify)
+
+
+def verify_run(
+    folder: Path, path: Path, data: Path | None, flags: Sequence[str] = ()
+) -> Verification:
+    """Compare an exported file with the network of a run folder, on test images with labels.
+
+    Args:
+        folder: What a run left behind.
+        path: The exported file.
+        data: Folder of images in place of the one in the recipe, or None.
+        flags: Override the recipe of the run.
+
+    Raises:
+        RecipeError: The run's images come with a package, and `data` is given.
+        QuiesceError: Anything that `read_finished` or `verify_onnx` refuses.
+    """
+    given = [] if data is None else [f"--data.folder={data}"]
+    run = read_finished(folder, [*flags, *given])
+    name = run.recipe.data.name
+    if data is not None and name not in WITH_FOLDER:
+        raise RecipeError(f"{folder}: its data set {name} is in no folder; leave out --data")
+    return verify_onnx(run.network, path, run.test_batches())
+
+
+def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
+    """Return how the run's test images were made, for whoever feeds the file."""
+    config, data = run.recipe.data, run.data
+    size = data.input_shape[1], data.input_shape[2]
+    options: dict[str, Any] = {}
+    if config.name == PICTURES:
+        options = {"resize": int(size[0] / config.crop_share)}
+    return Preprocessing(
+        mean=data.mean,
+        std=data.std,
+        size=size,
+        interpolation=config.interpolation,
+        folded=folded,
+        **options,
+    )

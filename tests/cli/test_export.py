@@ -1,0 +1,211 @@
+"""`quiesce export`, `quiesce verify` and `quiesce predict`."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from quiesce.cli import main
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "run"
+    assert main(["train", "mnist_lsq_w4a4", *tiny_flags, f"--run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder):
+    path = run_folder.parent / "model.onnx"
+    assert main(["export", str(run_folder), "-o", str(path)]) == 0
+    return path
+
+
+def test_export_says_what_it_wrote_and_that_it_is_verified(run_folder, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(run_folder), "-o", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{path}: {path.stat().st_size:,} bytes, 21 quantized layers" in out
+    assert "verified: weights exact; 0 of " in out
+    assert "not verified" not in out
+
+
+def test_no_verify_says_so(run_folder, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0
+    assert capsys.readouterr().out.endswith("not verified\n")
+
+
+def test_verify_prints_every_layer_and_both_accuracies(run_folder, exported, capsys):
+    assert main(["verify", str(run_folder), str(exported)]) == 0
+    out = capsys.readouterr().out
+    assert "blocks.0.depthwise.0 " in out
+    assert "top-1: trained " in out
+    assert out.splitlines()[-1].startswith("verified: weights exact; ")
+
+
+def test_verify_fails_with_exit_code_1_and_the_layer(run_folder, exported, tmp_path, capsys):
+    proto = onnx.load(exported)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "blocks.0.depthwise.0.weight_scale":
+            array = numpy_helper.to_array(tensor) * np.float32(1.2)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, tmp_path / "other.onnx")
+    assert main(["verify", str(run_folder), str(tmp_path / "other.onnx")]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("DIFFERS: blocks.0.depthwise.0: ")
+
+
+def test_export_that_would_be_wrong_exits_with_1(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("quiesce.export.verification.MAX_SHARE", -1.0)
+    assert main(["export", str(run_folder), "-o", str(tmp_path / "model.onnx")]) == 1
+    assert "was not written: stem.0: " in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_knows_labels_and_summary_and_no_path(run_folder, exported):
+    proto = onnx.load(exported)
+    (text,) = (each.value for each in proto.metadata_props if each.key == "quiesce")
+    tree = json.loads(text)
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert tree["labels"] == ["class_0", "class_1", "class_2", "class_3"]
+    assert tree["summary"]["top1_percent"] == summary["top1_percent"]
+    assert str(run_folder.parent).encode() not in exported.read_bytes()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    noise = np.random.default_rng(0)
+    paths = [tmp_path / "one.png", tmp_path / "two.jpg"]
+    for path, side in zip(paths, (16, 40), strict=True):
+        Image.fromarray(noise.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+def test_predict_names_the_classes(exported, pictures, capsys):
+    assert main(["predict", str(exported), *pictures, "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3]] == pictures
+    assert all("class_" in line and "%" in line for line in (*lines[1:3], *lines[4:]))
+
+
+def test_predict_needs_neither_onnx_nor_what_trains(exported, pictures):
+    code = f"""
+import sys
+for name in ("onnx", "onnx_ir", "onnxscript", "lightning", "timm", "torchvision", "jsonargparse"):
+    sys.modules[name] = None
+from quiesce.cli import main
+sys.exit(main(["predict", {str(exported)!r}, {pictures[0]!r}]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "class_0" in ran.stdout
+
+
+def test_raw_pixels_give_the_same_classes(run_folder, exported, pictures, tmp_path, capsys):
+    raw = tmp_path / "raw.onnx"
+    assert main(["export", str(run_folder), "-o", str(raw), "--input", "uint8"]) == 0
+    capsys.readouterr()
+    outs = []
+    for path in (exported, raw):
+        assert main(["predict", str(path), pictures[0]]) == 0
+        outs.append(capsys.readouterr().out)
+    assert outs[0] == outs[1]
+
+
+def test_npz_holds_the_trained_codes(run_folder, tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    assert main(["export", str(run_folder), "-o", str(path), "--format", "npz"]) == 0
+    with np.load(path) as arrays:
+        header = json.loads(str(arrays["header"]))
+        names = [layer["name"] for layer in header["layers"]]
+        assert len(names) == 21
+        assert all(arrays[f"{name}.codes"].dtype == np.int8 for name in names)
+    assert "21 quantized layers" in capsys.readouterr().out
+
+
+def test_a_program_is_verified_bit_for_bit(run_folder, tmp_path, capsys):
+    path = tmp_path / "model.pt2"
+    assert main(["export", str(run_folder), "-o", str(path), "--format", "program"]) == 0
+    assert "verified: codes exact, logits bit for bit" in capsys.readouterr().out
+    assert path.stat().st_size > 0
+
+
+# bad input: one line, exit code 2, nothing made
+
+
+def test_a_folder_that_is_no_run(refused, tmp_path):
+    assert "is not the folder of a finished run" in refused("export", tmp_path, "-o", "model.onnx")
+
+
+def test_no_output(refused, run_folder):
+    assert "-o/--output" in refused("export", run_folder)
+
+
+def test_an_output_that_exists(refused, run_folder, tmp_path):
+    (tmp_path / "model.onnx").write_text("mine")
+    told = refused("export", run_folder, "-o", tmp_path / "model.onnx")
+    assert "model.onnx exists already; name another, or remove it" in told
+
+
+def test_an_output_in_no_folder(refused, run_folder, tmp_path):
+    told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model.onnx", "--no-verify")
+    assert "No such file or directory" in told
+
+
+def test_an_opset_too_old_for_int4(refused, run_folder):
+    told = refused("export", run_folder, "-o", "m.onnx", "--pack", "int4", "--opset", "20")
+    assert "int4 weights need opset 21 or newer, got 20" in told
+
+
+def test_a_format_that_is_none(refused, run_folder):
+    assert "--format" in refused("export", run_folder, "-o", "m.onnx", "--format", "tflite")
+
+
+def test_packing_an_npz(refused, run_folder):
+    told = refused("export", run_folder, "-o", "m.npz", "--format", "npz", "--pack", "int4")
+    assert "--pack is for --format onnx" in told
+
+
+def test_a_missing_extra(refused, run_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    told = refused("export", run_folder, "-o", "m.onnx")
+    assert "pip install 'quiesce[onnx]'" in told
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+@pytest.mark.parametrize("content", [b"", b"this is no ONNX file"])
+def test_a_corrupt_onnx(refused, run_folder, pictures, tmp_path, command, content):
+    (tmp_path / "bad.onnx").write_bytes(content)
+    rest = [run_folder, tmp_path / "bad.onnx"] if command == "verify" else []
+    rest = rest or [tmp_path / "bad.onnx", pictures[0]]
+    assert "bad.onnx" in refused(command, *rest)
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+def test_an_onnx_of_somebody_else(refused, run_folder, exported, pictures, tmp_path, command):
+    proto = onnx.load(exported)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "other.onnx")
+    rest = [run_folder, tmp_path / "other.onnx"] if command == "verify" else []
+    rest = rest or [tmp_path / "other.onnx", pictures[0]]
+    assert "was not exported by quiesce" in refused(command, *rest)
+
+
+def test_a_picture_that_is_none(refused, exported, tmp_path):
+    (tmp_path / "no.png").write_text("no picture")
+    assert "no.png can not be decoded" in refused("predict", exported, tmp_path / "no.png")
+
+
+def test_a_picture_that_is_not_there(refused, exported, tmp_path):
+    assert "no.png is not a file" in refused("predict", exported, tmp_path / "no.png")
+
+
+def test_data_for_a_run_that_reads_none(refused, run_folder, exported, tmp_path):
+    told = refused("verify", run_folder, exported, "--data", tmp_path)
+    assert "its data set made_up is in no folder; leave out --data" in told

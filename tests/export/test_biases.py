@@ -1,0 +1,95 @@
+"""Integer biases: every accumulator that can be reached gets the trained code."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quiesce.export.biases import Inputs, Outputs, find_biases, runtime_codes
+from quiesce.grid import Grid
+
+
+def trained_codes(accumulators, scale, step, bias, outputs) -> tuple[np.ndarray, np.ndarray]:
+    """What training decides, in float64, and whether float32 could have decided otherwise."""
+    values = (accumulators * scale * float(step) + bias) / float(outputs.scale)
+    return np.clip(np.round(values), outputs.low, outputs.high), np.abs(values % 1 - 0.5) < 1e-6
+
+
+@given(
+    bits=st.integers(2, 4),
+    act_bits=st.integers(2, 4),
+    signed=st.booleans(),
+    count=st.integers(1, 40),
+    unit=st.floats(0.01, 0.5),
+    shift=st.floats(-8, 8),
+    sign=st.sampled_from([-1, 1]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_reachable_accumulator_gets_its_trained_code(
+    bits, act_bits, signed, count, unit, shift, sign, seed
+) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (1, count))
+    grid = Grid(act_bits, signed)
+    first, last = grid.quant_min, grid.quant_max
+    step = np.float32(rng.uniform(0.01, 1))
+    outputs = Outputs(np.float32(rng.uniform(0.1, 1)), first, last)
+    inputs = Inputs(step, first, last, last - first)
+    scale = sign * unit * float(outputs.scale) / float(step)
+    bias = shift * float(outputs.scale)
+    found = find_biases(np.array([scale]), np.array([bias]), codes, inputs, outputs)
+    if found is None:
+        return  # it stays in float; how often that happens is tested below
+    low = int(np.minimum(codes * first, codes * last).sum())
+    high = int(np.maximum(codes * first, codes * last).sum())
+    reach = np.arange(low, high + 1)
+    expected, undecided = trained_codes(reach, scale, step, bias, outputs)
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    computed = runtime_codes(n * reach, whole, fine, step, outputs)
+    assert (computed == expected)[~undecided].all()
+    assert np.abs(codes * n).max() <= 127
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_at_few_bits_they_are_found_for_nearly_every_channel(bits) -> None:
+    rng = np.random.default_rng(0)
+    top = 2**bits - 1
+    found = 0
+    for _ in range(200):
+        codes = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (1, 64))
+        spread = np.sqrt((codes**2).sum()) * top / 3
+        scale = np.array([top / 2.5 / spread])
+        outputs = Outputs(np.float32(1), 0, top)
+        inputs = Inputs(np.float32(1), 0, top, top)
+        found += find_biases(scale, rng.normal(0, 2, 1), codes, inputs, outputs) is not None
+    assert found >= 199
+
+
+def test_a_rounded_bias_would_move_codes() -> None:
+    # the reason for all of this: one unit of the accumulator is a quarter of an output code, and
+    # the bias, 2.4 units, is no whole number of them
+    codes = np.array([[4, -4, 3, 2]])
+    reach = np.arange(-28, 64)
+    outputs = Outputs(np.float32(1), 0, 7)
+    expected, undecided = trained_codes(reach, 0.25, np.float32(1), 0.6, outputs)
+    assert not undecided.any()
+    rounded = runtime_codes(reach, round(0.6 / 0.25), np.float32(0.25), np.float32(1), outputs)
+    assert (rounded != expected).sum() == 4
+    inputs = Inputs(np.float32(1), 0, 7, 7)
+    found = find_biases(np.array([0.25]), np.array([0.6]), codes, inputs, outputs)
+    assert found is not None
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    assert (runtime_codes(n * reach, whole, fine, np.float32(1), outputs) == expected).all()
+
+
+def test_sums_that_older_processors_can_not_hold_are_refused() -> None:
+    outputs = Outputs(np.float32(1), 0, 7)
+    codes = np.array([[127, -128]])
+    wide = Inputs(np.float32(1), 0, 255, 255)  # 2 * 255 * 127 does not fit into int16
+    assert find_biases(np.array([1e-3]), np.array([0.0]), codes, wide, outputs) is None
+
+
+def test_a_channel_whose_scale_is_zero_is_left_in_float() -> None:
+    outputs = Outputs(np.float32(1), 0, 7)
+    inputs = Inputs(np.float32(1), 0, 7, 7)
+    assert find_biases(np.zeros(1), np.ones(1), np.ones((1, 3)), inputs, outputs) is None

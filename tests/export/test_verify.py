@@ -1,0 +1,189 @@
+"""Verification: that it passes what is right, and that it can fail."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import quiesce as qs
+from quiesce.errors import DataError, ExportError
+from quiesce.export.verification import LayerCheck, Verification
+from quiesce.export.verify import verify_model
+from quiesce.prepare import quantized_weights
+
+from .networks import calibrated, images, mobile
+
+DEPTHWISE = "3.body.3"
+PROJECT = "3.body.6"
+
+
+def verify(network, proto) -> Verification:
+    return verify_model(network, proto, [(images(), None)], where="model.onnx")
+
+
+def corrupted(built, name: str, change: Callable[[np.ndarray], Any]) -> Any:
+    """The model with one initializer changed in place."""
+    proto = copy.deepcopy(built[0])
+    (tensor,) = (each for each in proto.graph.initializer if each.name == name)
+    array = np.array(numpy_helper.to_array(tensor))
+    change(array)
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return proto
+
+
+def test_what_was_exported_passes(network, built) -> None:
+    found = verify(network, built[0])
+    assert found.passed
+    assert found.wrong_weights == []
+    assert sum(layer.differ for layer in found.layers) == 0
+    assert sum(layer.optimisations for layer in found.layers) == 0
+    assert found.agree == found.images == 16
+    assert "weights exact" in found.verdict
+
+
+def test_every_quantized_input_is_compared_and_knows_what_makes_it(network, built) -> None:
+    found = verify(network, built[0])
+    made_by = {layer.name: layer.made_by for layer in found.layers}
+    assert made_by == {
+        "3.body.0": "0",
+        DEPTHWISE: "3.body.0",
+        PROJECT: DEPTHWISE,
+        "4": PROJECT,
+        "8": "4",
+    }
+    assert all(layer.codes > 0 for layer in found.layers)
+
+
+def test_the_integer_layers_of_this_network_are_the_ones_between_quantizers(built) -> None:
+    whole = {layer.name for layer in built[1].layers if layer.integer}
+    assert whole == {"3.body.0", DEPTHWISE}
+
+
+def one_weight(array: np.ndarray) -> None:
+    array.flat[0] += 1 if array.flat[0] < 100 else -1
+
+
+@pytest.mark.parametrize("layer", ["0", DEPTHWISE, PROJECT, "8"])
+def test_one_weight_is_caught(network, built, layer) -> None:
+    (holds,) = (each.weight for each in built[1].layers if each.name == layer)
+    found = verify(network, corrupted(built, holds, one_weight))
+    assert not found.passed
+    assert found.verdict == f"{layer}: 1 weight codes are not the trained ones"
+
+
+def stretched(array: np.ndarray) -> None:
+    array *= np.float32(1.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "departs"),
+    [
+        (f"{DEPTHWISE}.input_scale", "3.body.0"),
+        (f"{DEPTHWISE}.weight_scale", DEPTHWISE),
+        ("4.input_scale", PROJECT),
+        ("4.weight_scale", "4"),
+    ],
+)
+def test_one_scale_is_caught(network, built, name, departs) -> None:
+    found = verify(network, corrupted(built, name, stretched))
+    assert found.verdict.startswith(f"{departs}: ")
+    assert "output codes differ" in found.verdict
+    assert "the runtime departs from the integer reference" in found.verdict
+
+
+@pytest.mark.parametrize("layer", ["3.body.0", DEPTHWISE, "8"])
+def test_one_zero_point_is_caught(network, built, layer) -> None:
+    def shift(array: np.ndarray) -> None:
+        array += 1
+
+    found = verify(network, corrupted(built, f"{layer}.input_zero", shift))
+    assert not found.passed
+    assert "output codes differ" in found.verdict
+
+
+def test_one_clip_limit_is_caught(network, built) -> None:
+    def raise_(array: np.ndarray) -> None:
+        array += 1
+
+    found = verify(network, corrupted(built, f"{DEPTHWISE}.input_high", raise_))
+    assert found.verdict.startswith("3.body.0: ")
+    assert f"seen at the input of {DEPTHWISE}" in found.verdict
+
+
+@pytest.mark.parametrize("layer", ["0", DEPTHWISE, PROJECT])
+def test_one_folded_bias_is_caught(network, built, layer) -> None:
+    (integer,) = (each.integer for each in built[1].layers if each.name == layer)
+    name = f"{layer}.folded_bias" if integer else f"{layer}.minus_bias"
+
+    def shift(array: np.ndarray) -> None:
+        array.flat[0] += max(1, abs(array.flat[0]) // 2)
+
+    found = verify(network, corrupted(built, name, shift))
+    assert found.verdict.startswith(f"{layer}: ")
+
+
+def test_a_bias_of_the_last_layer_is_caught_by_the_classes(network, built) -> None:
+    def favour(array: np.ndarray) -> None:
+        array[0] -= 100
+
+    found = verify(network, corrupted(built, "8.minus_bias", favour))
+    assert found.verdict.startswith("top-1 agrees on only ")
+    assert found.logits_differ > 1
+
+
+def test_labels_count_on_both_sides(network, built) -> None:
+    with torch.no_grad():
+        labels = network(images()).argmax(1)
+    found = verify_model(network, built[0], [(images(), labels)], where="model.onnx")
+    assert (found.labelled, found.right_trained, found.right_runtime) == (16, 16, 16)
+    assert found.points == 0
+
+
+def test_accuracies_too_far_apart_fail() -> None:
+    found = Verification(
+        wrong_weights=[], layers=[], images=100, agree=100, labelled=100, right_trained=51
+    )
+    assert found.verdict == "the accuracies are 51.00 points apart"
+
+
+@pytest.mark.parametrize(
+    ("differ", "largest", "passed"), [(1, 1, True), (2, 1, False), (1, 2, False), (0, 0, True)]
+)
+def test_a_layer_may_differ_in_one_code_of_ten_thousand_by_one(differ, largest, passed) -> None:
+    layer = LayerCheck(name="b", made_by="a", codes=10_000, differ=differ, largest=largest)
+    assert layer.passed is passed
+
+
+def test_another_network_is_an_error_and_no_mismatch(built) -> None:
+    other = calibrated(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)))
+    with pytest.raises(ExportError, match=r"model\.onnx is of another network: .* in one only"):
+        verify(other, built[0])
+
+
+def test_other_weights_of_the_same_network_are_a_mismatch(built) -> None:
+    torch.manual_seed(7)
+    found = verify(calibrated(mobile()), built[0])
+    assert "weight codes are not the trained ones" in found.verdict
+
+
+def test_no_images(network, built) -> None:
+    with pytest.raises(DataError, match="no image to verify on"):
+        verify_model(network, built[0], [], where="model.onnx")
+
+
+def test_a_file_with_frozen_codes_holds_them(tmp_path) -> None:
+    network = calibrated(mobile())
+    (weight,) = (w for w in quantized_weights(network) if w.name == PROJECT)
+    codes = (weight.codes() + 1).clamp(max=weight.grid.quant_max)
+    weight.freeze(torch.ones_like(codes, dtype=torch.bool), codes)
+    with torch.no_grad():
+        weight.latent.add_(5)  # an optimizer's momentum; the codes stay
+    qs.export_onnx(network, tmp_path / "model.onnx", images())
+    stored = {each.name: each for each in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    array = numpy_helper.to_array(stored[f"{PROJECT}.weight_codes"])
+    assert np.array_equal(array, codes.numpy())

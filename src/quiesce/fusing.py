@@ -82,7 +82,7 @@ def _compile(
 
     with torch.no_grad():
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
-        code = torch._inductor.standalone_compile(graph, tensors, dynamic_shapes="from_graph")
+        code = torch._inductor.standalone_compile(graph, [*tensors], dynamic_shapes="from_graph")
     [result] = returned
     if isinstance(result, Tensor):
         return lambda values: code(*values)[0]

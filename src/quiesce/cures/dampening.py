@@ -97,8 +97,11 @@ class _Pull(torch.autograd.Function):
         ctx.homes, ctx.factors, ctx.strength = homes, factors, strength
         ctx.save_for_backward(*latents)
         ctx.read = [home.read() for home in homes]
-        each = zip(homes, ctx.read, factors, strict=True)
-        return torch.stack([home.run(passes.pull, *rest) for home, *rest in each]).sum() * strength
+        pulls = [
+            home.run(passes.pull, now, factor)
+            for home, now, factor in zip(homes, ctx.read, factors, strict=True)
+        ]
+        return torch.stack(pulls).sum() * strength
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

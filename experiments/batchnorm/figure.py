@@ -60,11 +60,12 @@ def draw(axes, title, series, runs):
         axes.plot([], [], "o", color=colour, label=label)
     axes.set_xlabel(title)
     axes.grid(axis="x", alpha=0.2)
-    if len(series) > 1:
+    if title.startswith("KL"):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
+    if len(series) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 

@@ -71,6 +71,10 @@ def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
 def _compile(
     function: Callable[..., Any], args: Any, tensors: list[Tensor]
 ) -> Callable[[list[Tensor]], Any]:
+    if any(tensor.dtype == torch.float64 and not tensor.dim() for tensor in tensors):
+        # inductor takes such a scalar for a Python number, which only torch.compile can handle;
+        # it runs operator by operator: nobody trains in float64 for speed
+        return lambda values: function(*_refill(args, iter(values)))
     returned: list[Any] = []
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:

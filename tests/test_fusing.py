@@ -1,0 +1,63 @@
+"""Fused functions: the values of the functions themselves, compiled once for each kind."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from quiesce.fusing import Fused
+
+
+class Pair(NamedTuple):
+    total: Tensor
+    other: Tensor | None
+
+
+def affine(x: Tensor, scale: Tensor, offset: Tensor | None, factor: float) -> Tensor:
+    out = x * scale * factor
+    return out if offset is None else out + offset
+
+
+def sums(x: Tensor, other: Tensor | None) -> Pair:
+    return Pair(x.sum(), None if other is None else other * 2)
+
+
+def test_free_sizes_are_compiled_once_and_what_changes_the_code_again() -> None:
+    fused = Fused(affine)
+    scale = torch.tensor(3.0)
+    for size in (5, 64, 1000):
+        x = torch.randn(size)
+        assert torch.equal(fused(x, scale, None, 2.0), affine(x, scale, None, 2.0))
+    assert len(fused.made) == 1
+    others = [
+        (torch.randn(7).double(), scale.double(), None, 2.0),
+        (torch.randn(7), scale, torch.randn(7), 2.0),
+        (torch.randn(7), scale, None, 4.0),
+        (torch.randn(1), scale, None, 2.0),
+        (torch.randn(3, 7), torch.randn(3, 1), None, 2.0),
+    ]
+    for args in others:
+        torch.testing.assert_close(fused(*args), affine(*args))
+    assert len(fused.made) == 1 + len(others)
+
+
+@pytest.mark.parametrize("other", [None, torch.ones(3)])
+def test_a_named_tuple_comes_back_with_what_it_lacks(other: Tensor | None) -> None:
+    x = torch.arange(4.0)
+    result = Fused(sums)(x, other)
+    assert isinstance(result, Pair)
+    assert result.total == x.sum()
+    assert (result.other is None) == (other is None)
+
+
+def test_arguments_are_changed_in_place() -> None:
+    def add(x: Tensor, y: Tensor) -> Tensor:
+        x.add_(y)
+        return x.sum()
+
+    fused = Fused(add)
+    for size in (4, 9):
+        x = torch.zeros(size)
+        assert fused(x, torch.ones(size)) == size
+        assert torch.equal(x, torch.ones(size))

@@ -23,7 +23,7 @@ ORDER = (
     {"weights"},
     {"prepare"},
     {"arena", "batchnorm", "calibrate", "compile"},
-    {"distance"},
+    {"distance", "tracked"},
     {"tracking"},
     {"cures"},
     {"control"},
@@ -43,7 +43,7 @@ ORDER = (
 """From the bottom up: a part imports from sets before its own, and freely inside itself."""
 
 WAIST = {
-    *("weights", "arena", "passes", "history", "distance"),
+    *("weights", "arena", "passes", "history", "distance", "tracked"),
     *("reports", "schedules", "flat", "grid", "errors"),
 }
 """All that trackers, cures and Control may know of the package, besides one another."""

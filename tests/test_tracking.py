@@ -250,3 +250,10 @@ def test_averages_start_with_the_first_step_or_not_at_all() -> None:
     walk.at_random(1)
     with pytest.raises(TrackingError, match="attach cures before"):
         qs.Control(walk.optimizer, walk.weights, walk.tracker, [qs.Freezing(0.1)])
+
+
+@pytest.mark.parametrize("cut", [-0.1, 1.5])
+def test_a_cut_that_is_no_frequency_is_refused(cut: float) -> None:
+    walk = Walk(one_layer(3))
+    with pytest.raises(ValueError, match=f"cut must be a frequency, 0 to 1, got {cut}"):
+        walk.tracker.summary(cut)

@@ -13,7 +13,13 @@ from onnx import numpy_helper
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
 from quiesce.export.verification import LayerCheck, Verification
-from quiesce.export.verify import verify_model
+from quiesce.export.verify import (
+    ENOUGH_CODES,
+    LAYER_IMAGES,
+    LEAST_IMAGES,
+    images_needed,
+    verify_model,
+)
 from quiesce.prepare import quantized_weights
 
 from .networks import calibrated, images, mobile
@@ -187,3 +193,26 @@ def test_a_file_with_frozen_codes_holds_them(tmp_path) -> None:
     stored = {each.name: each for each in onnx.load(tmp_path / "model.onnx").graph.initializer}
     array = numpy_helper.to_array(stored[f"{PROJECT}.weight_codes"])
     assert np.array_equal(array, codes.numpy())
+
+
+def test_as_many_images_as_judge_the_layer_with_the_fewest_codes(network, built) -> None:
+    found = verify(network, built[0])
+    fewest = min(layer.codes for layer in found.layers) // found.images
+    needed = images_needed(network, images()[:1])
+    assert needed == min(LAYER_IMAGES, max(LEAST_IMAGES, -(-ENOUGH_CODES // fewest)))
+    assert LEAST_IMAGES < needed  # of this network: its head has few features
+
+
+def test_a_layer_with_many_codes_needs_few_images() -> None:
+    wide = torch.nn.Conv2d(4, 4, 1)
+    scheme = qs.Scheme(weight_bits=4, act_bits=4, first_last_bits=None, first_input_bits=4)
+    batch = torch.rand(2, 4, 32, 32)
+    qs.calibrate(qs.prepare(wide, scheme, batch), [batch])
+    assert images_needed(wide, batch[:1]) == LEAST_IMAGES
+
+
+@pytest.mark.parametrize(("codes", "hint"), [(8_192, True), (32_768, False)])
+def test_too_few_codes_to_judge_by_are_told(codes: int, hint: bool) -> None:
+    layer = LayerCheck(name="b", made_by="a", codes=codes, differ=4, largest=1, simulation=4)
+    assert not layer.passed
+    assert ("compare on more images" in str(layer)) == hint

@@ -57,6 +57,8 @@ class LayerCheck:
         share = self.differ / max(1, self.codes)
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
         departs = f", {who} departs from the integer reference" if self.differ else ""
+        if self.largest <= MAX_CODES and self.codes * MAX_SHARE < 1:
+            departs += "; so few codes may not differ in one: compare on more images"
         return (
             f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
             f" most {self.largest}), seen at the input of {self.name}{departs}"

@@ -7,6 +7,7 @@ optimisations and with none, and the integer network of `reference` says whether
 runtime's or comes of training's float arithmetic. Last the file is run whole.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,19 @@ from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.reference import run_reference
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
 from quiesce.export.trained import Computed, run_trained
-from quiesce.export.verification import LayerCheck, Verification
+from quiesce.export.verification import MAX_SHARE, LayerCheck, Verification
 
 CHUNK = 16
 """Images compared at a time: all codes of all layers are held for these."""
 
 LAYER_IMAGES = 256
 """Images on which layers are compared one by one; the file is run whole on all that are given."""
+
+ENOUGH_CODES = round(3 / MAX_SHARE)
+"""Of a layer: with fewer, chance alone decides whether one or two that differ are too many."""
+
+LEAST_IMAGES = 64
+"""Images that are worth comparing even where every layer has many codes."""
 
 Batch = tuple[Tensor, Tensor | None]
 """Images and their labels, where there are any."""
@@ -51,6 +58,20 @@ def verify_onnx(
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     return verify_model(model, load_model(Path(path)), _pairs(batches), where=path)
+
+
+def images_needed(model: nn.Module, image: Tensor) -> int:
+    """On how many images `verify_onnx` can judge every layer.
+
+    Args:
+        model: Prepared and calibrated.
+        image: One input, (1, ...), on the device of `model`.
+
+    Returns:
+        So many that the layer with the fewest codes has ENOUGH_CODES; LEAST_IMAGES to LAYER_IMAGES.
+    """
+    fewest = min((codes.size for codes in run_trained(model, image).codes.values()), default=1)
+    return min(LAYER_IMAGES, max(LEAST_IMAGES, math.ceil(ENOUGH_CODES / fewest)))
 
 
 def verify_model(

@@ -10,13 +10,11 @@ from quiesce.export.arrays import export_arrays
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
 from quiesce.export.program import export_program
+from quiesce.export.verify import LEAST_IMAGES, images_needed
 from quiesce.training.finished import FinishedRun, read_finished
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
 """Of summary.json, what goes into the file; nothing among them is a path."""
-
-VERIFY_IMAGES = 64
-"""Test images on which an export is verified; `quiesce verify` takes all."""
 
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
 """Data sets that are read from a folder of the user's."""
@@ -35,7 +33,9 @@ def export_run(
     uint8: bool = False,
     verify: bool = True,
 ) -> Export:
-    """Export the network of a run folder to ONNX, and verify it on a batch of its test images.
+    """Export the network of a run folder to ONNX, and verify it on some of its test images.
+
+    So many that every layer can be judged (see `images_needed`); `quiesce verify` takes all.
 
     Args:
         folder: What a run left behind.
@@ -50,11 +50,11 @@ def export_run(
         QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
     """
     run = read_finished(folder, flags)
-    images, _ = next(run.test_batches())
+    count = images_needed(run.network, run.test_images(1)) if verify else 2
     return export_onnx(
         run.network,
         path,
-        images[:VERIFY_IMAGES],
+        run.test_images(count),
         pack=pack,
         opset=opset,
         labels=run.data.classes,
@@ -71,8 +71,7 @@ def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> di
         The header of the file.
     """
     run = read_finished(folder, flags)
-    images, _ = next(run.test_batches())
-    return export_arrays(run.network, path, images[:2])
+    return export_arrays(run.network, path, run.test_images(2))
 
 
 def export_run_program(
@@ -84,8 +83,7 @@ def export_run_program(
         Bytes of the file.
     """
     run = read_finished(folder, flags)
-    images, _ = next(run.test_batches())
-    return export_program(run.network, path, images[:VERIFY_IMAGES], verify=verify)
+    return export_program(run.network, path, run.test_images(LEAST_IMAGES), verify=verify)
 
 
 def verify_run(

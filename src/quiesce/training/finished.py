@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from quiesce.data import Data
 from quiesce.errors import RecipeError
@@ -36,6 +37,16 @@ class FinishedRun:
         """Test images and their labels, as many as the recipe measures on."""
         count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
         return islice(self.data.test, count)
+
+    def test_images(self, count: int) -> Tensor:
+        """Return the first `count` test images, or all where there are fewer: (images, ...)."""
+        parts, found = [], 0
+        for images, _ in self.test_batches():
+            parts.append(images[: count - found])
+            found += len(parts[-1])
+            if found == count:
+                break
+        return torch.cat(parts)
 
     def summary(self) -> dict[str, Any]:
         """Return the content of summary.json, or nothing where there is none."""

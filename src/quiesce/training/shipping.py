@@ -58,7 +58,7 @@ def ship(folder: Path, path: Path) -> Shipped:
     found = verify_onnx(run.network, path, run.test_batches())
     if not found.passed:
         raise MismatchError(f"{path}: {found.verdict}")
-    images, _ = next(run.test_batches())
+    images = run.test_images(2)
     float_content = _float_network(run, images)
     ours, theirs = time_in_turns([path.read_bytes(), float_content], images[:1])
     return Shipped(
@@ -95,5 +95,5 @@ def _float_network(run: FinishedRun, images: Tensor) -> bytes:
     data = run.data
     with torch.random.fork_rng(devices=[]):
         network = build_model(start, num_classes=len(data.classes), input_shape=data.input_shape)
-    traced = translate(network.eval(), images[:2], DEFAULT_OPSET, run.recipe.model.name)
+    traced = translate(network.eval(), images, DEFAULT_OPSET, run.recipe.model.name)
     return onnx_ir().to_proto(traced).SerializeToString()

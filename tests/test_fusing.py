@@ -61,3 +61,34 @@ def test_arguments_are_changed_in_place() -> None:
         x = torch.zeros(size)
         assert fused(x, torch.ones(size)) == size
         assert torch.equal(x, torch.ones(size))
+
+
+def test_sizes_that_happened_to_be_equal_at_first_may_differ_later() -> None:
+    """A code compiled for a square once took every matrix for a square."""
+    fused = Fused(affine)
+    for rows, width in ((6, 6), (6, 36), (2, 3), (3, 2)):
+        x, scale = torch.randn(rows, width), torch.rand(rows, 1)
+        assert torch.equal(fused(x, scale, None, 2.0), affine(x, scale, None, 2.0))
+    assert len(fused.made) == 1
+
+    def pick(rows: Tensor, table: Tensor, index: Tensor) -> Tensor:
+        return rows * table[index]
+
+    picked = Fused(pick)
+    for rows, entries in ((3, 3), (3, 2), (2, 5)):
+        index = torch.arange(rows) % entries
+        args = torch.randn(rows), torch.randn(entries), index
+        assert torch.equal(picked(*args), pick(*args))
+    assert len(picked.made) == 1
+
+
+def test_empty_tensors_and_other_layouts_have_code_of_their_own() -> None:
+    fused = Fused(affine)
+    scale = torch.tensor(3.0)
+    for x in (
+        torch.randn(4, 6),
+        torch.randn(0, 6),
+        torch.randn(6, 4).T,
+        torch.randn(8, 12)[::2, ::2],
+    ):
+        assert torch.equal(fused(x, scale, None, 2.0), affine(x, scale, None, 2.0))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental import _config as shapes
 from torch.fx.experimental.proxy_tensor import make_fx
 
 _WIDE = 2**31 - 1  # entries beyond which an accelerator's kernel needs wider indices
@@ -22,7 +23,7 @@ class Fused:
 
     Args:
         function: Of tensors, None, hashable constants, and named tuples of these. What it does to
-            elements must not depend on sizes, but for sizes of 1, which broadcast. It may change
+            elements must not depend on sizes, but for sizes of 0 and of 1, which broadcast. It may change
             its arguments in place. No gradient flows through.
 
     Attributes:
@@ -57,10 +58,10 @@ def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
     for value in args:
         if isinstance(value, Tensor):
             tensors.append(value)
-            shape = value.shape
-            ones = tuple([size == 1 for size in shape])
+            few = tuple([size if size < 2 else 2 for size in value.shape])
+            layout = True if value.is_contiguous() else value.stride()
             wide = value.numel() > _WIDE
-            parts.append((value.dtype, value.device, ones, wide, value.is_contiguous()))
+            parts.append((value.dtype, value.device, few, wide, layout))
         elif isinstance(value, tuple):
             parts.append((type(value), _kind(value, tensors)))
         else:
@@ -71,9 +72,7 @@ def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
 def _compile(
     function: Callable[..., Any], args: Any, tensors: list[Tensor]
 ) -> Callable[[list[Tensor]], Any]:
-    if any(tensor.dtype == torch.float64 and not tensor.dim() for tensor in tensors):
-        # inductor takes such a scalar for a Python number, which only torch.compile can handle;
-        # it runs operator by operator: nobody trains in float64 for speed
+    if any(_is_beyond_inductor(tensor) for tensor in tensors):
         return lambda values: function(*_refill(args, iter(values)))
     returned: list[Any] = []
 
@@ -84,7 +83,8 @@ def _compile(
             (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
         )
 
-    with torch.no_grad():
+    # without duck shapes, two sizes are one only where `function` needs them to be
+    with torch.no_grad(), shapes.patch(use_duck_shape=False):
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
         code = torch._inductor.standalone_compile(graph, [*tensors], dynamic_shapes="from_graph")
     [result] = returned
@@ -97,6 +97,15 @@ def _compile(
         return make(next(out) if there else None for there in present)
 
     return run
+
+
+def _is_beyond_inductor(tensor: Tensor) -> bool:
+    """Whether inductor's code for this one would be wrong: it runs operator by operator.
+
+    An empty tensor has nothing to gain. A scalar of float64 is taken for a Python number, which
+    only torch.compile can handle; nobody trains in float64 for speed.
+    """
+    return not tensor.numel() or (tensor.dtype == torch.float64 and not tensor.dim())
 
 
 def _refill(args: Any, values: Any) -> list[Any]:

@@ -15,6 +15,7 @@ SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
     {"batches", "extras", "files", "flat", "fusing", "grid", "modes", "reports", "schedules"},
+    {"foreign"},
     {"estimators", "history", "ranges"},
     {"fake_quantize", "passes"},
     {"kernels"},

@@ -16,6 +16,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from quiesce.errors import RecipeError
+from quiesce.files import in_home
+from quiesce.foreign.trees import read_yaml
 from quiesce.training.folder import refuse_newer
 from quiesce.training.recipe import VERSION, Recipe
 
@@ -43,7 +45,7 @@ def find_recipe(recipe: str) -> Path:
     shipped = SHIPPED / f"{recipe}.yaml"
     if recipe in shipped_recipes():
         return shipped
-    path = Path(recipe).expanduser()
+    path = in_home(recipe)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or path.exists():
@@ -125,11 +127,11 @@ def load_yaml(path: Path) -> Any:
         RecipeError: It can not be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: can not be read as text: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:

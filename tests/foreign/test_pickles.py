@@ -39,7 +39,7 @@ def test_what_torch_saved_passes_in_both_formats(saved) -> None:
 
 def test_compressed_archives_are_refused(saved) -> None:
     path = rewritten(saved, lambda content: content, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match="compressed, which torch.save does not do"):
+    with pytest.raises(ValueError, match=r"compressed, which torch\.save does not do"):
         refuse_absurd(path)
 
 

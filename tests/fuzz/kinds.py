@@ -72,12 +72,9 @@ def recipes(folder: Path) -> list[Path]:
 
 def sweeps(folder: Path) -> list[Path]:
     path = folder / "sweep.yaml"
-    path.write_text(
-        f"recipe: {QUICK}\nseeds: 2\nbaseline: a\nvariants: {{a: {{seed: 1}}, b: {{}}}}\n"
-        "grid: {cure.threshold.end: [0.01, 0.02]}\n".replace(
-            "{seed: 1}", "{tracker.momentum: 0.02}"
-        )
-    )
+    variants = "variants: {a: {tracker.momentum: 0.02}, b: {}}"
+    grid = "grid: {cure.threshold.end: [0.01, 0.02]}"
+    path.write_text(f"recipe: {QUICK}\nseeds: 2\nbaseline: a\n{variants}\n{grid}\n")
     return [path]
 
 
@@ -161,6 +158,11 @@ KINDS = {
     "json": Kind(trees, mutations.json_of, report_or_compare),
     "sweep.json": Kind(listings, mutations.json_of, report_or_compare),
     "recipe of a run": Kind(kept_recipes, mutations.yaml_of, report_or_compare),
+    "recipe of a network": Kind(
+        lambda folder: [trained(folder) / "recipe.yaml"],
+        mutations.yaml_of,
+        lambda _, folder, __: command("evaluate", folder / "run"),
+    ),
     "csv": Kind(tables, mutations.csv_of, report),
     "npz": Kind(arrays, mutations.npz_of, report),
     "pt": Kind(weights, mutations.torch_of, load),

@@ -21,6 +21,7 @@ from quiesce.report.runs import DEPTHWISE, Accuracy, Run, Series
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 DIAGNOSIS = "diagnosis.json"
+CURES = ("none", "dampen", "freeze")
 CUT, NEAR = 0.005, 0.01
 """What counts as oscillating, and as near a threshold, where no file says."""
 
@@ -67,12 +68,19 @@ def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> 
         "recipe": str(summary.get("name") or recipe.get("name") or folder.name),
         "settings": _settings(recipe) if recipe else str(folder),
         "seed": maybe(count, summary.get("seed", recipe.get("seed"))),
-        "cure": text(mapping(recipe.get("cure", {})).get("kind", "none")) if recipe else None,
+        "cure": _cure(mapping(recipe.get("cure", {}))) if recipe else None,
         "cut": number(oscillation.get("cut", CUT)),
         "near": NEAR,
         "low_bits": maybe(count, bits),
         "versions": {str(name): text(version) for name, version in versions.items()},
     }
+
+
+def _cure(section: dict[str, Any]) -> str:
+    kind = text(section.get("kind", "none"))
+    if kind not in CURES:
+        raise ValueError(f"its cure is {kind!r:.40}, and must be one of {', '.join(CURES)}")
+    return kind
 
 
 def _settings(recipe: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class Recipe:
     """Name of the recipe; part of the default run folder."""
 
     seed: int = 0
-    """Seed of weights, order of images and augmentation, 0 or more."""
+    """Seed of weights, order of images and augmentation, 0 to 2^63 - 1."""
 
     run: str | None = None
     """Folder that the run makes, which must not exist; null means runs/<name>-seed<seed>."""
@@ -82,7 +82,7 @@ class Recipe:
         check(self.version == VERSION, "version", f"{VERSION} for this quiesce", self.version)
         plain = self.name and self.name.isprintable() and self.name == Path(self.name).name
         check(bool(plain), "name", "a word without slashes", repr(self.name))
-        check(self.seed >= 0, "seed", "0 or more", self.seed)
+        check(0 <= self.seed < 2**63, "seed", "0 to 2^63 - 1", self.seed)
 
     @property
     def folder(self) -> Path:

@@ -103,7 +103,8 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     control = _control_of(content, checkpoint)
     data, network = untrained(known)
     prefix = _prefix(control["tracker"]["names"], network, checkpoint)
-    load(network, _without(prefix, content["state_dict"]), checkpoint)
+    weights = named_tensors(content["state_dict"], checkpoint)
+    load(network, _without(prefix, weights), checkpoint)
     network.to(_device(known))
     tracker = _tracker(network, control["tracker"], prefix, checkpoint)
     sampler: Any = data.train.sampler
@@ -167,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no state_dict")
     with understood(path):
         count(content.get("epoch", 0))
-    return content | {"state_dict": named_tensors(content["state_dict"], path)}
+    return content
 
 
 def _control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:

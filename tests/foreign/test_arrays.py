@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -37,29 +36,21 @@ def test_what_numpy_wrote_is_read(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("shape", "kind"),
     [("(2000000000,)", "<f8"), ("(1000000, 1000000)", "<f4"), ("(9999999999,)", "<U0"),
-     ("(-1,)", "<f8"), ("(3, -3)", "<f8"), ("(3,)", "<f8")],
+     ("(-1,)", "<f8"), ("(3, -3)", "<f8"), ("(30,)", "<f8")],
 )  # fmt: skip
-def test_an_array_can_not_claim_what_is_not_there(shape, kind, tmp_path) -> None:
+def test_an_array_can_not_claim_what_is_not_there(shape, kind, tmp_path, little_memory) -> None:
     path = archive(tmp_path / "a.npz", npy(shape, kind, b"\0" * 16))
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="the file has no room for it"):
+    with little_memory(), pytest.raises(ValueError, match="the file has no room for it"):
         read_arrays(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20
 
 
-def test_a_zip_bomb_is_not_unpacked(tmp_path) -> None:
+def test_a_zip_bomb_is_not_unpacked(tmp_path, little_memory) -> None:
     zeros = npy("(67108864,)", "<f8", bytes(2**29))
     path = archive(tmp_path / "a.npz", zeros, how=zipfile.ZIP_DEFLATED)
     del zeros
     assert path.stat().st_size < 2**20
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="its arrays have more than 256 MB"):
+    with little_memory(), pytest.raises(ValueError, match="its arrays have more than 256 MB"):
         read_arrays(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20
 
 
 def test_many_small_members_add_up(tmp_path, monkeypatch) -> None:

@@ -74,6 +74,9 @@ class _Nothing:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
+    def __call__(self, *_: Any) -> "_Nothing":
+        return self
+
     def __setstate__(self, _: Any) -> None:
         pass
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from quiesce.errors import CheckpointError
 from quiesce.extras import require
 from quiesce.files import in_home
+from quiesce.foreign.headers import refuse_long_header
 from quiesce.foreign.pickles import refuse_absurd
 
 _NESTED = ("state_dict", "model")  # where trainers keep the weights in their checkpoints
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
-_LONGEST_HEADER = 2**24  # bytes of a safetensors file's; a thousand layers have a million
 _COUNTER = "num_batches_tracked"  # of batch norm, missing in old files, of no use here
 
 
@@ -102,9 +102,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     safetensors = require("safetensors", f"reading {file}", "train")
     load_file = require("safetensors.torch", f"reading {file}", "train").load_file
     try:
-        with file.open("rb") as content:
-            if int.from_bytes(content.read(8), "little") > _LONGEST_HEADER:
-                raise ValueError(f"its header claims more than {_LONGEST_HEADER >> 20} MB")
+        refuse_long_header(file)
         return load_file(file)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(file, error)) from error

@@ -31,6 +31,18 @@ def test_a_small_recipe_that_is_large(text, refused, tmp_path):
     assert "mine.yaml: not valid YAML: it is" in refused("sweep", "mine.yaml", "--dry-run")
 
 
+@pytest.mark.parametrize("field", ["data: {mean: %s}", "trainer: {limit_val_batches: %s}"])
+def test_a_text_in_a_recipe_that_is_large_as_yaml(field, refused, tmp_path):
+    """Nine levels would be written out as gigabytes in the message; a hang, too."""
+    levels = zip("abcdefghi", "bcdefghij", strict=True)
+    laughs = [f"&{name} [{','.join([f'*{before}'] * 9)}]" for before, name in levels]
+    text = json.dumps(f"[&a [x], {', '.join(laughs)}]")
+    (tmp_path / "mine.yaml").write_text(field % text)
+    told = refused("train", "mine.yaml", "--print_config")
+    assert "must be a" in told
+    assert len(told) < 1000
+
+
 @pytest.mark.parametrize(
     "cure",
     [

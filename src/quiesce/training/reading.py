@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -155,6 +156,21 @@ def _refuse_unknown(tree: dict[str, Any], cls: Any, where: str, prefix: str = ""
                     f"{where}: `{prefix}{key}` is a section of fields, got {value!r:.60}"
                 )
             _refuse_unknown(value, hint, where, f"{prefix}{key}.")
+        elif not _takes_text(hint) and any("&" in text for text in _texts(value)):
+            # jsonargparse reads such a text as YAML and writes its aliases out in the message
+            raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got {value!r:.60}")
+
+
+def _takes_text(hint: Any) -> bool:
+    return hint is str or (get_origin(hint) in (Union, UnionType) and str in get_args(hint))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _parse(step: Callable[[], Namespace], where: str) -> Namespace:

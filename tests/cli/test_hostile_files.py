@@ -43,6 +43,11 @@ def test_a_text_in_a_recipe_that_is_large_as_yaml(field, refused, tmp_path):
     assert len(told) < 1000
 
 
+def test_a_number_too_large_for_a_float(refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"weights_optimizer: {{lr: 1{'0' * 400}}}")
+    assert "mine.yaml: a number is too large" in refused("train", "mine.yaml")
+
+
 @pytest.mark.parametrize(
     "cure",
     [
@@ -109,6 +114,17 @@ def test_trajectories_that_would_multiply(made, refused):
     arrays["latent"], arrays["scale"] = np.zeros((10**6, 1)), np.zeros((1, 10**6))
     np.savez(made / "trajectories.npz", **arrays)
     assert "`latent` is not of 400 steps and 16 weights" in refused("report", made)
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "not finite"), (1e38, None)])
+def test_latents_that_no_weight_has(value, told, made, refused, tmp_path):
+    arrays = dict(np.load(made / "trajectories.npz"))
+    arrays["latent"][5:9] = value
+    np.savez(made / "trajectories.npz", **arrays)
+    if told is None:  # far off, and drawn without as many thresholds as codes lie between
+        assert main(["report", str(made), "-o", str(tmp_path / "page.html")]) == 0
+    else:
+        assert told in refused("report", made)
 
 
 def test_layers_that_are_too_many_to_show(made, refused):

@@ -24,8 +24,10 @@ def trajectories(path: Path) -> Trajectories | None:
             if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
         scale, latent = arrays["scale"], arrays["latent"]
-        if scale.shape not in (shape, shape[:1]):
-            raise ValueError(f"`scale` has the shape {scale.shape}")
+        if scale.shape not in (shape, shape[:1]) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("`scale` is not above 0 for each step")
+        if not np.isfinite(latent).all():
+            raise ValueError("`latent` is not finite")
         found = Trajectories(
             layer=str(arrays["layer"]),
             steps=arrays["steps"],

@@ -179,6 +179,8 @@ def _parse(step: Callable[[], Namespace], where: str) -> Namespace:
         return step()
     except ArgumentError as error:
         raise RecipeError(f"{where}: {_one_line(error)}") from error
+    except OverflowError as error:  # a whole number of hundreds of digits where a float belongs
+        raise RecipeError(f"{where}: a number is too large") from error
 
 
 def _one_line(error: ArgumentError) -> str:

@@ -61,6 +61,8 @@ def try_kind(kind: str, known: dict[str, Any], last: int, until_s: float) -> Non
         command = [sys.executable, __file__, "--child", *arguments]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         lines = [json.loads(line) for line in ran.stdout.splitlines()]
+        if not lines and ran.returncode == 0:
+            return  # the time was up before its sound files were made
         if not lines:
             raise SystemExit(f"{kind}: nothing was tried (exit code {ran.returncode})")
         for line in lines:

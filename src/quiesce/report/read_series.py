@@ -36,7 +36,7 @@ def curves(path: Path) -> dict[str, Series]:
                     steps, values = columns.setdefault(name, (array("d"), array("d")))
                     steps.append(step)
                     values.append(value)
-    return {name: thinned(*map(np.asarray, points)) for name, points in columns.items()}
+    return {name: thinned(np.array(at), np.array(each)) for name, (at, each) in columns.items()}
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series:

@@ -93,6 +93,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS), help="default: all")
     parser.add_argument("--seconds", type=float, default=24 * 3600, help="stop after so many")
     parser.add_argument("--again", action="store_true", help="forget the results so far")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="goes on where it ends")
     parser.add_argument("--only", metavar="KIND:NUMBER", help="try one file, and show what happens")
     known = parser.parse_args()
     if known.only:
@@ -101,13 +102,13 @@ def main() -> int:
         return 0
     until_s = time.time() + known.seconds
     results: dict[str, Any] = {"kinds": {}}
-    if RESULTS.exists() and not known.again:
-        results = json.loads(RESULTS.read_text())
+    if known.results.exists() and not known.again:
+        results = json.loads(known.results.read_text())
     for kind in known.kinds.split(","):
         empty = {"files": 0, "taken": 0, "refused": 0, "peak_mb": 0, "slowest_s": 0.0, "wrong": {}}
         try_kind(kind, results["kinds"].setdefault(kind, empty), known.files, until_s)
         results["machine"] = machine()
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        known.results.write_text(json.dumps(results, indent=2) + "\n")
     wrong = Counter({kind: len(each["wrong"]) for kind, each in results["kinds"].items()})
     print(
         f"{sum(each['files'] for each in results['kinds'].values())} files; wrong: {dict(+wrong)}"

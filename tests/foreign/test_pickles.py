@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_looking_through_makes_no_object(saved, tmp_path) -> None:
 def test_sizes_inside_a_pickle_are_not_believed(content, saved) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         refuse_absurd(rewritten(saved, lambda _: pickle.PROTO + b"\x05" + content))
+
+
+@pytest.mark.parametrize("name", ["a/data.pkl", "a/DATA.pkl"])
+def test_no_part_hides_behind_another_of_its_name(name, saved) -> None:
+    """Of two, torch could read the one that was not looked through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's, of the very thing
+        with zipfile.ZipFile(saved, "a") as archive:
+            archive.writestr(name, b"\x80\x02}.")
+    with pytest.raises(ValueError, match="two of its parts have the same name"):
+        refuse_absurd(saved)
 
 
 def test_parts_that_overlap_are_refused(saved) -> None:

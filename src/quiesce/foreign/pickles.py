@@ -57,13 +57,16 @@ def _look_through_archive(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("it is compressed, which torch.save does not do")
     if sum(member.file_size for member in members) > size:
         raise ValueError("its parts claim more bytes than it has")
-    sizes = {member.filename: member.file_size for member in members}
-    for name in sizes:
-        if name.endswith("/data.pkl"):
-            if sizes[name] > LARGEST_PICKLE:
+    sizes = {member.filename.lower(): member.file_size for member in members}  # as torch finds them
+    if len(sizes) < len(members):
+        raise ValueError("two of its parts have the same name")
+    for member in members:
+        name = member.filename.lower()
+        if name.endswith("data.pkl"):
+            if member.file_size > LARGEST_PICKLE:
                 raise ValueError(f"its {name} is larger than {LARGEST_PICKLE >> 20} MB")
             folder = name.removesuffix("data.pkl")
-            _Survey(io.BytesIO(archive.read(name)), sizes, f"{folder}data/").load()
+            _Survey(io.BytesIO(archive.read(member)), sizes, f"{folder}data/").load()
 
 
 class _Nothing:
@@ -123,6 +126,6 @@ class _Survey(pickle._Unpickler):
         """Check what a storage claims."""
         if self._sizes is not None:
             _, kind, key, _, count = pid
-            if not 0 <= count * kind.width <= self._sizes[f"{self._folder}{key}"]:
+            if not 0 <= count * kind.width <= self._sizes[f"{self._folder}{key}".lower()]:
                 raise ValueError(f"its storage {key} claims {count} elements and has fewer bytes")
         return _Nothing()

@@ -20,7 +20,7 @@ demo: $(VENV)/.installed-all
 	$(BIN)/quiesce demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --numprocesses auto --cov
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -23,7 +23,7 @@ class Fused:
 
     Args:
         function: Of tensors, None, hashable constants, and named tuples of these. What it does to
-            elements must not depend on sizes, but for sizes of 0 and of 1, which broadcast. It may change
+            elements must not depend on sizes, but for sizes of 1, which broadcast. It may change
             its arguments in place. No gradient flows through.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Seconds of 500 training steps in each compile mode, compiling included; writes results/modes.json.
+"""Seconds of 500 training steps in each compile mode, with compiling; writes results/modes.json.
 
 Every run is a process of its own: first with an empty compiler cache, then with what that left.
 

@@ -23,6 +23,7 @@ def _seeded() -> None:
 def tiny_flags() -> list[str]:
     """Flags that make a run of any recipe take seconds: tiny made-up images, two steps."""
     flags = {
+        "compile": "off",
         "data.name": "made_up",
         "data.image_size": 16,
         "data.batch_size": 8,

@@ -10,7 +10,7 @@ with zeros, and so a layer's scale is one number per row. Entries of a layer lie
 storage. What else is kept of each weight (frequencies, averages) has the same places.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -24,6 +24,8 @@ from quiesce.weights import QuantizedWeight
 
 ROW = 64
 """Entries of a row: whole vectors and cache lines on every machine."""
+
+_PART = 2**16  # rows, 4 million entries
 
 Where = Tensor | slice
 """A selection of entries of an arena: a 1-D int64 index, or slice(None) for all."""
@@ -137,6 +139,12 @@ class Arena:
         return passes.Operands(
             self.latents, self._scale(), first.limits, self.records, first.estimator
         )
+
+    def parts(self, now: passes.Operands) -> Iterator[passes.Operands]:
+        """What `read` gave in pieces of at most `_PART` rows each: views, to be edited in place."""
+        pieces = (values.split(_PART) for values in (now.latent, now.scale, now.records))
+        for latent, scale, records in zip(*pieces, strict=True):
+            yield now._replace(latent=latent, scale=scale, records=records)
 
     def select(self, now: passes.Operands, where: Where) -> passes.Operands:
         """Some entries of what `read` gave, for the functions of `passes`: (selected,)."""

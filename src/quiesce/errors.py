@@ -4,6 +4,7 @@
     ├── NothingToDoError      a model without such layers, an iterable without batches
     ├── PrepareError          a model that can not be given quantizers as asked
     ├── NotCalibratedError    a quantizer used before it has a scale
+    ├── CompilerError         a compile mode that needs a compiler where there is none
     ├── TrackingError         tracker, cures and optimizer that do not fit together
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
@@ -31,6 +32,10 @@ class PrepareError(QuiesceError):
 
 class NotCalibratedError(QuiesceError):
     """A quantizer was used before `quiesce.calibrate` gave it a scale."""
+
+
+class CompilerError(QuiesceError):
+    """The compile mode needs a compiler that this machine does not have."""
 
 
 class TrackingError(QuiesceError):

@@ -42,10 +42,9 @@ class TrackedArena:
     def remember(self) -> None:
         """Start the records from the codes now; what is frozen stays frozen."""
         home, now = self.home, self.home.read()
-        code, frozen = passes.emitted(now), history.is_frozen(home.records, home.layout)
-        fresh = history.pack(code, history.STILL, False, home.layout)
-        kept = history.pack(code, history.STILL, True, home.layout)
-        home.records.copy_(torch.where(frozen, kept, fresh))
+        for part in home.parts(now):  # a large network's temporaries would not fit into memory
+            code, frozen = passes.emitted(part), history.is_frozen(part.records, home.layout)
+            part.records.copy_(history.pack(code, history.STILL, frozen, home.layout))
         home.run(passes.settle, now)
         self._advance_all(now, 0, 0)  # changes nothing; but all that will be needed is compiled
 

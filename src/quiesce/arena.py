@@ -119,7 +119,6 @@ class Arena:
 
     def _check(self, index: int) -> None:
         weight, home = self.weights[index], self.latents
-        weight.check_current()
         latent = weight.held
         if latent.stride() != self._strides[index]:
             raise TrackingError(

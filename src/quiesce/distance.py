@@ -43,7 +43,8 @@ class DistanceMeter:
         self._homes = list(homes)
         self._sampling = sampling
         self._traveled = [
-            torch.zeros(2, len(home.weights), device=home.latents.device) for home in homes
+            torch.zeros(2, len(home.weights), dtype=torch.float64, device=home.latents.device)
+            for home in homes
         ]
         self._last: list[Tensor] | None = None
 

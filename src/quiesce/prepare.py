@@ -46,6 +46,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
     called = _call_order(model, example_input)
+    reshard(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")

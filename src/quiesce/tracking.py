@@ -113,12 +113,14 @@ class OscillationTracker:
 
         Raises:
             TrackingError: Another tracker has taken over the weights, or their memory format has
-                changed.
+                changed, or they have been split over processes since.
         """
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
             )
+        for weight in self.weights:
+            weight.check_current()
         self._rebase()
         for tracked in self._tracked:
             if self.steps == 0:
@@ -318,7 +320,7 @@ class OscillationTracker:
         for name in self._names:
             tracked, i = self._places[name]
             parts = [tracked.counts[:, i], tracked.rate[i : i + 1]]
-            sums[name] = torch.cat([*parts, *([ways[name].double()] if ways else [])])
+            sums[name] = torch.cat([*parts, *([ways[name]] if ways else [])])
         return sums
 
     def _load_sums(self, weight: QuantizedWeight, sums: Tensor) -> None:

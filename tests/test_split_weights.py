@@ -17,7 +17,7 @@ from small_networks import small_network, weights_only
 from states import assert_same_state
 from test_many_processes import BATCH, batch
 
-BEFORE, AFTER = 30, 20  # steps before and after the checkpoint
+BEFORE, AFTER = 30, 20  # steps before and after the checkpoint; no pair of distances is cut
 EXACT = {"rtol": 1e-11, "atol": 1e-12}  # 50 steps in float64, sums in another order
 
 
@@ -49,7 +49,7 @@ class Training:
             split(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.model)
-        tracker = qs.OscillationTracker(weights, 0.2, distance=qs.DistanceSampling(None, 1))
+        tracker = qs.OscillationTracker(weights, 0.2, distance=qs.DistanceSampling(None, 2))
         cures = [qs.Dampening(0.01, "kernel_mean"), qs.Freezing(0.15)]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
@@ -81,7 +81,10 @@ class Training:
         for group, lr in learning:
             group["lr"] = lr
         state = self.state()
-        checkpoint.load(state, checkpoint_id=folder, no_dist=not distributed.is_initialized())
+        # whole weights have half a pair of positions to go on from, split ones have not
+        planner = checkpoint.DefaultLoadPlanner(allow_partial_load=True)
+        alone = not distributed.is_initialized()
+        checkpoint.load(state, checkpoint_id=folder, planner=planner, no_dist=alone)
         self.model.load_state_dict(state["model"])
         self.control.load_state_dict(state["control"])
         return self
@@ -100,7 +103,10 @@ def assert_alike(one: Any, two: Any) -> None:
     elif isinstance(one, dict):
         assert one.keys() == two.keys()
         for key, value in one.items():
-            assert_alike(value, two[key])
+            if key == "sums":  # distances among them: sums of float32 differences
+                torch.testing.assert_close(value, two[key], rtol=1e-6, atol=1e-6)
+            else:
+                assert_alike(value, two[key])
     elif isinstance(one, qs.LayerReport):
         assert_alike(vars(one), vars(two))
     elif isinstance(one, list | tuple):
@@ -161,6 +167,7 @@ def assert_orders_are_refused() -> None:
         tracker.step()
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 def test_split_weights_train_as_whole_ones_and_checkpoints_load_in_any_number_of_processes(
     tmp_path: Path,
 ) -> None:

@@ -76,21 +76,22 @@ class DistanceMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The positions where a pair is half done; the sums are `traveled`."""
-        return {"strides": self._strides(), "last": None if self._split() else self._last}
+        return {"layout": self._layout(), "last": None if self._split() else self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights.
 
         So is one of weights that are split otherwise: it is dropped.
         """
-        same = state["strides"] == self._strides() and not self._split()
+        same = state["layout"] == self._layout() and not self._split()
         self._last = state["last"] if same else None
 
     def _split(self) -> bool:
         return any(weight.shards is not None for home in self._homes for weight in home.weights)
 
-    def _strides(self) -> list[tuple[int, ...]]:
-        return [weight.held.stride() for home in self._homes for weight in home.weights]
+    def _layout(self) -> list[tuple[int, ...]]:
+        held = [weight.held for home in self._homes for weight in home.weights]
+        return [(*latent.shape, *latent.stride()) for latent in held]
 
 
 def distance_ratio(latent: float, quantized: float) -> float:

@@ -1,0 +1,76 @@
+"""Two nodes under torchrun, here two agents on one machine: one is killed, and the run goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from states import assert_same_state
+
+SCRIPT = Path(__file__).with_name("elastic_script.py")
+LIMIT_S = 150
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+def agent(folder: Path, port: int, *more: str, host: bool, kills: str) -> subprocess.Popen[str]:
+    """A node of one process; the host keeps the store in which nodes meet."""
+    argv = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    argv += ["--max-restarts=3", "--monitor-interval=0.1", "--rdzv-backend=c10d", "--rdzv-id=one"]
+    argv += [f"--rdzv-endpoint=localhost:{port}", f"--rdzv-conf=is_host={int(host)}"]
+    argv += ["--local-addr=localhost", str(SCRIPT), str(folder), *more]
+    paths = [str(SCRIPT.parent), *sys.path]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "QUIESCE_TEST_KILLS": kills}
+    return subprocess.Popen(
+        argv, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True
+    )
+
+
+def run(folder: Path, *more: str, kills: str = "process") -> None:
+    """Both agents to their end; one that was killed is started again."""
+    folder.mkdir()
+    port, deadline = free_port(), time.monotonic() + LIMIT_S
+    agents = [agent(folder, port, *more, host=host, kills=kills) for host in (True, False)]
+    started = list(agents)
+    try:
+        while any(each.poll() is None for each in agents):
+            assert time.monotonic() < deadline, "not done in time"
+            for i, each in enumerate(agents):
+                if each.poll() == -signal.SIGKILL:
+                    agents[i] = agent(folder, port, *more, host=i == 0, kills=kills)
+                    started.append(agents[i])
+            time.sleep(0.1)
+        assert [each.returncode for each in agents] == [0, 0], agents[0].communicate()[1]
+    finally:
+        for each in started:
+            if each.poll() is None:
+                os.killpg(each.pid, signal.SIGKILL)
+            each.communicate()
+
+
+def end(folder: Path, rank: int) -> dict[str, object]:
+    return torch.load(folder / f"end{rank}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("kills", ["process"])
+def test_a_run_goes_on_from_its_last_checkpoint_when_one_of_two_nodes_loses(
+    kills: str, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(whole)
+    run(cut, "10", kills=kills)
+    for rank in range(2):
+        told = json.loads((cut / f"end{rank}.json").read_text("utf-8"))
+        assert told == {"started_at": 8, "steps": 20}
+        assert_same_state(end(cut, rank), end(whole, 0))

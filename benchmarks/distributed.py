@@ -67,9 +67,7 @@ def measure(rank: int, steps: int, folder: str) -> None:
     """In each process; the first one leaves medians in a file."""
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
-    distributed.init_process_group(
-        "gloo", init_method=rendezvous, rank=rank, world_size=PROCESSES
-    )
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=PROCESSES)
     results: dict[str, Any] = {}
     for name in NETWORKS:
         contestants = {kind: Contestant(kind, name, rank) for kind in KINDS}

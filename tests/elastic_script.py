@@ -1,6 +1,6 @@
 """A user's training script for torchrun: goes on from its last checkpoint, and dies once if told.
 
-    torchrun ... elastic_script.py FOLDER [STEP]
+torchrun ... elastic_script.py FOLDER [STEP]
 """
 
 import json

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 import quiesce as qs
 from processes import together
 from quiesce.errors import RanksPartError
+from quiesce.lightning import QuiesceCallback
 from small_networks import small_network, weights_only
 from states import assert_same_state
 
@@ -133,6 +136,59 @@ def test_processes_stay_the_same_and_freeze_what_one_process_freezes(
         # to do with one another differ in half of all weights where half are frozen.
         differ = float((run["mask"] != frozen).double().mean())
         assert differ <= (0 if dtype == torch.float64 else 0.05)
+
+
+class Module(LightningModule):
+    """The same network and data in a Trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = network(torch.float32)
+
+    def training_step(self, step: Tensor, _: int) -> Tensor:
+        images, targets = batch(int(step), torch.float32)
+        share = slice(self.global_rank, None, self.trainer.world_size)
+        return (self.model(images[share]) - targets[share]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.02)
+
+
+class Fault(Callback):
+    """Moves a weight in rank 1 alone after the fifth step."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: Module, *_: Any) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 5:
+            module.model[6].weight.data[0, 0] += 1
+
+
+def fit_with_a_fault(_: int) -> tuple[str, int]:
+    callback = QuiesceCallback([qs.Freezing(0.15)], 0.2, verify_every=4)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=1,
+        callbacks=[Fault(), callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    with pytest.raises(RanksPartError) as told:
+        trainer.fit(Module(), DataLoader(torch.arange(12), batch_size=None))
+    return str(told.value), trainer.global_step
+
+
+def test_the_callback_stops_all_ranks_where_they_part(tmp_path: Path) -> None:
+    first, second = together(fit_with_a_fault, 2, tmp_path)
+    assert first == second
+    line, step = first
+    assert step == 8  # the next one that is a multiple of 4
+    assert line.startswith("model.6: latent weights of rank 1 and of rank 0 are not the same")
+    with pytest.raises(ValueError, match="verify_every must be at least 1 step, got 0"):
+        QuiesceCallback(verify_every=0)
 
 
 def test_one_process_has_nobody_to_compare_with() -> None:

@@ -51,17 +51,16 @@ class Rows(Dataset[Tensor]):
 
 
 class Accident(Callback):
-    """The guest's process is gone in the middle of an epoch, the first time; maybe all of it."""
+    """The guest, agent and process, is gone in the middle of an epoch, the first time."""
 
     def __init__(self, step: int, marker: Path) -> None:
         self.step, self.marker = step, marker
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        kills = os.environ.get("QUIESCE_TEST_KILLS")  # set for the guest: "process" or "node"
-        if kills and trainer.global_step == self.step and not self.marker.exists():
+        guest = os.environ.get("QUIESCE_TEST_GUEST")
+        if guest and trainer.global_step == self.step and not self.marker.exists():
             self.marker.touch()
-            if kills == "node":
-                os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

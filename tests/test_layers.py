@@ -15,18 +15,21 @@ SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors"},
     {"batches", "extras", "files", "flat", "fusing", "grid", "modes", "reports", "schedules"},
-    {"estimators", "history", "ranges"},
+    {"shards"},
+    {"estimators", "history", "ranges", "ranks"},
     {"fake_quantize", "passes"},
     {"kernels"},
     {"quantizer", "scheme"},
     {"layers"},
     {"weights"},
     {"prepare"},
+    {"syncing"},
     {"arena", "batchnorm", "calibrate", "compile"},
     {"distance", "tracked"},
     {"tracking"},
     {"cures"},
     {"control"},
+    {"verifying"},
     {"toy"},
     {"export"},
     {"public"},
@@ -44,7 +47,7 @@ ORDER = (
 
 WAIST = {
     *("weights", "arena", "passes", "history", "distance", "tracked"),
-    *("reports", "schedules", "flat", "grid", "errors"),
+    *("reports", "schedules", "shards", "flat", "grid", "errors"),
 }
 """All that trackers, cures and Control may know of the package, besides one another."""
 

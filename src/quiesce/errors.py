@@ -6,6 +6,7 @@
     ├── NotCalibratedError    a quantizer used before it has a scale
     ├── CompilerError         a compile mode that needs a compiler where there is none
     ├── TrackingError         tracker, cures and optimizer that do not fit together
+    │   └── RanksPartError    processes that should hold the same weights and do not
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
@@ -40,6 +41,10 @@ class CompilerError(QuiesceError):
 
 class TrackingError(QuiesceError):
     """Tracker, cures and optimizer do not fit together."""
+
+
+class RanksPartError(TrackingError):
+    """Processes that should hold the same weights do not; raised in all of them."""
 
 
 class DivergedError(QuiesceError):

@@ -15,6 +15,7 @@ from quiesce.modes import inference
 from quiesce.quantizer import FakeQuantizer
 from quiesce.ranges import find_scale
 from quiesce.scheme import LayerScheme, Scheme
+from quiesce.shards import average_gradients, is_split, put_together, reshard, whole
 from quiesce.weights import QuantizedWeight
 
 
@@ -45,6 +46,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
     called = _call_order(model, example_input)
+    reshard(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
@@ -96,6 +98,7 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
     Raises:
         NothingToDoError: The model is not prepared.
     """
+    reshard(model)
     views: dict[int, QuantizedWeight] = {}
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
@@ -114,8 +117,34 @@ def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
+def keep_whole(model: nn.Module) -> set[nn.Parameter]:
+    """Get a prepared model ready for FSDP2, and name the parameters that each process keeps whole.
+
+        fully_shard(model, ignored_params=keep_whole(model))
+
+    These are scales and offsets. FSDP2 leaves the gradients of what it ignores alone; they are
+    averaged over all processes here. Give the set to every `fully_shard` of a part of the model.
+
+    Args:
+        model: Prepared, calibrated or loaded, and not split yet; call this once.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+        PrepareError: A weight is split already.
+    """
+    for weight in quantized_weights(model):
+        _refuse_split(weight.name, weight.latent)
+    parameters = set(quantizer_parameters(model))
+    average_gradients(parameters)
+    for module in model.modules():
+        if isinstance(module, FakeQuantizer) and module.history is not None:
+            put_together(module, "history")
+    return parameters
+
+
 def measure_weights(model: nn.Module) -> None:
     """Find the scales of all weights again from their latents, as `prepare` did."""
+    reshard(model)
     for module in model.modules():
         if isinstance(module, QuantizedLayer):
             _measure_weight(module.latent, module.weight_quantizer, channel_dim(module))
@@ -161,11 +190,20 @@ def _check_layers(chosen: Mapping[str, nn.Module], called: Mapping[str, None]) -
                 f"{name}: its weight is computed by a parametrization (weight or spectral norm?); "
                 f"remove it first, or leave the layer in float: Scheme(exclude=[{name!r}])"
             )
+        _refuse_split(name, layer.weight)
         if not is_dense(layer.weight):  # pyright: ignore[reportArgumentType]
             raise PrepareError(
                 f"{name}: its weight is a slice with gaps in memory; give it one of its own: "
                 "layer.weight = nn.Parameter(layer.weight.detach().clone())"
             )
+
+
+def _refuse_split(name: str, weight: object) -> None:
+    if is_split(weight):
+        raise PrepareError(
+            f"{name}: its weight is split over processes already; call prepare, calibrate and "
+            "keep_whole on the whole model, then fully_shard"
+        )
 
 
 def _agree_on_shared(
@@ -228,5 +266,6 @@ def _input_quantizer(
 def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
     channels = dim if quantizer.scale.dim() else None
-    quantizer.set_grid(grid, find_scale(weight, grid, quantizer.ranges, channels))
-    quantizer.remember(weight)
+    quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
+    if not is_split(weight):  # of a split weight the tracker starts the records
+        quantizer.remember(weight)

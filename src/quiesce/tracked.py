@@ -101,17 +101,13 @@ class TrackedArena:
         return {
             "frequency": _copy(self.home.layer(self.frequency, layer)),
             "average": average,
-            "counts": self.counts[:, layer].clone(),
-            "rate": self.rate[layer].clone(),
         }
 
-    def load(self, layer: int, state: dict[str, Tensor]) -> None:
+    def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
         """Undo `state`."""
-        self.home.layer(self.frequency, layer).copy_(state["frequency"])
-        if self.average is not None:
-            self.home.layer(self.average, layer).copy_(state["average"])
-        self.counts[:, layer] = state["counts"].to(self.counts.device)
-        self.rate[layer] = state["rate"].to(self.rate.device)
+        for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
+            if kept is not None and saved is not None:
+                self.home.layer(kept, layer).copy_(saved)
         self.fresh, self._busy = slice(None), False
 
 

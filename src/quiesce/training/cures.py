@@ -27,7 +27,11 @@ class RecipeCallback(QuiesceCallback):
     def __init__(self, recipe: Recipe) -> None:
         bits = recipe.scheme.weight_bits
         averaged = bits if recipe.recording.averages else None
-        super().__init__(momentum=recipe.tracker.momentum, average_up_to=averaged)
+        super().__init__(
+            momentum=recipe.tracker.momentum,
+            average_up_to=averaged,
+            verify_every=recipe.tracker.verify_every,
+        )
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
@@ -60,7 +64,8 @@ class RecipeCallback(QuiesceCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log the state of the weights."""
+        """Compare the ranks where that is due, and log the state of the weights."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))

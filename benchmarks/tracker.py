@@ -40,7 +40,7 @@ def tracker_step(
     flat = latent.view(-1)
     sets = [torch.randint(0, weights, (int(weights * FLIPS),)) for _ in range(_PERIOD)]
     tracker = qs.OscillationTracker([weight], distance=None)
-    freezing = qs.Freezing(0.5)
+    freezing = qs.Freezing(0.5, max_frozen=None)
     freezing.attach([weight], tracker)  # so that the averages of codes are kept too
     tracker.step()
     turn = iter(range(10**9))

@@ -5,6 +5,7 @@
     ├── PrepareError          a model that can not be given quantizers as asked
     ├── NotCalibratedError    a quantizer used before it has a scale
     ├── TrackingError         tracker, cures and optimizer that do not fit together
+    ├── FreezingError         freezing that would pin more of a layer than it may
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
@@ -35,6 +36,10 @@ class NotCalibratedError(QuiesceError):
 
 class TrackingError(QuiesceError):
     """Tracker, cures and optimizer do not fit together."""
+
+
+class FreezingError(QuiesceError):
+    """Freezing would pin more of a layer than it may."""
 
 
 class DivergedError(QuiesceError):

@@ -91,5 +91,6 @@ def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
     if config.kind == "freeze":
         average = "code" if config.average == "code" else None
         threshold = ramp(config.threshold, total)
-        return [qs.Freezing(threshold, average=average, max_bits=config.max_bits)]
+        limits = {"max_bits": config.max_bits, "max_frozen": config.max_frozen}
+        return [qs.Freezing(threshold, average=average, **limits)]
     return []

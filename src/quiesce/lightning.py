@@ -3,8 +3,9 @@
     Trainer(callbacks=[QuiesceCallback([Freezing(0.02)])])
 
 The callback makes a `Control` on the optimizers once training starts, adds its penalty to the loss
-that `training_step` returns, and keeps its state in Lightning's checkpoints. It has no logic of
-its own. The model must be prepared before the optimizers are made.
+that `training_step` returns, and keeps its state in Lightning's checkpoints. It also watches for
+numbers that go wrong (`quiesce.watching`). It has no logic of its own. The model must be prepared
+before the optimizers are made.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +13,12 @@ from functools import wraps
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from quiesce.control import Control
 from quiesce.cures.cure import Cure
 from quiesce.errors import MissingExtraError, TrackingError
+from quiesce.lightning_watch import WatchCallback as WatchCallback
 from quiesce.prepare import quantized_weights
 from quiesce.tracking import OscillationTracker
 
@@ -34,9 +37,11 @@ class QuiesceCallback(Callback):
         average_up_to: Let the tracker follow the average of codes of all weights of at most so many
             bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
             only what the cures need.
+        prefix: What the names of the module have in front that messages of the watch leave out.
 
     Attributes:
         control: The `Control`, from the start of training on.
+        watching: Its watch for numbers that go wrong.
     """
 
     def __init__(
@@ -45,11 +50,13 @@ class QuiesceCallback(Callback):
         momentum: float = 0.01,
         *,
         average_up_to: int | None = None,
+        prefix: str = "",
     ) -> None:
         self.cures = list(cures)
         self.momentum = momentum
         self.average_up_to = average_up_to
         self.control: Control | None = None
+        self.watching = WatchCallback(prefix)
         self._saved: dict[str, Any] | None = None
         self._restore: Callable[[], None] | None = None
 
@@ -75,10 +82,36 @@ class QuiesceCallback(Callback):
             self.control.load_state_dict(self._saved)
             self._saved = None
         self._restore = _add_penalty(pl_module, self.control)
+        self.watching.on_train_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_before_backward(trainer, pl_module, loss)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_before_optimizer_step(trainer, pl_module, optimizer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of optimizers and module; tracker and its reports stay."""
         self._release()
+        self.watching.on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -87,14 +120,15 @@ class QuiesceCallback(Callback):
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint: the control's state."""
+        """For Lightning's checkpoint: the control's state, and the watch's."""
         if self.control is not None:
-            return self.control.state_dict()
+            return {**self.control.state_dict(), "watch": self.watching.state_dict()}
         return self._saved or {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From Lightning's checkpoint; applied when training starts."""
         self._saved = state_dict or None
+        self.watching.load_state_dict(state_dict.get("watch", {}))
 
     def _release(self) -> None:
         if self.control is not None:

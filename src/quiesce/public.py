@@ -35,4 +35,5 @@ from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear
 from quiesce.scheme import Scheme as Scheme
 from quiesce.tracking import OscillationTracker as OscillationTracker
+from quiesce.watching import Watch as Watch
 from quiesce.weights import QuantizedWeight as QuantizedWeight

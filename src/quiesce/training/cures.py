@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 import quiesce as qs
 from quiesce.lightning import QuiesceCallback
+from quiesce.training.module import NETWORK_PREFIX
 from quiesce.training.oscillation import over, up_to
 from quiesce.training.recipe import Recipe
 from quiesce.training.schedules import ramp
@@ -27,7 +28,8 @@ class RecipeCallback(QuiesceCallback):
     def __init__(self, recipe: Recipe) -> None:
         bits = recipe.scheme.weight_bits
         averaged = bits if recipe.recording.averages else None
-        super().__init__(momentum=recipe.tracker.momentum, average_up_to=averaged)
+        momentum = recipe.tracker.momentum
+        super().__init__(momentum=momentum, average_up_to=averaged, prefix=NETWORK_PREFIX)
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
@@ -50,6 +52,7 @@ class RecipeCallback(QuiesceCallback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Note the learning rate: when the batch is over it is that of the next step."""
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
         self._lr = optimizer.param_groups[0]["lr"]  # of the weights; scales come after them
 
     def on_train_batch_end(

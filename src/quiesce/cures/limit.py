@@ -87,7 +87,7 @@ class FrozenLimit:
             raise FreezingError(
                 f"{int(counts[worst])} of the {int(self._sizes[i][worst])} weights of the layer "
                 f"{self._homes[i].weights[worst].name!r} come above the freezing threshold "
-                f"({threshold:.3g}) by step {step}, more than the {self.most:.0%} of a layer that "
+                f"({threshold:.3g}) by step {step}, more than the {100 * self.most:.3g} % of a layer that "
                 "may be frozen: raise the threshold, or where it ends, or allow more with "
                 "max_frozen (None: all)"
             )

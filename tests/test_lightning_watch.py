@@ -12,7 +12,8 @@ import quiesce as qs
 from quiesce.errors import DivergedError
 from quiesce.lightning import QuiesceCallback, WatchCallback
 from states import assert_same_state, through_a_file
-from test_lightning import Module, fit, pytestmark as pytestmark
+from test_lightning import Module, fit
+from test_lightning import pytestmark as pytestmark
 
 
 class Breaks(Module):

@@ -84,12 +84,12 @@ class FrozenLimit:
         shares = counts / self._sizes[i]
         worst = int(shares.argmax())
         if self.most is not None and shares[worst] > self.most:
+            name = self._homes[i].weights[worst].name
             raise FreezingError(
                 f"{int(counts[worst])} of the {int(self._sizes[i][worst])} weights of the layer "
-                f"{self._homes[i].weights[worst].name!r} come above the freezing threshold "
-                f"({threshold:.3g}) by step {step}, more than the {100 * self.most:.3g} % of a layer that "
-                "may be frozen: raise the threshold, or where it ends, or allow more with "
-                "max_frozen (None: all)"
+                f"{name!r} come above the freezing threshold ({threshold:.3g}) by step {step}, "
+                f"more than the {100 * self.most:.3g} % of a layer that may be frozen: raise the "
+                "threshold, or where it ends, or allow more with max_frozen (None: all)"
             )
         for index in (counts == self._sizes[i]).nonzero().flatten().tolist():
             self._tell(self._homes[i].weights[index].name, step)

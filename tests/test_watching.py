@@ -1,6 +1,7 @@
 """Numbers that go wrong: seen in their step, named by layer, then told or stopped."""
 
 import copy
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,8 @@ class Half(Loop):
 def test_a_step_that_overflows_float16_is_skipped_counted_and_survived(caplog) -> None:
     loop = Half(network(), scale=2.0**40)
     before = copy.deepcopy(dict(loop.model.named_parameters()))
-    loop.step()
+    with caplog.at_level(logging.INFO):
+        loop.step()
     assert loop.watch.skipped == 1
     assert "step 0 is skipped, float16 overflowed" in told(caplog)[0]
     for name, value in loop.model.named_parameters():
@@ -261,7 +263,7 @@ def test_a_step_that_overflows_float16_is_skipped_counted_and_survived(caplog) -
         loop.step()
     assert 1 < loop.watch.skipped < 40
     assert not torch.equal(loop.model[0].weight, before["0.weight"])
-    assert not told(caplog)  # the others are of the same row
+    assert not any("float16" in each for each in told(caplog))  # no news in the same row
 
 
 def test_an_overflow_of_activations_is_named_and_does_not_stay_in_batch_norm(caplog) -> None:
@@ -369,29 +371,30 @@ def test_all_weights_of_a_layer_may_be_frozen(caplog) -> None:
     assert all(value.isfinite().all() for value in loop.model.state_dict().values())
 
 
-def _one_rank_breaks(rank: int, folder: str, kind: str) -> None:
+def _one_rank_breaks(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    torch.manual_seed(0)
-    model = network()
-    loop = Loop(DistributedDataParallel(model) if kind != "alone" else model)
-    loop.step()
-    if rank == 1:
-        loop.spoil = lambda loss: loss * torch.nan
-    try:
+    told = []
+    for wrap in (DistributedDataParallel, lambda model: model):
+        torch.manual_seed(0)
+        loop = Loop(wrap(network()))
         loop.step()
-        told = "nothing"
-    except DivergedError as error:
-        told = str(error)
-    Path(folder, f"{rank}").write_text(told)
+        if rank == 1:
+            loop.spoil = lambda loss: loss * torch.nan
+        try:
+            loop.step()
+        except DivergedError as error:
+            told.append(str(error))
+    Path(folder, f"{rank}").write_text("\n".join(told))
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", ["ddp", "alone"])
-def test_all_ranks_stop_alike_where_one_breaks(kind: str, tmp_path: Path) -> None:
-    multiprocessing.spawn(_one_rank_breaks, (str(tmp_path), kind), nprocs=2)
-    told = [(tmp_path / str(rank)).read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert told[0].startswith("the loss is nan in rank 1 of 2 at step 1: every layer's output")
+def test_all_ranks_stop_alike_where_one_breaks(tmp_path: Path) -> None:
+    multiprocessing.spawn(_one_rank_breaks, (str(tmp_path),), nprocs=2)
+    one, two = ((tmp_path / str(rank)).read_text().splitlines() for rank in range(2))
+    assert one == two
+    assert len(one) == 2  # with gradients that are averaged, and each by itself
+    for told in one:
+        assert told.startswith("the loss is nan in rank 1 of 2 at step 1: every layer's output")

@@ -198,9 +198,10 @@ class Watch:
         self.skipped += 1
         self._in_a_row += 1
         self._tell_mended(step)
-        if self._in_a_row == 1:
+        if self._in_a_row == 1:  # a scaler that tries a larger scale now and then is no news
+            level = logging.WARNING if found.loss else logging.INFO
             told = (step, found.what, found.where)
-            log.warning("step %d is skipped, float16 overflowed: %s; %s", *told)
+            log.log(level, "step %d is skipped, float16 overflowed: %s; %s", *told)
         if self._in_a_row >= MOST_SKIPPED:
             raise DivergedError(
                 f"{found.what} at step {step} and in the {MOST_SKIPPED - 1} before it, all skipped "

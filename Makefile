@@ -2,6 +2,7 @@
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
 #   make test    the test suite with its coverage
 #   make check   lint, format and types
+#   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test check soak bench
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -26,6 +27,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python src
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/wide.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory.py

@@ -93,7 +93,7 @@ def cure_steps(name: str, mode: CompileMode, batch: Data) -> dict[str, Callable[
     dampening = qs.Dampening(1e-3)
     dampening.attach(weights, tracker)
     freezing = sgd(model)
-    qs.Control(freezing, weights, tracker, [qs.Freezing(0.02)])
+    qs.Control(freezing, weights, tracker, [qs.Freezing(0.02, max_frozen=None)])
     return {
         "lsq": step(model, sgd(model), batch),
         "dampening": step(model, sgd(model), batch, lambda: dampening.penalty(0)),

@@ -36,7 +36,7 @@ def tracker_step(
     qs.compile(qs.prepare(model, scheme, torch.zeros(1, 1000)), mode)
     [weight] = qs.quantized_weights(model)
     tracker = qs.OscillationTracker([weight], distance=None)
-    freezing = qs.Freezing(0.5)
+    freezing = qs.Freezing(0.5, max_frozen=None)
     freezing.attach([weight], tracker)  # so that the averages of codes are kept too
     latent, scale = weight.latent.detach(), weight.scale  # where the tracker has moved it
     latent.random_(weight.grid.quant_min + 1, weight.grid.quant_max).mul_(scale)  # mid-bin

@@ -52,7 +52,10 @@ def training(model: nn.Module) -> tuple[qs.Control, Callable[[Tensor], float]]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     noise = torch.Generator().manual_seed(1)
     weights = qs.quantized_weights(model)
-    cures = [qs.Freezing(qs.linear(0.05, 0.01, 20)), qs.Dampening(qs.cosine(0.0, 1e-3, 20))]
+    cures = [
+        qs.Freezing(qs.linear(0.05, 0.01, 20), max_frozen=None),
+        qs.Dampening(qs.cosine(0.0, 1e-3, 20)),
+    ]
     control = qs.Control(optimizer, weights, qs.OscillationTracker(weights, 0.1), cures)
 
     def step(x: Tensor) -> float:

@@ -136,7 +136,11 @@ def walk_of(data: dict[str, Tensor], model: nn.Module, **options: Any) -> Walk:
     cures = []
     if "frozen_code" in data:  # a threshold of 0 is off: freezing must not act at that step
         average = "code" if data["integer_ema"] else None
-        cures = [qs.Freezing(lambda step: data["threshold"][step].item(), average=average)]
+        cures = [
+            qs.Freezing(
+                lambda step: data["threshold"][step].item(), average=average, max_frozen=None
+            )
+        ]
     return Walk(model, cures, momentum=data["momentum"].item(), **options)
 
 

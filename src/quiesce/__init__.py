@@ -36,6 +36,7 @@ __all__ = [
     "StableQAT",
     "StackedSigmoid",
     "StochasticRounding",
+    "Watch",
     "calibrate",
     "compile",
     "constant",

@@ -1,5 +1,6 @@
 """First scales of a prepared model, found on real batches."""
 
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -14,6 +15,8 @@ from quiesce.prepare import measure_weights
 from quiesce.quantizer import FakeQuantizer
 from quiesce.ranges import find_affine, find_scale, sample
 from quiesce.ranks import are_many, gathered, largest, taken, unwrapped
+
+log = logging.getLogger(__name__)
 
 _PER_BATCH = 2**15  # values kept of each batch, evenly spread
 _IN_ALL = 2**18  # values kept per quantizer; beyond that every second one is let go
@@ -64,9 +67,10 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
 
     The batches pass through the network in float and inference mode; nothing but scales, offsets
     and grids moves. An input that goes below zero anywhere gets a signed grid, any other an
-    unsigned one; one that is zero throughout the scale 1. Call it again after loading a float
-    checkpoint; it then forgets what the scales had learned. Where torch.distributed is initialised,
-    every process calls this with its own batches, and all get the scales of what all have seen.
+    unsigned one; one that is zero throughout the scale 1, and that is logged. Call it again after
+    loading a float checkpoint; it then forgets what the scales had learned. Where torch.distributed
+    is initialised, every process calls this with its own batches, and all get the scales of what
+    all have seen.
 
     Args:
         model: Prepared; changed in place.
@@ -134,6 +138,12 @@ def _check(quantizer: FakeQuantizer, observation: Observation) -> None:
 
 
 def _settle(quantizer: FakeQuantizer, observation: Observation) -> None:
+    if observation.low == observation.high == 0:
+        log.warning(
+            "%s saw nothing but zeros; its scale is 1. Look at what comes before it, or calibrate "
+            "on other batches",
+            quantizer.name,
+        )
     values = observation.values()
     if quantizer.offset is not None:
         grid = Grid(quantizer.bits, signed=False)

@@ -7,6 +7,7 @@
     ├── CompilerError         a compile mode that needs a compiler where there is none
     ├── TrackingError         tracker, cures and optimizer that do not fit together
     │   └── RanksPartError    processes that should hold the same weights and do not
+    ├── FreezingError         freezing that would pin more of a layer than it may
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
@@ -45,6 +46,10 @@ class TrackingError(QuiesceError):
 
 class RanksPartError(TrackingError):
     """Processes that should hold the same weights do not; raised in all of them."""
+
+
+class FreezingError(QuiesceError):
+    """Freezing would pin more of a layer than it may."""
 
 
 class DivergedError(QuiesceError):

@@ -38,4 +38,5 @@ from quiesce.scheme import Scheme as Scheme
 from quiesce.shards import whole as whole
 from quiesce.tracking import OscillationTracker as OscillationTracker
 from quiesce.verifying import verify_ranks as verify_ranks
+from quiesce.watching import Watch as Watch
 from quiesce.weights import QuantizedWeight as QuantizedWeight

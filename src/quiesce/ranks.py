@@ -6,7 +6,7 @@ one process, and they give back what they got.
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -51,6 +51,15 @@ def gathered(values: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(padded) for _ in range(count)]
     distributed.all_gather(parts, padded)
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]
+
+
+def told(mine: Any) -> list[Any]:
+    """What each process has to say, in order; made of plain Python values."""
+    if not are_many():
+        return [mine]
+    everyone: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return everyone
 
 
 def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:

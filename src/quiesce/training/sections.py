@@ -134,7 +134,7 @@ class RampConfig:
 
 
 DAMPEN_FIELDS = ("strength", "aggregation")
-FREEZE_FIELDS = ("threshold", "average", "max_bits")
+FREEZE_FIELDS = ("threshold", "average", "max_bits", "max_frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,10 @@ class CureConfig:
     max_bits: int = 4
     """freeze: only weights of at most this many bits, 2 to 8."""
 
+    max_frozen: float | None = 0.6
+    """freeze: largest share of a layer's weights that may come to be frozen, above 0 and below 1;
+    beyond it the run stops, null lets it go on."""
+
     def __post_init__(self) -> None:
         for name in self._unread():
             reader = "dampen" if name in DAMPEN_FIELDS else "freeze"
@@ -173,6 +177,8 @@ class CureConfig:
             level = getattr(self.threshold, end)
             check(0 < level <= 1, f"threshold.{end}", "above 0 and at most 1", level)
         check(2 <= self.max_bits <= 8, "max_bits", "2 to 8", self.max_bits)
+        most = self.max_frozen
+        check(most is None or 0 < most < 1, "max_frozen", "above 0 and below 1, or null", most)
 
     def _unread(self) -> list[str]:
         """Fields that were set although this kind does not read them."""

@@ -3,6 +3,7 @@
 #   make test    the test suite with its coverage
 #   make check   lint, format and types
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
+#   make fuzz    thousands of damaged and hostile files; an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak bench
+.PHONY: help demo test check soak fuzz bench
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -31,6 +32,9 @@ check: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/wide.py
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz/nightly.py --again
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory.py

@@ -26,7 +26,7 @@ ORDER = (
         "reports",
         "schedules",
     },
-    {"shards"},
+    {"foreign", "shards"},
     {"estimators", "history", "ranges", "ranks"},
     {"fake_quantize", "passes"},
     {"kernels"},

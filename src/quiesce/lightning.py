@@ -148,7 +148,7 @@ class QuiesceCallback(Callback):
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint, which one process writes: whole states of control and watch."""
+        """For Lightning's checkpoint, which one process writes: all of control and watch."""
         if self.control is not None:
             return {**whole(self.control.state_dict()), "watch": self.watching.state_dict()}
         return self._saved or {}

@@ -197,6 +197,56 @@ def test_an_onnx_of_somebody_else(refused, run_folder, exported, pictures, tmp_p
     assert "was not exported by quiesce" in refused(command, *rest)
 
 
+def changed_numbers(proto):
+    proto.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    entry = proto.graph.initializer[0].external_data.add()
+    entry.key, entry.value = "location", "../secret"
+    proto.graph.initializer[0].ClearField("raw_data")
+
+
+def changed_size(proto):
+    proto.graph.initializer[0].dims[:] = [2**20, 2**20]
+
+
+def changed_node(proto):
+    body = onnx.helper.make_graph([], "body", [], [])
+    proto.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["n"], body=body))
+
+
+def changed_description(proto, **fields):
+    text = next(each for each in proto.metadata_props if each.key == "quiesce")
+    text.value = json.dumps({**json.loads(text.value), **fields})
+
+
+HOSTILE = {
+    "tensors in other files": changed_numbers,
+    "the file has no room for it": changed_size,
+    "loops or branches": changed_node,
+    "its description is damaged": lambda proto: changed_description(proto, layers=[{"name": 1}]),
+}
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+@pytest.mark.parametrize("told", HOSTILE)
+def test_an_onnx_that_reaches_out(refused, run_folder, exported, pictures, tmp_path, command, told):
+    proto = onnx.load(exported)
+    HOSTILE[told](proto)
+    (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
+    rest = [run_folder, tmp_path / "bad.onnx"] if command == "verify" else []
+    rest = rest or [tmp_path / "bad.onnx", pictures[0]]
+    assert told in refused(command, *rest)
+
+
+@pytest.mark.parametrize("size", [[10**6, 10**6], [16], ["a", "b"]])
+def test_pictures_of_an_absurd_size(refused, exported, pictures, tmp_path, size):
+    proto = onnx.load(exported)
+    how = {"mean": [0, 0, 0], "std": [1, 1, 1], "size": size}
+    changed_description(proto, preprocessing=how)
+    (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
+    told = refused("predict", tmp_path / "bad.onnx", pictures[0])
+    assert "its description is damaged" in told
+
+
 def test_a_picture_that_is_none(refused, exported, tmp_path):
     (tmp_path / "no.png").write_text("no picture")
     assert "no.png can not be decoded" in refused("predict", exported, tmp_path / "no.png")

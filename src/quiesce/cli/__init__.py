@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a disk or a folder that does not do what was asked
         return _fail(f"{error.filename or command}: {error.strerror or error}")
+    except MemoryError:
+        return _fail(f"{command}: there is not enough memory for what this asks for")
     except KeyboardInterrupt as stop:
         _say(str(stop) or "stopped")
         return INTERRUPTED

@@ -36,7 +36,7 @@ def session(
     options.graph_optimization_level = (
         levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     )
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised; on stderr they would be told twice
     options.intra_op_num_threads = threads
     content = model if isinstance(model, bytes) else model.SerializeToString()
     try:

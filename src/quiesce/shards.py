@@ -120,7 +120,7 @@ def reshard(model: nn.Module) -> None:
     if module is not None and hasattr(module, "FSDPModule"):
         for each in model.modules():
             if isinstance(each, module.FSDPModule):
-                each.reshard()
+                each.reshard()  # pyright: ignore[reportCallIssue]
 
 
 def average_gradients(

@@ -21,7 +21,7 @@ def over_all_processes(model: nn.Module) -> Iterator[None]:
     norms = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)] if are_many() else []
     try:
         for norm in norms:
-            norm.forward = _forward(norm)
+            norm.forward = _forward(norm)  # pyright: ignore[reportAttributeAccessIssue]
         yield
     finally:
         for norm in norms:

@@ -65,11 +65,26 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Codes:
+    """One tensor of codes in the file."""
+
+    name: str
+    """Of the layer, or the operand of an addition, that reads it first, with ":2" and so on where
+    that is called again; the tensor's is this and ".input_codes"."""
+
+    place: str
+    """Name of the layer or operand in the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """What the file says of itself."""
 
     version: int = VERSION
     layers: tuple[Exported, ...] = ()
+    inputs: tuple[Codes, ...] = ()
+    """Every tensor of codes, in the order in which they are computed."""
+
     left_float: tuple[str, ...] = ()
     """Layers with weights that were not quantized, by name."""
 
@@ -107,6 +122,7 @@ def read_description(properties: Mapping[str, str], where: str | Path) -> Descri
         return Description(
             version=version,
             layers=tuple(Exported(**each) for each in tree["layers"]),
+            inputs=tuple(Codes(**each) for each in tree["inputs"]),
             left_float=tuple(tree["left_float"]),
             labels=tuple(tree["labels"]),
             summary=tree["summary"],

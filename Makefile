@@ -3,6 +3,7 @@
 #   make test    the test suite with its coverage
 #   make check   lint, format and types
 #   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
+#   make bench-inference   speed and size of exported networks in ONNX Runtime; minutes
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -32,6 +33,10 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/table.py
+
+bench-inference: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python experiments/tables.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

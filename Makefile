@@ -5,6 +5,7 @@
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
 #   make fuzz    thousands of damaged and hostile files; an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
+#   make bench-inference   speed and size of exported networks in ONNX Runtime; minutes
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
 
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak fuzz bench
+.PHONY: help demo test check soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -41,6 +42,10 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/table.py
+
+bench-inference: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python experiments/tables.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

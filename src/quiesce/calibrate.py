@@ -92,8 +92,8 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     if not layers:
         raise NothingToDoError("the model has no quantized layer; call quiesce.prepare first")
     forward = unwrapped(model)
-    quantizers = [q for layer in layers if (q := layer.input_quantizer) is not None]
-    seen = {quantizer: Observation() for quantizer in quantizers}
+    quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
+    seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
     try:
         for layer in layers:
             layer.weight_quantizer.observe = _pass

@@ -4,16 +4,17 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from quiesce.additions import QuantizedBlock, restore_block
+from quiesce.dataflow import run
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.flat import is_dense
 from quiesce.grid import Grid
 from quiesce.layers import LAYERS, QuantizedLayer, channel_dim, quantize_layer, restore_layer
-from quiesce.modes import inference
 from quiesce.quantizer import FakeQuantizer
 from quiesce.ranges import find_scale
+from quiesce.residual import Residuals
 from quiesce.scheme import LayerScheme, Scheme
 from quiesce.shards import average_gradients, is_split, put_together, reshard, whole
 from quiesce.weights import QuantizedWeight
@@ -29,10 +30,11 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
-            or subclasses of them. It is run once, in inference mode, nothing of it moves.
+            or subclasses of them. It is run in inference mode, nothing of it moves.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Only the order in which layers are called is read off it.
+            arguments. Read off it: the order in which layers are called and, with
+            `residual="quantized"`, which of them and of the additions read the same tensor.
 
     Returns:
         `model` itself.
@@ -57,6 +59,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     _check_layers(chosen, called)
     order = [name for name in called if name in chosen]
     plans = _agree_on_shared(chosen, scheme.resolve(order))
+    residuals = Residuals(model, example_input) if scheme.residual == "quantized" else None
     quantizers: dict[int, FakeQuantizer] = {}
     for name, layer in chosen.items():
         weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
@@ -64,6 +67,10 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
             quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
         inputs = _input_quantizer(name, layer, plans[name], scheme)
         quantize_layer(layer, quantizers[id(weight)], inputs)
+    if residuals is not None:
+        plan = scheme.of_additions()
+        device = next(model.parameters()).device
+        residuals.quantize(lambda name: _activation_quantizer(name, plan, scheme).to(device))
     return model
 
 
@@ -89,6 +96,8 @@ def strip(model: nn.Module) -> nn.Module:
             restore_layer(module)
             # a parameter of its own: an embedding may share the latent and stay in float
             module.register_parameter("weight", values[id(latent)])
+        elif isinstance(module, QuantizedBlock):
+            restore_block(module)
     return plain
 
 
@@ -164,13 +173,7 @@ def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
         if isinstance(module, LAYERS)
     ]
     try:
-        with inference(model), torch.no_grad():
-            if isinstance(example_input, Mapping):
-                model(**example_input)
-            elif isinstance(example_input, tuple):
-                model(*example_input)
-            else:
-                model(example_input)
+        run(model, example_input)
     finally:
         for handle in handles:
             handle.remove()
@@ -251,15 +254,20 @@ def _input_quantizer(
 ) -> FakeQuantizer | None:
     if plan.act_bits is None:
         return None
+    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+    return _activation_quantizer(f"{name}.input", plan, scheme).to(weight.device)
+
+
+def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:
     quantizer = FakeQuantizer(
-        plan.act_bits,
+        plan.act_bits or 0,  # whoever has no bits gets no quantizer
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
         estimator=scheme.act_estimator,
         ranges=plan.ranges,
-    ).to(layer.weight.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    quantizer.name = f"{name}.input"
+    )
+    quantizer.name = name
     return quantizer
 
 

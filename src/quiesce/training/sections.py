@@ -58,6 +58,9 @@ class SchemeConfig:
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Rounding of the layers' inputs; hysteresis is for weights alone."""
 
+    residual: Literal["float", "quantized"] = "float"
+    """Additions of activations: float, or their operands on grids of act_bits too."""
+
     include: tuple[str, ...] = ("*",)
     """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
 

@@ -157,8 +157,10 @@ class Watch:
         parts = []
         for quantizer in self._quantizers.values():
             grad, scale = quantizer.scale.grad, local(quantizer.scale)
-            tells = grad is not None and quantizer.history is None and quantizer.offset is None
-            parts.append(local(grad).reshape(-1) if tells else scale.new_ones(scale.numel()))
+            if grad is not None and quantizer.history is None and quantizer.offset is None:
+                parts.append(local(grad).reshape(-1))
+            else:
+                parts.append(scale.new_ones(scale.numel()))
         return torch.cat(parts)
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:

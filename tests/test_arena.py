@@ -58,7 +58,7 @@ def test_a_copy_of_the_model_has_memory_of_its_own() -> None:
 
 
 def test_a_weight_that_was_replaced_is_taken_in_again() -> None:
-    walk = Walk(prepared_network(), [qs.Freezing(0.2)], momentum=0.1)
+    walk = Walk(prepared_network(), [qs.Freezing(0.2, max_frozen=None)], momentum=0.1)
     walk.at_random(3)
     for weight in walk.weights:
         weight.latent.data = weight.latent.detach() + 2 * weight.scale  # as other libraries do

@@ -52,7 +52,10 @@ def training(model: nn.Module) -> tuple[qs.Control, Callable[[Tensor], float]]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     noise = torch.Generator().manual_seed(1)
     weights = qs.quantized_weights(model)
-    cures = [qs.Freezing(qs.linear(0.05, 0.01, 20)), qs.Dampening(qs.cosine(0.0, 1e-3, 20))]
+    cures = [
+        qs.Freezing(qs.linear(0.05, 0.01, 20), max_frozen=None),
+        qs.Dampening(qs.cosine(0.0, 1e-3, 20)),
+    ]
     control = qs.Control(optimizer, weights, qs.OscillationTracker(weights, 0.1), cures)
 
     def step(x: Tensor) -> float:
@@ -289,3 +292,12 @@ def test_a_mode_that_is_none_is_refused():
         qs.compile(prepared("off"), "fast")
     with pytest.raises(qs.QuiesceError, match=r"call quiesce\.prepare first"):
         qs.compile(Small(), "quantizers")
+
+
+def test_without_a_compiler_it_is_said_and_nothing_has_changed(monkeypatch, tmp_path):
+    model = prepared("off")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "g++")))
+    for mode in ("quantizers", "model"):
+        with pytest.raises(qs.QuiesceError, match=r'install g\+\+ or clang .* mode "off"'):
+            qs.compile(model, mode)
+    assert qs.compile(model, "off")(images(2)).shape == (2, 4)

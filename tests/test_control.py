@@ -67,7 +67,7 @@ class Loop:
 
 
 def cures() -> list[qs.Cure]:
-    return [qs.Dampening(0.05), qs.Freezing(0.3)]
+    return [qs.Dampening(0.05), qs.Freezing(0.3, max_frozen=None)]
 
 
 def test_a_plain_loop_acts_once_a_step() -> None:
@@ -254,7 +254,7 @@ def test_a_run_goes_on_between_its_two_optimizers() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_weight_decay_and_momentum_move_nothing_that_is_frozen(decay: float) -> None:
-    loop = Loop([qs.Freezing(0.3)], momentum=0.9, weight_decay=decay)
+    loop = Loop([qs.Freezing(0.3, max_frozen=None)], momentum=0.9, weight_decay=decay)
     latents = [weight.latent for weight in loop.weights]
     loop.train(6)
     for weight in loop.weights:
@@ -325,7 +325,7 @@ def test_closures_count_once_however_often_they_are_called() -> None:
 
 def test_the_penalty_is_the_sum_of_those_of_the_cures() -> None:
     one, two = qs.Dampening(0.5), qs.Dampening(0.25, "mean")
-    loop = Loop([one, qs.Freezing(0.3), two])
+    loop = Loop([one, qs.Freezing(0.3, max_frozen=None), two])
     loop.train(2)
     terms = one.penalty(2), two.penalty(2)
     assert terms[0] is not None
@@ -350,7 +350,10 @@ def test_a_closed_control_does_nothing_more() -> None:
 def test_a_run_goes_on_from_files_bit_for_bit(cut_at: int) -> None:
     def run() -> Loop:
         schedule = qs.cosine(0.6, 0.1, total=12)
-        return Loop([qs.Dampening(qs.linear(0, 0.1, 12)), qs.Freezing(schedule)], momentum=0.9)
+        return Loop(
+            [qs.Dampening(qs.linear(0, 0.1, 12)), qs.Freezing(schedule, max_frozen=None)],
+            momentum=0.9,
+        )
 
     whole, first, second = run(), run(), run()
     whole.train(12)
@@ -394,7 +397,7 @@ def test_a_refused_control_leaves_no_hook() -> None:
     loop.train(1)
     loop.tracker.step()
     with pytest.raises(TrackingError, match="attach cures before"):
-        qs.Control(loop.optimizer, loop.weights, loop.tracker, [qs.Freezing(0.1)])
+        qs.Control(loop.optimizer, loop.weights, loop.tracker, [qs.Freezing(0.1, max_frozen=None)])
     steps = loop.tracker.steps
     loop.train(1)
     assert loop.tracker.steps == steps

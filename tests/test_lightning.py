@@ -100,7 +100,7 @@ def by_hand(cures: Sequence[qs.Cure], epochs: int = 1) -> tuple[nn.Module, qs.Co
 
 
 def cures() -> list[qs.Cure]:
-    return [qs.Dampening(0.1), qs.Freezing(0.15)]
+    return [qs.Dampening(0.1), qs.Freezing(0.15, max_frozen=None)]
 
 
 @pytest.mark.parametrize("output", ["tensor", "dict"])

@@ -47,7 +47,9 @@ def walk_of(bits: int, moving: float, **options: Any) -> Walk:
     """Three steps of a large layer in which this share of the weights moves each time."""
     layer = nn.Linear(SIZE // 64, 64, bias=False)
     qs.prepare(layer, weights_only(weight_bits=bits, **options), torch.zeros(1, SIZE // 64))
-    walk = Walk(layer, [qs.Freezing(0.5, max_bits=8), qs.Dampening(0.1)], momentum=0.1)
+    walk = Walk(
+        layer, [qs.Freezing(0.5, max_bits=8, max_frozen=None), qs.Dampening(0.1)], momentum=0.1
+    )
     for step in range(3):
         latents = torch.zeros(SIZE)
         latents[: int(SIZE * moving)] = float(step % 2)

@@ -29,6 +29,7 @@ from quiesce import (
     StackedSigmoid,
     StochasticRounding,
 )
+from quiesce.compile import MODES, CompileMode
 from quiesce.toy import (
     METHODS,
     Outcome,
@@ -240,7 +241,7 @@ def test_law_9_the_average_of_codes_finds_the_nearest_level_that_of_latents_the_
     m, begin = 0.03, STEPS // 2
     decided = [share for share in shares if abs(share - 0.5) > m * DISCREPANCY + 0.01]
     problem = regression([*decided, 0.3], scale, energy)
-    freezing = Freezing(lambda step: None if step < begin else 1e-6)
+    freezing = Freezing(lambda step: None if step < begin else 1e-6, max_frozen=None)
     trace = circling(problem, rate / energy, cures=[freezing], tracker_momentum=m)
     assert not trace.frozen[begin].any()
     assert trace.frozen[-1].all()
@@ -258,7 +259,9 @@ def test_law_10_freezing_comes_after_its_latency_or_never(
     shares: list[float], rate: float, m: float, threshold: float
 ) -> None:
     problem, wobble = regression(shares, 1.0, 1.0), m * DISCREPANCY
-    trace = circling(problem, rate, cures=[Freezing(threshold)], tracker_momentum=m)
+    trace = circling(
+        problem, rate, cures=[Freezing(threshold, max_frozen=None)], tracker_momentum=m
+    )
     for frozen, p in zip(trace.frozen.T, problem.frequency().tolist(), strict=True):
         when = int(frozen.int().argmax()) if frozen.any() else math.inf
         # the tracker remembers codes in its first step, and the first flip after it is no event
@@ -273,7 +276,9 @@ def test_law_10_a_threshold_below_the_momentum_freezes_at_the_first_oscillation(
     shares: list[float], rate: float, m: float, part: float
 ) -> None:
     problem = regression(shares, 1.0, 1.0)
-    trace = circling(problem, rate, cures=[Freezing(m * part, average=None)], tracker_momentum=m)
+    trace = circling(
+        problem, rate, cures=[Freezing(m * part, average=None, max_frozen=None)], tracker_momentum=m
+    )
     for code, frozen in zip(trace.code[1:].T, trace.frozen[1:].T, strict=True):
         flipped = code.diff().nonzero().flatten() + 1
         assert int(frozen.int().argmax()) == int(flipped[1])
@@ -383,3 +388,22 @@ def test_the_page_shows_every_method_and_loads_nothing(outcomes: dict[str, Outco
     ours = html.replace(plotly.offline.get_plotlyjs(), "")
     assert not re.search(r"(src|href)=|url\(|@import", ours)
     assert "cdn" not in ours
+
+
+COMPILED = [mode for mode in MODES if mode != "off"]
+CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15)]}
+
+
+@pytest.mark.parametrize("cure", CURES)
+@pytest.mark.parametrize("mode", COMPILED)
+def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(
+    mode: CompileMode, cure: str
+) -> None:
+    torch.compiler.reset()
+    problem = regression([0.1, 0.3, 0.45, 0.5, 0.8], scale=0.3, energy=0.7)
+    settings = {"momentum": 0.5, "cures": CURES[cure]}
+    plain = circling(problem, 0.4, **settings)
+    assert plain.frozen.any() == (cure == "freezing")
+    fused = circling(problem, 0.4, compile=mode, **settings)
+    for name in ("latent", "code", "frozen", "gradient", "frequency"):
+        assert torch.equal(getattr(fused, name), getattr(plain, name)), name

@@ -19,7 +19,7 @@ from states import assert_same_state, through_a_file
 def test_a_tracker_goes_on_from_a_file_bit_for_bit(cut_at: int, cures: tuple) -> None:
     def walk() -> Walk:
         torch.manual_seed(2)
-        made = [qs.Freezing(0.2)] * len(cures)
+        made = [qs.Freezing(0.2, max_frozen=None)] * len(cures)
         sampling = qs.DistanceSampling(8, 3)
         return Walk(prepared_network(), made, momentum=0.7, distance=sampling)
 
@@ -46,7 +46,7 @@ def test_a_tracker_goes_on_from_a_file_bit_for_bit(cut_at: int, cures: tuple) ->
 
 
 def test_a_saved_state_does_not_go_on_changing() -> None:
-    walk = Walk(prepared_network(), [qs.Freezing(0.2)], momentum=0.1)
+    walk = Walk(prepared_network(), [qs.Freezing(0.2, max_frozen=None)], momentum=0.1)
     walk.at_random(5)
     state = walk.tracker.state_dict()
     kept = copy.deepcopy(state)
@@ -64,7 +64,8 @@ def networks_in_two_formats() -> tuple[nn.Module, nn.Module]:
 
 def test_a_state_loads_into_another_memory_format() -> None:
     one, two = (
-        Walk(model, [qs.Freezing(0.4)], momentum=0.2) for model in networks_in_two_formats()
+        Walk(model, [qs.Freezing(0.4, max_frozen=None)], momentum=0.2)
+        for model in networks_in_two_formats()
     )
     one.at_random(20)
     for old, new in zip(one.weights, two.weights, strict=True):
@@ -82,7 +83,7 @@ def test_a_state_loads_into_another_memory_format() -> None:
 @pytest.mark.parametrize("read", ["step", "frequency", "average", "oscillating", "state_dict"])
 def test_a_change_of_memory_format_is_refused_wherever_it_would_matter(read: str) -> None:
     model = prepared_network()
-    walk = Walk(model, [qs.Freezing(0.4)], momentum=0.2)
+    walk = Walk(model, [qs.Freezing(0.4, max_frozen=None)], momentum=0.2)
     walk.at_random(5)
     model.to(memory_format=torch.channels_last)
     with pytest.raises(TrackingError, match="changed its memory format"):
@@ -101,7 +102,7 @@ def saved(model: nn.Module, momentum: float = 0.1, cures: Sequence[qs.Cure] = ()
         (lambda: saved(one_layer(3)), "follows other layers; they differ in"),
         (lambda: saved(prepared_network(), 0.2), r"momentum 0\.2, this one 0\.1"),
         (
-            lambda: saved(prepared_network(), 0.1, [qs.Freezing(0.2)]),
+            lambda: saved(prepared_network(), 0.1, [qs.Freezing(0.2, max_frozen=None)]),
             "with the same cures before loading",
         ),
     ],
@@ -119,7 +120,7 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing(state, message
 def test_a_state_whose_averages_are_of_other_layers_is_refused(saved_bits: int, bits: int) -> None:
     def walk(max_bits: int) -> Walk:
         model = prepared_network(overrides={"0": {"weight_bits": 8}})
-        return Walk(model, [qs.Freezing(0.2, max_bits=max_bits)])
+        return Walk(model, [qs.Freezing(0.2, max_bits=max_bits, max_frozen=None)])
 
     with pytest.raises(TrackingError, match="with the same cures before loading"):
         walk(bits).tracker.load_state_dict(walk(saved_bits).tracker.state_dict())
@@ -127,7 +128,7 @@ def test_a_state_whose_averages_are_of_other_layers_is_refused(saved_bits: int, 
 
 def test_forwards_and_reports_between_steps_leave_no_trace() -> None:
     model = prepared_network()
-    walk = Walk(model, [qs.Freezing(0.2)], momentum=0.1)
+    walk = Walk(model, [qs.Freezing(0.2, max_frozen=None)], momentum=0.1)
     walk.at_random(5)
     before = copy.deepcopy((walk.control.state_dict(), dict(model.state_dict())))
     images = torch.rand(2, 3, 6, 6)

@@ -105,7 +105,11 @@ def test_looking_at_all_weights_gives_the_same_bits_as_looking_where_codes_moved
     walks = []
     for dense in (False, True):
         torch.manual_seed(3)
-        walk = Walk(prepared_network(per_channel=True), [qs.Freezing(0.3, average)], momentum=0.1)
+        walk = Walk(
+            prepared_network(per_channel=True),
+            [qs.Freezing(0.3, average, max_frozen=None)],
+            momentum=0.1,
+        )
         as_on_an_accelerator(walk, dense)
         walk.at_random(60, spread=0.7)
         walks.append(walk)
@@ -154,7 +158,7 @@ def test_reports_of_layers_and_of_all_agree() -> None:
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 1, bias=False))
     scheme = weights_only(overrides={"1": {"weight_bits": 8}})
     qs.prepare(model, scheme, torch.zeros(1, 4))
-    walk = Walk(model, [qs.Freezing(0.6, average=None)], momentum=0.5)
+    walk = Walk(model, [qs.Freezing(0.6, average=None, max_frozen=None)], momentum=0.5)
     scales = [w.scale for w in walk.weights]
     path = [  # codes of the first layer, and of the second
         ([0, 0, 0, 0, 0, 0, 0, 0], [50, 50]),
@@ -249,7 +253,7 @@ def test_averages_start_with_the_first_step_or_not_at_all() -> None:
         walk.tracker.average("")
     walk.at_random(1)
     with pytest.raises(TrackingError, match="attach cures before"):
-        qs.Control(walk.optimizer, walk.weights, walk.tracker, [qs.Freezing(0.1)])
+        qs.Control(walk.optimizer, walk.weights, walk.tracker, [qs.Freezing(0.1, max_frozen=None)])
 
 
 @pytest.mark.parametrize("cut", [-0.1, 1.5])

@@ -4,6 +4,7 @@
 def flags() -> list[str]:
     """Flags that ask for tiny made-up images and two steps."""
     flags = {
+        "compile": "off",
         "data.name": "made_up",
         "data.image_size": 16,
         "data.batch_size": 8,

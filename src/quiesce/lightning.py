@@ -3,8 +3,9 @@
     Trainer(callbacks=[QuiesceCallback([Freezing(0.02)])])
 
 The callback makes a `Control` on the optimizers once training starts, adds its penalty to the loss
-that `training_step` returns, and keeps its state in Lightning's checkpoints. It has no logic of
-its own. The model must be prepared before the optimizers are made.
+that `training_step` returns, and keeps its state in Lightning's checkpoints. It also watches for
+numbers that go wrong (`quiesce.watching`). It has no logic of its own. The model must be prepared
+before the optimizers are made.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +13,16 @@ from functools import wraps
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from quiesce.control import Control
 from quiesce.cures.cure import Cure
 from quiesce.errors import MissingExtraError, TrackingError
+from quiesce.lightning_watch import WatchCallback as WatchCallback
 from quiesce.prepare import quantized_weights
+from quiesce.shards import whole
 from quiesce.tracking import OscillationTracker
+from quiesce.verifying import verify_ranks
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -34,9 +39,16 @@ class QuiesceCallback(Callback):
         average_up_to: Let the tracker follow the average of codes of all weights of at most so many
             bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
             only what the cures need.
+        verify_every: Compare what the ranks hold every so many optimizer steps, and stop all of
+            them where they part; see `quiesce.verify_ranks`. None: never.
+        prefix: What the names of the module have in front that messages of the watch leave out.
 
     Attributes:
         control: The `Control`, from the start of training on.
+        watching: Its watch for numbers that go wrong.
+
+    Raises:
+        ValueError: `verify_every` is below 1.
     """
 
     def __init__(
@@ -45,11 +57,18 @@ class QuiesceCallback(Callback):
         momentum: float = 0.01,
         *,
         average_up_to: int | None = None,
+        verify_every: int | None = None,
+        prefix: str = "",
     ) -> None:
+        if verify_every is not None and verify_every < 1:
+            raise ValueError(f"verify_every must be at least 1 step, got {verify_every}")
         self.cures = list(cures)
         self.momentum = momentum
         self.average_up_to = average_up_to
+        self.verify_every = verify_every
+        self._verified = 0  # steps done when last looked
         self.control: Control | None = None
+        self.watching = WatchCallback(prefix)
         self._saved: dict[str, Any] | None = None
         self._restore: Callable[[], None] | None = None
 
@@ -74,11 +93,53 @@ class QuiesceCallback(Callback):
         if self._saved is not None:
             self.control.load_state_dict(self._saved)
             self._saved = None
+        self._verified = self.control.step
         self._restore = _add_penalty(pl_module, self.control)
+        self.watching.on_train_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_before_backward(trainer, pl_module, loss)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_before_optimizer_step(trainer, pl_module, optimizer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """As `WatchCallback`."""
+        self.watching.on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Compare the ranks, where an optimizer step is over after which that is due."""
+        if self.control is None or self.verify_every is None:
+            return
+        before, self._verified = self._verified, self.control.step
+        if self.control.step // self.verify_every > before // self.verify_every:
+            verify_ranks(self.control)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of optimizers and module; tracker and its reports stay."""
         self._release()
+        self.watching.on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -87,14 +148,15 @@ class QuiesceCallback(Callback):
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint: the control's state."""
+        """For Lightning's checkpoint, which one process writes: all of control and watch."""
         if self.control is not None:
-            return self.control.state_dict()
+            return {**whole(self.control.state_dict()), "watch": self.watching.state_dict()}
         return self._saved or {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From Lightning's checkpoint; applied when training starts."""
         self._saved = state_dict or None
+        self.watching.load_state_dict(state_dict.get("watch", {}))
 
     def _release(self) -> None:
         if self.control is not None:

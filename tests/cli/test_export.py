@@ -1,16 +1,23 @@
 """`quiesce export`, `quiesce verify` and `quiesce predict`."""
 
+import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from PIL import Image
+from torch import nn
 
+import quiesce as qs
 from quiesce.cli import main
+from quiesce.training.finished import read_finished
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +183,78 @@ def test_a_missing_extra(refused, run_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     told = refused("export", run_folder, "-o", "m.onnx")
     assert "pip install 'quiesce[onnx]'" in told
+
+
+@pytest.fixture
+def of_network(run_folder, monkeypatch):
+    """Lets the run folder hold another network, (batch, 3, 16, 16) to 4 classes."""
+
+    def put(network):
+        run = replace(read_finished(run_folder), network=network)
+        monkeypatch.setattr("quiesce.training.exporting.read_finished", lambda *_: run)
+
+    return put
+
+
+def prepared(network, *, calibrated=True):
+    images = torch.rand(4, 3, 16, 16)
+    qs.prepare(network, qs.Scheme(weight_bits=4, act_bits=4), images)
+    return qs.calibrate(network, [images]) if calibrated else network
+
+
+class Branches(nn.Module):
+    """Two layers; the second is called, and its output dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = nn.Conv2d(3, 4, 16)
+        self.idle = nn.Conv2d(3, 4, 16)
+
+    def forward(self, x):
+        self.idle(x)
+        return self.used(x).flatten(1)
+
+
+class Memory(nn.Module):
+    """A recurrent layer, which has no quantizer, between two that have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, stride=2)
+        self.memory = nn.GRU(7, 8, batch_first=True)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.memory(self.first(x).mean(1))[0][:, -1])
+
+
+def test_a_model_never_calibrated(refused, of_network, run_folder):
+    of_network(prepared(Branches(), calibrated=False))
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "has no scale yet; call quiesce.calibrate(model, batches) first" in told
+
+
+def test_a_layer_on_no_path(refused, of_network, run_folder):
+    of_network(prepared(Branches()))
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "idle is on no path from the input to the output (1 of 2 layers are not)" in told
+
+
+def test_an_unsupported_module_is_left_in_float_and_named(of_network, run_folder, tmp_path, capsys):
+    of_network(prepared(Memory()))
+    argv = ["export", str(run_folder), "-o", str(tmp_path / "m.onnx"), "--no-verify"]
+    assert main(argv) == 0
+    assert "left in float: memory\n" in capsys.readouterr().out
+
+
+def test_a_disk_that_fills_up_leaves_no_half_file(refused, run_folder, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "No space left on device" in told
 
 
 @pytest.mark.parametrize("command", ["verify", "predict"])

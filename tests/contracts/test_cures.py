@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from states import assert_same_state
 
 MAKE: dict[type[qs.Cure], Callable[[float | ScheduleLike], qs.Cure]] = {
     qs.Dampening: qs.Dampening,
-    qs.Freezing: qs.Freezing,
+    qs.Freezing: partial(qs.Freezing, max_frozen=None),
 }
 every_cure = pytest.mark.parametrize("make", MAKE.values(), ids=[kind.__name__ for kind in MAKE])
 Make = Callable[[float | ScheduleLike], qs.Cure]

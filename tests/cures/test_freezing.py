@@ -29,7 +29,7 @@ THRESHOLDS: dict[str, Callable[[int], float | None]] = {
 @given(momentum=st.floats(0.02, 0.9), seed=st.integers(0, 2**32 - 1))
 def test_all_that_ever_came_above_the_threshold_is_frozen(kind: str, momentum, seed) -> None:
     threshold = THRESHOLDS[kind]
-    walk = Walk(one_layer(40), [qs.Freezing(threshold)], momentum)
+    walk = Walk(one_layer(40), [qs.Freezing(threshold, max_frozen=None)], momentum)
     [weight] = walk.weights
     expected = torch.zeros(1, 40, dtype=torch.bool)
     noise = torch.Generator().manual_seed(seed)
@@ -46,7 +46,7 @@ def test_all_that_ever_came_above_the_threshold_is_frozen(kind: str, momentum, s
 def swing(average: Any, codes: list[int]) -> tuple[int, list[int]]:
     """One weight that takes these codes, then 3; frozen code, and the codes it emitted."""
     layer = one_layer(1, scale=0.5)
-    walk = Walk(layer, [qs.Freezing(0.3, average)], momentum=0.25)
+    walk = Walk(layer, [qs.Freezing(0.3, average, max_frozen=None)], momentum=0.25)
     emitted = []
     for code in [*codes, 3, 3]:
         layer.weight.data.fill_(0.5 * code)
@@ -72,14 +72,14 @@ def test_it_freezes_at_the_rounded_average_before_the_step_or_at_the_code_of_it(
 
 @pytest.mark.parametrize(("threshold", "frozen"), [(0.0099, True), (0.0101, False)])
 def test_a_single_oscillation_has_the_frequency_of_the_momentum(threshold, frozen) -> None:
-    walk = Walk(one_layer(1), [qs.Freezing(threshold)], momentum=0.01)
+    walk = Walk(one_layer(1), [qs.Freezing(threshold, max_frozen=None)], momentum=0.01)
     for code in (0, 1, 0):
         walk.to(torch.tensor([0.5 * code]))
     assert walk.weights[0].frozen.item() is frozen
 
 
 def test_a_frozen_weight_stops_to_flip_and_its_frequency_decays() -> None:
-    walk = Walk(one_layer(1), [qs.Freezing(0.4, average=None)], momentum=0.5)
+    walk = Walk(one_layer(1), [qs.Freezing(0.4, average=None, max_frozen=None)], momentum=0.5)
     for code in (0, 1, 0, 1, 0, 1):
         walk.to(torch.tensor([0.5 * code]))
     [report] = walk.tracker.report()
@@ -89,11 +89,11 @@ def test_a_frozen_weight_stops_to_flip_and_its_frequency_decays() -> None:
 
 
 def test_a_flip_made_by_freezing_is_counted_once_in_the_step_after() -> None:
-    walk = Walk(one_layer(1), [qs.Freezing(0.4, "code")], momentum=0.5)
+    walk = Walk(one_layer(1), [qs.Freezing(0.4, "code", max_frozen=None)], momentum=0.5)
     for code in (0, 0, 0, 1, 0):  # oscillates; the average before was 0.5, and rounds to 0
         walk.to(torch.tensor([0.5 * code]))
     assert walk.tracker.report()[0].flips_per_step * 4 == 2
-    walk = Walk(one_layer(1), [qs.Freezing(0.4, "code")], momentum=0.5)
+    walk = Walk(one_layer(1), [qs.Freezing(0.4, "code", max_frozen=None)], momentum=0.5)
     for code in (2, 2, 3, 0):  # oscillates; the average before was 2.5, and rounds to 2
         walk.to(torch.tensor([0.5 * code]))
     assert walk.weights[0].codes().item() == 2
@@ -107,10 +107,10 @@ def test_a_flip_made_by_freezing_is_counted_once_in_the_step_after() -> None:
 
 def test_only_weights_of_few_bits_are_frozen() -> None:
     model = prepared_network(overrides={"3": {"weight_bits": 5}, "6": {"weight_bits": 8}})
-    walk = Walk(model, [qs.Freezing(0.1)], momentum=0.5)
+    walk = Walk(model, [qs.Freezing(0.1, max_frozen=None)], momentum=0.5)
     walk.at_random(10)
     assert [w.frozen.any().item() for w in walk.weights] == [True, False, False]
-    walk = Walk(model, [qs.Freezing(0.1, max_bits=5)], momentum=0.5)
+    walk = Walk(model, [qs.Freezing(0.1, max_bits=5, max_frozen=None)], momentum=0.5)
     walk.at_random(10)
     assert [w.frozen.any().item() for w in walk.weights] == [True, True, False]
 
@@ -131,7 +131,7 @@ def test_momentum_and_weight_decay_do_not_move_what_a_frozen_network_computes(ki
     latents = [weight.latent for weight in weights]
     optimizer = OPTIMIZERS[kind](latents)
     tracker = qs.OscillationTracker(weights, momentum=0.1)
-    qs.Control(optimizer, weights, tracker, [qs.Freezing(0.5)])
+    qs.Control(optimizer, weights, tracker, [qs.Freezing(0.5, max_frozen=None)])
 
     def train(steps: int) -> None:
         for _ in range(steps):
@@ -155,7 +155,7 @@ def test_momentum_and_weight_decay_do_not_move_what_a_frozen_network_computes(ki
 
 def test_a_learned_scale_carries_frozen_latents_along() -> None:
     layer = one_layer(3, scale=0.5)
-    walk = Walk(layer, [qs.Freezing(0.5)])
+    walk = Walk(layer, [qs.Freezing(0.5, max_frozen=None)])
     [weight] = walk.weights
     weight.freeze(torch.ones(1, 3, dtype=torch.bool), torch.tensor([[1, -2, 3]]))
     layer.weight_quantizer.scale.data.fill_(2.0)
@@ -186,7 +186,7 @@ def test_codes_off_the_grid_are_refused(codes: list[list[int]]) -> None:
 
 def test_two_freezings_each_act_on_their_own_bits() -> None:
     model = prepared_network(overrides={"0": {"weight_bits": 8}})
-    cures = [qs.Freezing(0.2, max_bits=8), qs.Freezing(0.05)]
+    cures = [qs.Freezing(0.2, max_bits=8, max_frozen=None), qs.Freezing(0.05, max_frozen=None)]
     walk = Walk(model, cures, momentum=0.1)
     expected = {weight.name: torch.zeros_like(weight.frozen) for weight in walk.weights}
     for _ in range(12):
@@ -210,7 +210,7 @@ def loud_then_quiet(walk: Walk, steps: int) -> None:
 
 def test_the_state_of_a_run_without_freezing_is_looked_at_as_a_whole() -> None:
     def walk(threshold: Callable[[int], float | None]) -> Walk:
-        return Walk(one_layer(6), [qs.Freezing(threshold)], momentum=0.1)
+        return Walk(one_layer(6), [qs.Freezing(threshold, max_frozen=None)], momentum=0.1)
 
     without, with_it = walk(lambda step: None), walk(qs.constant(0.2))
     loud_then_quiet(without, 10)
@@ -224,7 +224,7 @@ def test_the_state_of_a_run_without_freezing_is_looked_at_as_a_whole() -> None:
 
 
 def test_the_cure_of_an_earlier_run_starts_anew() -> None:
-    late = qs.Freezing(lambda step: None if step < switch_on else 0.2)
+    late = qs.Freezing(lambda step: None if step < switch_on else 0.2, max_frozen=None)
     switch_on = 0
     first = Walk(one_layer(6), [late], momentum=0.1)
     for _ in range(10):
@@ -239,12 +239,14 @@ def test_the_cure_of_an_earlier_run_starts_anew() -> None:
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1, float("nan")])
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"threshold`? must be above 0 and at most 1, got"):
-        qs.Freezing(threshold)
+        qs.Freezing(threshold, max_frozen=None)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_schedule_out_of_range_is_refused_at_its_step(threshold: float) -> None:
-    walk = Walk(one_layer(2), [qs.Freezing(lambda step: threshold if step == 2 else None)])
+    walk = Walk(
+        one_layer(2), [qs.Freezing(lambda step: threshold if step == 2 else None, max_frozen=None)]
+    )
     walk.at_random(2)
     with pytest.raises(ValueError, match=r"threshold`? must be .*, got .* at step 2"):
         walk.at_random(1)
@@ -261,12 +263,12 @@ def test_a_schedule_out_of_range_is_refused_at_its_step(threshold: float) -> Non
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        qs.Freezing(0.1, **options)
+        qs.Freezing(0.1, **options, max_frozen=None)
 
 
 def test_a_cure_of_no_control_says_so() -> None:
     with pytest.raises(TrackingError, match=r"pass it to quiesce\.Control first"):
-        qs.Freezing(0.1).after_step(0)
+        qs.Freezing(0.1, max_frozen=None).after_step(0)
 
 
 def test_a_copy_of_a_model_freezes_by_itself() -> None:

@@ -31,7 +31,7 @@ def test_weights_that_oscillate_and_their_codes():
 
 
 def test_frozen_weights_have_no_choice_left():
-    walk = swinging([qs.Freezing(0.3)])
+    walk = swinging([qs.Freezing(0.3, max_frozen=None)])
     assert walk.weights[0].frozen.flatten().tolist() == [False, True, True, False]
     assert oscillating_choices(walk.tracker) == []
 

@@ -14,7 +14,7 @@ from states import assert_same_state
 
 @pytest.fixture
 def walk():
-    walk = Walk(prepared_network(), [qs.Freezing(0.3)], momentum=0.1)
+    walk = Walk(prepared_network(), [qs.Freezing(0.3, max_frozen=None)], momentum=0.1)
     walk.at_random(20)
     return walk
 

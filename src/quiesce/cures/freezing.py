@@ -18,6 +18,7 @@ from torch import Tensor
 from quiesce import passes
 from quiesce.arena import Arena, Where
 from quiesce.cures.cure import Cure, as_schedule
+from quiesce.cures.limit import FrozenLimit
 from quiesce.errors import TrackingError
 from quiesce.grid import check_bits
 from quiesce.schedules import ScheduleLike
@@ -38,6 +39,8 @@ class Freezing(Cure):
         average: "code" pins to the rounded average of codes before this step, None to the code
             of this step.
         max_bits: Only weights of at most so many bits are frozen.
+        max_frozen: Largest share of the weights of a layer that may come to be frozen, above 0 and
+            below 1; beyond it training stops with a `FreezingError`. None: no limit.
 
     Raises:
         ValueError: A constant threshold outside (0, 1], or an argument out of its range.
@@ -48,15 +51,22 @@ class Freezing(Cure):
         threshold: float | ScheduleLike,
         average: Literal["code"] | None = "code",
         max_bits: int = 4,
+        max_frozen: float | None = 0.6,
     ) -> None:
         if not callable(threshold) and not 0 < threshold <= 1:
             raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
         if average not in ("code", None):
             raise ValueError(f'average must be "code" or None, got {average!r}')
         check_bits("max_bits", max_bits)
+        if max_frozen is not None and not 0 < max_frozen < 1:
+            raise ValueError(
+                f"max_frozen must be above 0 and below 1, or None for no limit, got {max_frozen}"
+            )
         self.threshold = as_schedule(threshold)
         self.average = average
         self.max_bits = max_bits
+        self.max_frozen = max_frozen
+        self._limit = FrozenLimit(max_frozen)
         self._names: set[str] = set()
         self._tracker: OscillationTracker | None = None
         self._last: tuple[int, float] | None = None
@@ -66,6 +76,7 @@ class Freezing(Cure):
         chosen = [weight for weight in weights if weight.grid.bits <= self.max_bits]
         self._names = {weight.name for weight in chosen}
         self._tracker, self._last = tracker, None
+        self._limit.attach([home for home in tracker.arenas if any(self._allowed(home))])
         if self.average == "code":
             tracker.follow_average(chosen)
 
@@ -79,15 +90,20 @@ class Freezing(Cure):
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
             ValueError: The schedule gives a threshold outside [0, 1].
+            FreezingError: More of a layer would be frozen than `max_frozen`; on a CPU it is not
+                frozen then.
         """
         tracker = self._tracker
         if tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
         if threshold := self._threshold_at(step):
+            last = self._last
             fresh_only = self._none_fell_in(tracker, threshold)
+            anew = last is None or last[0] != tracker.steps - 1
+            self._limit.catch_up(step, threshold, anew=anew)
             homes = [home for home in tracker.arenas if any(self._allowed(home))]
             for chosen in tracker.above(homes, threshold, fresh_only=fresh_only):
-                self._freeze(tracker, *chosen)
+                self._freeze(tracker, step, threshold, *chosen)
 
     def _threshold_at(self, step: int) -> float | None:
         if step < getattr(self.threshold, "begin_step", 0):
@@ -112,7 +128,13 @@ class Freezing(Cure):
         return [weight.name in self._names for weight in home.weights]
 
     def _freeze(
-        self, tracker: OscillationTracker, home: Arena, where: Where, above: Tensor
+        self,
+        tracker: OscillationTracker,
+        step: int,
+        threshold: float,
+        home: Arena,
+        where: Where,
+        above: Tensor,
     ) -> None:
         allowed = self._allowed(home)
         if home.on_cpu:  # an accelerator would wait for the count of an index
@@ -122,6 +144,7 @@ class Freezing(Cure):
                 where = where[torch.tensor(allowed)[home.layers_of(where)]]
             if not len(where):
                 return
+            self._limit.admit(home, where, step, threshold)
         elif not all(allowed):
             above &= (home.per_row(allowed) > 0).expand_as(home.latents).reshape(-1)
         now = home.read()

@@ -75,11 +75,26 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Codes:
+    """One tensor of codes in the file."""
+
+    name: str
+    """Of the layer, or the operand of an addition, that reads it first, with ":2" and so on where
+    that is called again; the tensor's is this and ".input_codes"."""
+
+    place: str
+    """Name of the layer or operand in the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """What the file says of itself."""
 
     version: int = VERSION
     layers: tuple[Exported, ...] = ()
+    inputs: tuple[Codes, ...] = ()
+    """Every tensor of codes, in the order in which they are computed."""
+
     left_float: tuple[str, ...] = ()
     """Layers with weights that were not quantized, by name."""
 
@@ -116,6 +131,7 @@ def read_description(properties: Mapping[str, str], where: str | Path) -> Descri
         return Description(
             version=version,
             layers=tuple(_exported(each) for each in tree["layers"]),
+            inputs=tuple(_codes(each) for each in tree["inputs"]),
             left_float=tuple(map(text, tree["left_float"])),
             labels=tuple(map(text, tree["labels"])),
             summary=mapping(tree["summary"]),
@@ -163,6 +179,10 @@ def _exported(tree: Any) -> Exported:
         "input_bits": partial(maybe, count),
     }
     return Exported(**{name: kinds[name](value) for name, value in mapping(tree).items()})
+
+
+def _codes(tree: Any) -> Codes:
+    return Codes(**{name: text(value) for name, value in mapping(tree).items()})
 
 
 def _preprocessing(tree: Any) -> Preprocessing:

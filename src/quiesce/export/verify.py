@@ -8,7 +8,7 @@ runtime's or comes of training's float arithmetic. Last the file is run whole.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import DataError, ExportError, QuiesceError
-from quiesce.export.integers import LayerIntegers, read_integers
+from quiesce.export.integers import InputGrid, LayerIntegers, read_inputs, read_integers
 from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.reference import run_reference
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
@@ -81,7 +81,8 @@ def verify_model(
     """As `verify_onnx`, on an onnx.ModelProto; `where` is what messages call it."""
     description = description_of(proto, where)
     layers = read_integers(model)
-    _check_same_network(description, layers, where)
+    grids = read_inputs(model)
+    _check_same_network(description, layers, grids, where)
     names = quantized_inputs(description)
     with _reading(where):
         makers = _makers(proto, description)
@@ -90,7 +91,7 @@ def verify_model(
             layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
             left_float=description.left_float,
         )
-        runner = _Runner(proto, description, layers, where)
+        runner = _Runner(proto, description, grids, where)
     unit = _last_unit(description, layers)
     device = next(model.parameters()).device
     for images, labels in _chunks(batches):
@@ -140,15 +141,14 @@ class _Runner:
         self,
         proto: Any,
         description: Description,
-        layers: dict[str, LayerIntegers],
+        grids: dict[str, InputGrid],
         where: str | Path,
     ) -> None:
         names = quantized_inputs(description)
         self._proto = proto
         self._names = names
         self._where = where
-        of_layer = {each.name: layers[each.layer].input for each in description.layers}
-        self._zeros = {name: grid.zero_point for name, grid in of_layer.items() if grid is not None}
+        self._zeros = {each.name: grids[each.place].zero_point for each in description.inputs}
         self._how = description.preprocessing
         self._whole = session(with_codes(proto, names), optimized=True, where=where)
         self._cut: dict[bool, Any] = {}
@@ -244,9 +244,14 @@ def _compare_whole(
 
 
 def _check_same_network(
-    description: Description, layers: dict[str, LayerIntegers], where: str | Path
+    description: Description,
+    layers: dict[str, LayerIntegers],
+    grids: dict[str, InputGrid],
+    where: str | Path,
 ) -> None:
     exported = {each.layer for each in description.layers}
+    if missing := [each.place for each in description.inputs if each.place not in grids]:
+        raise ExportError(f"{where} is of another network: it rounds at {missing[0]}, which is not")
     if different := sorted(exported ^ set(layers)):
         raise ExportError(
             f"{where} is of another network: {different[0]} is a quantized layer in one only"
@@ -315,8 +320,19 @@ def _makers(proto: Any, description: Description) -> dict[str, str]:
         if name + CODES not in producer:
             raise ExportError(f"the file does not compute {name + CODES}; export it again")
         before = sorted(found(name + CODES), key=order.__getitem__)
-        made[name] = before[-1] if before else "the input"
+        made[name] = before[-1] if before else _without_layer(name, producer)
     return made
+
+
+def _without_layer(name: str, producer: Mapping[str, Any]) -> str:
+    """What computes the codes of `name`, where no layer does."""
+    value = name + CODES
+    while value in producer:
+        node = producer[value]
+        if node.op_type == "Add":
+            return f"the addition read by {name}"
+        value = node.input[0]
+    return "the input"
 
 
 def _last_unit(description: Description, layers: dict[str, LayerIntegers]) -> float:

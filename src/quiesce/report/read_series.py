@@ -36,7 +36,10 @@ def curves(path: Path) -> dict[str, Series]:
                     steps, values = columns.setdefault(name, (array("d"), array("d")))
                     steps.append(step)
                     values.append(value)
-    return {name: thinned(np.array(at), np.array(each)) for name, (at, each) in columns.items()}
+    return {
+        name: thinned(np.asarray(steps), np.asarray(values))
+        for name, (steps, values) in columns.items()
+    }
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series:

@@ -148,7 +148,7 @@ METHODS: Mapping[str, Method] = {
         "frequency has risen above the threshold. Cures.",
         cures=True,
         law=lambda regression, lr: _after_freezing(regression),
-        make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS)],
+        make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS, max_frozen=None)],
     ),
 }
 """Name to method, in the order in which they are shown."""

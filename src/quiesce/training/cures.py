@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 import quiesce as qs
 from quiesce.lightning import QuiesceCallback
+from quiesce.training.module import NETWORK_PREFIX
 from quiesce.training.oscillation import over, up_to
 from quiesce.training.recipe import Recipe
 from quiesce.training.schedules import ramp
@@ -27,7 +28,12 @@ class RecipeCallback(QuiesceCallback):
     def __init__(self, recipe: Recipe) -> None:
         bits = recipe.scheme.weight_bits
         averaged = bits if recipe.recording.averages else None
-        super().__init__(momentum=recipe.tracker.momentum, average_up_to=averaged)
+        super().__init__(
+            momentum=recipe.tracker.momentum,
+            average_up_to=averaged,
+            verify_every=recipe.tracker.verify_every,
+            prefix=NETWORK_PREFIX,
+        )
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
@@ -50,6 +56,7 @@ class RecipeCallback(QuiesceCallback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Note the learning rate: when the batch is over it is that of the next step."""
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
         self._lr = optimizer.param_groups[0]["lr"]  # of the weights; scales come after them
 
     def on_train_batch_end(
@@ -60,7 +67,8 @@ class RecipeCallback(QuiesceCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log the state of the weights."""
+        """Compare the ranks where that is due, and log the state of the weights."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))
@@ -91,5 +99,6 @@ def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
     if config.kind == "freeze":
         average = "code" if config.average == "code" else None
         threshold = ramp(config.threshold, total)
-        return [qs.Freezing(threshold, average=average, max_bits=config.max_bits)]
+        limits = {"max_bits": config.max_bits, "max_frozen": config.max_frozen}
+        return [qs.Freezing(threshold, average=average, **limits)]
     return []

@@ -47,8 +47,9 @@ class Recipe:
     """Folder that the run makes, which must not exist; null means runs/<name>-seed<seed>."""
 
     compile: Literal["off", "quantizers", "model"] = "off"
-    """What torch.compile turns into fused kernels: nothing, the quantizers and what follows their
-    weights (some ten seconds, once), or the whole forward and backward (minutes, the fastest)."""
+    """What is compiled into fused kernels: nothing, the quantizers and what follows their weights
+    (half a minute, once; pays from some hundred steps on), or the whole forward and backward
+    (minutes; the fastest steps). docs/performance.md has 500 steps in each."""
 
     data: DataConfig = field(default_factory=DataConfig)
 

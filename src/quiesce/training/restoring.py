@@ -232,8 +232,8 @@ def _tracker(
     tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
     try:
         with understood(path):
-            for each in ("steps", "base"):
-                count(state[each])
+            for number in ("steps", "base"):
+                count(state[number])
             tracker.load_state_dict(state)
     except (TrackingError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the recipe: {error}") from error

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import quiesce as qs
 from quiesce.data import Data, build_data
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics
+from quiesce.lightning import WatchCallback
 from quiesce.models import build_model
 from quiesce.training.cures import RecipeCallback
 from quiesce.training.diagnosis import BATCHES, REESTIMATED, RUNNING
@@ -122,8 +123,8 @@ class Job:
         """Train the float network first, where the recipe says so, and measure it."""
         stage = self.recipe.float_stage
         if stage.epochs is not None:
-            line = self.display.training("float network")
-            trainer = make_trainer(self.recipe.trainer, folder, [line], epochs=stage.epochs)
+            callbacks = [WatchCallback(NETWORK_PREFIX), self.display.training("float network")]
+            trainer = make_trainer(self.recipe.trainer, folder, callbacks, epochs=stage.epochs)
             with self._timed("float_stage"):
                 self._fit(trainer, lambda net: make_optimizer(net.parameters(), stage.optimizer))
             if trainer.is_global_zero:

@@ -58,6 +58,9 @@ class SchemeConfig:
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Rounding of the layers' inputs; hysteresis is for weights alone."""
 
+    residual: Literal["float", "quantized"] = "float"
+    """Additions of activations: float, or their operands on grids of act_bits too."""
+
     include: tuple[str, ...] = ("*",)
     """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
 
@@ -98,8 +101,14 @@ class TrackerConfig:
     momentum: float = 0.01
     """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
 
+    verify_every: int | None = None
+    """Optimizer steps between two comparisons of what the processes of a run hold, at least 1; the
+    run stops where they part. null compares nothing."""
+
     def __post_init__(self) -> None:
         check(0 < self.momentum < 1, "momentum", "above 0 and below 1", self.momentum)
+        every = self.verify_every
+        check(every is None or every >= 1, "verify_every", "at least 1, or null", every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +137,7 @@ class RampConfig:
 
 
 DAMPEN_FIELDS = ("strength", "aggregation")
-FREEZE_FIELDS = ("threshold", "average", "max_bits")
+FREEZE_FIELDS = ("threshold", "average", "max_bits", "max_frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +163,10 @@ class CureConfig:
     max_bits: int = 4
     """freeze: only weights of at most this many bits, 2 to 8."""
 
+    max_frozen: float | None = 0.6
+    """freeze: largest share of a layer's weights that may come to be frozen, above 0 and below 1;
+    beyond it the run stops, null lets it go on."""
+
     def __post_init__(self) -> None:
         for name in self._unread():
             reader = "dampen" if name in DAMPEN_FIELDS else "freeze"
@@ -167,6 +180,8 @@ class CureConfig:
             level = getattr(self.threshold, end)
             check(0 < level <= 1, f"threshold.{end}", "above 0 and at most 1", level)
         check(2 <= self.max_bits <= 8, "max_bits", "2 to 8", self.max_bits)
+        most = self.max_frozen
+        check(most is None or 0 < most < 1, "max_frozen", "above 0 and below 1, or null", most)
 
     def _unread(self) -> list[str]:
         """Fields that were set although this kind does not read them."""

@@ -1,11 +1,11 @@
-"""The guard of the training module: it names what broke, and where."""
+"""Slow looks at a model: they name what broke, and where."""
 
 import pytest
 import torch
 from torch import nn
 
 import quiesce as qs
-from quiesce.training.module import broken_parameter, layer_of
+from quiesce.faults import broken_parameter, layer_of
 
 
 @pytest.fixture

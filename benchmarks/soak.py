@@ -1,0 +1,163 @@
+"""A long run of a small network: does memory, the time of a step, or a file grow without end?
+
+`quiesce train` as it is, with both cures, loggers, recording, batch-norm measurements, evaluation
+and checkpoints, on made-up pictures; this script only looks on. Writes results/soak.json.
+
+Usage: python benchmarks/soak.py [steps]    (20,000 by default, some five minutes)
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from lightning import Callback, Trainer
+from measuring import save
+
+import quiesce as qs
+from quiesce.data.config import DataConfig
+from quiesce.models import ModelConfig
+from quiesce.training import cures
+from quiesce.training.display import Display
+from quiesce.training.recipe import Recipe
+from quiesce.training.run import run
+from quiesce.training.sections import (
+    CureConfig,
+    OptimizerConfig,
+    RampConfig,
+    RecordingConfig,
+    SchemeConfig,
+    TrainerConfig,
+)
+
+STEPS = 20_000
+EPOCH = 500
+EVERY = 100  # steps between two samples
+WARM = 1_000  # steps that are not compared: allocators and caches fill
+MOST_GROWTH = 0.02
+
+
+class Sampler(Callback):
+    """Notes memory, time and files every `EVERY` steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.samples: list[dict[str, float]] = []
+        self._busy_s = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._started_s = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._busy_s += time.perf_counter() - self._started_s
+        if trainer.global_step % EVERY == 0:
+            files = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
+            sample = {
+                "step": trainer.global_step,
+                "resident_mib": resident_bytes() / 2**20,
+                "ms_per_step": 1e3 * self._busy_s / EVERY,
+                "files": len(files),
+                "file_bytes": sum(files),
+            }
+            self.samples.append(sample)
+            self._busy_s = 0.0
+
+
+class SamplingDisplay(Display):
+    """Draws nothing; its callback of the training stage is the sampler."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def training(self, title: str) -> Callback:
+        return self.sampler
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def recipe(folder: Path, steps: int) -> Recipe:
+    """All that writes or keeps something, on a network whose step takes milliseconds."""
+    return Recipe(
+        name="soak",
+        run=str(folder),
+        data=DataConfig(
+            name="made_up",
+            image_size=16,
+            classes=4,
+            batch_size=8,
+            train_images=8 * EPOCH,
+            test_images=200,
+            workers=0,
+            mean=None,
+            std=None,
+        ),
+        model=ModelConfig(name="test_resnet"),
+        scheme=SchemeConfig(weight_bits=3, act_bits=3),
+        cure=CureConfig(kind="freeze", threshold=RampConfig(start=0.1, end=0.02)),
+        weights_optimizer=OptimizerConfig(lr=0.01),
+        recording=RecordingConfig(batchnorm_every=500, batchnorm_batches=2),
+        trainer=TrainerConfig(max_epochs=steps // EPOCH, accelerator="cpu"),
+    )
+
+
+def both_cures(config: CureConfig, total: int) -> list[qs.Cure]:
+    """Dampening besides what the recipe says, which has one cure."""
+    return [qs.Dampening(qs.cosine(0.0, 1e-4, total)), *MAKE_CURES(config, total)]
+
+
+MAKE_CURES = cures.make_cures
+
+
+def judge(samples: list[dict[str, float]]) -> dict[str, float]:
+    """How much each number grew from the first to the last of the steps that are compared."""
+    warm = [sample for sample in samples if sample["step"] > WARM]
+    span = max(1, min(10, len(warm) // 2))
+    growth = {}
+    for what in ("resident_mib", "ms_per_step"):
+        first, last = (
+            statistics.median(sample[what] for sample in part)
+            for part in (warm[:span], warm[-span:])
+        )
+        growth[what] = last / first - 1
+    return growth
+
+
+def main() -> None:
+    """Run, look on, and say whether anything grew."""
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "run")
+        sampler = Sampler(folder)
+        with patch.object(cures, "make_cures", both_cures):
+            summary = run(recipe(folder, steps), SamplingDisplay(sampler))
+        files = {
+            str(path.relative_to(folder)): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "tfevents" not in path.name
+        }
+    growth = judge(sampler.samples)
+    for what, share in growth.items():
+        print(f"{what}: {share:+.2%} after the first {WARM} steps")
+    results = {
+        "steps": steps,
+        "growth": growth,
+        "memory_flat": growth["resident_mib"] < MOST_GROWTH,
+        "seconds": summary["seconds"],
+        "files": files,
+        "samples": sampler.samples,
+    }
+    if steps == STEPS:
+        print(save("soak", results))
+    sys.exit(not results["memory_flat"])
+
+
+if __name__ == "__main__":
+    main()

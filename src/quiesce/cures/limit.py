@@ -1,0 +1,111 @@
+"""How much of a layer freezing may pin before it is stopped.
+
+A threshold that is too low for how a network oscillates freezes it step by step, and what is frozen
+learns no more. Accuracy shows that late, and frozen is final; so the share is counted as it grows,
+and what would exceed the limit is refused before it is pinned.
+
+On a CPU every newly frozen weight is counted in its step. An accelerator would be waited for, so
+there all are counted once in `EVERY` steps. The counts are a cache of the weights' own records.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quiesce import history
+from quiesce.arena import Arena
+from quiesce.errors import FreezingError
+
+EVERY = 50
+"""Steps after which all frozen weights are counted anew, whoever froze them."""
+
+log = logging.getLogger(__name__)
+
+
+class FrozenLimit:
+    """Counts the frozen weights of each layer, and stops where they become too many.
+
+    Args:
+        most: Largest share of a layer's weights, above 0 and below 1, or None for no limit.
+    """
+
+    def __init__(self, most: float | None) -> None:
+        self.most = most
+        self._counts: list[Tensor] = []
+        self._sizes: list[Tensor] = []
+        self._told: set[str] = set()
+        self._counted_at: int | None = None
+
+    def attach(self, homes: Sequence[Arena]) -> None:
+        """Begin with these arenas; nothing is counted yet."""
+        self._homes = list(homes)
+        self._sizes = [torch.tensor([w.latent.numel() for w in home.weights]) for home in homes]
+        self._counted_at, self._told = None, set()
+
+    def catch_up(self, step: int, threshold: float, *, anew: bool) -> None:
+        """Count all frozen weights where that is due.
+
+        Args:
+            step: The optimizer step that is over.
+            threshold: Of freezing in this step, for the message.
+            anew: Whether something may have been frozen since the last call that was not admitted.
+
+        Raises:
+            FreezingError: A layer is above the limit.
+        """
+        if not anew and self._counted_at is not None and step < self._counted_at + EVERY:
+            return
+        self._counted_at = step
+        self._counts = [_frozen(home) for home in self._homes]
+        for i in range(len(self._homes)):
+            self._judge(i, self._counts[i], step, threshold)
+
+    def admit(self, home: Arena, where: Tensor, step: int, threshold: float) -> None:
+        """Take account of weights that are about to be frozen.
+
+        Args:
+            home: Of the arenas attached, on a CPU.
+            where: 1-D int64 index of its entries; some may be frozen already.
+            step: The optimizer step that is over.
+            threshold: Of freezing in this step, for the message.
+
+        Raises:
+            FreezingError: A layer would come above the limit; nothing is counted.
+        """
+        i = next(i for i, each in enumerate(self._homes) if each is home)
+        fresh = where[~history.is_frozen(home.records.view(-1)[where], home.layout)]
+        counts = self._counts[i] + home.count(fresh)
+        self._judge(i, counts, step, threshold)
+        self._counts[i] = counts
+
+    def _judge(self, i: int, counts: Tensor, step: int, threshold: float) -> None:
+        shares = counts / self._sizes[i]
+        worst = int(shares.argmax())
+        if self.most is not None and shares[worst] > self.most:
+            name = self._homes[i].weights[worst].name
+            raise FreezingError(
+                f"{int(counts[worst])} of the {int(self._sizes[i][worst])} weights of the layer "
+                f"{name!r} come above the freezing threshold ({threshold:.3g}) by step {step}, "
+                f"more than the {100 * self.most:.3g} % of a layer that may be frozen: raise the "
+                "threshold, or where it ends, or allow more with max_frozen (None: all)"
+            )
+        for index in (counts == self._sizes[i]).nonzero().flatten().tolist():
+            self._tell(self._homes[i].weights[index].name, step)
+
+    def _tell(self, name: str, step: int) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            log.warning(
+                "all weights of the layer %r are frozen at step %d; only its scale and bias learn "
+                "from here on",
+                name,
+                step,
+            )
+
+
+def _frozen(home: Arena) -> Tensor:
+    """How many weights of each layer are frozen: int64 (layers,), on the CPU."""
+    by_row = history.is_frozen(home.records, home.layout).sum(1)
+    return home.per_layer(by_row.double()).long().cpu()

@@ -1,0 +1,253 @@
+"""Numbers that go wrong in training: seen in their step, named by layer, told or stopped.
+
+    watch = Watch(model)
+    for images, labels in batches:
+        loss = cross_entropy(model(images), labels)
+        loss.backward()
+        watch.check(loss, lambda: model(images))
+        optimizer.step()
+
+A check reads the norm of all gradients, the loss, and the scales: a thousandth or so of a step.
+Only when one of them is wrong the layers are looked at one by one. Where torch.distributed is
+initialised every rank has to check; all come to the same verdict, so that none is left waiting. An
+accelerator is not waited for: there a step is judged when the next one is checked, and before a
+checkpoint.
+
+What is found, and what then (docs/reliability.md):
+
+    loss or gradient is NaN or inf     DivergedError, before the step is taken
+    the same under a GradScaler        survived: it skips the step; after MOST_SKIPPED in a row an
+                                       error. Running statistics that broke start anew
+    scale below SMALL of its first     survived, told once: max(|scale|, 2^-40) is what is used
+    scale below 0                      survived, told once: its magnitude is used
+    input zero throughout              survived, told once: its scale stays where it is
+"""
+
+import logging
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
+
+from quiesce import faults, ranks
+from quiesce.deferred import Deferred
+from quiesce.errors import DivergedError
+from quiesce.explaining import Finding, explain, parameter_told
+from quiesce.faults import layer_of, local
+from quiesce.quantizer import FakeQuantizer
+
+MOST_SKIPPED = 50
+"""Steps that a GradScaler may skip one after the other: it halves its scale with each."""
+SMALL = 2.0**-10
+"""Share of its first value below which a scale is told of."""
+LOOK_EVERY = 100
+"""Steps between two looks for inputs of zeros: a gradient may be 0 for other reasons too."""
+
+log = logging.getLogger(__name__)
+
+
+class _Reading(NamedTuple):
+    """What a check read of one step."""
+
+    step: int
+    flags: Deferred
+    """Of any rank: gradients or loss are broken, and which kinds of scales are new."""
+    fresh: list[Tensor]
+    """Masks of the scales that are newly small, negative, and silent."""
+    loss: Tensor | None
+    forward: Callable[[], Any] | None
+
+
+class Watch:
+    """Looks at every optimizer step of a model, prepared or float.
+
+    Args:
+        model: Prepared and calibrated, or float; on its device.
+        scaled: Whether a GradScaler skips the steps whose gradients are not finite.
+        prefix: What the names of the model have in front that messages leave out.
+
+    Attributes:
+        step: The optimizer step that is checked next, from 0; set it when training goes on.
+        skipped: Steps so far that a GradScaler has skipped.
+        late: Whether a step is judged at the check after it.
+    """
+
+    def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._scaled, self._prefix = scaled, prefix
+        self.step = self.skipped = 0
+        self._in_a_row = self._look_from = 0
+        self._parameters = list(self._model.parameters())
+        self.late = bool(self._parameters) and self._parameters[0].device.type != "cpu"
+        self._pending: _Reading | None = None
+        self._quantizers = {
+            name: module
+            for name, module in self._model.named_modules()
+            if isinstance(module, FakeQuantizer)
+        }
+        self._ends = list(accumulate(local(q.scale).numel() for q in self._quantizers.values()))
+        self._first = self._scales().abs()
+        self._known = [torch.zeros_like(self._first, dtype=torch.bool) for _ in range(3)]
+
+    @torch.no_grad()
+    def check(self, loss: Tensor | None = None, forward: Callable[[], Any] | None = None) -> None:
+        """Look at a step: call it after the backward, before the optimizer.
+
+        Args:
+            loss: A scalar, or None.
+            forward: Runs the forward of this step again; by it a layer's output can be named.
+
+        Raises:
+            DivergedError: Gradients or loss are not finite, or too many steps were skipped.
+        """
+        reading = self._read(loss, forward)
+        if self.late:
+            reading, self._pending = self._pending, reading
+        if reading is not None:
+            self._judge(reading)
+        self.step += 1
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Judge what is pending, and look at every weight, scale and statistic.
+
+        Call it before a checkpoint replaces the last good one. Every rank has to.
+
+        Raises:
+            DivergedError: Something is not finite.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._judge(pending)
+        if self._scaled:
+            self._tell_mended(self.step)
+        bad = faults.broken_parameter(self._model) or faults.broken_statistic(self._model)
+        if found := [each for each in ranks.told(bad) if each]:
+            raise DivergedError(f"before step {self.step} {parameter_told(self._shown(found[0]))}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, and the scales that later ones are compared with."""
+        return {
+            "version": 1,
+            "step": self.step,
+            "skipped": self.skipped,
+            "in_a_row": self._in_a_row,
+            "first": self._first.clone(),
+            "known": torch.stack(self._known),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; scales of another number than now are not compared with."""
+        self.step, self.skipped = state["step"], state["skipped"]
+        self._in_a_row = state["in_a_row"]
+        if state["first"].shape == self._first.shape:
+            self._first.copy_(state["first"])
+            self._known = list(state["known"].to(self._first.device))
+
+    def _scales(self) -> Tensor:
+        parts = [local(q.scale.detach()).reshape(-1) for q in self._quantizers.values()]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _scale_gradients(self) -> Tensor:
+        """Of input quantizers whose gradient is 0 for an input of zeros; elsewhere 1."""
+        parts = []
+        for quantizer in self._quantizers.values():
+            grad, scale = quantizer.scale.grad, local(quantizer.scale)
+            if grad is not None and quantizer.history is None and quantizer.offset is None:
+                parts.append(local(grad).reshape(-1))
+            else:
+                parts.append(scale.new_ones(scale.numel()))
+        return torch.cat(parts)
+
+    def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:
+        grads = [local(p.grad) for p in self._parameters if p.grad is not None]
+        bad = ~get_total_norm(grads, foreach=True).isfinite()
+        if loss is not None:
+            loss = loss.detach().clone()
+            bad = bad | ~loss.isfinite().to(bad.device)
+        fresh = []
+        if self._quantizers:
+            scales = self._scales()
+            bad = bad | ~scales.isfinite().all()
+            now = [scales.abs() < SMALL * self._first, scales < 0, self._scale_gradients() == 0]
+            fresh = [new & ~old for new, old in zip(now, self._known, strict=True)]
+            self._known = [old | new for new, old in zip(fresh, self._known, strict=True)]
+        flags = torch.stack([bad, *(each.any() for each in fresh)]).float()
+        flags = Deferred(ranks.largest(flags))
+        return _Reading(self.step, flags, fresh, loss, forward)
+
+    def _judge(self, reading: _Reading) -> None:
+        broken, *news = map(bool, reading.flags.read())
+        if broken:
+            # the later ones of a row are not run again: their reason is that of the first
+            forward = reading.forward if self._in_a_row == 0 else None
+            found = explain(self._model, reading.loss, forward, self._shown)
+            if found is not None:  # else it was only too large for a norm
+                self._stop_or_skip(reading.step, found)
+                return
+        self._in_a_row = 0
+        for new, mask, tell in zip(news, reading.fresh, _TELL, strict=False):
+            if new:
+                self._tell(reading, mask, tell)
+
+    def _stop_or_skip(self, step: int, found: Finding) -> None:
+        if not self._scaled or found.lasting:
+            raise DivergedError(f"{found.what} at step {step}: {found.where}")
+        self.skipped += 1
+        self._in_a_row += 1
+        self._tell_mended(step)
+        if self._in_a_row == 1:  # a scaler that tries a larger scale now and then is no news
+            level = logging.WARNING if found.loss else logging.INFO
+            told = (step, found.what, found.where)
+            log.log(level, "step %d is skipped, float16 overflowed: %s; %s", *told)
+        if self._in_a_row >= MOST_SKIPPED:
+            raise DivergedError(
+                f"{found.what} at step {step} and in the {MOST_SKIPPED - 1} before it, all skipped "
+                f"by the GradScaler: {found.where}, or train in bfloat16 or float32"
+            )
+
+    def _tell_mended(self, step: int) -> None:
+        for name in faults.mend_statistics(self._model):
+            log.warning(
+                "the running statistics of the batch norm %r were not finite at step %d; they "
+                "start anew",
+                self._shown(name),
+                step,
+            )
+
+    def _tell(self, reading: _Reading, mask: Tensor, tell: str) -> None:
+        indices = mask.nonzero().flatten()
+        owners = torch.bucketize(indices.cpu(), torch.tensor(self._ends), right=True).tolist()
+        names = list(self._quantizers)
+        found = dict.fromkeys(names[owner] for owner in owners)
+        if tell == _SILENT and reading.forward is not None:
+            if reading.step < self._look_from:
+                self._known[-1] &= ~mask  # then it is new again
+                return
+            self._look_from = reading.step + LOOK_EVERY
+            silent = set(faults.run_again(self._model, reading.forward).silent)
+            found = [name for name in found if layer_of(f"{name}.scale") in silent]
+        for name in found:
+            kind = "input" if name.endswith("input_quantizer") else "weight"
+            log.warning(tell, kind, self._shown(layer_of(f"{name}.scale")), reading.step)
+
+    def _shown(self, name: str) -> str:
+        return name.removeprefix(self._prefix)
+
+
+_SILENT = (
+    "the %s of the layer %r is zero throughout at step %d: the layer gives nothing but its bias, "
+    "and its input scale learns nothing; look at what comes before it"
+)
+_TELL = (
+    "the %s scale of the layer %r has fallen to less than a thousandth of its first value at step "
+    "%d: the layer passes hardly anything on; lower the learning rate of the scales",
+    "the %s scale of the layer %r went below 0 at step %d; its magnitude is used. Lower the "
+    "learning rate of the scales if it goes on",
+    _SILENT,
+)
+"""Of small, negative and silent scales."""

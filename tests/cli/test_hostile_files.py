@@ -109,6 +109,13 @@ def test_numbers_that_are_none(made, refused):
     assert "'high' is no number" in refused("compare", made)
 
 
+def test_layers_that_are_too_many_for_a_page(made, refused):
+    tree = json.loads((made / "diagnosis.json").read_text())
+    tree["layers"] = tree["layers"][:1] * 20_001
+    (made / "diagnosis.json").write_text(json.dumps(tree))
+    assert "20,001 layers are more than the 20,000 of a page" in refused("report", made)
+
+
 def test_trajectories_that_would_multiply(made, refused):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["latent"], arrays["scale"] = np.zeros((10**6, 1)), np.zeros((1, 10**6))

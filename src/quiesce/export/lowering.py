@@ -9,9 +9,9 @@ integer initializer and a DequantizeLinear; the bias of a layer
   addition behind a product, into the quantized operator by rounding it to int32 at a scale where
   one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
 
-No zero point is written where it is 0 throughout: runtimes take it so, and it would be an integer a
-channel. Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes,
-...
+No zero point is written where it is 0 throughout: runtimes take it so.
+
+Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
 """
 
 from typing import TYPE_CHECKING

@@ -183,8 +183,11 @@ def _control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
         refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
         tracker = mapping(found[0]["tracker"])
         number(tracker["momentum"])
-        for name in (*tracker["names"], *tracker["followed"]):
-            text(name)
+        for names in (tracker["names"], tracker["followed"]):
+            if not isinstance(names, list):
+                raise ValueError(f"its tracker follows {names!r:.40}, which are no names")
+            for name in names:
+                text(name)
         return found[0]
 
 

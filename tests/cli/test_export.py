@@ -102,10 +102,10 @@ def test_predict_names_the_classes(exported, pictures, capsys):
     assert all("class_" in line and "%" in line for line in (*lines[1:3], *lines[4:]))
 
 
-def test_predict_needs_neither_onnx_nor_what_trains(exported, pictures):
+def test_predict_needs_onnxruntime_and_pillow_alone(exported, pictures):
     code = f"""
 import sys
-for name in ("onnx", "onnx_ir", "onnxscript", "lightning", "timm", "torchvision", "jsonargparse"):
+for name in ("torch", "onnx", "onnx_ir", "onnxscript", "lightning", "timm", "jsonargparse"):
     sys.modules[name] = None
 from quiesce.cli import main
 sys.exit(main(["predict", {str(exported)!r}, {pictures[0]!r}]))

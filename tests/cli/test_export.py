@@ -43,6 +43,16 @@ def test_export_says_what_it_wrote_and_that_it_is_verified(run_folder, tmp_path,
     assert "not verified" not in out
 
 
+def test_a_run_with_quantized_additions_is_exported_and_verified(tiny_flags, tmp_path, capsys):
+    folder, path = str(tmp_path / "run"), str(tmp_path / "model.onnx")
+    flags = [*tiny_flags, "--scheme.residual=quantized", f"--run={folder}"]
+    assert main(["train", "mnist_lsq_w4a4", *flags]) == 0
+    assert main(["export", folder, "-o", path]) == 0
+    assert "integer throughout: 18;" in capsys.readouterr().out
+    assert main(["verify", folder, path]) == 0
+    assert "the addition read by blocks.1.expand.0 " in capsys.readouterr().out
+
+
 def test_no_verify_says_so(run_folder, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0

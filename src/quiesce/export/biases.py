@@ -26,8 +26,8 @@ EXACT_FLOAT = 2**24
 CLEARANCE = 4e-6
 """Distance that thresholds keep from reachable accumulators, as a share of the farthest threshold:
 some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. The
-integer runtime needs none, its arithmetic is checked as it is: where the trained threshold itself is
-that near to an accumulator, floats can not decide it anyhow, and none is kept."""
+integer runtime needs none, its arithmetic is checked as it is: where a trained threshold is itself
+that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
 
 
 class Inputs(NamedTuple):

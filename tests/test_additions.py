@@ -1,6 +1,7 @@
 """Additions on grids: what is rounded, what is shared, and that blocks stay what they were."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -118,6 +119,11 @@ def test_a_state_dict_brings_the_scales_back() -> None:
     other = qs.prepare(stacked(Block()), scheme, batch[:1]).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(batch), model(batch))
+
+
+def test_a_block_keeps_its_signature() -> None:
+    model = prepared(stacked(Block()), images())
+    assert inspect.signature(model[2].forward) == inspect.signature(Block().forward)
 
 
 def test_strip_gives_the_block_back() -> None:

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from quiesce.additions import Addition
 from quiesce.errors import CheckpointError
 from quiesce.files import write_beside
 from quiesce.foreign.headers import refuse_long_header
@@ -56,8 +57,8 @@ def describe(network: nn.Module) -> dict[str, Any]:
     """Return how each layer is quantized, ready for JSON.
 
     Returns:
-        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}}}, where
-        a quantizer is {"bits", "quant_min", "quant_max", "scale": name of its tensor, "offset":
+        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
+        "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits", "quant_min", "quant_max", "scale": name of its tensor, "offset":
         name of its tensor or None}. No layers means a float network.
     """
     layers = {
@@ -68,8 +69,16 @@ def describe(network: nn.Module) -> dict[str, Any]:
         for name, module in network.named_modules()
         if isinstance(module, QuantizedLayer)
     }
+    additions = {
+        name: {
+            side: _describe_quantizer(getattr(module, side), f"{name}.{side}")
+            for side in ("left", "right")
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, Addition)
+    }
     rule = "scale * clip(round_half_even(x / scale), quant_min, quant_max)"
-    return {"version": VERSION, "rule": rule, "layers": layers}
+    return {"version": VERSION, "rule": rule, "layers": layers, "additions": additions}
 
 
 def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:

@@ -3,7 +3,9 @@
 #   make test    the test suite with its coverage
 #   make check   lint, format and types
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
+#   make fuzz    thousands of damaged and hostile files; an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
+#   make bench-inference   speed and size of exported networks in ONNX Runtime; minutes
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test
 
@@ -12,7 +14,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak bench
+.PHONY: help demo test check soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -21,7 +23,7 @@ demo: $(VENV)/.installed-all
 	$(BIN)/quiesce demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --numprocesses auto --cov
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -32,11 +34,18 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/wide.py
 
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz/nightly.py --again
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/table.py
+
+bench-inference: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python experiments/tables.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

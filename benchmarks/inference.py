@@ -1,20 +1,21 @@
 """Speed and size of exported networks in ONNX Runtime: float, ONNX Runtime's own int8, and ours.
 
-One run times all three in turns, with one thread and with two, and reads off the optimised graphs
-which operators run in integers. Random weights: time and size do not depend on them.
+One run times all files in turns, with one thread and with two, and reads off ONNX Runtime's
+profile which operators of the optimised graphs run, how often and how long. Random weights, on
+which size does not depend; speed does a little, by the layers for which an integer bias exists.
 
     python benchmarks/inference.py
 """
 
 import argparse
+import json
 import statistics
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import timm
 import torch
@@ -27,9 +28,18 @@ import quiesce as qs
 NETWORKS = ("mobilenetv2_100", "tf_efficientnet_lite0")
 SIZE = 224
 ROUNDS = 30
+PROFILED = 10
 TARGETS = {"ours / ORT int8": 1.05, "float / ours": 1.4, "int4 / float bytes": 0.16}
-INTEGER = ("QLinearConv", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QLinearAdd")
-FLOAT = ("Conv", "FusedConv", "Gemm", "MatMul")
+W4A4 = qs.Scheme(weight_bits=4, act_bits=4)
+INTEGERS = qs.Scheme(weight_bits=4, act_bits=4, residual="quantized")
+ALL_4 = qs.Scheme(weight_bits=4, act_bits=4, first_last_bits=None)
+OURS = {
+    "float_residual": (W4A4, "int8"),
+    "ours": (INTEGERS, "int8"),
+    "int4": (W4A4, "int4"),
+    "int4_all": (ALL_4, "int4"),
+}
+"""File to how it is quantized and in which container; `int4_all`: first and last layer too."""
 
 
 def main() -> None:
@@ -38,16 +48,18 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     known = parser.parse_args()
     results = {name: measure(name, known.rounds) for name in known.networks}
-    path = save("inference", {"targets": TARGETS, "size": SIZE, "networks": results})
-    print(path)
+    versions = {"onnxruntime": onnxruntime.__version__}
+    print(save("inference", {"targets": TARGETS, "size": SIZE, **versions, "networks": results}))
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        files = make_files(name, Path(folder))
+        files, integer = make_files(name, Path(folder))
         times = {str(threads): time_files(files, threads, rounds) for threads in (1, 2)}
+        size = {kind: path.stat().st_size for kind, path in files.items()}
         found = {
-            "bytes": {kind: path.stat().st_size for kind, path in files.items()},
+            "bytes": size,
+            "integer_layers": integer,
             "operators": {kind: operators(path, Path(folder)) for kind, path in files.items()},
             "milliseconds": {
                 threads: {kind: 1000 * statistics.median(each) for kind, each in samples.items()}
@@ -60,19 +72,34 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
                 }
                 for threads, samples in times.items()
             },
+            "sizes": {
+                "int4 / float bytes": size["int4"] / size["float"],
+                "int4 all / float bytes": size["int4_all"] / size["float"],
+            },
             "samples": times,
         }
-        found["ratios"]["int4 / float bytes"] = found["bytes"]["int4"] / found["bytes"]["float"]
-    print(name, found["bytes"], found["milliseconds"], found["ratios"], found["operators"])
+    print(name, found["milliseconds"], found["ratios"], found["sizes"], flush=True)
     return found
 
 
-def make_files(name: str, folder: Path) -> dict[str, Path]:
-    kinds = ("float", "ort_int8", "ours", "int4")
+def make_files(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, list[int]]]:
+    """The files by kind, and of ours how many of how many layers have an integer bias."""
+    kinds = ("float", "ort_int8", *OURS)
     files = {kind: folder / f"{kind}.onnx" for kind in kinds}
-    torch.manual_seed(0)
-    images = torch.randn(8, 3, SIZE, SIZE)
-    network = shaken(timm.create_model(name)).eval()
+    images = torch.randn(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    float_files(network_of(name), images, files["float"], files["ort_int8"])
+    integer = {}
+    for kind, (scheme, pack) in OURS.items():
+        network = qs.prepare(network_of(name), scheme, images[:1])
+        qs.calibrate(network, [images])
+        made = qs.export_onnx(network, files[kind], images[:2], pack=pack, verify=False)
+        layers = made.description.layers
+        integer[kind] = [sum(layer.integer for layer in layers), len(layers)]
+    return files, integer
+
+
+def float_files(network: nn.Module, images: torch.Tensor, path: Path, quantized: Path) -> None:
+    """The network in float, and as ONNX Runtime quantizes it by itself."""
     program = torch.onnx.export(
         network,
         (images[:2],),
@@ -82,21 +109,16 @@ def make_files(name: str, folder: Path) -> dict[str, Path]:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
-    program.save(files["float"])
+    program.save(path)
     quantization.quantize_static(
-        files["float"],
-        files["ort_int8"],
+        path,
+        quantized,
         Reader(images.numpy()),
         quant_format=quantization.QuantFormat.QDQ,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
     )
-    qs.prepare(network, qs.Scheme(weight_bits=4, act_bits=4, first_input_bits=8), images[:1])
-    qs.calibrate(network, [images])
-    qs.export_onnx(network, files["ours"], images, verify=False)
-    qs.export_onnx(network, files["int4"], images, pack="int4", verify=False)
-    return files
 
 
 class Reader(quantization.CalibrationDataReader):
@@ -109,8 +131,10 @@ class Reader(quantization.CalibrationDataReader):
         return self._left.pop() if self._left else None
 
 
-def shaken(model: nn.Module) -> nn.Module:
-    """Batch norms that do something, as in a trained network."""
+def network_of(name: str) -> nn.Module:
+    """A timm network with random weights and batch norms that do something, as in a trained one."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.1)
@@ -119,26 +143,47 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
+def an_image() -> dict[str, np.ndarray]:
+    """The input that all files are timed on."""
+    return {"images": np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), np.float32)}
+
+
+def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A file in ONNX Runtime on the CPU, with all graph optimisations."""
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def time_files(files: dict[str, Path], threads: int, rounds: int) -> dict[str, list[float]]:
-    image = {"images": np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), np.float32)}
+    """Seconds of each call, the files in turns."""
+    image = an_image()
     actions = {}
     for kind, path in files.items():
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = open_session(path, options)
         actions[kind] = lambda session=session: session.run(None, image)
     return interleaved(actions, rounds=rounds, warmup=3)
 
 
-def operators(path: Path, folder: Path) -> dict[str, int]:
-    """How many operators of the optimised graph multiply in integers, and how many in floats."""
+def operators(path: Path, folder: Path) -> dict[str, list[float]]:
+    """Of each operator of the optimised graph: how many, and their milliseconds on one thread."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    count = Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
-    return {kind: count[kind] for kind in (*INTEGER, *FLOAT) if count[kind]}
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = open_session(path, options)
+    for _ in range(PROFILED + 1):
+        session.run(None, an_image())
+    nodes: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes[event["args"]["op_name"], event["name"]].append(event["dur"] / 1000)
+    found: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+    for (operator, _), milliseconds in nodes.items():
+        found[operator][0] += 1
+        found[operator][1] += statistics.median(milliseconds)
+    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
 
 if __name__ == "__main__":

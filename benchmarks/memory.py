@@ -9,12 +9,14 @@ Usage: python benchmarks/memory.py
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from measuring import save
 from networks import cure_steps, data, float_step
 from torch import Tensor
+from torch.nn import Parameter
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -36,11 +38,13 @@ def peak_bytes(step: Callable[[], Any]) -> int:
 
 def _alive_bytes() -> int:
     """Bytes of model, optimizer and tracker tensors, each storage once."""
-    storages = {
-        thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
-        for thing in gc.get_objects()
-        if isinstance(thing, Tensor) and thing.device.type == "cpu"
-    }
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, Parameter)]
+    storages = {}
+    for tensor in tensors:
+        # a compiler leaves stand-ins behind, which have no memory
+        with suppress(RuntimeError):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

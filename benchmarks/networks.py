@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import quiesce as qs
 from quiesce.compile import CompileMode
+from quiesce.mobilenet import SmallMobileNetV2
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
 LR = 1e-3
@@ -26,9 +27,10 @@ def data(batch: int, size: int) -> Data:
 
 
 def float_network(name: str, compiled: bool) -> nn.Module:
-    """A timm network with random weights, in training mode."""
+    """A network of timm, or the one of the demo, with random weights, in training mode."""
     torch.manual_seed(0)
-    model = timm.create_model(name).train()
+    own = name == "mobilenetv2_mnist"
+    model = (SmallMobileNetV2(3, 1000) if own else timm.create_model(name)).train()
     if compiled:
         model.compile(dynamic=False)
     return model

@@ -6,6 +6,7 @@ Usage: python benchmarks/scaling.py [--most 1000000000]
 import argparse
 import gc
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,20 @@ from measuring import interleaved, save
 from networks import cure_steps, data, float_step
 from tracker import time_tracker
 
+BYTES_AT_WORK = 19  # a weight: latent, state, clone, flags, flips
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
 
 
 def over_weights(most: int) -> list[dict[str, float]]:
-    """Median seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up."""
+    """Median seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up.
+
+    As many as fit: 1,000 M need 19 GB.
+    """
     rows, weights = [], 1_000_000
     while weights <= most:
+        if weights * BYTES_AT_WORK > _available_bytes():
+            print(f"{weights} weights do not fit into this machine's free memory; left out")
+            break
         gc.collect()
         torch._dynamo.reset()
         seconds, state_bytes = time_tracker(weights, rounds=5)
@@ -39,6 +47,14 @@ def over_weights(most: int) -> list[dict[str, float]]:
         print(rows[-1], flush=True)
         weights *= 10
     return rows
+
+
+def _available_bytes() -> int:
+    """Memory that is free or can be freed; as much as anything where Linux does not tell."""
+    path = Path("/proc/meminfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return found[0] if found else sys.maxsize
 
 
 def over_batch() -> list[dict[str, float]]:

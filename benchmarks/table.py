@@ -1,14 +1,20 @@
 """The table of targets and what was measured, from the committed results.
 
-Usage: python benchmarks/table.py [--markdown]
+Usage: python benchmarks/table.py            # print it
+       python benchmarks/table.py --docs     # write it, and that of modes, into docs/performance.md
+       python benchmarks/table.py --check    # only say whether that page would change
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def at_most(value: float, target: float) -> bool:
@@ -117,18 +123,53 @@ def rows() -> list[tuple[str, str, str, str]]:
     return table
 
 
-def main() -> None:
-    """Print the table, for a terminal or as Markdown."""
-    header = ("what", "target", "measured", "")
-    if "--markdown" in sys.argv[1:]:
-        lines = [header, ("---",) * 4, *rows()]
-        print("\n".join("| " + " | ".join(line) + " |" for line in lines))
-        return
-    table = [header, *rows()]
+def modes() -> list[tuple[str, ...]]:
+    """Seconds of a run in each compile mode, and of its first step, for both networks."""
+    results = json.loads((RESULTS / "modes.json").read_text())
+    names = {"mobilenetv2_mnist": "the demo's network", "mobilenetv2_100": "MobileNetV2 96 px"}
+    table = [
+        ("", *(f"{what}, {part}" for what in names.values() for part in ("all", "first step")))
+    ]
+    for mode in ("off", "quantizers", "model"):
+        cells = [f"`{mode}`"]
+        for name in names:
+            runs = [run for key, run in results[name].items() if key.startswith(f"{mode},")]
+            for key in ("all_steps_s", "first_step_s"):
+                cells.append(" / ".join(f"{run[key]:.1f}" for run in runs))
+        table.append(tuple(cells))
+    return table
+
+
+def page_with_tables(page: str) -> str:
+    """The page with what stands between the marks of a table written anew."""
+    tables = {"targets": [("what", "target", "measured", ""), *rows()], "modes": modes()}
+    for name, (head, *body) in tables.items():
+        lines = [head, ("---",) * len(head), *body]
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        marks = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        page = re.sub(
+            marks, lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}", page, flags=re.DOTALL
+        )
+    return page
+
+
+def main() -> int:
+    """Print the table, or bring the page up to date, or tell whether it is."""
+    if {"--docs", "--check"} & set(sys.argv[1:]):
+        page = PAGE.read_text("utf-8")
+        new = page_with_tables(page)
+        if "--docs" in sys.argv[1:]:
+            PAGE.write_text(new, "utf-8")
+        elif new != page:
+            print(f"{PAGE.name} is not what the results hold: python benchmarks/table.py --docs")
+            return 1
+        return 0
+    table = [("what", "target", "measured", ""), *rows()]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -35,13 +35,13 @@ def tracker_step(
     scheme = qs.Scheme(weight_bits=4, act_bits=None, first_last_bits=None, ranges="lsq")
     qs.compile(qs.prepare(model, scheme, torch.zeros(1, 1000)), mode)
     [weight] = qs.quantized_weights(model)
-    latent, scale = weight.latent.detach(), weight.scale
-    latent.copy_(weight.shaped(weight.quantized()))  # in the middle of the bins
-    flat = latent.view(-1)
-    sets = [torch.randint(0, weights, (int(weights * FLIPS),)) for _ in range(_PERIOD)]
     tracker = qs.OscillationTracker([weight], distance=None)
     freezing = qs.Freezing(0.5, max_frozen=None)
     freezing.attach([weight], tracker)  # so that the averages of codes are kept too
+    latent, scale = weight.latent.detach(), weight.scale  # where the tracker has moved it
+    latent.random_(weight.grid.quant_min + 1, weight.grid.quant_max).mul_(scale)  # mid-bin
+    flat = latent.view(-1)
+    sets = [torch.randint(0, weights, (int(weights * FLIPS),)) for _ in range(_PERIOD)]
     tracker.step()
     turn = iter(range(10**9))
 

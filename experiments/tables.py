@@ -1,4 +1,4 @@
-"""Writes every table of experiments/*/README.md and docs/results.md from the results.json files.
+"""Writes every table of experiments/*/README.md and docs/results.md from the results as JSON.
 
     python experiments/tables.py            # rewrite what stands between the marks of a table
     python experiments/tables.py --check    # only say whether something would change
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 HERE = Path(__file__).parent
+BENCHMARKS = HERE.parent / "benchmarks" / "results"
 PAGES = [*sorted(HERE.glob("*/README.md")), HERE.parent / "docs" / "results.md"]
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -93,10 +94,74 @@ def interval(difference):
     return f"{value} [{difference['low']:+.2f}, {difference['high']:+.2f}]{unpaired}"
 
 
+LEAST_MS = 0.01
+"""Operators that together take less are left out of a table."""
+
+FILES = {
+    "float": "float",
+    "ort_int8": "ONNX Runtime's int8",
+    "float_residual": "ours, W4A4",
+    "ours": "ours, W4A4, `residual: quantized`",
+    "int4": "ours, `--pack int4`",
+    "int4_all": "the same, first and last layer at 4 bits too",
+}
+"""File of benchmarks/inference.py to what a table calls it."""
+
+
+def inference_table(results):
+    """A row for each file of each network: size, and time on one thread and on two."""
+    rows = [["", "", "bytes / float", "ms, 1 thread", "ms, 2 threads", "/ ORT int8", "float /"]]
+    for name, found in results["networks"].items():
+        one, two = found["milliseconds"]["1"], found["milliseconds"]["2"]
+        for kind, title in FILES.items():
+            times = [one[kind] / one["ort_int8"], one["float"] / one[kind]]
+            share = found["bytes"][kind] / found["bytes"]["float"]
+            numbers = [share, one[kind], two[kind], *times]
+            rows.append([name, title, *(f"{number:.2f}" for number in numbers)])
+            name = ""
+    return rows
+
+
+def operators_table(results):
+    """A row for each operator of the optimised graphs: how many of them, and their time."""
+    kinds = ("float", "ort_int8", "float_residual", "ours")
+    rows = [["", "", *(FILES[kind] for kind in kinds)]]
+    for name, found in results["networks"].items():
+        operators = [found["operators"][kind] for kind in kinds]
+        longest = {}
+        for op, (_, milliseconds) in (item for each in operators for item in each.items()):
+            longest[op] = max(longest.get(op, 0), milliseconds)
+        for op in sorted(longest, key=longest.get, reverse=True):
+            if longest[op] >= LEAST_MS:
+                rows.append([name, op, *(count_and_time(each.get(op)) for each in operators)])
+                name = ""
+    return rows
+
+
+def count_and_time(found):
+    """How many operators, and their milliseconds together; nothing where there are none."""
+    return "" if found is None else f"{found[0]}: {found[1]:.2f}"
+
+
+TABLES = {
+    "batchnorm": batchnorm_table,
+    "inference": inference_table,
+    "inference_operators": operators_table,
+}
+"""Mark to what draws it, where that is not `sweep_table`."""
+
+
+def results_of(name):
+    """What a table is drawn from: an experiment's results, or a benchmark's."""
+    path = HERE / name / "results.json"
+    if not path.exists():
+        path = BENCHMARKS / f"{name.split('_')[0]}.json"
+    return json.loads(path.read_text("utf-8"))
+
+
 def table_of(mark):
     """The table that a mark asks for, as Markdown; it ends above the closing mark."""
-    results = json.loads((HERE / mark[2] / "results.json").read_text("utf-8"))
-    head, *rows = (batchnorm_table if mark[2] == "batchnorm" else sweep_table)(results)
+    head, *rows = TABLES.get(mark[2], sweep_table)(results_of(mark[2]))
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{mark[1]}\n{text}\n\n{mark[3]}"

@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+import tiny
+
 settings.register_profile("quiesce", deadline=None)  # the first call of anything is slow
 settings.load_profile("quiesce")
 
@@ -22,24 +24,7 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def tiny_flags() -> list[str]:
     """Flags that make a run of any recipe take seconds: tiny made-up images, two steps."""
-    flags = {
-        "data.name": "made_up",
-        "data.image_size": 16,
-        "data.batch_size": 8,
-        "data.train_images": 32,
-        "data.test_images": 16,
-        "data.workers": 0,
-        "data.mean": "null",
-        "data.std": "null",
-        "float_stage.epochs": "null",
-        "calibration.batches": 1,
-        "batchnorm.batches": 2,
-        "trainer.max_steps": 2,
-        "trainer.accelerator": "cpu",
-        "trainer.log_every_n_steps": 1,
-        "trainer.loggers": "[csv]",
-    }
-    return [f"--{name}={value}" for name, value in flags.items()]
+    return tiny.flags()
 
 
 @pytest.fixture

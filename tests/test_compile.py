@@ -292,3 +292,12 @@ def test_a_mode_that_is_none_is_refused():
         qs.compile(prepared("off"), "fast")
     with pytest.raises(qs.QuiesceError, match=r"call quiesce\.prepare first"):
         qs.compile(Small(), "quantizers")
+
+
+def test_without_a_compiler_it_is_said_and_nothing_has_changed(monkeypatch, tmp_path):
+    model = prepared("off")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "g++")))
+    for mode in ("quantizers", "model"):
+        with pytest.raises(qs.QuiesceError, match=r'install g\+\+ or clang .* mode "off"'):
+            qs.compile(model, mode)
+    assert qs.compile(model, "off")(images(2)).shape == (2, 4)

@@ -1,4 +1,4 @@
-"""What experiments/ and docs/results.md tell is what their results.json hold."""
+"""What experiments/, docs/results.md and docs/performance.md tell is what the results hold."""
 
 import json
 import subprocess
@@ -13,6 +13,12 @@ RESULTS = sorted(ROOT.glob("experiments/*/results.json"))
 
 def test_every_table_is_that_of_its_results():
     check = [sys.executable, str(ROOT / "experiments" / "tables.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_tables_of_performance_are_those_of_the_benchmarks():
+    check = [sys.executable, str(ROOT / "benchmarks" / "table.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -3,7 +3,8 @@
 The file holds random inputs and what that code made of them on a CPU in float32, under keys
 that are paths. Its path is in QUIESCE_REFERENCE, or it is tests/data/reference.npz; sizes, bits
 and numbers of cases are read from the file, so that another draw of the same arrays does too.
-Codes and masks are exact, floats 1e-6 relative, sums of floats 1e-5.
+Codes and masks are exact, floats 1e-6 relative, sums of floats 1e-5. All of it holds in every
+compile mode.
 """
 
 import os
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
+from quiesce.compile import MODES, CompileMode
+from quiesce.quantizer import FakeQuantizer
 from small_networks import Walk, weights_only
 
 FILE = Path(os.environ.get("QUIESCE_REFERENCE", Path(__file__).parent / "data" / "reference.npz"))
@@ -49,6 +52,15 @@ def case(prefix: str) -> dict[str, Tensor]:
     return {name.rpartition("/")[2]: torch.tensor(REFERENCE[name]) for name in names}
 
 
+@pytest.fixture(autouse=True)
+def _compiled_anew() -> None:
+    """Forget what is compiled: of one piece of code torch compiles eight versions, no more."""
+    torch.compiler.reset()
+
+
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
 def grid_of(low: Tensor, high: Tensor) -> qs.Grid:
     """The grid whose ends these are."""
     grid = qs.Grid(round(float(high - low + 1)).bit_length() - 1, signed=bool(low < 0))
@@ -65,14 +77,23 @@ def test_every_array_is_held() -> None:
         assert {name for prefix in cases(family) for name in case(prefix)} == names
 
 
+@pytest.mark.parametrize("mode", [None, *MODES])
 @pytest.mark.parametrize("prefix", cases("fakequant"))
-def test_fake_quantization_and_its_gradients(prefix: str) -> None:
+def test_fake_quantization_and_its_gradients(prefix: str, mode: CompileMode | None) -> None:
     data = case(prefix)
-    grad_scale = "lsq" if prefix.endswith("_gradscale") else None
+    learned = prefix.endswith("_gradscale")
     x, scale = data["x"].requires_grad_(), data["scale"].requires_grad_()
     grid = grid_of(data["quant_min"], data["quant_max"])
     # the reference clips after rounding, with a clamp that gives no gradient at its bounds
-    y = qs.fake_quantize(x, scale, grid, clip="round", grad_scale=grad_scale)
+    if mode is None:
+        y = qs.fake_quantize(x, scale, grid, clip="round", grad_scale="lsq" if learned else None)
+    else:
+        quantizer = FakeQuantizer(
+            grid.bits, scale_shape=scale.shape, weight=x, clip="round", grad_scaling=learned
+        )
+        quantizer.set_grid(grid, scale)
+        scale = quantizer.scale
+        y = qs.compile(nn.Sequential(quantizer), mode)(x)
     y.backward(data["upstream"])
 
     codes, expected_codes = (y / scale).round(), (data["y"] / scale).round()
@@ -83,7 +104,8 @@ def test_fake_quantization_and_its_gradients(prefix: str) -> None:
     assert scale.grad is not None
     # a sum that cancels is no more exact than float32 is for the sum of its terms' magnitudes
     terms = (data["upstream"].abs() * (codes.abs() + 1)).sum_to_size(scale.shape)
-    factor = 1.0 if grad_scale is None else (x.numel() // scale.numel() * grid.quant_max) ** -0.5
+    shared_by = x.numel() // scale.numel()
+    factor = (shared_by * grid.quant_max) ** -0.5 if learned else 1.0
     error = (scale.grad - data["grad_scale"]).abs()
     rounding = torch.finfo(torch.float32).eps * factor * terms
     assert (error <= 1e-5 * data["grad_scale"].abs() + rounding).all()
@@ -122,14 +144,16 @@ def walk_of(data: dict[str, Tensor], model: nn.Module, **options: Any) -> Walk:
     return Walk(model, cures, momentum=data["momentum"].item(), **options)
 
 
+@every_mode
 @pytest.mark.parametrize("prefix", cases("tracker"))
-def test_frequencies_and_frozen_codes_at_every_step(prefix: str) -> None:
+def test_frequencies_and_frozen_codes_at_every_step(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     steps, count = data["latent"].shape
     grid = grid_of(data["quant_min"], data["quant_max"])
     layer = nn.Linear(count, 1, bias=False)
     scheme = weights_only(weight_bits=grid.bits)
-    walk = walk_of(data, qs.prepare(layer, scheme, torch.zeros(1, count)))
+    model = qs.compile(qs.prepare(layer, scheme, torch.zeros(1, count)), mode)
+    walk = walk_of(data, model)
     [weight] = walk.weights
     assert weight.grid == grid
     for step in range(steps):
@@ -149,8 +173,9 @@ def test_frequencies_and_frozen_codes_at_every_step(prefix: str) -> None:
         assert not data["threshold"].any()
 
 
+@every_mode
 @pytest.mark.parametrize("prefix", cases("tracker"))
-def test_total_oscillations_of_every_weight(prefix: str) -> None:
+def test_total_oscillations_of_every_weight(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     steps, count = data["latent"].shape
     grid = grid_of(data["quant_min"], data["quant_max"])
@@ -161,7 +186,7 @@ def test_total_oscillations_of_every_weight(prefix: str) -> None:
 
     # a report counts by layer, so here every weight is a layer
     model = Weights(nn.Linear(1, 1, bias=False) for _ in range(count))
-    qs.prepare(model, weights_only(weight_bits=grid.bits), torch.zeros(1, 1))
+    qs.compile(qs.prepare(model, weights_only(weight_bits=grid.bits), torch.zeros(1, 1)), mode)
     walk = walk_of(data, model, distance=None)
     for step in range(steps):
         walk.to(*data["latent"][step])
@@ -169,8 +194,9 @@ def test_total_oscillations_of_every_weight(prefix: str) -> None:
     assert totals == data["total_oscillations"].tolist()
 
 
+@every_mode
 @pytest.mark.parametrize("prefix", cases("dampening"))
-def test_penalty_and_its_gradient(prefix: str) -> None:
+def test_penalty_and_its_gradient(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     per, _, aggregation = prefix.partition("/")[2].partition("_")
     grid = grid_of(data["quant_min"], data["quant_max"])
@@ -178,7 +204,7 @@ def test_penalty_and_its_gradient(prefix: str) -> None:
     layer = nn.Conv2d(in_channels, out_channels, tuple(kernel), bias=False)
     layer.weight.data.copy_(data["w"])
     scheme = weights_only(weight_bits=grid.bits, per_channel=per == "pc")
-    qs.prepare(layer, scheme, torch.zeros(1, in_channels, *kernel))
+    qs.compile(qs.prepare(layer, scheme, torch.zeros(1, in_channels, *kernel)), mode)
     layer.weight_quantizer.scale.data.copy_(data["scale"])
     walk = Walk(layer, [qs.Dampening(1.0, aggregation)])
     penalty = walk.control.penalty()
@@ -199,8 +225,9 @@ def test_schedule_at_every_step(key: str) -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=0)
 
 
+@every_mode
 @pytest.mark.parametrize("prefix", cases("bn"))
-def test_reestimated_statistics(prefix: str) -> None:
+def test_reestimated_statistics(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     channels, inputs, *kernel = data["weight"].shape
     grid = grid_of(data["input_quant_min"], data["input_quant_max"])
@@ -210,7 +237,7 @@ def test_reestimated_statistics(prefix: str) -> None:
     )
     model[0].weight.data.copy_(data["weight"])
     scheme = weights_only(weight_bits=4, first_input_bits=grid.bits)
-    qs.prepare(model, scheme, data["x"][0])
+    qs.compile(qs.prepare(model, scheme, data["x"][0]), mode)
     qs.calibrate(model, data["x"])
     assert model[0].input_quantizer.grid == grid
     model[0].input_quantizer.scale.data.copy_(data["input_scale"])

@@ -29,6 +29,7 @@ from quiesce import (
     StackedSigmoid,
     StochasticRounding,
 )
+from quiesce.compile import MODES, CompileMode
 from quiesce.toy import (
     METHODS,
     Outcome,
@@ -387,3 +388,22 @@ def test_the_page_shows_every_method_and_loads_nothing(outcomes: dict[str, Outco
     ours = html.replace(plotly.offline.get_plotlyjs(), "")
     assert not re.search(r"(src|href)=|url\(|@import", ours)
     assert "cdn" not in ours
+
+
+COMPILED = [mode for mode in MODES if mode != "off"]
+CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15)]}
+
+
+@pytest.mark.parametrize("cure", CURES)
+@pytest.mark.parametrize("mode", COMPILED)
+def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(
+    mode: CompileMode, cure: str
+) -> None:
+    torch.compiler.reset()
+    problem = regression([0.1, 0.3, 0.45, 0.5, 0.8], scale=0.3, energy=0.7)
+    settings = {"momentum": 0.5, "cures": CURES[cure]}
+    plain = circling(problem, 0.4, **settings)
+    assert plain.frozen.any() == (cure == "freezing")
+    fused = circling(problem, 0.4, compile=mode, **settings)
+    for name in ("latent", "code", "frozen", "gradient", "frequency"):
+        assert torch.equal(getattr(fused, name), getattr(plain, name)), name

@@ -44,6 +44,7 @@ __all__ = [
     "export_onnx",
     "fake_quantize",
     "gaussian_kl",
+    "keep_whole",
     "linear",
     "mse_scale",
     "prepare",
@@ -52,6 +53,8 @@ __all__ = [
     "reestimate_batchnorm",
     "strip",
     "verify_onnx",
+    "verify_ranks",
+    "whole",
 ]
 
 _NAMED_LIKE_THEIR_FILE = ("calibrate", "compile", "fake_quantize", "prepare")

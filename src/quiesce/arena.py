@@ -3,14 +3,15 @@
 A network has dozens of layers, most of them small: a pass over each by itself spends its time on
 calls, not on weights. So latents and history records are moved, once, into one stretch of memory
 each. The parameters stay the objects they were, with their values, shapes and strides; only their
-storage is elsewhere, as with `flatten_parameters` of torch's recurrent layers.
+storage is elsewhere, as with `flatten_parameters` of torch's recurrent layers. Latents that are
+split over processes are copied in for each pass and back after it (`quiesce.shards`).
 
 An arena is a table of rows of `ROW` entries. Every layer begins a row, its last row is filled up
 with zeros, and so a layer's scale is one number per row. Entries of a layer lie in the order of its
 storage. What else is kept of each weight (frequencies, averages) has the same places.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -25,6 +26,8 @@ from quiesce.weights import QuantizedWeight
 ROW = 64
 """Entries of a row: whole vectors and cache lines on every machine."""
 
+_PART = 2**16  # rows, 4 million entries
+
 Where = Tensor | slice
 """A selection of entries of an arena: a 1-D int64 index, or slice(None) for all."""
 
@@ -33,8 +36,9 @@ def arenas(weights: Sequence[QuantizedWeight]) -> list["Arena"]:
     """Move the weights into as few arenas as can be: one per width, dtype, device and rounding."""
     groups: dict[object, list[QuantizedWeight]] = {}
     for weight in weights:
-        latent = weight.latent
-        key = (weight.grid.bits, latent.dtype, latent.device, weight.estimator, _is_spread(weight))
+        latent, split = weight.held, weight.shards and weight.shards.key
+        kind = (weight.grid.bits, latent.dtype, latent.device, weight.estimator)
+        key = (*kind, _is_spread(weight), split)
         groups.setdefault(key, []).append(weight)
     return [Arena(group) for group in groups.values()]
 
@@ -57,10 +61,13 @@ class Arena:
         self.weights = list(weights)
         self.grid, self.layout = weights[0].grid, weights[0].layout
         self._spread = _is_spread(weights[0])
-        self._strides = [weight.latent.stride() for weight in weights]
-        self.rows = [-(-weight.latent.numel() // ROW) for weight in weights]
+        self._split = weights[0].shards is not None
+        held = [weight.held for weight in weights]
+        self._shapes = [latent.shape for latent in held]
+        self._strides = [latent.stride() for latent in held]
+        self.rows = [-(-latent.numel() // ROW) for latent in held]
         self._starts = [row * ROW for row in accumulate(self.rows, initial=0)]
-        like = weights[0].latent.detach()
+        like = held[0]
         shape = sum(self.rows), ROW
         self.on_cpu = like.device.type == "cpu"
         self.latents = torch.zeros(shape, dtype=like.dtype, device=like.device)
@@ -70,7 +77,7 @@ class Arena:
         self._row_ends = self._row_counts.cumsum(0)
         scales = [1 if w.raw_scale.numel() == 1 else w.raw_scale.numel() for w in weights]
         self._rows_per_scale = torch.cat(
-            [torch.full((n,), rows // n) for n, rows in zip(scales, self.rows, strict=True)]
+            [torch.full((n,), rows // max(n, 1)) for n, rows in zip(scales, self.rows, strict=True)]
         ).to(like.device)
         self._places: list[tuple[int, int]] = []
         self.gather()
@@ -86,8 +93,8 @@ class Arena:
             values: Of the arena's entries, contiguous.
             index: Position in `weights`.
         """
-        shape = self.weights[index].latent.shape
-        return values.detach().as_strided(shape, self._strides[index], self._starts[index])
+        shape, strides = self._shapes[index], self._strides[index]
+        return values.detach().as_strided(shape, strides, self._starts[index])
 
     @torch.no_grad()
     def gather(self) -> None:
@@ -99,20 +106,22 @@ class Arena:
             TrackingError: A weight has changed its memory format, dtype or device.
         """
         places = [self._place(weight) for weight in self.weights]
-        if places == self._places:
+        if places == self._places and not self._split:
             return
         for i, weight in enumerate(self.weights):
             self._check(i)
+            latent, records = self.layer(self.latents, i), self.layer(self.records, i)
+            if self._split:
+                latent.copy_(weight.held)
             if not self._places or places[i] != self._places[i]:
-                for home, tensor in (self.latents, weight.latent), (self.records, weight.history):
-                    view = self.layer(home, i)
-                    view.copy_(tensor)
-                    tensor.data = view
+                latent.copy_(weight.held)
+                records.copy_(weight.history)
+                weight.move(latent, records)
         self._places = [self._place(weight) for weight in self.weights]
 
     def _check(self, index: int) -> None:
         weight, home = self.weights[index], self.latents
-        latent = weight.latent
+        latent = weight.held
         if latent.stride() != self._strides[index]:
             raise TrackingError(
                 f"{weight.name}: the weight has changed its memory format since the tracker was "
@@ -127,7 +136,9 @@ class Arena:
 
     @staticmethod
     def _place(weight: QuantizedWeight) -> tuple[int, int]:
-        return weight.latent.data_ptr(), weight.history.data_ptr()
+        # who is split is copied in every time; its memory may be anywhere
+        latent = weight.latent.data_ptr() if weight.shards is None else 0
+        return latent, weight.history.data_ptr()
 
     @torch.no_grad()
     def read(self) -> passes.Operands:
@@ -137,6 +148,12 @@ class Arena:
         return passes.Operands(
             self.latents, self._scale(), first.limits, self.records, first.estimator
         )
+
+    def parts(self, now: passes.Operands) -> Iterator[passes.Operands]:
+        """What `read` gave in pieces of at most `_PART` rows each: views, to be edited in place."""
+        pieces = (values.split(_PART) for values in (now.latent, now.scale, now.records))
+        for latent, scale, records in zip(*pieces, strict=True):
+            yield now._replace(latent=latent, scale=scale, records=records)
 
     def select(self, now: passes.Operands, where: Where) -> passes.Operands:
         """Some entries of what `read` gave, for the functions of `passes`: (selected,)."""
@@ -151,7 +168,10 @@ class Arena:
     @torch.no_grad()
     def run(self, function: passes.Pass, now: passes.Operands, *args: Tensor | None) -> Tensor:
         """A pass over all entries, as one kernel where kernels are compiled."""
-        return self.weights[0].kernels.over_weights(function, now, *args)
+        result = self.weights[0].kernels.over_weights(function, now, *args)
+        if function in (passes.settle, passes.track):
+            self._give_back()
+        return result
 
     @torch.no_grad()
     def freeze(self, now: passes.Operands, where: Tensor, codes: Tensor) -> None:
@@ -170,6 +190,7 @@ class Arena:
         else:
             records[where] = history.freeze(records[where], codes, self.layout)
             latents[where] = passes.quantized(self.select(now, where)).to(latents.dtype)
+            self._give_back()
 
     def layers_of(self, where: Tensor) -> Tensor:
         """Positions in `weights` of the layers of some entries: int64, the shape of `where`."""
@@ -197,11 +218,17 @@ class Arena:
             Index, int64 (sampled,), layer by layer, and how many are of each layer.
         """
         parts = []
-        for weight, start in zip(self.weights, self._starts, strict=False):
-            size = weight.latent.numel()
+        for shape, start in zip(self._shapes, self._starts, strict=False):
+            size = shape.numel()
             step = 1 if most is None else max(1, size // most)
             parts.append(torch.arange(start, start + size, step, device=self.latents.device))
         return torch.cat(parts), [len(part) for part in parts]
+
+    def _give_back(self) -> None:
+        """Put latents that a pass has set where those who split them read them."""
+        if self._split:
+            for i, weight in enumerate(self.weights):
+                weight.held.copy_(self.layer(self.latents, i))
 
     def _scale(self) -> Tensor:
         """Floats per code: (rows, 1), or (rows, ROW) where channels and rows do not agree."""
@@ -218,8 +245,8 @@ class Arena:
 
 def _is_spread(weight: QuantizedWeight) -> bool:
     """Whether some row of this weight would hold entries of different scales."""
-    scale, latent = weight.raw_scale, weight.latent
-    if scale.numel() == 1:
+    scale, latent = weight.raw_scale, weight.held
+    if scale.numel() <= 1:
         return False
     by_channel = outermost_first(storage_order(latent)) and len(scale) == scale.numel()
     return not by_channel or (latent.numel() // len(scale)) % ROW != 0

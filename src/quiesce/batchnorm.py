@@ -10,16 +10,16 @@ not added to it.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from quiesce.batches import inputs_of
 from quiesce.errors import DivergedError, NothingToDoError
 from quiesce.modes import buffers_of, inference, plain_average, put_back
+from quiesce.ranks import taken, total, unwrapped
+from quiesce.syncing import over_all_processes
 
 
 @torch.no_grad()
@@ -31,7 +31,9 @@ def reestimate_batchnorm(
     Only batch-norm layers leave inference mode: dropout stays off, no range and no tracker moves.
     A layer that no forward reaches keeps its statistics. Where torch.distributed is initialised,
     every rank has to call this, each with its own batches, and all get the average over all
-    batches of all ranks. When anything raises, the statistics are as they were.
+    batches of all ranks. Where a forward waits for other ranks (weights that are split,
+    SyncBatchNorm), all stop with the first that has no batch left. SyncBatchNorm sees a batch of
+    all ranks as one, as in training. When anything raises, the statistics are as they were.
 
     Args:
         model: Changed in place, its buffers only; modes and momenta are put back.
@@ -49,16 +51,15 @@ def reestimate_batchnorm(
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1 batch, got {count}")
-    if isinstance(model, DistributedDataParallel):
-        model = model.module  # its forward would overwrite the buffers of all ranks by rank 0's
+    model = unwrapped(model)
     found = ((name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm))
     norms = {name: norm for name, norm in found if norm.running_mean is not None}
     if not norms:
         raise NothingToDoError(f"{type(model).__name__} has no batch norm with running statistics")
 
     old = {name: buffers_of(norm) for name, norm in norms.items()}
-    with inference(model), plain_average(norms.values()):
-        for batch in islice(batches, count):
+    with inference(model), plain_average(norms.values()), over_all_processes(model):
+        for batch in taken(batches, count, model):
             model(inputs_of(batch))
         forwards = {name: _average_over_ranks(norm) for name, norm in norms.items()}
         if not any(forwards.values()):
@@ -95,16 +96,13 @@ def _average_over_ranks(norm: BatchNorm) -> int:
     A forward weighs the same wherever it ran.
     """
     forwards = norm.get_buffer("num_batches_tracked")
-    if distributed.is_available() and distributed.is_initialized():
-        mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        total = torch.cat([mean * forwards, var * forwards, forwards.to(mean.dtype).view(1)])
-        distributed.all_reduce(total)
-        forwards.copy_(total[-1])
-        if forwards > 0:
-            for statistic, average in zip(
-                (mean, var), (total[:-1] / total[-1]).chunk(2), strict=True
-            ):
-                statistic.copy_(average)
+    mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    sums = total(torch.cat([mean * forwards, var * forwards, forwards.to(mean.dtype).view(1)]))
+    forwards.copy_(sums[-1])
+    if forwards > 0:
+        averages = (sums[:-1] / sums[-1]).chunk(2)
+        for statistic, average in zip((mean, var), averages, strict=True):
+            statistic.copy_(average)
     return int(forwards)
 
 

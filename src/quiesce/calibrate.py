@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from quiesce.modes import inference
 from quiesce.prepare import measure_weights
 from quiesce.quantizer import FakeQuantizer
 from quiesce.ranges import find_affine, find_scale, sample
+from quiesce.ranks import are_many, gathered, largest, taken, unwrapped
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,17 @@ class Observation:
     def __bool__(self) -> bool:
         return bool(self._kept)
 
+    def share(self, device: torch.device) -> None:
+        """Take in what the other processes saw of the same input: all call this."""
+        if not are_many():
+            return
+        seen = torch.tensor([-self.low, self.high, float(not self.finite)], device=device)
+        low, self.high, broken = largest(seen.nan_to_num(torch.inf)).tolist()
+        self.low, self.finite = -low, not broken
+        mine = torch.cat(self._kept) if self._kept else torch.empty(0, device=device)
+        parts = gathered(mine)
+        self._kept = [sample(part, max(1, _IN_ALL // len(parts))) for part in parts if len(part)]
+
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> nn.Module:
@@ -57,7 +68,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     The batches pass through the network in float and inference mode; nothing but scales, offsets
     and grids moves. An input that goes below zero anywhere gets a signed grid, any other an
     unsigned one; one that is zero throughout the scale 1, and that is logged. Call it again after
-    loading a float checkpoint; it then forgets what the scales had learned.
+    loading a float checkpoint; it then forgets what the scales had learned. Where torch.distributed
+    is initialised, every process calls this with its own batches, and all get the scales of what
+    all have seen.
 
     Args:
         model: Prepared; changed in place.
@@ -78,8 +91,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     layers = [module for module in model.modules() if isinstance(module, QuantizedLayer)]
     if not layers:
         raise NothingToDoError("the model has no quantized layer; call quiesce.prepare first")
-    quantizers = [q for layer in layers if (q := layer.input_quantizer) is not None]
-    seen = {quantizer: Observation() for quantizer in quantizers}
+    forward = unwrapped(model)
+    quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
+    seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
     try:
         for layer in layers:
             layer.weight_quantizer.observe = _pass
@@ -87,14 +101,17 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
             quantizer.observe = observation
         read = 0
         with inference(model):
-            for batch in islice(batches, count):
-                model(inputs_of(batch))
+            for batch in taken(batches, count, model):
+                forward(inputs_of(batch))
                 read += 1
     finally:
         for module in model.modules():
             if isinstance(module, FakeQuantizer):
                 module.observe = None
-    if read == 0:
+    device = layers[0].latent.device
+    for observation in seen.values():
+        observation.share(device)
+    if not float(largest(torch.tensor(float(read), device=device))):
         raise NothingToDoError("batches is empty; no scale was changed")
     for quantizer, observation in seen.items():
         _check(quantizer, observation)

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import NothingToDoError
+from quiesce.errors import CompilerError, NothingToDoError
 from quiesce.kernels import EAGER, FUSED
 from quiesce.quantizer import FakeQuantizer
 
@@ -32,12 +32,15 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
     Raises:
         ValueError: `mode` is none of these.
         NothingToDoError: The model is not prepared.
+        CompilerError: The model is on a CPU, and there is no C++ compiler.
     """
     if mode not in MODES:
         raise ValueError(f"compile mode must be one of {MODES}, got {mode!r}")
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     if not quantizers:
         raise NothingToDoError("the model has no quantizer; call quiesce.prepare first")
+    if mode != "off":
+        _check_compiler(quantizers[0].scale.device)
     for quantizer in quantizers:
         quantizer.kernels = EAGER if mode == "off" else FUSED
     # where nn.Module.compile keeps what __call__ runs; left out of copies and files by torch itself
@@ -47,6 +50,21 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
         model.compile()
         calls["_compiled_call_impl"] = _any_batch(calls["_compiled_call_impl"])
     return model
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type != "cpu":
+        return  # what serves an accelerator comes with torch
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise CompilerError(
+            "no C++ compiler was found, which compiled kernels need on a CPU; install g++ or clang "
+            '(or name one in CXX), or use compile mode "off"'
+        ) from error
 
 
 def _any_batch(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -43,7 +43,8 @@ class DistanceMeter:
         self._homes = list(homes)
         self._sampling = sampling
         self._traveled = [
-            torch.zeros(2, len(home.weights), device=home.latents.device) for home in homes
+            torch.zeros(2, len(home.weights), dtype=torch.float64, device=home.latents.device)
+            for home in homes
         ]
         self._last: list[Tensor] | None = None
 
@@ -65,35 +66,37 @@ class DistanceMeter:
                 traveled += torch.stack([part.sum(1) for part in moved.split(counts, dim=1)], 1)
         self._last = now if every == 1 or phase == 0 else None
 
-    def ratios(self) -> list[Tensor]:
-        """R since the start, per arena: (layers,), 0 where the latents did not move."""
-        return [
-            torch.where(latent > 0, quantized / latent, 0.0) for latent, quantized in self._traveled
-        ]
-
-    def overall(self) -> float:
-        """R over all layers' sampled weights."""
-        latent, quantized = (
-            sum(float(traveled[kind].sum()) for traveled in self._traveled) for kind in range(2)
-        )
-        return quantized / latent if latent > 0 else 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums, and the positions where a pair is half done."""
+    def traveled(self) -> dict[str, Tensor]:
+        """By layer, how far its sampled latent and quantized weights went since the start: (2,)."""
         return {
-            "traveled": [traveled.clone() for traveled in self._traveled],
-            "strides": self._strides(),
-            "last": self._last,
+            weight.name: traveled[:, i]
+            for home, traveled in zip(self._homes, self._traveled, strict=True)
+            for i, weight in enumerate(home.weights)
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; a half pair of another memory format is of other weights."""
-        for traveled, saved in zip(self._traveled, state["traveled"], strict=True):
-            traveled.copy_(saved)
-        self._last = state["last"] if state["strides"] == self._strides() else None
+    def state_dict(self) -> dict[str, Any]:
+        """The positions where a pair is half done; the sums are `traveled`."""
+        return {"layout": self._layout(), "last": None if self._split() else self._last}
 
-    def _strides(self) -> list[tuple[int, ...]]:
-        return [weight.latent.stride() for home in self._homes for weight in home.weights]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; a half pair of another memory format is of other weights.
+
+        So is one of weights that are split otherwise: it is dropped.
+        """
+        same = state["layout"] == self._layout() and not self._split()
+        self._last = state["last"] if same else None
+
+    def _split(self) -> bool:
+        return any(weight.shards is not None for home in self._homes for weight in home.weights)
+
+    def _layout(self) -> list[tuple[int, ...]]:
+        held = [weight.held for home in self._homes for weight in home.weights]
+        return [(*latent.shape, *latent.stride()) for latent in held]
+
+
+def distance_ratio(latent: float, quantized: float) -> float:
+    """R of how far latent and quantized weights went: 0 where the latents did not move."""
+    return quantized / latent if latent > 0 else 0.0
 
 
 def _positions(home: Arena, index: Tensor) -> Tensor:

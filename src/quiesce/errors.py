@@ -4,7 +4,9 @@
     ├── NothingToDoError      a model without such layers, an iterable without batches
     ├── PrepareError          a model that can not be given quantizers as asked
     ├── NotCalibratedError    a quantizer used before it has a scale
+    ├── CompilerError         a compile mode that needs a compiler where there is none
     ├── TrackingError         tracker, cures and optimizer that do not fit together
+    │   └── RanksPartError    processes that should hold the same weights and do not
     ├── FreezingError         freezing that would pin more of a layer than it may
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
@@ -34,8 +36,16 @@ class NotCalibratedError(QuiesceError):
     """A quantizer was used before `quiesce.calibrate` gave it a scale."""
 
 
+class CompilerError(QuiesceError):
+    """The compile mode needs a compiler that this machine does not have."""
+
+
 class TrackingError(QuiesceError):
     """Tracker, cures and optimizer do not fit together."""
+
+
+class RanksPartError(TrackingError):
+    """Processes that should hold the same weights do not; raised in all of them."""
 
 
 class FreezingError(QuiesceError):

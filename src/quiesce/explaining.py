@@ -44,7 +44,7 @@ def explain(
     wrong = value is not None and not abs(value) < float("inf")
     gradient, parameter = faults.broken_gradient(model), faults.broken_parameter(model)
     mine = wrong or bool(gradient or parameter)
-    if not any(ranks.gather(mine)):
+    if not any(ranks.told(mine)):
         return None
     seen = None if forward is None else faults.run_again(model, forward)
     if parameter is not None:
@@ -56,7 +56,7 @@ def explain(
     else:
         where = _gradient_told(None if gradient is None else shown(gradient))
     what = f"the loss is {value}" if wrong else "a gradient is not finite"
-    found = ranks.gather(Finding(wrong, what, where, parameter is not None) if mine else None)
+    found = ranks.told(Finding(wrong, what, where, parameter is not None) if mine else None)
     return _joined(found)
 
 

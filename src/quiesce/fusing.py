@@ -23,7 +23,7 @@ class Fused:
 
     Args:
         function: Of tensors, None, hashable constants, and named tuples of these. What it does to
-            elements must not depend on sizes, but for sizes of 0 and of 1, which broadcast. It may change
+            elements must not depend on sizes, but for sizes of 1, which broadcast. It may change
             its arguments in place. No gradient flows through.
 
     Attributes:
@@ -84,7 +84,8 @@ def _compile(
         )
 
     # without duck shapes, two sizes are one only where `function` needs them to be
-    with torch.no_grad(), shapes.patch(use_duck_shape=False):
+    free = shapes.patch(use_duck_shape=False)  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad(), free:
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
         code = torch._inductor.standalone_compile(graph, [*tensors], dynamic_shapes="from_graph")
     [result] = returned

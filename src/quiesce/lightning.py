@@ -20,7 +20,9 @@ from quiesce.cures.cure import Cure
 from quiesce.errors import MissingExtraError, TrackingError
 from quiesce.lightning_watch import WatchCallback as WatchCallback
 from quiesce.prepare import quantized_weights
+from quiesce.shards import whole
 from quiesce.tracking import OscillationTracker
+from quiesce.verifying import verify_ranks
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,11 +39,16 @@ class QuiesceCallback(Callback):
         average_up_to: Let the tracker follow the average of codes of all weights of at most so many
             bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
             only what the cures need.
+        verify_every: Compare what the ranks hold every so many optimizer steps, and stop all of
+            them where they part; see `quiesce.verify_ranks`. None: never.
         prefix: What the names of the module have in front that messages of the watch leave out.
 
     Attributes:
         control: The `Control`, from the start of training on.
         watching: Its watch for numbers that go wrong.
+
+    Raises:
+        ValueError: `verify_every` is below 1.
     """
 
     def __init__(
@@ -50,11 +57,16 @@ class QuiesceCallback(Callback):
         momentum: float = 0.01,
         *,
         average_up_to: int | None = None,
+        verify_every: int | None = None,
         prefix: str = "",
     ) -> None:
+        if verify_every is not None and verify_every < 1:
+            raise ValueError(f"verify_every must be at least 1 step, got {verify_every}")
         self.cures = list(cures)
         self.momentum = momentum
         self.average_up_to = average_up_to
+        self.verify_every = verify_every
+        self._verified = 0  # steps done when last looked
         self.control: Control | None = None
         self.watching = WatchCallback(prefix)
         self._saved: dict[str, Any] | None = None
@@ -81,6 +93,7 @@ class QuiesceCallback(Callback):
         if self._saved is not None:
             self.control.load_state_dict(self._saved)
             self._saved = None
+        self._verified = self.control.step
         self._restore = _add_penalty(pl_module, self.control)
         self.watching.on_train_start(trainer, pl_module)
 
@@ -108,6 +121,21 @@ class QuiesceCallback(Callback):
         """As `WatchCallback`."""
         self.watching.on_save_checkpoint(trainer, pl_module, checkpoint)
 
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Compare the ranks, where an optimizer step is over after which that is due."""
+        if self.control is None or self.verify_every is None:
+            return
+        before, self._verified = self._verified, self.control.step
+        if self.control.step // self.verify_every > before // self.verify_every:
+            verify_ranks(self.control)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of optimizers and module; tracker and its reports stay."""
         self._release()
@@ -120,9 +148,9 @@ class QuiesceCallback(Callback):
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint: the control's state, and the watch's."""
+        """For Lightning's checkpoint, which one process writes: all of control and watch."""
         if self.control is not None:
-            return {**self.control.state_dict(), "watch": self.watching.state_dict()}
+            return {**whole(self.control.state_dict()), "watch": self.watching.state_dict()}
         return self._saved or {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

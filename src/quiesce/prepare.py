@@ -4,17 +4,19 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from quiesce.additions import QuantizedBlock, restore_block
+from quiesce.dataflow import run
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.flat import is_dense
 from quiesce.grid import Grid
 from quiesce.layers import LAYERS, QuantizedLayer, channel_dim, quantize_layer, restore_layer
-from quiesce.modes import inference
 from quiesce.quantizer import FakeQuantizer
 from quiesce.ranges import find_scale
+from quiesce.residual import Residuals
 from quiesce.scheme import LayerScheme, Scheme
+from quiesce.shards import average_gradients, is_split, put_together, reshard, whole
 from quiesce.weights import QuantizedWeight
 
 
@@ -28,10 +30,11 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
-            or subclasses of them. It is run once, in inference mode, nothing of it moves.
+            or subclasses of them. It is run in inference mode, nothing of it moves.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Only the order in which layers are called is read off it.
+            arguments. Read off it: the order in which layers are called and, with
+            `residual="quantized"`, which of them and of the additions read the same tensor.
 
     Returns:
         `model` itself.
@@ -45,6 +48,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
     called = _call_order(model, example_input)
+    reshard(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
@@ -55,6 +59,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     _check_layers(chosen, called)
     order = [name for name in called if name in chosen]
     plans = _agree_on_shared(chosen, scheme.resolve(order))
+    residuals = Residuals(model, example_input) if scheme.residual == "quantized" else None
     quantizers: dict[int, FakeQuantizer] = {}
     for name, layer in chosen.items():
         weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
@@ -62,6 +67,10 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
             quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
         inputs = _input_quantizer(name, layer, plans[name], scheme)
         quantize_layer(layer, quantizers[id(weight)], inputs)
+    if residuals is not None:
+        plan = scheme.of_additions()
+        device = next(model.parameters()).device
+        residuals.quantize(lambda name: _activation_quantizer(name, plan, scheme).to(device))
     return model
 
 
@@ -87,6 +96,8 @@ def strip(model: nn.Module) -> nn.Module:
             restore_layer(module)
             # a parameter of its own: an embedding may share the latent and stay in float
             module.register_parameter("weight", values[id(latent)])
+        elif isinstance(module, QuantizedBlock):
+            restore_block(module)
     return plain
 
 
@@ -96,6 +107,7 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
     Raises:
         NothingToDoError: The model is not prepared.
     """
+    reshard(model)
     views: dict[int, QuantizedWeight] = {}
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
@@ -114,8 +126,34 @@ def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
+def keep_whole(model: nn.Module) -> set[nn.Parameter]:
+    """Get a prepared model ready for FSDP2, and name the parameters that each process keeps whole.
+
+        fully_shard(model, ignored_params=keep_whole(model))
+
+    These are scales and offsets. FSDP2 leaves the gradients of what it ignores alone; they are
+    averaged over all processes here. Give the set to every `fully_shard` of a part of the model.
+
+    Args:
+        model: Prepared, calibrated or loaded, and not split yet; call this once.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+        PrepareError: A weight is split already.
+    """
+    for weight in quantized_weights(model):
+        _refuse_split(weight.name, weight.latent)
+    parameters = set(quantizer_parameters(model))
+    average_gradients(parameters)
+    for module in model.modules():
+        if isinstance(module, FakeQuantizer) and module.history is not None:
+            put_together(module, "history")
+    return parameters
+
+
 def measure_weights(model: nn.Module) -> None:
     """Find the scales of all weights again from their latents, as `prepare` did."""
+    reshard(model)
     for module in model.modules():
         if isinstance(module, QuantizedLayer):
             _measure_weight(module.latent, module.weight_quantizer, channel_dim(module))
@@ -135,13 +173,7 @@ def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
         if isinstance(module, LAYERS)
     ]
     try:
-        with inference(model), torch.no_grad():
-            if isinstance(example_input, Mapping):
-                model(**example_input)
-            elif isinstance(example_input, tuple):
-                model(*example_input)
-            else:
-                model(example_input)
+        run(model, example_input)
     finally:
         for handle in handles:
             handle.remove()
@@ -161,11 +193,20 @@ def _check_layers(chosen: Mapping[str, nn.Module], called: Mapping[str, None]) -
                 f"{name}: its weight is computed by a parametrization (weight or spectral norm?); "
                 f"remove it first, or leave the layer in float: Scheme(exclude=[{name!r}])"
             )
+        _refuse_split(name, layer.weight)
         if not is_dense(layer.weight):  # pyright: ignore[reportArgumentType]
             raise PrepareError(
                 f"{name}: its weight is a slice with gaps in memory; give it one of its own: "
                 "layer.weight = nn.Parameter(layer.weight.detach().clone())"
             )
+
+
+def _refuse_split(name: str, weight: object) -> None:
+    if is_split(weight):
+        raise PrepareError(
+            f"{name}: its weight is split over processes already; call prepare, calibrate and "
+            "keep_whole on the whole model, then fully_shard"
+        )
 
 
 def _agree_on_shared(
@@ -213,20 +254,26 @@ def _input_quantizer(
 ) -> FakeQuantizer | None:
     if plan.act_bits is None:
         return None
+    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+    return _activation_quantizer(f"{name}.input", plan, scheme).to(weight.device)
+
+
+def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:
     quantizer = FakeQuantizer(
-        plan.act_bits,
+        plan.act_bits or 0,  # whoever has no bits gets no quantizer
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
         estimator=scheme.act_estimator,
         ranges=plan.ranges,
-    ).to(layer.weight.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    quantizer.name = f"{name}.input"
+    )
+    quantizer.name = name
     return quantizer
 
 
 def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
     channels = dim if quantizer.scale.dim() else None
-    quantizer.set_grid(grid, find_scale(weight, grid, quantizer.ranges, channels))
-    quantizer.remember(weight)
+    quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
+    if not is_split(weight):  # of a split weight the tracker starts the records
+        quantizer.remember(weight)

@@ -23,6 +23,7 @@ from quiesce.export import export_onnx as export_onnx
 from quiesce.export import verify_onnx as verify_onnx
 from quiesce.fake_quantize import fake_quantize as fake_quantize
 from quiesce.grid import Grid as Grid
+from quiesce.prepare import keep_whole as keep_whole
 from quiesce.prepare import prepare as prepare
 from quiesce.prepare import quantized_weights as quantized_weights
 from quiesce.prepare import quantizer_parameters as quantizer_parameters
@@ -34,6 +35,8 @@ from quiesce.schedules import constant as constant
 from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear
 from quiesce.scheme import Scheme as Scheme
+from quiesce.shards import whole as whole
 from quiesce.tracking import OscillationTracker as OscillationTracker
+from quiesce.verifying import verify_ranks as verify_ranks
 from quiesce.watching import Watch as Watch
 from quiesce.weights import QuantizedWeight as QuantizedWeight

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 
 from quiesce.errors import PrepareError
 from quiesce.estimators import STE, Estimator
 from quiesce.fake_quantize import Clip, check_clip
 from quiesce.grid import check_bits
 from quiesce.ranges import Range, check_range
+
+Residual = Literal["float", "quantized"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,10 @@ class Scheme:
     """Rounding of the weights, and its gradient."""
     act_estimator: Estimator = STE()  # noqa: RUF009 (immutable)
     """Rounding of the layers' inputs, and its gradient; not one that needs a weight's history."""
+    residual: Residual = "float"
+    """What happens to additions of two activations: float, or quantized: both operands are rounded
+    to `act_bits`, by the very quantizer of the layers that read the same tensor, so that the body
+    of a residual network can run in integers."""
     include: Sequence[str] = ("*",)
     """Layers to quantize."""
     exclude: Sequence[str] = ()
@@ -81,6 +87,11 @@ class Scheme:
         for name in ("first_last_bits", "first_input_bits"):
             if (bits := getattr(self, name)) is not None:
                 check_bits(name, bits)
+        if self.residual not in get_args(Residual):
+            known = " or ".join(get_args(Residual))
+            raise ValueError(f"residual must be {known}, got {self.residual!r}")
+        if self.residual == "quantized" and self.act_bits is None:
+            raise ValueError("residual quantized needs act_bits, 2 to 8, got None")
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a sequence of patterns, got a single string")
@@ -99,6 +110,10 @@ class Scheme:
             per_channel=self.per_channel,
             ranges=self.ranges,
         )
+
+    def of_additions(self) -> LayerScheme:
+        """What the operands of additions get: what a layer gets that nothing singles out."""
+        return self._base()
 
     def selects(self, name: str) -> bool:
         """Whether the layer called `name` is to be quantized."""

@@ -42,10 +42,9 @@ class TrackedArena:
     def remember(self) -> None:
         """Start the records from the codes now; what is frozen stays frozen."""
         home, now = self.home, self.home.read()
-        code, frozen = passes.emitted(now), history.is_frozen(home.records, home.layout)
-        fresh = history.pack(code, history.STILL, False, home.layout)
-        kept = history.pack(code, history.STILL, True, home.layout)
-        home.records.copy_(torch.where(frozen, kept, fresh))
+        for part in home.parts(now):  # a large network's temporaries would not fit into memory
+            code, frozen = passes.emitted(part), history.is_frozen(part.records, home.layout)
+            part.records.copy_(history.pack(code, history.STILL, frozen, home.layout))
         home.run(passes.settle, now)
         self._advance_all(now, 0, 0)  # changes nothing; but all that will be needed is compiled
 
@@ -102,17 +101,13 @@ class TrackedArena:
         return {
             "frequency": _copy(self.home.layer(self.frequency, layer)),
             "average": average,
-            "counts": self.counts[:, layer].clone(),
-            "rate": self.rate[layer].clone(),
         }
 
-    def load(self, layer: int, state: dict[str, Tensor]) -> None:
+    def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
         """Undo `state`."""
-        self.home.layer(self.frequency, layer).copy_(state["frequency"])
-        if self.average is not None:
-            self.home.layer(self.average, layer).copy_(state["average"])
-        self.counts[:, layer] = state["counts"].to(self.counts.device)
-        self.rate[layer] = state["rate"].to(self.rate.device)
+        for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
+            if kept is not None and saved is not None:
+                self.home.layer(kept, layer).copy_(saved)
         self.fresh, self._busy = slice(None), False
 
 

@@ -30,9 +30,10 @@ from torch import Tensor
 
 from quiesce import history
 from quiesce.arena import Arena, Where, arenas
-from quiesce.distance import DistanceMeter, DistanceSampling
+from quiesce.distance import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.errors import TrackingError
 from quiesce.reports import LayerReport, overall
+from quiesce.shards import Shards, whole
 from quiesce.tracked import TrackedArena
 from quiesce.weights import QuantizedWeight
 
@@ -112,12 +113,14 @@ class OscillationTracker:
 
         Raises:
             TrackingError: Another tracker has taken over the weights, or their memory format has
-                changed.
+                changed, or they have been split over processes since.
         """
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
                 "another tracker follows these weights now; keep one, and step only that"
             )
+        for weight in self.weights:
+            weight.check_current()
         self._rebase()
         for tracked in self._tracked:
             if self.steps == 0:
@@ -130,10 +133,17 @@ class OscillationTracker:
         self.steps += 1
 
     def frequency(self, name: str) -> Tensor:
-        """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step."""
+        """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step.
+
+        Where the latent is split over processes, here and in what follows: of the part held here.
+        """
         tracked, i = self._place(name)
         self._gather()
         return tracked.home.layer(tracked.frequency, i) * self.decay ** (self._age() - 1)
+
+    def follows_average(self, name: str) -> bool:
+        """Whether there is an `average` of this layer."""
+        return self._place(name)[0].average is not None
 
     def average(self, name: str) -> Tensor:
         """Exponential average of the layer's codes up to now: its latent's shape.
@@ -185,6 +195,8 @@ class OscillationTracker:
     def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
         """One report per layer, in the order of the weights.
 
+        Over all parts where weights are split over processes, which then all call this.
+
         Args:
             cut: The frequency above which a weight counts as oscillating, 0 to 1.
 
@@ -193,35 +205,43 @@ class OscillationTracker:
         """
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
-        self._gather()
-        shrink = self.decay ** (self._age() - 1)
-        ratios = None if self._distance is None else self._distance.ratios()
-        reports = {}
-        for k, tracked in enumerate(self._tracked):
-            shares = tracked.shares(cut / shrink)
-            columns = [*shares, *tracked.counts, tracked.rate]
-            if ratios is not None:
-                columns.append(ratios[k].double())
-            rows = torch.stack(columns, 1).tolist()
-            for weight, row in zip(tracked.home.weights, rows, strict=True):
-                oscillating, frozen, flips, oscillations, rate, *ratio = row
-                reports[weight.name] = LayerReport(
-                    name=weight.name,
-                    weights=weight.latent.numel(),
-                    bits=weight.grid.bits,
-                    oscillating=oscillating,
-                    frozen=frozen,
-                    flips_per_step=flips / max(1, self.steps - 1),
-                    total_oscillations=int(oscillations),
-                    distance_ratio=ratio[0] if ratio else None,
-                    transition_rate=rate,
-                )
-        return [reports[weight.name] for weight in self.weights]
+        return self._reports(cut)[0]
 
     def summary(self, cut: float = OSCILLATING) -> LayerReport:
         """The same over all layers, each weight counting once."""
-        distance = None if self._distance is None else self._distance.overall()
-        return overall(self.report(cut), distance)
+        return overall(*self._reports(cut))
+
+    def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
+        """Of each layer, and the distance ratio over all of them."""
+        if not 0 <= cut <= 1:
+            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
+        self._gather()
+        shrink = self.decay ** (self._age() - 1)
+        shares = {}
+        for tracked in self._tracked:
+            columns = torch.stack(tracked.shares(cut / shrink), 1)
+            shares |= {w.name: row for w, row in zip(tracked.home.weights, columns, strict=True)}
+        sums = self._sums()
+        table = self._over_parts(
+            {name: torch.cat([shares[name], sums[name]]) for name in self._names}
+        ).tolist()
+        reports, ways = [], [0.0, 0.0]
+        for weight, row in zip(self.weights, table, strict=True):
+            oscillating, frozen, flips, oscillations, rate, *way = row
+            ways = [ways[0] + way[0], ways[1] + way[1]] if way else ways
+            report = LayerReport(
+                name=weight.name,
+                weights=weight.latent.numel(),
+                bits=weight.grid.bits,
+                oscillating=oscillating,
+                frozen=frozen,
+                flips_per_step=flips / max(1, self.steps - 1),
+                total_oscillations=round(oscillations),
+                distance_ratio=distance_ratio(*way) if way else None,
+                transition_rate=rate,
+            )
+            reports.append(report)
+        return reports, None if self._distance is None else distance_ratio(*ways)
 
     def state_bytes(self) -> int:
         """Bytes held for the weights: history records, frequencies, averages of codes."""
@@ -236,30 +256,40 @@ class OscillationTracker:
         """All that tracking needs to go on, but for the history records, which the model saves.
 
         Frequencies and averages are by layer, in the shape and order of its dimensions, whatever
-        the memory format.
+        the memory format. Where weights are split over processes these are split alike, as
+        torch.distributed.checkpoint takes them, and all processes call this.
         """
         self._gather()
+        table = self._over_parts(self._sums())
+        layers: dict[str, dict[str, Any]] = {}
+        for weight, sums in zip(self.weights, table, strict=True):
+            tracked, i = self._places[weight.name]
+            entries = tracked.state(i)
+            if weight.shards is not None:
+                entries = {k: v if v is None else weight.shards.join(v) for k, v in entries.items()}
+            layers[weight.name] = {**entries, "sums": sums.clone()}
         return {
             "version": 1,
-            "names": [weight.name for weight in self.weights],
+            "names": self._names,
             "momentum": self.momentum,
             "steps": self.steps,
             "base": self._base,
             "followed": self._followed(),
-            "layers": {name: tracked.state(i) for name, (tracked, i) in self._places.items()},
+            "layers": layers,
             "distance": None if self._distance is None else self._distance.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; load the model's own state too, it holds the history.
 
+        The state may be of weights that were split over more or fewer processes, or were not.
+
         Raises:
             TrackingError: The state is of other layers, of another momentum, or of cures that
                 need other averages.
         """
-        names = [weight.name for weight in self.weights]
-        if state["names"] != names:
-            odd = sorted(set(state["names"]) ^ set(names)) or ["their order"]
+        if state["names"] != self._names:
+            odd = sorted(set(state["names"]) ^ set(self._names)) or ["their order"]
             raise TrackingError(f"the saved tracker follows other layers; they differ in {odd[0]}")
         if state["momentum"] != self.momentum:
             raise TrackingError(
@@ -273,10 +303,49 @@ class OscillationTracker:
             )
         self.steps, self._base = state["steps"], state["base"]
         self._known_from = self.steps
-        for name, (tracked, i) in self._places.items():
-            tracked.load(i, state["layers"][name])
+        for weight in self.weights:
+            (tracked, i), entries = self._places[weight.name], state["layers"][weight.name]
+            tracked.load(i, {k: _part(v, weight.shards) for k, v in entries.items() if k != "sums"})
+            self._load_sums(weight, entries["sums"])
         if self._distance is not None and state["distance"] is not None:
             self._distance.load_state_dict(state["distance"])
+
+    def _sums(self) -> dict[str, Tensor]:
+        """Of each layer what adds up over its parts: float64 (3,), with the distances (5,).
+
+        Flips and oscillations since the start, transition rate, ways of latents and of codes.
+        """
+        ways = {} if self._distance is None else self._distance.traveled()
+        sums = {}
+        for name in self._names:
+            tracked, i = self._places[name]
+            parts = [tracked.counts[:, i], tracked.rate[i : i + 1]]
+            sums[name] = torch.cat([*parts, *([ways[name]] if ways else [])])
+        return sums
+
+    def _load_sums(self, weight: QuantizedWeight, sums: Tensor) -> None:
+        tracked, i = self._places[weight.name]
+        # they are of all parts: one process counts them on
+        mine = sums if weight.shards is None or weight.shards.first else torch.zeros_like(sums)
+        tracked.counts[:, i], tracked.rate[i] = mine[:2], mine[2]
+        if self._distance is not None and len(mine) > 3:
+            self._distance.traveled()[weight.name].copy_(mine[3:])
+
+    def _over_parts(self, rows: dict[str, Tensor]) -> Tensor:
+        """Rows of all layers in their order, each added up over the parts of its weight."""
+        table = torch.stack([rows[name] for name in self._names])
+        groups: dict[object, list[int]] = {}
+        for i, weight in enumerate(self.weights):
+            groups.setdefault(weight.shards and weight.shards.key, []).append(i)
+        for members in groups.values():
+            shards = self.weights[members[0]].shards
+            if shards is not None:
+                table[members] = shards.total(table[members])
+        return table
+
+    @property
+    def _names(self) -> list[str]:
+        return [weight.name for weight in self.weights]
 
     def _place(self, name: str) -> tuple[TrackedArena, int]:
         if name not in self._places:
@@ -291,7 +360,7 @@ class OscillationTracker:
             tracked.home.gather()
 
     def _followed(self) -> list[str]:
-        return [w.name for w in self.weights if self._places[w.name][0].average is not None]
+        return [w.name for w in self.weights if self.follows_average(w.name)]
 
     def _age(self) -> int:
         return self.steps - self._base
@@ -304,3 +373,10 @@ class OscillationTracker:
                     if stored is not None:
                         stored.mul_(shrink)
             self._base = self.steps - 1
+
+
+def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
+    """Of a saved tensor, whole or split, what this process holds."""
+    if values is None:
+        return None
+    return whole(values) if shards is None else shards.part(values)

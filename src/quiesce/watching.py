@@ -126,7 +126,7 @@ class Watch:
         if self._scaled:
             self._tell_mended(self.step)
         bad = faults.broken_parameter(self._model) or faults.broken_statistic(self._model)
-        if found := [each for each in ranks.gather(bad) if each]:
+        if found := [each for each in ranks.told(bad) if each]:
             raise DivergedError(f"before step {self.step} {parameter_told(self._shown(found[0]))}")
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,8 +157,10 @@ class Watch:
         parts = []
         for quantizer in self._quantizers.values():
             grad, scale = quantizer.scale.grad, local(quantizer.scale)
-            tells = grad is not None and quantizer.history is None and quantizer.offset is None
-            parts.append(local(grad).reshape(-1) if tells else scale.new_ones(scale.numel()))
+            if grad is not None and quantizer.history is None and quantizer.offset is None:
+                parts.append(local(grad).reshape(-1))
+            else:
+                parts.append(scale.new_ones(scale.numel()))
         return torch.cat(parts)
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from quiesce.errors import CheckpointError
 from quiesce.extras import require
+from quiesce.files import in_home
+from quiesce.foreign.headers import refuse_long_header
+from quiesce.foreign.pickles import refuse_absurd
 
 _NESTED = ("state_dict", "model")  # where trainers keep the weights in their checkpoints
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
@@ -31,12 +34,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: The file is missing, damaged, holds pickled code, or no named tensors.
         MissingExtraError: The file is of safetensors, which is not installed.
     """
-    file = Path(path).expanduser()
+    file = in_home(path)
     if not file.is_file():
         raise CheckpointError(f"{file} is not a file; model.weights must be one, or a known word")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    return _named_tensors(unpickled(file), file)
+    return named_tensors(unpickled(file), file)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str | Path) -> None:
@@ -99,8 +102,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     safetensors = require("safetensors", f"reading {file}", "train")
     load_file = require("safetensors.torch", f"reading {file}", "train").load_file
     try:
+        refuse_long_header(file)
         return load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(file, error)) from error
 
 
@@ -108,9 +112,10 @@ def unpickled(file: Path) -> Any:
     """Return what torch.save wrote to `file`, tensors on the CPU, without running code.
 
     Raises:
-        CheckpointError: The file is damaged or holds pickled code.
+        CheckpointError: The file is damaged, holds pickled code, or claims more than is there.
     """
     try:
+        refuse_absurd(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of odd pickles that it then refuses
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -123,7 +128,12 @@ def unpickled(file: Path) -> Any:
         raise CheckpointError(_damaged(file, error)) from error
 
 
-def _named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
+def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
+    """Return the tensors in what a file holds, by name; nested as `read_weights` says.
+
+    Raises:
+        CheckpointError: It holds no tensors by name.
+    """
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

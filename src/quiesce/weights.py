@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from quiesce import history, passes
+from quiesce.errors import PrepareError, TrackingError
 from quiesce.grid import Grid
 from quiesce.history import Layout
+from quiesce.shards import Shards, is_split, local
 
 if TYPE_CHECKING:
     from quiesce.estimators import Estimator
@@ -28,6 +30,13 @@ class QuantizedWeight:
         latent: The float parameter that the optimizer moves.
         quantizer: Its quantizer.
         module: The layer whose weight it is; reports read its kind.
+
+    Attributes:
+        shards: How the latent is split over processes, or None. Where it is, scale, history, codes
+            and frozen mask are those of the part held here, in its shape.
+
+    Raises:
+        PrepareError: Its scale is split over processes.
     """
 
     def __init__(
@@ -37,6 +46,12 @@ class QuantizedWeight:
         self.latent = latent
         self.module = module
         self._quantizer = quantizer
+        self.shards = Shards(latent) if is_split(latent) else None
+        if is_split(quantizer.scale):
+            raise PrepareError(
+                f"{name}: its scale is split over processes, and each needs it whole; call "
+                "fully_shard(..., ignored_params=quiesce.keep_whole(model))"
+            )
 
     def __repr__(self) -> str:
         return f"QuantizedWeight({self.name!r}, {tuple(self.latent.shape)}, {self.grid})"
@@ -60,7 +75,17 @@ class QuantizedWeight:
         """
         if self._quantizer.grid is None:
             raise self._quantizer.not_calibrated()
-        return self._quantizer.step_size
+        return self._part(self._quantizer.step_size)
+
+    @property
+    def held(self) -> Tensor:
+        """The latent, or the part of it that this process holds: its memory, detached."""
+        return local(self.latent)
+
+    @property
+    def differentiable(self) -> Tensor:
+        """The same, through which a gradient reaches the latent."""
+        return self.latent.to_local() if is_split(self.latent) else self.latent
 
     @property
     def history(self) -> Tensor:
@@ -68,6 +93,11 @@ class QuantizedWeight:
         records = self._quantizer.history
         if records is None:
             raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")
+        if self.shards is not None:
+            if not is_split(records):  # the latent was split since the model was prepared
+                records = self.shards.join(self.shards.part(records).clone())
+                self._quantizer.history = records
+            return local(records)
         if records.stride() != self.latent.stride():  # the latent has changed its memory format
             records = torch.empty_like(self.latent, dtype=records.dtype).copy_(records)
             self._quantizer.history = records
@@ -122,18 +152,21 @@ class QuantizedWeight:
         records = self.history
         pinned = history.freeze(records, codes, self.layout)
         records.copy_(torch.where(where, pinned, records))
-        self.latent.copy_(torch.where(self.frozen, self.quantized(), self.latent))
+        self.held.copy_(torch.where(self.frozen, self.quantized(), self.held))
 
     def _operands(self) -> passes.Operands:
-        return passes.Operands(
-            self.latent.detach(), self.scale, self.limits, self.history, self.estimator
-        )
+        return passes.Operands(self.held, self.scale, self.limits, self.history, self.estimator)
 
     # What follows is for arenas, which run passes over many weights at once.
 
     @property
     def raw_scale(self) -> Tensor:
         """The scale as it is learned, of which `scale` is the magnitude, detached."""
+        return self._part(self._quantizer.scale.detach())
+
+    @property
+    def whole_scale(self) -> Tensor:
+        """The same of the whole weight."""
         return self._quantizer.scale.detach()
 
     @property
@@ -150,3 +183,32 @@ class QuantizedWeight:
     def kernels(self) -> Kernels:
         """How passes are run."""
         return self._quantizer.kernels
+
+    def move(self, latent: Tensor, records: Tensor) -> None:
+        """Let latent and records lie in this memory, which holds their values already.
+
+        A latent that is split stays where it is: who split it has pointers of his own to it.
+
+        Args:
+            latent: Shape and strides of `held`.
+            records: The same.
+        """
+        if self.shards is None:
+            self.latent.data, self.history.data = latent, records
+        else:
+            self._quantizer.history = self.shards.join(records)
+
+    def check_current(self) -> None:
+        """Refuse a view of a parameter that has been split since.
+
+        Raises:
+            TrackingError: It has.
+        """
+        if self.shards is None and is_split(self.module._parameters.get("weight")):
+            raise TrackingError(
+                f"{self.name}: its weight was split over processes after the tracker was made; "
+                "call fully_shard first, then make optimizer, tracker and Control"
+            )
+
+    def _part(self, values: Tensor) -> Tensor:
+        return values if self.shards is None else self.shards.part(values)

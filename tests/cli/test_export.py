@@ -1,16 +1,23 @@
 """`quiesce export`, `quiesce verify` and `quiesce predict`."""
 
+import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from PIL import Image
+from torch import nn
 
+import quiesce as qs
 from quiesce.cli import main
+from quiesce.training.finished import read_finished
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +185,78 @@ def test_a_missing_extra(refused, run_folder, monkeypatch):
     assert "pip install 'quiesce[onnx]'" in told
 
 
+@pytest.fixture
+def of_network(run_folder, monkeypatch):
+    """Lets the run folder hold another network, (batch, 3, 16, 16) to 4 classes."""
+
+    def put(network):
+        run = replace(read_finished(run_folder), network=network)
+        monkeypatch.setattr("quiesce.training.exporting.read_finished", lambda *_: run)
+
+    return put
+
+
+def prepared(network, *, calibrated=True):
+    images = torch.rand(4, 3, 16, 16)
+    qs.prepare(network, qs.Scheme(weight_bits=4, act_bits=4), images)
+    return qs.calibrate(network, [images]) if calibrated else network
+
+
+class Branches(nn.Module):
+    """Two layers; the second is called, and its output dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = nn.Conv2d(3, 4, 16)
+        self.idle = nn.Conv2d(3, 4, 16)
+
+    def forward(self, x):
+        self.idle(x)
+        return self.used(x).flatten(1)
+
+
+class Memory(nn.Module):
+    """A recurrent layer, which has no quantizer, between two that have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, stride=2)
+        self.memory = nn.GRU(7, 8, batch_first=True)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.memory(self.first(x).mean(1))[0][:, -1])
+
+
+def test_a_model_never_calibrated(refused, of_network, run_folder):
+    of_network(prepared(Branches(), calibrated=False))
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "has no scale yet; call quiesce.calibrate(model, batches) first" in told
+
+
+def test_a_layer_on_no_path(refused, of_network, run_folder):
+    of_network(prepared(Branches()))
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "idle is on no path from the input to the output (1 of 2 layers are not)" in told
+
+
+def test_an_unsupported_module_is_left_in_float_and_named(of_network, run_folder, tmp_path, capsys):
+    of_network(prepared(Memory()))
+    argv = ["export", str(run_folder), "-o", str(tmp_path / "m.onnx"), "--no-verify"]
+    assert main(argv) == 0
+    assert "left in float: memory\n" in capsys.readouterr().out
+
+
+def test_a_disk_that_fills_up_leaves_no_half_file(refused, run_folder, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
+    assert "No space left on device" in told
+
+
 @pytest.mark.parametrize("command", ["verify", "predict"])
 @pytest.mark.parametrize("content", [b"", b"this is no ONNX file"])
 def test_a_corrupt_onnx(refused, run_folder, pictures, tmp_path, command, content):
@@ -195,6 +274,56 @@ def test_an_onnx_of_somebody_else(refused, run_folder, exported, pictures, tmp_p
     rest = [run_folder, tmp_path / "other.onnx"] if command == "verify" else []
     rest = rest or [tmp_path / "other.onnx", pictures[0]]
     assert "was not exported by quiesce" in refused(command, *rest)
+
+
+def changed_numbers(proto):
+    proto.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    entry = proto.graph.initializer[0].external_data.add()
+    entry.key, entry.value = "location", "../secret"
+    proto.graph.initializer[0].ClearField("raw_data")
+
+
+def changed_size(proto):
+    proto.graph.initializer[0].dims[:] = [2**20, 2**20]
+
+
+def changed_node(proto):
+    body = onnx.helper.make_graph([], "body", [], [])
+    proto.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["n"], body=body))
+
+
+def changed_description(proto, **fields):
+    text = next(each for each in proto.metadata_props if each.key == "quiesce")
+    text.value = json.dumps({**json.loads(text.value), **fields})
+
+
+HOSTILE = {
+    "tensors in other files": changed_numbers,
+    "the file has no room for it": changed_size,
+    "loops or branches": changed_node,
+    "its description is damaged": lambda proto: changed_description(proto, layers=[{"name": 1}]),
+}
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+@pytest.mark.parametrize("told", HOSTILE)
+def test_an_onnx_that_reaches_out(refused, run_folder, exported, pictures, tmp_path, command, told):
+    proto = onnx.load(exported)
+    HOSTILE[told](proto)
+    (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
+    rest = [run_folder, tmp_path / "bad.onnx"] if command == "verify" else []
+    rest = rest or [tmp_path / "bad.onnx", pictures[0]]
+    assert told in refused(command, *rest)
+
+
+@pytest.mark.parametrize("size", [[10**6, 10**6], [16], ["a", "b"]])
+def test_pictures_of_an_absurd_size(refused, exported, pictures, tmp_path, size):
+    proto = onnx.load(exported)
+    how = {"mean": [0, 0, 0], "std": [1, 1, 1], "size": size}
+    changed_description(proto, preprocessing=how)
+    (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
+    told = refused("predict", tmp_path / "bad.onnx", pictures[0])
+    assert "its description is damaged" in told
 
 
 def test_a_picture_that_is_none(refused, exported, tmp_path):

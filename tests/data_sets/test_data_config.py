@@ -18,7 +18,7 @@ from quiesce.data import DataConfig
         ("std", (0.5, 0.0, 0.5), "`std` must be above 0 in every channel"),
         ("std", (), "`std` must be above 0 in every channel"),
         ("check_up_to", -1, "`check_up_to` must be at least 0, got -1"),
-        ("classes", 1, "`classes` must be at least 2, got 1"),
+        ("classes", 1, "`classes` must be 2 to 10,000, got 1"),
         ("train_images", 0, "`train_images` must be at least 1, got 0"),
         ("test_images", 0, "`test_images` must be at least 1, got 0"),
         ("channels", 0, "`channels` must be at least 1, got 0"),

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from quiesce.data import DataConfig
 from quiesce.data.images import TensorImages
 from quiesce.data.made_up import load
+from quiesce.errors import DataError
 
 CONFIG = DataConfig(name="made_up", classes=3, image_size=8, channels=2, train_images=90)
 
@@ -19,6 +23,12 @@ def test_sizes_are_those_of_the_config() -> None:
     assert images.train[0][0].shape == (2, 8, 8)
     assert len(images.train) == 90
     assert len(images.test) == CONFIG.test_images
+
+
+@pytest.mark.parametrize("field", ["train_images", "test_images", "image_size", "channels"])
+def test_more_than_memory_holds_is_refused(field) -> None:
+    with pytest.raises(DataError, match=r"made_up makes at most 33,554,432 pixels"):
+        load(replace(CONFIG, **{field: 10**12}), seed=0)
 
 
 def test_a_test_image_is_nearest_to_the_mean_of_its_class() -> None:

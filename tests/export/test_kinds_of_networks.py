@@ -96,13 +96,14 @@ SCHEMES = {
     "offsets": {"learn_offset": True},
     "weights_only": {"act_bits": None},
     "first_input": {"first_input_bits": 8},
+    "residual": {"residual": "quantized"},
 }
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
-    if kind != "mobile" and scheme not in ("w3a3", "per_channel", "offsets"):
+    if kind != "mobile" and scheme not in ("w3a3", "per_channel", "offsets", "residual"):
         pytest.skip("the schemes are tried in full on one network")
     network = calibrated(NETWORKS[kind](), **SCHEMES[scheme])
     before = copy.deepcopy(network.state_dict())

@@ -25,7 +25,7 @@ def test_a_file_that_is_not_there_is_none(read, tmp_path):
 
 
 def test_a_table_that_is_not_there_has_no_rows(tmp_path):
-    assert read_table(tmp_path / "nothing") == []
+    assert list(read_table(tmp_path / "nothing")) == []
 
 
 @pytest.mark.parametrize("read", [read_json, read_recipe])
@@ -43,20 +43,21 @@ def test_a_damaged_tree(read, content, file):
 
 def test_a_table(file):
     rows = read_table(file("step,layer,loss\n1,a,0.5\n2,b,\n"), text=("layer",))
-    assert rows == [
+    assert list(rows) == [
         {"step": 1.0, "layer": "a", "loss": 0.5},
         {"step": 2.0, "layer": "b", "loss": None},
     ]
 
 
 def test_a_last_line_that_is_still_being_written_is_left_out(file):
-    assert read_table(file("step,loss\n1,0.5\n2,0.")) == [{"step": 1.0, "loss": 0.5}]
+    rows = read_table(file("step,loss\n1,0.5\n2,0."))
+    assert list(rows) == [{"step": 1.0, "loss": 0.5}]
 
 
 @pytest.mark.parametrize("row", ["1,2,3", "1", "1,high", '1,"0.5'])
 def test_a_damaged_table(row, file):
     with pytest.raises(RecipeError, match="file is damaged"):
-        read_table(file(f"step,loss\n{row}\n1,0.5\n"))
+        list(read_table(file(f"step,loss\n{row}\n1,0.5\n")))
 
 
 def test_damaged_arrays(file, tmp_path):

@@ -164,3 +164,13 @@ def test_a_sweep_without_variants_lists_none(tiny_flags, tmp_path):
     Swept(tmp_path / "s", tiny_flags)(Sweep(name="s", recipe="mnist_lsq_w3a3"))
     (run,) = json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]
     assert run == {"folder": "mnist_lsq_w3a3-seed0", "fields": {}, "seed": 0}
+
+
+def test_a_folder_that_holds_links_is_not_gone_on_in(finished, tiny_flags, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    outside = tmp_path / "outside"
+    (tmp_path / "sweep" / "logs" / "next.log").symlink_to(outside)
+    swept = Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+    with pytest.raises(RecipeError, match=r"logs/next\.log is a symbolic link"):
+        swept()
+    assert not outside.exists()

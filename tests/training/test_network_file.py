@@ -1,10 +1,12 @@
 """The file of the finished network and its description."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import quiesce as qs
+from quiesce.errors import CheckpointError
 from quiesce.training.network_file import describe, read_description, save_network
 from quiesce.weight_files import load_weights, read_weights
 
@@ -57,3 +59,10 @@ def test_shared_tensors_are_written_under_each_name(tmp_path):
 def test_a_float_network_has_no_quantized_layer(tmp_path):
     save_network(nn.Linear(2, 2), tmp_path / "a.safetensors")
     assert read_description(tmp_path / "a.safetensors")["layers"] == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", (2**40).to_bytes(8, "little") + b"{}"])
+def test_a_damaged_file_has_no_description(content, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is damaged or cut off \("):
+        read_description(tmp_path / "a.safetensors")

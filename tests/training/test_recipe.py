@@ -53,7 +53,8 @@ OUT_OF_RANGE = [
     (TrainerConfig, {"strategy": "ddp_spawn"}, "which spawn does not, got ddp_spawn; take ddp"),
     (TrainerConfig, {"strategy": "fsdp"}, "which fsdp does not, got fsdp; take ddp"),
     (Recipe, {"name": "x", "version": 2}, "`version` must be 1 for this quiesce, got 2"),
-    (Recipe, {"name": "x", "seed": -1}, "`seed` must be 0 or more, got -1"),
+    (Recipe, {"name": "x", "seed": -1}, "`seed` must be 0 to 2^63 - 1, got -1"),
+    (Recipe, {"name": "x", "seed": 2**63}, f"`seed` must be 0 to 2^63 - 1, got {2**63}"),
     (Recipe, {"name": "a/b"}, "`name` must be a word without slashes, got 'a/b'"),
 ]
 

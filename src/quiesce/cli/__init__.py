@@ -5,13 +5,14 @@ on stderr; 130 stopped by Ctrl-C. Anything else that goes wrong is a defect of q
 traceback.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
-from quiesce.errors import MissingExtraError, QuiesceError
+from quiesce.errors import MissingExtraError, QuiesceError, RanksPartError
 
 COMMANDS = {
     "train": "train a quantized network by a recipe",
@@ -29,6 +30,9 @@ COMMANDS = {
     "toy": "see one weight oscillate, and what each method makes of it",
 }
 USAGE = "usage: quiesce COMMAND ...   (quiesce COMMAND --help tells more)"
+
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+"""Variables that number the processes of a run, the surest first."""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(command, rest)
     except SystemExit as done:  # argparse has printed its help
         return int(done.code or 0)
+    except RanksPartError as error:  # every process has it: the first one tells
+        return _fail(str(error)) if _is_first() else BAD_INPUT
     except QuiesceError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough
@@ -55,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a disk or a folder that does not do what was asked
         return _fail(f"{error.filename or command}: {error.strerror or error}")
+    except MemoryError:
+        return _fail(f"{command}: there is not enough memory for what this asks for")
     except KeyboardInterrupt as stop:
         _say(str(stop) or "stopped")
         return INTERRUPTED
@@ -90,6 +98,12 @@ def _help() -> str:
 def _fail(message: str) -> int:
     _say(message)
     return BAD_INPUT
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes that a launcher, Lightning's or torchrun, made."""
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    return rank == "0"
 
 
 def _say(message: str) -> None:

@@ -10,6 +10,7 @@ from quiesce.comparison.fields import dotted, shortened
 from quiesce.comparison.measures import Measure
 from quiesce.comparison.runs import FinishedRun
 from quiesce.errors import RecipeError
+from quiesce.files import in_home
 
 NOT_THE_METHOD = {
     "version",
@@ -138,7 +139,7 @@ def refuse_mixed_data(runs: Sequence[FinishedRun]) -> None:
 def _data(recipe: dict[str, Any], field: str) -> Any:
     value = (recipe.get("data") or {}).get(field)
     if field == "folder" and value is not None:
-        return str(Path(value).expanduser().resolve())
+        return str(in_home(value).resolve())
     return value
 
 

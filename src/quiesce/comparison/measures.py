@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quiesce.foreign.values import maybe, number
+
+LARGEST = 1e100
+"""Of a measured number; its square is a float still."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
@@ -28,11 +33,18 @@ class Measure:
     """What it is, in a legend."""
 
     def of(self, summary: dict[str, Any]) -> float | None:
-        """Return the number in `summary`; None where the run did not measure it."""
+        """Return the number in `summary`; None where the run did not measure it.
+
+        Raises:
+            ValueError: What stands there is no number, or so large that no spread can be taken.
+        """
         value: Any = summary
         for key in self.path:
             value = value.get(key) if isinstance(value, dict) else None
-        return value
+        found = maybe(number, value)
+        if found is not None and not abs(found) < LARGEST:
+            raise ValueError(f"{'.'.join(self.path)} is {found}")
+        return found
 
     @property
     def factor(self) -> float:

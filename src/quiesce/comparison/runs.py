@@ -1,14 +1,13 @@
 """From folders to finished runs: run folders themselves, sweeps, and folders that hold runs."""
 
-import csv
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quiesce.comparison.measures import MEASURES
 from quiesce.errors import RecipeError
-from quiesce.extras import require
+from quiesce.foreign import tables, trees, values
 from quiesce.training.folder import RECIPE, SUMMARY
 
 SWEEP = "sweep.json"
@@ -88,12 +87,23 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         RecipeError: A file is missing, damaged, or of a newer version.
     """
-    yaml = require("yaml", "reading recipe.yaml", "train")
-    recipe = _tree(folder / RECIPE, yaml.safe_load, yaml.YAMLError)
+    recipe = _tree(folder / RECIPE, trees.read_yaml)
     summary = read_json(folder / SUMMARY)
     for key in ("name", "seed", "top1_percent", "train_loss", "oscillation"):
         if key not in summary:
             raise RecipeError(f"{folder / SUMMARY} is not a summary: it has no `{key}`")
+    try:
+        values.text(summary["name"])
+        values.count(summary["seed"])
+        for measure in MEASURES:
+            measure.of(summary)
+    except ValueError as error:
+        raise RecipeError(f"{folder / SUMMARY} is damaged: {error}") from error
+    try:
+        data = values.mapping(recipe.get("data") or {})
+        values.maybe(values.text, data.get("folder"))
+    except ValueError as error:
+        raise RecipeError(f"{folder / RECIPE} is damaged: data: {error}") from error
     return FinishedRun(folder=folder, recipe=recipe, summary=summary)
 
 
@@ -103,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: It is missing, damaged, or of a newer version.
     """
-    return _tree(path, json.loads, json.JSONDecodeError)
+    return _tree(path, trees.read_json)
 
 
 def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
@@ -113,7 +123,7 @@ def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
         sweep = read_json(folder / SWEEP)
         baselines += filter(None, [sweep.get("baseline")])
         try:
-            yield from [folder / run["folder"] for run in sweep["runs"]]
+            yield from [folder / Path(run["folder"]).name for run in sweep["runs"]]
         except (KeyError, TypeError) as error:
             raise RecipeError(f"{folder / SWEEP} is damaged: it lists no runs") from error
     else:
@@ -124,10 +134,10 @@ def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
         yield from inside
 
 
-def _tree(path: Path, parse: Any, unparsable: type[Exception]) -> dict[str, Any]:
+def _tree(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     try:
-        tree = parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, unparsable) as error:
+        tree = read(path)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path} can not be read: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} is damaged: it holds no fields")
@@ -145,8 +155,7 @@ def _how_far(folder: Path) -> str:
     if not folder.is_dir():
         return "not run yet"
     try:
-        with (folder / METRICS).open(encoding="utf-8", newline="") as file:
-            steps = [row["step"] for row in csv.DictReader(file)]
-        return f"cut off after step {max(map(int, steps)) + 1}"
+        last = max(int(row["step"]) for row in tables.read_rows(folder / METRICS))
+        return f"cut off after step {last + 1}"
     except (OSError, KeyError, TypeError, ValueError):  # no metrics yet, or half a line of them
         return "cut off"

@@ -65,6 +65,8 @@ class Dampening(Cure):
     def penalty(self, step: int) -> Tensor | None:
         """The penalty at this step's strength: a scalar, or None where that is 0.
 
+        Where weights are split over processes, that of the part held here.
+
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
         """
@@ -74,7 +76,7 @@ class Dampening(Cure):
         if not strength and self._ready:
             return None
         self._ready = True  # the first call runs in any case: compiled passes are then at hand
-        latents = [weight.latent for home in self._homes for weight in home.weights]
+        latents = [weight.differentiable for home in self._homes for weight in home.weights]
         return _Pull.apply(self._homes, self._factors, strength or 0.0, *latents)  # pyright: ignore
 
     def after_step(self, step: int) -> None:
@@ -84,7 +86,7 @@ class Dampening(Cure):
 def _factor(latent: Tensor, aggregation: Aggregation) -> float:
     if aggregation == "sum":
         return 1.0
-    return 1.0 / (latent.numel() if aggregation == "mean" else latent[0].numel())
+    return 1.0 / (latent.numel() if aggregation == "mean" else latent.shape[1:].numel())
 
 
 class _Pull(torch.autograd.Function):

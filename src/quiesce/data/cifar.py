@@ -3,7 +3,6 @@
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from quiesce.data.config import DataConfig
 from quiesce.data.images import Images, Mirror, Shift, TensorImages, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
+from quiesce.files import in_home
 
 SIDE = 32  # pixels
 _NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -40,7 +40,7 @@ def load(config: DataConfig, seed: int) -> Images:
         raise DataError(f"{config.name} needs data.folder, the folder of {_FILES[config.name]}")
     datasets = require("torchvision.datasets", f"the data set {config.name}", "train")
     factory = getattr(datasets, _NAMES[config.name])
-    folder = Path(config.folder).expanduser()
+    folder = in_home(config.folder)
     try:
         train, test = (factory(folder, train=half) for half in (True, False))
     except (RuntimeError, OSError) as error:

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 DataName = Literal["mnist5k", "cifar10", "cifar100", "folder", "made_up"]
 Augmentation = Literal["none", "standard"]
+MOST_CLASSES = 10_000
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -57,7 +58,7 @@ class DataConfig:
     In a larger folder a damaged picture is found when it is read."""
 
     classes: int = 4
-    """Classes of made_up, at least 2."""
+    """Classes of made_up, 2 to 10,000."""
 
     train_images: int = 64
     """Training images of made_up, at least 1."""
@@ -76,7 +77,8 @@ class DataConfig:
             _at_least(field, getattr(self, field), 1)
         _at_least("workers", self.workers, 0)
         _at_least("check_up_to", self.check_up_to, 0)
-        _at_least("classes", self.classes, 2)
+        if not 2 <= self.classes <= MOST_CLASSES:
+            raise ValueError(f"`classes` must be 2 to {MOST_CLASSES:,}, got {self.classes}")
         if self.image_size is not None:
             _at_least("image_size", self.image_size, 8)
         if not 0 < self.crop_share <= 1:

@@ -16,6 +16,7 @@ from quiesce.data.config import DataConfig
 from quiesce.data.images import Images, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
+from quiesce.files import in_home
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet
 STD = (0.229, 0.224, 0.225)
@@ -117,7 +118,7 @@ def check(paths: list[str]) -> None:
 def _root(config: DataConfig) -> Path:
     if config.folder is None:
         raise DataError("the data set folder needs data.folder, which holds train/ and val/")
-    root = Path(config.folder).expanduser()
+    root = in_home(config.folder)
     for folder in (root, root / "train", root / "val"):
         if not folder.is_dir():
             raise DataError(

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
-from quiesce.export.onnx import fold
+from quiesce.export.onnx import Folded, fold
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.sites import Site, input_of
 from quiesce.files import write_beside
@@ -30,8 +30,9 @@ def export_arrays(
     Arrays, for each use of a layer: `<name>.codes` int8 of the weight's shape; `<name>.scale`
     float32 (1,) or (channels,), below 0 where a batch norm turned the sign; `<name>.bias` float32
     (channels,) where there is one; `<name>.input_scale` float32 (), `<name>.input_zero_point` int8
-    (), and with a learned offset `<name>.input_offset` float32 (). The array `header` is
-    JSON text: what each layer is, its bits, the limits of its input codes, its geometry.
+    (), and with a learned offset `<name>.input_offset` float32 (). Of each operand of an addition
+    that is on a grid: `<name>.scale`, maybe `<name>.offset`. The array `header` is JSON text: what
+    each layer is, its bits, the limits of its input codes, its geometry; limits of the operands.
 
     Args:
         model: Prepared and calibrated; it stays as it is.
@@ -70,7 +71,8 @@ def export_arrays(
         if site.bias is not None:
             arrays[f"{site.name}.bias"] = site.bias.astype(np.float32)
         layers.append(described)
-    header = {"version": VERSION, "rule": RULE, "layers": layers}
+    additions = _additions(folded, arrays)
+    header = {"version": VERSION, "rule": RULE, "layers": layers, "additions": additions}
     arrays[HEADER] = np.array(json.dumps(header))
 
     def write(beside: Path) -> None:
@@ -79,6 +81,24 @@ def export_arrays(
 
     write_beside(path, write)
     return header
+
+
+def _additions(folded: Folded, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Operands of additions that are on grids; their scales and offsets go into `arrays`."""
+    names = {site.name for site in folded.sites}
+    operands = []
+    for source in folded.inputs.values():
+        for reader in source.readers:
+            if reader in names:
+                continue
+            grid = source.grid
+            operands.append(
+                {"name": reader, "bits": grid.bits, "low": source.low, "high": source.high}
+            )
+            arrays[f"{reader}.scale"] = np.asarray(grid.scale)
+            if grid.offset is not None:
+                arrays[f"{reader}.offset"] = np.asarray(grid.offset)
+    return operands
 
 
 def _describe(site: Site) -> dict[str, Any]:

@@ -23,8 +23,9 @@ EXACT_FLOAT = 2**24
 """Integers below are exact in float32, in which runtimes multiply accumulators."""
 
 CLEARANCE = 4e-6
-"""Distance that each threshold keeps from reachable accumulators, as a share of the largest one:
-some 60 roundings of float32, so that a runtime that computes in floats decides alike."""
+"""Distance that thresholds keep from reachable accumulators, as a share of the farthest threshold:
+some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. (The
+integer runtime needs none: its arithmetic is checked as it is.)"""
 
 
 class Inputs(NamedTuple):
@@ -179,7 +180,8 @@ def _search(
     clear = np.minimum(at - below, above - at).min(1)
     best = int(clear.argmax())
     limit = max(abs(multiple * end + tried[best, 0]) for end in reach)
-    if clear[best] < CLEARANCE * limit or limit >= EXACT_FLOAT:
+    farthest = min(limit, float(np.abs(at[best]).max()))
+    if clear[best] < CLEARANCE * farthest or limit >= EXACT_FLOAT:
         return None
     return int(tried[best, 0]), float(width[best])
 

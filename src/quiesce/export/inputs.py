@@ -7,13 +7,13 @@ limits of an integer Clip, exactly, and the layer before it ends in a quantizer 
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.graphs import constant
-from quiesce.export.integers import InputGrid, LayerIntegers
+from quiesce.export.graphs import constant, replace
+from quiesce.export.integers import InputGrid
 from quiesce.export.sites import numbered
 from quiesce.export.tracing import INPUT, layer_of, markers
 
@@ -26,7 +26,10 @@ class QuantizedInput:
     """One node QuantizeInput and the limits between which its codes are clipped."""
 
     name: str
-    """The layer's, with ":2" and so on where it is called again."""
+    """That of the first that reads it, with ":2" and so on where it is called again."""
+
+    place: str
+    """Layer or operand of an addition whose quantizer it is."""
 
     grid: InputGrid
 
@@ -38,20 +41,31 @@ class QuantizedInput:
     high: int
     """Largest code that is left, at most `grid.high`."""
 
+    readers: list[str] = field(default_factory=list)
+    """All that read it: layers and operands of additions, numbered as `name`."""
+
 
 def find_inputs(
-    graph: "ir.Graph", layers: Mapping[str, LayerIntegers]
+    graph: "ir.Graph", grids: Mapping[str, InputGrid]
 ) -> "dict[ir.Node, QuantizedInput]":
-    """Return the quantized inputs of a graph by their nodes, in its order."""
+    """Return the quantized inputs of a graph by their nodes, in its order.
+
+    A value that several read on one and the same grid is quantized once, for all of them.
+    """
     calls: Counter[str] = Counter()
-    found = {}
+    first: dict[tuple[int, InputGrid], ir.Node] = {}
+    found: dict[ir.Node, QuantizedInput] = {}
     for marker in markers(graph, INPUT):
-        grid = layers[layer_of(marker)].input
-        if grid is not None:
-            name = numbered(layer_of(marker), calls)
+        place = layer_of(marker)
+        name, grid = numbered(place, calls), grids[place]
+        same = first.setdefault((id(marker.inputs[0]), grid), marker)
+        if same is marker:
             found[marker] = QuantizedInput(
-                name=name, grid=grid, marker=marker, low=grid.low, high=grid.high
+                name=name, place=place, grid=grid, marker=marker, low=grid.low, high=grid.high
             )
+        else:
+            replace(marker, same.outputs[0])
+        found[same].readers.append(name)
     return found
 
 

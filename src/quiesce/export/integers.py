@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
+from quiesce.additions import Addition
 from quiesce.errors import NothingToDoError
 from quiesce.layers import TRANSPOSED, QuantizedLayer
 from quiesce.prepare import quantized_weights
@@ -91,6 +93,43 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
     }
 
 
+class Place(NamedTuple):
+    """Where a quantizer of activations sits: at the input of a layer, or at an addition."""
+
+    name: str
+    """The layer's, or the addition's with ".left" or ".right"."""
+
+    owner: nn.Module
+
+    attribute: str
+    """Name of the quantizer in `owner`; several owners may share one quantizer."""
+
+    @property
+    def quantizer(self) -> FakeQuantizer:
+        """What sits there."""
+        return getattr(self.owner, self.attribute)
+
+
+def input_places(model: nn.Module) -> list[Place]:
+    """Return where a prepared model rounds activations, in the order of its modules."""
+    places = []
+    for name, module in model.named_modules():
+        if isinstance(module, Addition):
+            places += [Place(f"{name}.{side}", module, side) for side in ("left", "right")]
+        elif isinstance(module, QuantizedLayer) and module.input_quantizer is not None:
+            places.append(Place(name, module, "input_quantizer"))
+    return places
+
+
+def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
+    """Return the grids of a prepared model's activations by the names of their places.
+
+    Raises:
+        NotCalibratedError: A quantizer has no scale yet; the message names it.
+    """
+    return {place.name: _input_grid(place.quantizer) for place in input_places(model)}
+
+
 def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> None:
     """Refuse a network of which a layer is on no path from input to output.
 
@@ -118,14 +157,12 @@ def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerInt
         scale=scale,
         channels=channels,
         transposed=transposed,
-        input=_input_grid(layer.input_quantizer),
+        input=None if layer.input_quantizer is None else _input_grid(layer.input_quantizer),
         shared_with=weight.name,
     )
 
 
-def _input_grid(quantizer: FakeQuantizer | None) -> InputGrid | None:
-    if quantizer is None:
-        return None
+def _input_grid(quantizer: FakeQuantizer) -> InputGrid:
     if quantizer.grid is None:
         raise quantizer.not_calibrated()
     offset = quantizer.offset

@@ -9,6 +9,8 @@ integer initializer and a DequantizeLinear; the bias of a layer
   addition behind a product, into the quantized operator by rounding it to int32 at a scale where
   one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
 
+No zero point is written where it is 0 throughout: runtimes take it so.
+
 Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
 """
 
@@ -129,14 +131,10 @@ def _dequantized(build: Builder, site: Site, integers: "ir.Value", scale: np.nda
     values = f"{site.name}.weight_values"
     holder = integers.const_value.numpy().dtype  # pyright: ignore[reportOptionalMemberAccess]
     if site.kind == "linear" and not (_is_fed_codes(site) and holder == np.int8):
-        unit = [np.ones((), dtype=np.float32), np.zeros((), dtype=holder)]
-        names = (f"{site.name}.weight_unit", f"{site.name}.weight_zero")
-        parts = [build.constant(name, array) for name, array in zip(names, unit, strict=True)]
-        codes = build.node("DequantizeLinear", [integers, *parts], f"{site.name}.weight_floats")
+        unit = build.constant(f"{site.name}.weight_unit", np.ones((), dtype=np.float32))
+        codes = build.node("DequantizeLinear", [integers, unit], f"{site.name}.weight_floats")
         return build.node("Mul", [codes, steps], values)
-    zeros = build.constant(f"{site.name}.weight_zero", np.zeros(scale.shape, dtype=holder))
-    inputs = [integers, steps, zeros]
-    return build.node("DequantizeLinear", inputs, values, axis=_channel_axis(site))
+    return build.node("DequantizeLinear", [integers, steps], values, axis=_channel_axis(site))
 
 
 def _is_fed_codes(site: Site) -> bool:
@@ -156,7 +154,6 @@ def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
     parts = [
         build.constant(f"{site.name}.folded_bias", biases.bias),
         build.constant(f"{site.name}.bias_scale", biases.bias_scale),
-        build.constant(f"{site.name}.bias_zero", np.zeros(biases.bias.shape, dtype=np.int32)),
     ]
     value = build.node("DequantizeLinear", parts, f"{site.name}.bias_values", axis=0)
     node.resize_inputs(3)

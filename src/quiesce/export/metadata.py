@@ -1,18 +1,28 @@
 """What an exported file says of itself: read without torch, by `predict` and `verify` alike."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from quiesce.errors import ExportError
 from quiesce.extras import require
+from quiesce.foreign.content import read_bytes
+from quiesce.foreign.graphs import LARGEST_GRAPH, refuse_unsafe
+from quiesce.foreign.trees import parse_json
+from quiesce.foreign.values import count, mapping, maybe, number, text
 
 KEY = "quiesce"
 """Key of the description among the model's metadata properties."""
 
 VERSION = 1
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+LARGEST_SIDE = 4096
+"""Pixels of a picture's height or width, as a network takes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +75,26 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Codes:
+    """One tensor of codes in the file."""
+
+    name: str
+    """Of the layer, or the operand of an addition, that reads it first, with ":2" and so on where
+    that is called again; the tensor's is this and ".input_codes"."""
+
+    place: str
+    """Name of the layer or operand in the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """What the file says of itself."""
 
     version: int = VERSION
     layers: tuple[Exported, ...] = ()
+    inputs: tuple[Codes, ...] = ()
+    """Every tensor of codes, in the order in which they are computed."""
+
     left_float: tuple[str, ...] = ()
     """Layers with weights that were not quantized, by name."""
 
@@ -99,18 +124,18 @@ def read_description(properties: Mapping[str, str], where: str | Path) -> Descri
     if KEY not in properties:
         raise ExportError(f"{where} was not exported by quiesce; make it with `quiesce export RUN`")
     try:
-        tree = json.loads(properties[KEY])
-        version = tree["version"]
+        tree = parse_json(properties[KEY])
+        version = count(tree["version"])
         if version > VERSION:
             raise ExportError(f"{where} is of version {version}, this quiesce reads {VERSION}")
-        how = tree["preprocessing"]
         return Description(
             version=version,
-            layers=tuple(Exported(**each) for each in tree["layers"]),
-            left_float=tuple(tree["left_float"]),
-            labels=tuple(tree["labels"]),
-            summary=tree["summary"],
-            preprocessing=None if how is None else Preprocessing(**_tuples(how)),
+            layers=tuple(_exported(each) for each in tree["layers"]),
+            inputs=tuple(_codes(each) for each in tree["inputs"]),
+            left_float=tuple(map(text, tree["left_float"])),
+            labels=tuple(map(text, tree["labels"])),
+            summary=mapping(tree["summary"]),
+            preprocessing=maybe(_preprocessing, tree["preprocessing"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{where}: its description is damaged ({error}); export again") from error
@@ -130,7 +155,9 @@ def load_model(path: Path) -> Any:
     if not path.is_file():
         raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o {path.name}`")
     try:
-        model = onnx.load(path)
+        content = read_bytes(path, LARGEST_GRAPH)
+        refuse_unsafe(content)
+        model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # of protobuf, of the checker: what they raise is open
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -144,8 +171,37 @@ def description_of(model: Any, where: str | Path) -> Description:
     return read_description({each.key: each.value for each in model.metadata_props}, where)
 
 
-def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        for key, value in tree.items()
+def _exported(tree: Any) -> Exported:
+    kinds: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(("name", "layer", "weight"), text),
+        **dict.fromkeys(("turned", "integer"), bool),
+        "bits": count,
+        "input_bits": partial(maybe, count),
     }
+    return Exported(**{name: kinds[name](value) for name, value in mapping(tree).items()})
+
+
+def _codes(tree: Any) -> Codes:
+    return Codes(**{name: text(value) for name, value in mapping(tree).items()})
+
+
+def _preprocessing(tree: Any) -> Preprocessing:
+    kinds: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(("mean", "std"), lambda each: tuple(map(number, each))),
+        "size": lambda each: tuple(map(_pixels, each)),
+        "resize": partial(maybe, _pixels),
+        "interpolation": text,
+        "folded": bool,
+    }
+    how = Preprocessing(**{name: kinds[name](value) for name, value in mapping(tree).items()})
+    if len(how.size) != 2 or len(how.mean) != len(how.std) or 0 in how.std:
+        raise ValueError("its preprocessing has sizes that do not fit")
+    if how.interpolation not in INTERPOLATIONS:
+        raise ValueError(f"its interpolation is {how.interpolation!r:.40}")
+    return how
+
+
+def _pixels(value: Any) -> int:
+    if not 1 <= count(value) <= LARGEST_SIDE:
+        raise ValueError(f"a picture can not have {value} pixels on a side")
+    return value

@@ -12,9 +12,9 @@ from quiesce.errors import ExportError, MismatchError
 from quiesce.export.folding import fold_batchnorms
 from quiesce.export.graphs import onnx_ir
 from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
-from quiesce.export.integers import check_all_called, read_integers
+from quiesce.export.integers import check_all_called, read_inputs, read_integers
 from quiesce.export.lowering import integer_biases, lower_input, lower_weight
-from quiesce.export.metadata import KEY, Description, Exported, Preprocessing
+from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing
 from quiesce.export.normalization import Normalization
 from quiesce.export.packing import Pack, check_pack
 from quiesce.export.sites import Site, find_sites
@@ -150,6 +150,7 @@ def build_model(
         )
     description = Description(
         layers=tuple(exported),
+        inputs=tuple(Codes(name=each.name, place=each.place) for each in inputs.values()),
         left_float=tuple(_left_float(model)),
         labels=tuple(labels),
         summary=summary or {},
@@ -188,7 +189,7 @@ def fold(
     check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
     sites = find_sites(graph, layers)
     fold_batchnorms(sites)
-    inputs = find_inputs(graph, layers)
+    inputs = find_inputs(graph, read_inputs(model))
     absorb_activations(inputs)
     return Folded(traced=traced, sites=sites, inputs=inputs)
 
@@ -223,5 +224,6 @@ def _finished(model: "ir.Model", description: Description) -> Any:
     model.graph.name = PRODUCER
     model.graph.outputs[0].name = OUTPUT
     proto = ir.to_proto(model)
+    del proto.graph.value_info[:]  # shapes between operators, which runtimes infer
     onnx.checker.check_model(proto, full_check=True)
     return proto

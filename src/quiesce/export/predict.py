@@ -11,6 +11,11 @@ from quiesce.errors import DataError, ExportError
 from quiesce.export.metadata import Description, Preprocessing, read_description
 from quiesce.export.runtime import session
 from quiesce.extras import require
+from quiesce.foreign.content import read_bytes
+from quiesce.foreign.graphs import LARGEST_GRAPH, refuse_unsafe
+
+_LONGEST_SIDE = 2**15
+"""Pixels of a resized picture before it is cropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +43,15 @@ class Predictor:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o FILE`")
-        self._session = session(path.read_bytes(), optimized=True, where=path)
+        self._where = path
+        self._session = session(_content(path), optimized=True, where=path)
         properties = self._session.get_modelmeta().custom_metadata_map
         self.description: Description = read_description(properties, path)
         if self.description.preprocessing is None:
             raise ExportError(
                 f"{path} does not say how pictures become inputs; export it with preprocessing"
             )
-        self._channels = int(self._session.get_inputs()[0].shape[1])
+        self._channels = self._read_channels(len(self.description.preprocessing.mean))
 
     def __call__(self, picture: Path, count: int = 5) -> list[Guess]:
         """Return the `count` likeliest classes of a picture, the likeliest first.
@@ -55,14 +61,47 @@ class Predictor:
         """
         how = self.description.preprocessing
         pixels = read_pixels(picture, how, self._channels)  # pyright: ignore[reportArgumentType]
-        (logits,) = self._session.run(["logits"], {"images": pixels[None]})
+        logits = self._logits(pixels)
         shares = np.exp(logits[0] - logits[0].max())
         shares /= shares.sum()
         labels = self.description.labels
+        if labels and len(labels) != len(shares):
+            raise ExportError(
+                f"{self._where} has {len(labels)} labels for {len(shares)} classes; export again"
+            )
         return [
             Guess(label=labels[at] if labels else str(at), share=float(shares[at]))
             for at in np.argsort(-shares, kind="stable")[:count]
         ]
+
+    def _read_channels(self, expected: int) -> int:
+        """Channels of the pictures that the file takes."""
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape if len(inputs) == 1 and inputs[0].name == "images" else []
+        channels = shape[1] if len(shape) == 4 else None
+        if channels not in (1, 3) or channels != expected:
+            raise ExportError(f"{self._where} does not take pictures of 1 or 3 channels")
+        return channels
+
+    def _logits(self, pixels: np.ndarray) -> np.ndarray:
+        try:
+            (logits,) = self._session.run(["logits"], {"images": pixels[None]})
+        except Exception as error:  # onnxruntime has a class for each status, none of them public
+            raise ExportError(
+                f"{self._where}: ONNX Runtime can not run it ({str(error).partition(chr(10))[0]})"
+            ) from error
+        if logits.ndim != 2 or len(logits) != 1 or not logits.size:
+            raise ExportError(f"{self._where} gives {logits.shape} and no logits of classes")
+        return logits
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = read_bytes(path, LARGEST_GRAPH)
+        refuse_unsafe(content)
+    except ValueError as error:
+        raise ExportError(f"{path} is damaged or no ONNX file ({error}); export again") from error
+    return content
 
 
 def read_pixels(picture: Path, how: Preprocessing, channels: int) -> np.ndarray:
@@ -78,6 +117,8 @@ def read_pixels(picture: Path, how: Preprocessing, channels: int) -> np.ndarray:
     if how.resize is not None:
         share = how.resize / min(image.size)
         wide, high = (max(how.resize, int(side * share)) for side in image.size)
+        if max(wide, high) > _LONGEST_SIDE:
+            raise DataError(f"{picture} is too long and narrow to be resized")
         image = image.resize((wide, high), method)
         left, top = round((wide - width) / 2), round((high - height) / 2)
         image = image.crop((left, top, left + width, top + height))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError
-from quiesce.export.integers import read_integers
+from quiesce.export.integers import input_places, read_integers
 from quiesce.export.tracing import BATCH, reason
 from quiesce.files import write_beside
 from quiesce.layers import QuantizedLayer
@@ -108,10 +108,10 @@ def _plain(model: nn.Module) -> nn.Module:
         if isinstance(module, QuantizedLayer)
     }
     plain = copy.deepcopy(model).cpu().eval()
+    for place in input_places(plain):
+        place.owner.add_module(place.attribute, PlainInput(place.quantizer))
     for name, module in list(plain.named_modules()):
         if isinstance(module, QuantizedLayer):
-            if module.input_quantizer is not None:
-                module.add_module("input_quantizer", PlainInput(module.input_quantizer))
             module.add_module("weight_quantizer", given[name])
             module._parameters["weight"] = nn.Parameter(torch.empty(0))  # no float weight leaves
     return plain

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
+from quiesce.export.integers import Place, input_places
 from quiesce.export.sites import numbered
 from quiesce.layers import QuantizedLayer, channel_dim
 from quiesce.prepare import quantized_weights
-from quiesce.quantizer import FakeQuantizer
 
 ACCUMULATOR_MAX = 2**31 - 1
 
@@ -67,13 +67,12 @@ def _integer_network(
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, QuantizedLayer):
             continue
-        quantizer = layer.input_quantizer
-        scale = _layer_scale(layer)
+        layer.register_forward_hook(_Scaling(name, layer, _layer_scale(layer)))
         layer.add_module("weight_quantizer", _Given(of_layer[name]))
-        if quantizer is not None:
-            layer.add_module("input_quantizer", _Judge(name, quantizer, codes, computed, calls))
-        layer.register_forward_hook(_Scaling(name, layer, scale, quantizer))
         layer._parameters["bias"] = None  # added after scaling
+    for place in input_places(network):
+        judge = _Judge(place, codes, computed, calls)
+        place.owner.add_module(place.attribute, judge)
     return network, computed
 
 
@@ -107,42 +106,44 @@ class _Given(nn.Module):
 
 
 class _Judge(nn.Module):
-    """Notes what code each value gets, and passes the trained network's code on."""
+    """Notes what code each value gets, and passes the trained network's code on.
+
+    A layer gets integers, whose sums are scaled behind it; an addition their values.
+    """
 
     def __init__(
         self,
-        layer: str,
-        quantizer: FakeQuantizer,
+        place: Place,
         codes: Mapping[str, np.ndarray],
         computed: dict[str, np.ndarray],
         calls: "Counter[str]",
     ) -> None:
         super().__init__()
-        self.layer = layer
-        self.quantizer = quantizer
+        self.place = place.name
+        self.quantizer = place.quantizer
+        self.integers = isinstance(place.owner, QuantizedLayer)
         self.codes = codes
         self.computed = computed
         self.calls = calls
 
     def forward(self, x: Tensor) -> Tensor:
         quantizer = self.quantizer
-        name = numbered(self.layer, self.calls)
+        name = numbered(self.place, self.calls)
         shifted = x if quantizer.offset is None else x - quantizer.offset
         low, high = quantizer.limits
         code = torch.round(shifted / quantizer.step_size).clamp(low, high)
         self.computed[name] = code.to(torch.int16).numpy()
         given = torch.from_numpy(self.codes[name]).double()
-        if quantizer.offset is None:
-            return given
-        return given * quantizer.step_size + quantizer.offset  # no integer multiple of anything
+        if quantizer.offset is not None:  # no integer multiple of anything
+            return given * quantizer.step_size + quantizer.offset
+        return given if self.integers else given * quantizer.step_size
 
 
 class _Scaling:
     """Turns a layer's sums of integers into its output."""
 
-    def __init__(
-        self, name: str, layer: QuantizedLayer, scale: Tensor, quantizer: FakeQuantizer | None
-    ) -> None:
+    def __init__(self, name: str, layer: QuantizedLayer, scale: Tensor) -> None:
+        quantizer = layer.input_quantizer
         bias = layer._parameters.get("bias")
         self.name = name
         self.integer = quantizer is not None and quantizer.offset is None

@@ -36,7 +36,7 @@ def session(
     options.graph_optimization_level = (
         levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     )
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised; on stderr they would be told twice
     options.intra_op_num_threads = threads
     content = model if isinstance(model, bytes) else model.SerializeToString()
     try:
@@ -47,8 +47,8 @@ def session(
 
 
 def quantized_inputs(description: Description) -> list[str]:
-    """Return the names of the uses of layers whose inputs are codes, in the file's order."""
-    return [each.name for each in description.layers if each.input_bits is not None]
+    """Return the names of the tensors of codes, in the file's order."""
+    return [each.name for each in description.inputs]
 
 
 def with_codes(model: Any, names: list[str]) -> Any:
@@ -63,7 +63,7 @@ def with_codes(model: Any, names: list[str]) -> Any:
 
 
 def cut_at_codes(model: Any, codes: Mapping[str, np.ndarray]) -> Any:
-    """Return a copy of a model in which every layer takes its input codes from outside.
+    """Return a copy of a model in which every layer and addition takes codes from outside.
 
     What computes the codes stays, as outputs; what reads them reads inputs "<name>.fed" instead.
 

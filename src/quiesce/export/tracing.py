@@ -1,7 +1,8 @@
 """A prepared model as an ONNX graph in which every quantizer is one node of the domain `quiesce`.
 
 torch.export and torch.onnx translate the whole network, whatever it is made of; only quantizers
-are held back, as the nodes QuantizeInput and QuantizeWeight that carry their layer's name. The
+are held back, as the nodes QuantizeInput and QuantizeWeight that carry their layer's name, or that
+of the operand of an addition. The
 passes of this package fold and lower around them.
 """
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
+from quiesce.export.integers import input_places
 from quiesce.extras import require
 from quiesce.layers import QuantizedLayer
 
@@ -126,10 +128,10 @@ def layer_of(node: "ir.Node") -> str:
 
 def _marked(model: nn.Module) -> nn.Module:
     marked = copy.deepcopy(model).cpu()
+    for place in input_places(marked):
+        place.owner.add_module(place.attribute, Marker(INPUT, place.name))
     for name, module in list(marked.named_modules()):
         if isinstance(module, QuantizedLayer):
-            if module.input_quantizer is not None:
-                module.add_module("input_quantizer", Marker(INPUT, name))
             module.add_module("weight_quantizer", Marker(WEIGHT, name))
     return marked
 

@@ -1,25 +1,28 @@
 """What the trained network computes: the codes of every quantized input, and the logits."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quiesce.export.integers import input_places
 from quiesce.export.sites import numbered
-from quiesce.layers import QuantizedLayer
 from quiesce.modes import inference
 from quiesce.quantizer import FakeQuantizer
+
+Note = Callable[[str, FakeQuantizer, Tensor], None]
 
 
 class Computed(NamedTuple):
     """Of one batch."""
 
     codes: dict[str, np.ndarray]
-    """Quantized input, by name and call ("conv", "conv:2"), to its codes: int8 or uint8."""
+    """Quantized input of a layer or an addition, by name and call ("conv", "conv:2"), to its codes:
+    int8 or uint8."""
 
     logits: np.ndarray
     """(batch, ...), floats."""
@@ -53,19 +56,28 @@ def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
     return integers.to(torch.int8 if signed else torch.uint8).cpu().numpy()
 
 
+class _Noted(nn.Module):
+    """Stands for a quantizer at one of its places: several may share it."""
+
+    def __init__(self, name: str, quantizer: FakeQuantizer, note: Note) -> None:
+        super().__init__()
+        self.name = name
+        self.quantizer = quantizer
+        self.note = note
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.quantizer(x)
+        self.note(self.name, self.quantizer, output)
+        return output
+
+
 @contextmanager
-def _noting(model: nn.Module, note: Any) -> Iterator[None]:
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, QuantizedLayer) and module.input_quantizer is not None:
-            hook = _hook(name, note)
-            handles.append(module.input_quantizer.register_forward_hook(hook))
+def _noting(model: nn.Module, note: Note) -> Iterator[None]:
+    places = [(place, place.quantizer) for place in input_places(model)]
     try:
+        for place, quantizer in places:
+            place.owner.add_module(place.attribute, _Noted(place.name, quantizer, note))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook(name: str, note: Any) -> Any:
-    return lambda quantizer, _, output: note(name, quantizer, output)
+        for place, quantizer in places:
+            place.owner.add_module(place.attribute, quantizer)

@@ -8,15 +8,16 @@ runtime's or comes of training's float arithmetic. Last the file is run whole.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from quiesce.errors import DataError, ExportError
-from quiesce.export.integers import LayerIntegers, read_integers
+from quiesce.errors import DataError, ExportError, QuiesceError
+from quiesce.export.integers import InputGrid, LayerIntegers, read_inputs, read_integers
 from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.reference import run_reference
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
@@ -80,26 +81,42 @@ def verify_model(
     """As `verify_onnx`, on an onnx.ModelProto; `where` is what messages call it."""
     description = description_of(proto, where)
     layers = read_integers(model)
-    _check_same_network(description, layers, where)
+    grids = read_inputs(model)
+    _check_same_network(description, layers, grids, where)
     names = quantized_inputs(description)
-    makers = _makers(proto, description)
-    found = Verification(
-        wrong_weights=_wrong_weights(proto, description, layers),
-        layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
-        left_float=description.left_float,
-    )
-    runner = _Runner(proto, description, layers, where)
+    with _reading(where):
+        makers = _makers(proto, description)
+        found = Verification(
+            wrong_weights=_wrong_weights(proto, description, layers),
+            layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
+            left_float=description.left_float,
+        )
+        runner = _Runner(proto, description, grids, where)
     unit = _last_unit(description, layers)
     device = next(model.parameters()).device
     for images, labels in _chunks(batches):
         trained = run_trained(model, images.to(device))
         if found.images < LAYER_IMAGES:
             reference = run_reference(model, images, trained.codes)
-            _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
-        _compare_whole(found, trained, runner.whole(images), labels, unit)
+            with _reading(where):
+                _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
+        with _reading(where):
+            _compare_whole(found, trained, runner.whole(images), labels, unit)
     if not found.images:
         raise DataError("there is no image to verify on")
     return found
+
+
+@contextmanager
+def _reading(where: str | Path) -> Iterator[None]:
+    """Make one line of what goes wrong with a graph that is not as `export_onnx` writes it."""
+    try:
+        yield
+    except QuiesceError:
+        raise
+    except Exception as error:  # a stranger's graph may name and shape things as it likes
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ExportError(f"{where} is not as `quiesce export` writes it ({reason})") from error
 
 
 def _pairs(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Batch]:
@@ -124,15 +141,14 @@ class _Runner:
         self,
         proto: Any,
         description: Description,
-        layers: dict[str, LayerIntegers],
+        grids: dict[str, InputGrid],
         where: str | Path,
     ) -> None:
         names = quantized_inputs(description)
         self._proto = proto
         self._names = names
         self._where = where
-        of_layer = {each.name: layers[each.layer].input for each in description.layers}
-        self._zeros = {name: grid.zero_point for name, grid in of_layer.items() if grid is not None}
+        self._zeros = {each.name: grids[each.place].zero_point for each in description.inputs}
         self._how = description.preprocessing
         self._whole = session(with_codes(proto, names), optimized=True, where=where)
         self._cut: dict[bool, Any] = {}
@@ -189,6 +205,8 @@ def _compare_layers(
     for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)
         plain, optimized = (runtime[level][layer.name] for level in (False, True))
+        if plain.shape != ours.shape or optimized.shape != ours.shape:
+            raise ValueError(f"the codes of {layer.name} have another shape")
         distances = [np.abs(each - ours) for each in (plain, optimized)]
         exact = reference[layer.name]
         layer.codes += ours.size
@@ -207,9 +225,14 @@ def _compare_whole(
     unit: float,
 ) -> None:
     for layer in found.layers:
-        differs = trained.codes[layer.name] != runtime.codes[layer.name]
+        theirs = runtime.codes[layer.name]
+        if theirs.shape != trained.codes[layer.name].shape:
+            raise ValueError(f"the codes of {layer.name} have another shape")
+        differs = trained.codes[layer.name] != theirs
         layer.whole += int(np.count_nonzero(differs))
     ours, theirs = (each.reshape(len(each), -1) for each in (trained.logits, runtime.logits))
+    if ours.shape != theirs.shape:
+        raise ValueError(f"its logits have the shape {theirs.shape}")
     found.images += len(ours)
     found.logits_differ = max(found.logits_differ, float(np.abs(ours - theirs).max()) / unit)
     found.agree += int((ours.argmax(1) == theirs.argmax(1)).sum())
@@ -221,9 +244,14 @@ def _compare_whole(
 
 
 def _check_same_network(
-    description: Description, layers: dict[str, LayerIntegers], where: str | Path
+    description: Description,
+    layers: dict[str, LayerIntegers],
+    grids: dict[str, InputGrid],
+    where: str | Path,
 ) -> None:
     exported = {each.layer for each in description.layers}
+    if missing := [each.place for each in description.inputs if each.place not in grids]:
+        raise ExportError(f"{where} is of another network: it rounds at {missing[0]}, which is not")
     if different := sorted(exported ^ set(layers)):
         raise ExportError(
             f"{where} is of another network: {different[0]} is a quantized layer in one only"
@@ -292,8 +320,19 @@ def _makers(proto: Any, description: Description) -> dict[str, str]:
         if name + CODES not in producer:
             raise ExportError(f"the file does not compute {name + CODES}; export it again")
         before = sorted(found(name + CODES), key=order.__getitem__)
-        made[name] = before[-1] if before else "the input"
+        made[name] = before[-1] if before else _without_layer(name, producer)
     return made
+
+
+def _without_layer(name: str, producer: Mapping[str, Any]) -> str:
+    """What computes the codes of `name`, where no layer does."""
+    value = name + CODES
+    while value in producer:
+        node = producer[value]
+        if node.op_type == "Add":
+            return f"the addition read by {name}"
+        value = node.input[0]
+    return "the input"
 
 
 def _last_unit(description: Description, layers: dict[str, LayerIntegers]) -> float:

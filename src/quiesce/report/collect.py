@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.errors import RecipeError
+from quiesce.foreign.values import count, maybe
 from quiesce.report.files import read_json, reading
 from quiesce.report.read_run import RECIPE, SUMMARY, read_run
 from quiesce.report.runs import Group, Run, Subject
@@ -91,7 +92,7 @@ def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
             setting = (str(planned.get("variant", "")), tuple(planned["fields"].items()))
             path = folder / Path(planned["folder"]).name
             if _is_run(path):
-                run = replace(read_run(path, path.name), seed=planned["seed"])
+                run = replace(read_run(path, path.name), seed=maybe(count, planned["seed"]))
                 members.setdefault(setting, []).append(run)
             else:
                 missing.append(path.name)

@@ -1,22 +1,19 @@
 """The files of a run folder, read without torch; what is wrong with one is told in one line."""
 
-import csv
-import json
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from quiesce.errors import QuiesceError, RecipeError
+from quiesce.foreign import arrays, tables, trees
 
 VERSION = 1
 """Newest version of the files that is understood."""
 
-Rows = list[dict[str, Any]]
+Rows = Iterator[dict[str, Any]]
 """Numbers, None in empty cells, and texts where asked for."""
 
 
@@ -33,9 +30,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except KeyError as error:
         raise damaged(path, f"it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError, EOFError) as error:
-        raise damaged(path, str(error)) from error
-    except (yaml.YAMLError, csv.Error, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise damaged(path, str(error)) from error
 
 
@@ -51,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         RecipeError: It is damaged, or newer than this quiesce.
     """
-    return _tree(path, json.loads)
+    return _tree(path, trees.read_json)
 
 
 def read_recipe(path: Path) -> dict[str, Any] | None:
@@ -60,11 +55,11 @@ def read_recipe(path: Path) -> dict[str, Any] | None:
     Raises:
         RecipeError: It is damaged, or newer than this quiesce.
     """
-    return _tree(path, yaml.safe_load)
+    return _tree(path, trees.read_yaml)
 
 
 def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
-    """Return the rows of a CSV file, with None in empty cells; no rows where there is no file.
+    """Yield the rows of a CSV file, with None in empty cells; no rows where there is no file.
 
     A last line without its end is left out: somebody is writing it, or was stopped.
 
@@ -75,15 +70,10 @@ def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
     Raises:
         RecipeError: A row does not fit the first line, or a number is none.
     """
-    if not path.exists():
-        return []
-    with reading(path):
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        return [
-            {name: _cell(name, value, text) for name, value in row.items()}
-            for row in csv.DictReader(whole, strict=True)
-        ]
+    if path.exists():
+        with reading(path):
+            for row in tables.read_rows(path):
+                yield {name: _cell(name, value, text) for name, value in row.items()}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -94,16 +84,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """
     if not path.exists():
         return None
-    # the file is opened here, because numpy leaves one open that it can not read
-    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with reading(path):
+        return arrays.read_arrays(path)
 
 
-def _tree(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
+def _tree(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with reading(path):
-        tree = parse(path.read_text("utf-8"))
+        tree = read(path)
         version = tree["version"]
         if not isinstance(version, int):
             raise ValueError(f"its version is {version!r}")
@@ -115,9 +104,7 @@ def _tree(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any] 
     return tree
 
 
-def _cell(name: str | None, value: str | None, text: tuple[str, ...]) -> float | str | None:
-    if name is None or value is None:
-        raise ValueError("a row has more or fewer cells than the first line")
+def _cell(name: str, value: str, text: tuple[str, ...]) -> float | str | None:
     if name in text:
         return value
     return float(value) if value else None

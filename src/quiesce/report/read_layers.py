@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from quiesce.foreign.values import count, maybe, number
 from quiesce.report.runs import DEPTHWISE, BatchNorm, Histogram, Layer
 
 
@@ -22,7 +23,7 @@ def layers_of(diagnosis: dict[str, Any]) -> tuple[Layer, ...]:
         Layer(
             **_common(each),
             kind=str(each["kind"]),
-            near_threshold=each.get("near_threshold"),
+            near_threshold=maybe(number, each.get("near_threshold")),
             offsets=_histogram(each.get("offsets"), "edges"),
             codes=_histogram(each.get("codes"), "code"),
         )
@@ -33,13 +34,13 @@ def layers_of(diagnosis: dict[str, Any]) -> tuple[Layer, ...]:
 def _common(layer: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": str(layer["name"]),
-        "weights": int(layer["weights"]),
-        "bits": layer["bits"],
-        "oscillating": float(layer["oscillating"]),
-        "frozen": float(layer["frozen"]),
-        "flips_per_step": float(layer["flips_per_step"]),
-        "distance_ratio": layer.get("distance_ratio"),
-        "transition_rate": layer.get("transition_rate"),
+        "weights": count(layer["weights"]),
+        "bits": maybe(count, layer["bits"]),
+        "oscillating": number(layer["oscillating"]),
+        "frozen": number(layer["frozen"]),
+        "flips_per_step": number(layer["flips_per_step"]),
+        "distance_ratio": maybe(number, layer.get("distance_ratio")),
+        "transition_rate": maybe(number, layer.get("transition_rate")),
     }
 
 
@@ -57,7 +58,9 @@ def _histogram(tree: dict[str, Any] | None, places: str) -> Histogram | None:
 def summarized_batchnorms(summary: dict[str, Any]) -> tuple[BatchNorm, ...]:
     """Return the batch norms of a summary, which does not say what feeds them."""
     return tuple(
-        BatchNorm(name=name, kind="not diagnosed", kl_mean=float(kl["mean"]), kl_max=kl["max"])
+        BatchNorm(
+            name=name, kind="not diagnosed", kl_mean=number(kl["mean"]), kl_max=number(kl["max"])
+        )
         for name, kl in summary.get("batchnorm_kl", {}).items()
     )
 
@@ -68,8 +71,8 @@ def batchnorms_of(diagnosis: dict[str, Any]) -> tuple[BatchNorm, ...]:
         BatchNorm(
             name=str(each["name"]),
             kind=str(each["kind"]),
-            kl_mean=float(each["kl_mean"]),
-            kl_max=float(each["kl_max"]),
+            kl_mean=number(each["kl_mean"]),
+            kl_max=number(each["kl_max"]),
         )
         for each in diagnosis.get("batchnorm") or ()
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quiesce.foreign.values import count, mapping, maybe, number, text
 from quiesce.report.files import read_json, read_recipe, reading
 from quiesce.report.read_layers import (
     batchnorms_of,
@@ -20,6 +21,7 @@ from quiesce.report.runs import DEPTHWISE, Accuracy, Run, Series
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 DIAGNOSIS = "diagnosis.json"
+CURES = ("none", "dampen", "freeze")
 CUT, NEAR = 0.005, 0.01
 """What counts as oscillating, and as near a threshold, where no file says."""
 
@@ -59,39 +61,52 @@ def read_run(folder: Path, title: str) -> Run:
 
 
 def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
-    oscillation = summary.get("oscillation", {})
+    oscillation = mapping(summary.get("oscillation", {}))
+    bits = oscillation.get("low_bits", mapping(recipe.get("scheme", {})).get("weight_bits"))
+    versions = mapping(summary.get("versions", {}))
     return {
         "recipe": str(summary.get("name") or recipe.get("name") or folder.name),
         "settings": _settings(recipe) if recipe else str(folder),
-        "seed": summary.get("seed", recipe.get("seed")),
-        "cure": recipe.get("cure", {}).get("kind", "none") if recipe else None,
-        "cut": oscillation.get("cut", CUT),
+        "seed": maybe(count, summary.get("seed", recipe.get("seed"))),
+        "cure": _cure(mapping(recipe.get("cure", {}))) if recipe else None,
+        "cut": number(oscillation.get("cut", CUT)),
         "near": NEAR,
-        "low_bits": oscillation.get("low_bits", recipe.get("scheme", {}).get("weight_bits")),
-        "versions": summary.get("versions", {}),
+        "low_bits": maybe(count, bits),
+        "versions": {str(name): text(version) for name, version in versions.items()},
     }
+
+
+def _cure(section: dict[str, Any]) -> str:
+    kind = text(section.get("kind", "none"))
+    if kind not in CURES:
+        raise ValueError(f"its cure is {kind!r:.40}, and must be one of {', '.join(CURES)}")
+    return kind
 
 
 def _settings(recipe: dict[str, Any]) -> str:
     """All of a recipe that is no matter of seed and place."""
     same = {key: value for key, value in recipe.items() if key not in ("seed", "run")}
-    if (weights := recipe.get("model", {}).get("weights")) is not None:
-        same["model"] = recipe["model"] | {"weights": Path(weights).name}
+    model = mapping(recipe.get("model", {}))
+    if (weights := maybe(text, model.get("weights"))) is not None:
+        same["model"] = model | {"weights": Path(weights).name}
     return json.dumps(same, sort_keys=True, default=str)
 
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:
     top1, oscillation = summary["top1_percent"], summary["oscillation"]
     return {
-        "steps": int(summary["steps"]),
-        "top1_float": top1["float"],
-        "top1_rounded": top1["rounded"],
-        "top1": Accuracy(running=top1["trained"], reestimated=top1["reestimated"]),
-        "train_loss": summary["train_loss"],
+        "steps": count(summary["steps"]),
+        "top1_float": maybe(number, top1["float"]),
+        "top1_rounded": maybe(number, top1["rounded"]),
+        "top1": Accuracy(
+            running=maybe(number, top1["trained"]),
+            reestimated=maybe(number, top1["reestimated"]),
+        ),
+        "train_loss": maybe(number, summary["train_loss"]),
         "batchnorm_loss": Accuracy(),
-        "oscillating": oscillation["low_bit"]["oscillating"],
-        "oscillating_depthwise": oscillation["low_bit_depthwise"]["oscillating"],
-        "frozen": oscillation["low_bit"]["frozen"],
+        "oscillating": maybe(number, oscillation["low_bit"]["oscillating"]),
+        "oscillating_depthwise": maybe(number, oscillation["low_bit_depthwise"]["oscillating"]),
+        "frozen": maybe(number, oscillation["low_bit"]["frozen"]),
         "layers": summarized_layers(summary),
         "batchnorms": summarized_batchnorms(summary),
     }
@@ -119,7 +134,10 @@ def _as_far_as_it_went(curves: dict[str, Series]) -> dict[str, Any]:
 def _diagnosed(diagnosis: dict[str, Any], known: Accuracy) -> dict[str, Any]:
     """What a diagnosis adds to the headline; the accuracy only where training did not tell it."""
     accuracy = diagnosis.get("accuracy") or {}
-    loss, top1 = (accuracy.get(what) or {} for what in ("train_loss", "top1_percent"))
+    loss, top1 = (
+        {kind: maybe(number, value) for kind, value in (accuracy.get(what) or {}).items()}
+        for what in ("train_loss", "top1_percent")
+    )
     running, reestimated = known.running, known.reestimated
     return {
         "layers": layers_of(diagnosis),
@@ -131,7 +149,7 @@ def _diagnosed(diagnosis: dict[str, Any], known: Accuracy) -> dict[str, Any]:
         "batchnorm_loss": Accuracy(
             running=loss.get("running"), reestimated=loss.get("reestimated")
         ),
-        "near": diagnosis.get("near", NEAR),
+        "near": number(diagnosis.get("near", NEAR)),
         "diagnosed": True,
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.foreign.values import count, maybe, number
 from quiesce.report.files import read_arrays, read_json, reading
 from quiesce.report.runs import Probe, Trajectories
 
@@ -18,8 +19,15 @@ def trajectories(path: Path) -> Trajectories | None:
     if arrays is None:
         return None
     with reading(path):
-        scale, latent = arrays["scale"], arrays["latent"]
         shape = (len(arrays["steps"]), len(arrays["index"]))
+        for name in ("latent", "code", "frequency"):
+            if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
+                raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
+        scale, latent = arrays["scale"], arrays["latent"]
+        if scale.shape not in (shape, shape[:1]) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("`scale` is not above 0 for each step")
+        if not np.isfinite(latent).all():
+            raise ValueError("`latent` is not finite")
         found = Trajectories(
             layer=str(arrays["layer"]),
             steps=arrays["steps"],
@@ -28,8 +36,6 @@ def trajectories(path: Path) -> Trajectories | None:
             code=arrays["code"].astype(int),
             frequency=arrays["frequency"],
         )
-        if any(each.shape != shape for each in (found.position, found.code, found.frequency)):
-            raise ValueError(f"its arrays are not all of {shape[0]} steps and {shape[1]} weights")
     return found if all(shape) else None
 
 
@@ -47,14 +53,14 @@ def probe(path: Path) -> Probe | None:
             return None  # nothing oscillates, and so nothing was tried
         learned = tree.get("learned")
         return Probe(
-            weights=int(tree["weights"]),
-            samples=int(tree["samples"]),
+            weights=count(tree["weights"]),
+            samples=count(tree["samples"]),
             before=_loss_and_top1(tree["before"]),
             drawn=np.array(tree["sampled"]["each"], float).reshape(-1, 2),
             learned=_loss_and_top1(learned) if learned else None,
-            changed=learned.get("changed") if learned else None,
+            changed=maybe(count, learned.get("changed")) if learned else None,
         )
 
 
 def _loss_and_top1(tree: dict[str, float]) -> tuple[float, float]:
-    return float(tree["loss"]), float(tree["top1_percent"])
+    return number(tree["loss"]), number(tree["top1_percent"])

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from quiesce.comparison.fields import dotted
 from quiesce.comparison.runs import SWEEP, read_json
 from quiesce.errors import RecipeError
+from quiesce.foreign.content import refuse_links
 from quiesce.sweeping.plan import PlannedRun
 from quiesce.sweeping.sweep import VERSION, Sweep
 from quiesce.training.folder import FLOAT_NETWORK, SUMMARY, write_json, write_text
@@ -33,10 +34,14 @@ class SweepFolder:
 
         Raises:
             RecipeError: The folder holds something else, or a run of this name by another recipe,
-                or another process sweeps in it.
+                or another process sweeps in it, or it holds a symbolic link.
         """
         if self.folder.exists() and not (self.folder / SWEEP).is_file():
             raise RecipeError(f"{self.folder} exists and is no sweep; name another: -o FOLDER")
+        try:
+            refuse_links(self.folder)
+        except ValueError as error:
+            raise RecipeError(f"{self.folder}: {error}; put it there itself") from error
         self.refuse_changed(runs)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:

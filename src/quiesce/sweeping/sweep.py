@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from quiesce.errors import RecipeError
+from quiesce.files import in_home
+from quiesce.foreign.trees import parse_yaml
 from quiesce.training.reading import load_yaml
 
 SHIPPED = Path(__file__).parent.parent / "sweeps"
@@ -49,6 +49,8 @@ class Sweep:
     """What `quiesce compare` compares to when it is not told: the name of a variant or recipe."""
 
     def __post_init__(self) -> None:
+        if not self.name.isprintable() or self.name != Path(self.name).name:
+            raise ValueError(f"`name` must be a word without slashes, got {self.name!r:.60}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` must be 0 or more, each once, got {list(self.seeds)}")
         for name in self.variants:
@@ -71,7 +73,7 @@ def find_sweep(name: str) -> Path | None:
     """Return the file of a shipped sweep, or of a path to one; None where it may be a recipe."""
     if name in shipped_sweeps():
         return SHIPPED / f"{name}.yaml"
-    path = Path(name).expanduser()
+    path = in_home(name)
     return path if path.is_file() and "recipe" in _load(path) else None
 
 
@@ -141,8 +143,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:
 
 def _values(text: str, where: str) -> list[Any]:
     try:
-        return yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
+        return parse_yaml(f"[{text}]")
+    except ValueError as error:
         raise RecipeError(f"{where}not valid YAML: {text}") from error
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from quiesce.compile import CompileMode
+from quiesce.compile import compile as compile_model
 from quiesce.control import Control
 from quiesce.cures import Cure
 from quiesce.estimators import STE, Estimator
@@ -44,6 +46,7 @@ def simulate(
     cures: Sequence[Cure] = (),
     tracker_momentum: float = 0.01,
     bits: int = 4,
+    compile: CompileMode = "off",
 ) -> Trace:
     """Train a `Regression` by gradient descent.
 
@@ -57,6 +60,7 @@ def simulate(
         cures: Such as `Dampening` and `Freezing`.
         tracker_momentum: Weight of the newest step in the oscillation frequency.
         bits: Width of the signed grid, 2 to 8.
+        compile: How layer, tracker and cures are run, as in `quiesce.compile`.
 
     Returns:
         The way of all weights.
@@ -67,7 +71,7 @@ def simulate(
     grid = Grid(bits, signed=True)
     _check(regression, grid, steps)
     start = regression.target if start is None else start
-    layer = _layer(regression, start, grid, estimator)
+    layer = compile_model(_layer(regression, start, grid, estimator), compile)
     (weight,) = quantized_weights(layer)
     optimizer = torch.optim.SGD([weight.latent], lr=lr, momentum=momentum)
     tracker = OscillationTracker([weight], momentum=tracker_momentum, distance=None)

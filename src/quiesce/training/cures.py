@@ -28,8 +28,12 @@ class RecipeCallback(QuiesceCallback):
     def __init__(self, recipe: Recipe) -> None:
         bits = recipe.scheme.weight_bits
         averaged = bits if recipe.recording.averages else None
-        momentum = recipe.tracker.momentum
-        super().__init__(momentum=momentum, average_up_to=averaged, prefix=NETWORK_PREFIX)
+        super().__init__(
+            momentum=recipe.tracker.momentum,
+            average_up_to=averaged,
+            verify_every=recipe.tracker.verify_every,
+            prefix=NETWORK_PREFIX,
+        )
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
@@ -63,7 +67,8 @@ class RecipeCallback(QuiesceCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log the state of the weights."""
+        """Compare the ranks where that is due, and log the state of the weights."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))

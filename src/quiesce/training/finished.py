@@ -1,6 +1,5 @@
 """The network of a finished run, as its folder keeps it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 
 from quiesce.data import Data
 from quiesce.errors import RecipeError
-from quiesce.training.folder import NETWORK, RECIPE, SUMMARY
+from quiesce.training.folder import NETWORK, RECIPE, SUMMARY, read_json
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.restoring import load, untrained
 from quiesce.training.scores import Batch, batches_within
+from quiesce.training.summary import VERSION
 from quiesce.weight_files import read_weights
 
 
@@ -51,7 +51,7 @@ class FinishedRun:
     def summary(self) -> dict[str, Any]:
         """Return the content of summary.json, or nothing where there is none."""
         path = self.folder / SUMMARY
-        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return read_json(path, VERSION) if path.is_file() else {}
 
 
 def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:

@@ -9,6 +9,7 @@ from typing import Any
 
 from quiesce.errors import QuiesceError, RecipeError
 from quiesce.files import write_beside
+from quiesce.foreign.trees import read_json as read_tree
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -87,7 +88,7 @@ def read_json(path: Path, version: int) -> dict[str, Any]:
         RecipeError: The file can not be read, or is of a newer version.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_tree(path)
         found = tree["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is damaged or no file of a run: {error}") from error

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from quiesce.errors import CheckpointError
 from quiesce.files import write_beside
+from quiesce.foreign.headers import refuse_long_header
+from quiesce.foreign.trees import parse_json
+from quiesce.foreign.values import mapping
 from quiesce.layers import QuantizedLayer
 from quiesce.quantizer import FakeQuantizer
 
@@ -35,9 +39,17 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return what the header of a file of `save_network` says, without reading its tensors."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get(KEY, "{}"))
+    """Return what the header of a file of `save_network` says, without reading its tensors.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        refuse_long_header(path)
+        with safe_open(path, framework="pt") as file:
+            return mapping(parse_json((file.metadata() or {}).get(KEY, "{}")))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or cut off ({error}); fetch it again") from error
 
 
 def describe(network: nn.Module) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from quiesce.errors import RecipeError
+from quiesce.files import in_home
+from quiesce.foreign.trees import read_yaml
 from quiesce.training.folder import refuse_newer
 from quiesce.training.recipe import VERSION, Recipe
 
@@ -43,7 +46,7 @@ def find_recipe(recipe: str) -> Path:
     shipped = SHIPPED / f"{recipe}.yaml"
     if recipe in shipped_recipes():
         return shipped
-    path = Path(recipe).expanduser()
+    path = in_home(recipe)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or path.exists():
@@ -125,11 +128,11 @@ def load_yaml(path: Path) -> Any:
         RecipeError: It can not be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: can not be read as text: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -153,6 +156,21 @@ def _refuse_unknown(tree: dict[str, Any], cls: Any, where: str, prefix: str = ""
                     f"{where}: `{prefix}{key}` is a section of fields, got {value!r:.60}"
                 )
             _refuse_unknown(value, hint, where, f"{prefix}{key}.")
+        elif not _takes_text(hint) and any("&" in text for text in _texts(value)):
+            # jsonargparse reads such a text as YAML and writes its aliases out in the message
+            raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got {value!r:.60}")
+
+
+def _takes_text(hint: Any) -> bool:
+    return hint is str or (get_origin(hint) in (Union, UnionType) and str in get_args(hint))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _parse(step: Callable[[], Namespace], where: str) -> Namespace:
@@ -161,6 +179,8 @@ def _parse(step: Callable[[], Namespace], where: str) -> Namespace:
         return step()
     except ArgumentError as error:
         raise RecipeError(f"{where}: {_one_line(error)}") from error
+    except OverflowError as error:  # a whole number of hundreds of digits where a float belongs
+        raise RecipeError(f"{where}: a number is too large") from error
 
 
 def _one_line(error: ArgumentError) -> str:

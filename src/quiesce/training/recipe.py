@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quiesce.data.config import DataConfig
+from quiesce.files import in_home
 from quiesce.models import ModelConfig
 from quiesce.training.sections import (
     BatchNormConfig,
@@ -40,14 +41,15 @@ class Recipe:
     """Name of the recipe; part of the default run folder."""
 
     seed: int = 0
-    """Seed of weights, order of images and augmentation, 0 or more."""
+    """Seed of weights, order of images and augmentation, 0 to 2^63 - 1."""
 
     run: str | None = None
     """Folder that the run makes, which must not exist; null means runs/<name>-seed<seed>."""
 
     compile: Literal["off", "quantizers", "model"] = "off"
-    """What torch.compile turns into fused kernels: nothing, the quantizers and what follows their
-    weights (some ten seconds, once), or the whole forward and backward (minutes, the fastest)."""
+    """What is compiled into fused kernels: nothing, the quantizers and what follows their weights
+    (half a minute, once; pays from some hundred steps on), or the whole forward and backward
+    (minutes; the fastest steps). docs/performance.md has 500 steps in each."""
 
     data: DataConfig = field(default_factory=DataConfig)
 
@@ -79,18 +81,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self.version == VERSION, "version", f"{VERSION} for this quiesce", self.version)
-        plain = self.name and self.name == Path(self.name).name
+        plain = self.name and self.name.isprintable() and self.name == Path(self.name).name
         check(bool(plain), "name", "a word without slashes", repr(self.name))
-        check(self.seed >= 0, "seed", "0 or more", self.seed)
+        check(0 <= self.seed < 2**63, "seed", "0 to 2^63 - 1", self.seed)
 
     @property
     def folder(self) -> Path:
         """Where the run's files go."""
-        return (
-            Path(self.run).expanduser()
-            if self.run
-            else Path("runs", f"{self.name}-seed{self.seed}")
-        )
+        return in_home(self.run) if self.run else Path("runs", f"{self.name}-seed{self.seed}")
 
     def tree(self) -> dict[str, Any]:
         """Return the recipe as nested dicts and lists, ready for YAML and JSON."""

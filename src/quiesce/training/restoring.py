@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from quiesce.data import Data, build_data
 from quiesce.diagnosis import has_statistics, population_statistics
 from quiesce.errors import CheckpointError, RecipeError, TrackingError
+from quiesce.foreign.values import count, mapping, number, text
 from quiesce.models import build_model
 from quiesce.prepare import prepare, quantized_weights
 from quiesce.tracking import OscillationTracker
@@ -23,7 +24,7 @@ from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.scores import Batch, batches_within
 from quiesce.training.summary import VERSION as SUMMARY_VERSION
-from quiesce.weight_files import load_weights, unpickled
+from quiesce.weight_files import load_weights, named_tensors, unpickled
 
 CONTROL_VERSION = 1
 """Newest version of the state of `quiesce.Control` that is read."""
@@ -102,7 +103,8 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     control = _control_of(content, checkpoint)
     data, network = untrained(known)
     prefix = _prefix(control["tracker"]["names"], network, checkpoint)
-    load(network, _without(prefix, content["state_dict"]), checkpoint)
+    weights = named_tensors(content["state_dict"], checkpoint)
+    load(network, _without(prefix, weights), checkpoint)
     network.to(_device(known))
     tracker = _tracker(network, control["tracker"], prefix, checkpoint)
     sampler: Any = data.train.sampler
@@ -164,18 +166,43 @@ def _read(path: Path) -> dict[str, Any]:
     content = unpickled(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no state_dict")
+    with understood(path):
+        count(content.get("epoch", 0))
     return content
 
 
 def _control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    states = content.get("callbacks", {}).values()
-    found = [state for state in states if isinstance(state, dict) and "tracker" in state]
-    if not found:
+    with understood(path):
+        states = mapping(content.get("callbacks", {})).values()
+        found = [state for state in states if isinstance(state, dict) and "tracker" in state]
+        if not found:
+            raise CheckpointError(
+                f"{path} holds no oscillation tracker; it must be of a training with a "
+                "QuiesceCallback"
+            )
+        refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
+        tracker = mapping(found[0]["tracker"])
+        number(tracker["momentum"])
+        for name in (*tracker["names"], *tracker["followed"]):
+            text(name)
+        return found[0]
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Make one line of a checkpoint whose entries are missing or of another kind.
+
+    Raises:
+        CheckpointError: The block raised what such entries raise.
+    """
+    try:
+        yield
+    except KeyError as error:
         raise CheckpointError(
-            f"{path} holds no oscillation tracker; it must be of a training with a QuiesceCallback"
-        )
-    refuse_newer(str(path), found[0]["version"], CONTROL_VERSION)
-    return found[0]
+            f"{path} is not of this version of quiesce: its tracker lacks {error}; train again"
+        ) from error
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
@@ -198,16 +225,18 @@ def _tracker(
     network: nn.Module, state: dict[str, Any], prefix: str, path: Path
 ) -> OscillationTracker:
     weights = quantized_weights(_within(prefix, network))
-    tracker = OscillationTracker(weights, state["momentum"])
+    try:
+        tracker = OscillationTracker(weights, state["momentum"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
     try:
-        tracker.load_state_dict(state)
+        with understood(path):
+            for number in ("steps", "base"):
+                count(state[number])
+            tracker.load_state_dict(state)
     except (TrackingError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} is not of this version of quiesce: its tracker lacks {error}; train again"
-        ) from error
     return tracker
 
 

@@ -58,6 +58,9 @@ class SchemeConfig:
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Rounding of the layers' inputs; hysteresis is for weights alone."""
 
+    residual: Literal["float", "quantized"] = "float"
+    """Additions of activations: float, or their operands on grids of act_bits too."""
+
     include: tuple[str, ...] = ("*",)
     """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
 
@@ -98,8 +101,14 @@ class TrackerConfig:
     momentum: float = 0.01
     """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
 
+    verify_every: int | None = None
+    """Optimizer steps between two comparisons of what the processes of a run hold, at least 1; the
+    run stops where they part. null compares nothing."""
+
     def __post_init__(self) -> None:
         check(0 < self.momentum < 1, "momentum", "above 0 and below 1", self.momentum)
+        every = self.verify_every
+        check(every is None or every >= 1, "verify_every", "at least 1, or null", every)
 
 
 @dataclass(frozen=True, kw_only=True)

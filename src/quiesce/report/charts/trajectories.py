@@ -20,6 +20,9 @@ STEPS_SHOWN = 300
 PANEL = 170
 """Height of one weight, in pixels."""
 
+MOST_CODES = 256
+"""Either side of 0; no grid has thresholds beyond."""
+
 TITLE, LATENT, GAP = 0.17, 0.51, 0.06
 """Shares of a panel: its title on top, the latent below it, a gap; the rest is the code's."""
 
@@ -84,7 +87,7 @@ def _panel(
         line={"color": MUTED, "width": 1.2, "shape": "hv"},
         hovertemplate="step %{x}: code %{y}<extra></extra>",
     )
-    for threshold in np.arange(np.floor(low) - 0.5, high, 1.0):
+    for threshold in np.arange(max(np.floor(low), -MOST_CODES) - 0.5, min(high, MOST_CODES), 1.0):
         if threshold > low:
             line = {"color": HIGHLIGHT, "width": 1.5, "dash": "dot"}
             made.add_shape(

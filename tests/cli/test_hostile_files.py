@@ -1,0 +1,158 @@
+"""Files from strangers, through the commands that read them: one line, nothing run or written."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from made_runs import Made, make_run, make_sweep
+from quiesce.cli import main
+from quiesce.files import write_beside
+from quiesce.training.folder import write_json
+
+QUICK = "mnist_freeze_w3a3"
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return make_run(tmp_path / "run", Made(blocks=2, weights=500, steps=450))
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "[" * 10_000], ids=["aliases", "nesting"])
+def test_a_small_recipe_that_is_large(text, refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert "mine.yaml: not valid YAML: it is" in refused("train", "mine.yaml")
+    assert "mine.yaml: not valid YAML: it is" in refused("sweep", "mine.yaml", "--dry-run")
+
+
+@pytest.mark.parametrize("field", ["data: {mean: %s}", "trainer: {limit_val_batches: %s}"])
+def test_a_text_in_a_recipe_that_is_large_as_yaml(field, refused, tmp_path):
+    """Nine levels would be written out as gigabytes in the message; a hang, too."""
+    levels = zip("abcdefghi", "bcdefghij", strict=True)
+    laughs = [f"&{name} [{','.join([f'*{before}'] * 9)}]" for before, name in levels]
+    text = json.dumps(f"[&a [x], {', '.join(laughs)}]")
+    (tmp_path / "mine.yaml").write_text(field % text)
+    told = refused("train", "mine.yaml", "--print_config")
+    assert "must be a" in told
+    assert len(told) < 1000
+
+
+def test_a_number_too_large_for_a_float(refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"weights_optimizer: {{lr: 1{'0' * 400}}}")
+    assert "mine.yaml: a number is too large" in refused("train", "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    "cure",
+    [
+        "{class_path: os.system, init_args: {command: touch proof}}",
+        "os.system",
+        "!!python/object/apply:os.system ['touch proof']",
+    ],
+)
+def test_no_class_is_named_by_a_recipe(cure, refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"cure: {cure}")
+    told = refused("train", "mine.yaml", "--print_config")
+    assert "unknown field `cure.class_path`" in told or "mine.yaml" in told
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/network", "local-dir:/tmp/x", "os.system"])
+def test_no_network_is_fetched_by_its_name(name, refused, tiny_run):
+    assert "no network is called" in refused("train", QUICK, *tiny_run, f"--model.name={name}")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", "a\tb"])
+def test_names_in_recipes_and_sweeps_lead_nowhere(name, refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text(json.dumps({"name": name}))
+    assert "`name` must be a word without slashes" in refused("train", "mine.yaml")
+    (tmp_path / "swept.yaml").write_text(json.dumps({"name": name, "recipe": QUICK}))
+    assert "`name` must be a word without slashes" in refused("sweep", "swept.yaml", "--dry-run")
+
+
+def test_the_home_of_nobody_is_no_traceback(refused, tiny_run):
+    told = refused("train", QUICK, *tiny_run, "--model.weights=~nobody-here/weights.pt")
+    assert "~nobody-here/weights.pt is not a file" in told
+
+
+def test_a_sweep_lists_no_runs_of_elsewhere(tmp_path, capsys):
+    make_run(tmp_path / "elsewhere")
+    sweep = make_sweep(tmp_path / "sweep", "cure.threshold.end", [0.01, 0.02], seeds=1)
+    tree = json.loads((sweep / "sweep.json").read_text())
+    for run in tree["runs"]:
+        run["folder"] = "../elsewhere"
+    (sweep / "sweep.json").write_text(json.dumps(tree))
+    assert main(["compare", str(sweep)]) == 2
+    assert "not run yet" in capsys.readouterr().err
+
+
+def test_a_file_that_is_a_device(made, refused):
+    (made / "summary.json").unlink()
+    (made / "summary.json").symlink_to("/dev/zero")
+    assert "no regular file" in refused("report", made)
+    (made / "recipe.yaml").unlink()
+    (made / "recipe.yaml").symlink_to("/dev/zero")
+    assert "is no run folder" in refused("report", made)
+
+
+def test_numbers_that_are_none(made, refused):
+    tree = json.loads((made / "summary.json").read_text())
+    tree["top1_percent"]["trained"] = "high"
+    (made / "summary.json").write_text(json.dumps(tree))
+    assert "'high' is no number" in refused("report", made)
+    assert "'high' is no number" in refused("compare", made)
+
+
+def test_trajectories_that_would_multiply(made, refused):
+    arrays = dict(np.load(made / "trajectories.npz"))
+    arrays["latent"], arrays["scale"] = np.zeros((10**6, 1)), np.zeros((1, 10**6))
+    np.savez(made / "trajectories.npz", **arrays)
+    assert "`latent` is not of 400 steps and 16 weights" in refused("report", made)
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "not finite"), (1e38, None)])
+def test_latents_that_no_weight_has(value, told, made, refused, tmp_path):
+    arrays = dict(np.load(made / "trajectories.npz"))
+    arrays["latent"][5:9] = value
+    np.savez(made / "trajectories.npz", **arrays)
+    if told is None:  # far off, and drawn without as many thresholds as codes lie between
+        assert main(["report", str(made), "-o", str(tmp_path / "page.html")]) == 0
+    else:
+        assert told in refused("report", made)
+
+
+def test_layers_that_are_too_many_to_show(made, refused):
+    rows = "".join(f"{number},{number},0\n" for number in range(3000))
+    (made / "layers.csv").write_text(f"step,layer,oscillating\n{rows}")
+    assert "3,000 layers at 3,000 steps are too many to show" in refused("report", made)
+
+
+def test_a_checkpoint_that_unpacks_to_gigabytes(refused, tiny_run, tmp_path):
+    torch.save({"weight": torch.zeros(3), "more": bytearray(10)}, tmp_path / "large.pt")
+    told = refused("train", QUICK, *tiny_run, f"--model.weights={tmp_path / 'large.pt'}")
+    assert "large.pt is damaged or cut off (it holds a bytearray" in told
+
+
+def test_a_safetensors_file_with_an_absurd_header(refused, tiny_run, tmp_path):
+    path = tmp_path / "large.safetensors"
+    path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    told = refused("train", QUICK, *tiny_run, f"--model.weights={path}")
+    assert "its header claims more than 16 MB" in told
+
+
+def test_writing_does_not_follow_links(tmp_path):
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    outside.write_text("keep")
+    run.mkdir()
+    for name in ("probe.json", f".probe.json.{os.getpid()}"):
+        (run / name).symlink_to(outside)
+    write_json(run / "probe.json", {"version": 1})
+    write_beside(run / "probe.json", lambda beside: beside.write_text("again"))
+    assert outside.read_text() == "keep"
+    assert not (run / "probe.json").is_symlink()

@@ -16,11 +16,13 @@ from unittest.mock import patch
 
 from lightning import Callback, Trainer
 from measuring import save
+from torch import nn
 
 import quiesce as qs
 from quiesce.data.config import DataConfig
 from quiesce.models import ModelConfig
 from quiesce.training import cures
+from quiesce.training import run as run_module
 from quiesce.training.display import Display
 from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
@@ -99,12 +101,29 @@ def recipe(folder: Path, steps: int) -> Recipe:
             mean=None,
             std=None,
         ),
-        model=ModelConfig(name="test_resnet"),
         scheme=SchemeConfig(weight_bits=3, act_bits=3),
-        cure=CureConfig(kind="freeze", threshold=RampConfig(start=0.1, end=0.02)),
+        cure=CureConfig(kind="freeze", threshold=RampConfig(start=0.1, end=0.02), max_frozen=None),
         weights_optimizer=OptimizerConfig(lr=0.01),
         recording=RecordingConfig(batchnorm_every=500, batchnorm_batches=2),
         trainer=TrainerConfig(max_epochs=steps // EPOCH, accelerator="cpu"),
+    )
+
+
+def small_network(config: ModelConfig, *, num_classes: int, **_: Any) -> nn.Module:
+    """Convolution, depth-wise and point-wise convolution, classifier: a step of milliseconds."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, num_classes),
     )
 
 
@@ -136,7 +155,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "run")
         sampler = Sampler(folder)
-        with patch.object(cures, "make_cures", both_cures):
+        changes = (
+            patch.object(cures, "make_cures", both_cures),
+            patch.object(run_module, "build_model", small_network),
+        )
+        with changes[0], changes[1]:
             summary = run(recipe(folder, steps), SamplingDisplay(sampler))
         files = {
             str(path.relative_to(folder)): path.stat().st_size

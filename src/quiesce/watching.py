@@ -182,14 +182,15 @@ class Watch:
 
     def _judge(self, reading: _Reading) -> None:
         broken, *news = map(bool, reading.flags.read())
+        found = None
         if broken:
             # the later ones of a row are not run again: their reason is that of the first
             forward = reading.forward if self._in_a_row == 0 else None
             found = explain(self._model, reading.loss, forward, self._shown)
-            if found is not None:  # else it was only too large for a norm
-                self._stop_or_skip(reading.step, found)
-                return
-        self._in_a_row = 0
+        if found is None:  # also where a gradient was only too large for the norm
+            self._in_a_row = 0
+        else:
+            self._stop_or_skip(reading.step, found)
         for new, mask, tell in zip(news, reading.fresh, _TELL, strict=False):
             if new:
                 self._tell(reading, mask, tell)

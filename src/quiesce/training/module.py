@@ -44,6 +44,8 @@ class Classifier(LightningModule):
         self._lr_schedule = lr_schedule
         self.busy_s = 0.0
         """Seconds in training batches, without validation and loading."""
+        self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
+        self._batches = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -68,7 +70,8 @@ class Classifier(LightningModule):
         if not bool(loss.detach().isfinite()):
             raise DivergedError(f"the loss is {loss.item()} at {self._where_it_broke()}")
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self.log("epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self._losses = self._losses + loss.detach()
+        self._batches += 1
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -85,12 +88,37 @@ class Classifier(LightningModule):
         """Stop the clock; reading the loss has waited for the device."""
         self.busy_s += perf_counter() - self._batch_started_s
 
+    def on_train_epoch_start(self) -> None:
+        """Begin a new average of the loss."""
+        self._losses, self._batches = 0.0, 0
+
     def on_train_epoch_end(self) -> None:
-        """Look at every number before a checkpoint of it replaces the last good one."""
+        """Log the loss of the epoch; a broken network is told of before."""
+        self.refuse_broken()
+        self.log("epoch_loss", self._losses / max(1, self._batches), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an epoch that is not over has come to."""
+        checkpoint["epoch_so_far"] = {
+            "losses": self._losses,
+            "batches": self._batches,
+            "busy_s": self.busy_s,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there."""
+        state = checkpoint["epoch_so_far"]
+        self._losses, self._batches = state["losses"], state["batches"]
+        self.busy_s = state["busy_s"]
+
+    def refuse_broken(self) -> None:
+        """Look at every number before a checkpoint of it replaces the last good one.
+
+        Raises:
+            DivergedError: A weight or a scale is not finite.
+        """
         if bad := broken_parameter(self.network):
-            raise DivergedError(
-                f"after the last batch of the epoch, at {self._where_it_broke(bad)}"
-            )
+            raise DivergedError(f"after the last batch, at {self._where_it_broke(bad)}")
 
     def _where_it_broke(self, bad: str | None = None) -> str:
         bad = bad or broken_parameter(self.network)

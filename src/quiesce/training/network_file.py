@@ -1,10 +1,12 @@
 """The trained network as a safetensors file whose header says how it is quantized."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -31,7 +33,17 @@ def save_network(network: nn.Module, path: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": "pt", KEY: json.dumps(describe(network))}
-    write_beside(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+
+    def write(beside: Path) -> None:
+        try:
+            save_file(tensors, beside, metadata=metadata)
+        except SafetensorError as error:  # its own word for what the system says
+            if "os error 28" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    write_beside(path, write, needed)
 
 
 def read_description(path: Path) -> dict[str, Any]:

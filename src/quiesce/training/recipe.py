@@ -14,6 +14,7 @@ from quiesce.models import ModelConfig
 from quiesce.training.sections import (
     BatchNormConfig,
     CalibrationConfig,
+    CheckpointConfig,
     CureConfig,
     FloatStageConfig,
     LrScheduleConfig,
@@ -74,6 +75,8 @@ class Recipe:
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
 
     recording: RecordingConfig = field(default_factory=RecordingConfig)
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 

@@ -64,9 +64,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def newest_sound(
-    folder: Path, tell: Callable[[str], object]
-) -> tuple[Path, dict[str, Any]] | None:
+def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:
     """Return path and content of the newest checkpoint of a folder that is sound.
 
     Args:

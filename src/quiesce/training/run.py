@@ -176,9 +176,7 @@ class Job:
         if stage.epochs is not None:
             line = self.display.training("float network")
             saving = self._saving(folder / FLOAT_CHECKPOINT, found)
-            trainer = make_trainer(
-                self.recipe.trainer, folder, [line, saving], epochs=stage.epochs
-            )
+            trainer = make_trainer(self.recipe.trainer, folder, [line, saving], epochs=stage.epochs)
             with self._clock.timed("float_stage"):
                 if found is not None and found.over:
                     found.load(self.network)

@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from killed_runs import Killer, assert_same_run  # noqa: E402
 from measuring import environment  # noqa: E402
+
+from killed_runs import Killer, assert_same_run  # noqa: E402
 
 RESULT = Path(__file__).with_name("campaign.json")
 KILLS = 6

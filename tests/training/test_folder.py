@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from quiesce.errors import DiskFullError, QuiesceError, RecipeError
-from quiesce.training.folder import CHECKPOINT, locked, read_json, run_folder, write_json
+from quiesce.training.folder import CHECKPOINT, explained, locked, read_json, run_folder, write_json
 
 
 def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
@@ -106,5 +106,5 @@ def test_a_full_disk_without_a_name_is_told_with_the_folder(tmp_path):
     (tmp_path / CHECKPOINT).parent.mkdir()
     (tmp_path / CHECKPOINT).touch()
     told = rf"{tmp_path} can not be written: No space left .* are free\); make space; the last good"
-    with pytest.raises(DiskFullError, match=told), locked(tmp_path):
+    with pytest.raises(DiskFullError, match=told), explained(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -15,5 +15,5 @@ def test_a_row_has_what_was_logged(tmp_path):
 
 
 def test_what_has_no_column_is_no_surprise(tmp_path):
-    with pytest.raises(KeyError, match="metrics.csv has no column 'speed'"):
+    with pytest.raises(KeyError, match=r"metrics\.csv has no column 'speed'"):
         MetricsTable(tmp_path).log_metrics({"speed": 1.0}, step=0)

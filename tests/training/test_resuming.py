@@ -46,9 +46,8 @@ def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_
 def whole(request, tmp_path_factory):
     """A finished run, and what its folder held when each checkpoint had been written."""
     folder = tmp_path_factory.mktemp(request.param)
-    flags = [
-        f"--{name}={value}" for name, value in {**FLAGS, **SHORT, **KINDS[request.param]}.items()
-    ]
+    values = {**FLAGS, **SHORT, **KINDS[request.param]}
+    flags = [f"--{name}={value}" for name, value in values.items()]
     save, copies = SoundCheckpoints.save_checkpoint, []
 
     def save_and_copy(self, *args, **options):

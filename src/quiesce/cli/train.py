@@ -41,10 +41,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _resume(argv: Sequence[str]) -> int:
-    folder = (
-        list(argv)[1:] if argv[0] == RESUME else [argv[0].removeprefix(f"{RESUME}="), *argv[1:]]
-    )
-    if len(folder) != 1:
+    flag, equals, value = argv[0].partition("=")
+    folder = [value, *argv[1:]] if equals else argv[1:]
+    if flag != RESUME or len(folder) != 1:
         raise RecipeError(
             f"{RESUME} takes the folder of a run and nothing else: its recipe is in the folder"
         )

@@ -66,7 +66,7 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
         _remove(topmost)
         raise _not_writable(folder, error) from error
     try:
-        with locked(folder):
+        with locked(folder), explained(folder):
             yield folder
     except BaseException:
         if not has_checkpoint(folder):
@@ -76,7 +76,7 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in `folder`, and say at an error how to go on.
+    """Keep other processes from training in `folder`.
 
     The system lets go of the lock when the process ends, however it ends.
 
@@ -89,10 +89,23 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise RecipeError(f"another process is training in {folder}; wait for its end") from error
     try:
-        with full_disk_named(folder):
-            yield
+        yield
         with suppress(OSError):  # the run is finished: nobody goes on in it
             (folder / LOCK).unlink()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Say with what stops a run how to go on with it.
+
+    Raises:
+        DiskFullError: There is no space, and nobody has said for what.
+    """
+    try:
+        with full_disk_named(folder):
+            yield
     except BaseException as error:
         if newest := _newest(folder):
             _add_note(
@@ -100,8 +113,6 @@ def locked(folder: Path) -> Iterator[None]:
                 f"the last good checkpoint is {newest}; to go on: quiesce train --resume {folder}",
             )
         raise
-    finally:
-        lock.release()
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -37,6 +37,7 @@ from quiesce.training.folder import (
     NETWORK,
     RECIPE,
     SUMMARY,
+    explained,
     locked,
     refuse_existing,
     run_folder,
@@ -102,8 +103,9 @@ def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
         if is_first_process():
             remove_leftovers(folder)
         job = Job(recipe, display, find_checkpoint(folder, display.tell))
-        job.load()
-        return job.run(folder)
+        with explained(folder):
+            job.load()
+            return job.run(folder)
 
 
 def is_first_process() -> bool:

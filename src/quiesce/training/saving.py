@@ -55,10 +55,16 @@ class Saving(Checkpoint):
         self._over = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on in the same files; an epoch that has not begun is begun as any other."""
+        """Go on in the same files, and at the same images.
+
+        Lightning forgets the loader's state where the loader is asked for its length before, and
+        takes an epoch that has not begun for one that has where `max_steps` is given.
+        """
         if self._resumed is None:
             return
         own = self._resumed[OWN]
+        state = {"epoch": self._resumed["epoch"], "batches": own["batches"]}
+        _loader(trainer).load_state_dict(state)
         if trainer.is_global_zero:
             for logger in _tables(trainer):
                 logger.table.go_on(own["metrics_bytes"])

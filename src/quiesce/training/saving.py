@@ -79,6 +79,7 @@ class Saving(Checkpoint):
         self._seen, self._batches = step, batch_idx
         if self._resumed is not None:
             set_random_states(self._resumed[OWN]["random"])
+            self._resumed.clear()  # all of it is in use by now: no second copy of the weights
             self._resumed = None
         elif step != before and (batch_idx == 0 or self._is_due(step)):
             self._save(trainer, pl_module)

@@ -153,7 +153,8 @@ def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
 
     monkeypatch.setattr("lightning.pytorch.trainer.Trainer.save_checkpoint", full)
-    assert "last.ckpt: No space left on device" in refused("train", QUICK, *tiny_run)
+    told = refused("train", QUICK, *tiny_run)
+    assert "last.ckpt can not be written: No space left on device (" in told
 
 
 def test_a_scale_that_goes_bad_stops_the_run_by_step_and_layer(refused, tiny_run):

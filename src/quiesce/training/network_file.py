@@ -1,6 +1,8 @@
 """The trained network as a safetensors file whose header says how it is quantized."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,17 @@ def save_network(network: nn.Module, path: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": "pt", KEY: json.dumps(describe(network))}
-    write_beside(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+
+    def write(beside: Path) -> None:
+        try:
+            save_file(tensors, beside, metadata=metadata)
+        except SafetensorError as error:  # its own word for what the system says
+            if "os error 28" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    write_beside(path, write, needed)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -58,8 +70,9 @@ def describe(network: nn.Module) -> dict[str, Any]:
 
     Returns:
         {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
-        "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits", "quant_min", "quant_max", "scale": name of its tensor, "offset":
-        name of its tensor or None}. No layers means a float network.
+        "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits",
+        "quant_min", "quant_max", "scale": name of its tensor, "offset": name of its tensor or
+        None}. No layers means a float network.
     """
     layers = {
         name: {

@@ -9,7 +9,8 @@ import torch
 
 def random_states() -> dict[str, Any]:
     """Return the states of python, numpy and torch, as a checkpoint can hold them."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = state
     return {
         "python": random.getstate(),
         "numpy": [name, torch.tensor(keys.astype(np.int64)), *rest],

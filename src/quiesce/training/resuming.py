@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ FLOAT, QUANTIZED = "float", "quantized"
 class Found:
     """A sound checkpoint of a run."""
 
-    stage: Literal["float", "quantized"]
+    stage: str
 
     path: Path
 

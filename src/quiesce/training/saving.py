@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from quiesce.data.loaders import ResumableLoader
 from quiesce.data.sampling import EpochSampler
 from quiesce.training.metrics import MetricsTable
-from quiesce.training.module import Classifier
 from quiesce.training.random_states import random_states, set_random_states
 from quiesce.training.summary import versions
 
@@ -82,12 +81,12 @@ class Saving(Checkpoint):
             self._resumed.clear()  # all of it is in use by now: no second copy of the weights
             self._resumed = None
         elif step != before and (batch_idx == 0 or self._is_due(step)):
-            self._save(trainer, pl_module)
+            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last one."""
         self._over = True
-        self._save(trainer, pl_module)
+        self._save(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -112,7 +111,7 @@ class Saving(Checkpoint):
     def _is_due(self, step: int) -> bool:
         return self._every is not None and step % self._every == 0
 
-    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+    def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self._path)
 
 

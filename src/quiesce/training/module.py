@@ -45,6 +45,7 @@ class Classifier(LightningModule):
         """Seconds in training batches, without validation and loading."""
         self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
         self._batches = 0
+        self._goes_on = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -82,7 +83,10 @@ class Classifier(LightningModule):
         self.busy_s += perf_counter() - self._batch_started_s
 
     def on_train_epoch_start(self) -> None:
-        """Begin a new average of the loss."""
+        """Begin a new average of the loss, unless the epoch goes on after a checkpoint."""
+        if self._goes_on:
+            self._goes_on = False
+            return
         self._losses, self._batches = 0.0, 0
 
     def on_train_epoch_end(self) -> None:
@@ -102,3 +106,4 @@ class Classifier(LightningModule):
         state = checkpoint["epoch_so_far"]
         self._losses, self._batches = state["losses"], state["batches"]
         self.busy_s = state["busy_s"]
+        self._goes_on = self._batches > 0

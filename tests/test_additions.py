@@ -54,7 +54,7 @@ def images(count: int = 8) -> Tensor:
 
 
 def prepared(model: nn.Module, batch: Tensor, bits: int = 3) -> nn.Module:
-    scheme = qs.Scheme(weight_bits=bits, act_bits=bits, residual="quantized")
+    scheme = qs.Scheme(weight_bits=bits, act_bits=bits, residual="quantized", grad_scaling=True)
     return qs.calibrate(qs.prepare(model, scheme, batch[:1]), [batch])
 
 

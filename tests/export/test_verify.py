@@ -124,7 +124,7 @@ def test_one_clip_limit_is_caught(network, built) -> None:
 @pytest.mark.parametrize("layer", ["0", DEPTHWISE, PROJECT])
 def test_one_folded_bias_is_caught(network, built, layer) -> None:
     names = {each.name for each in built[0].graph.initializer}
-    kinds = ("folded_bias", "bias", "minus_bias")
+    kinds = ("folded_bias", "own_bias", "minus_bias")
     (name,) = (f"{layer}.{kind}" for kind in kinds if f"{layer}.{kind}" in names)
 
     def shift(array: np.ndarray) -> None:

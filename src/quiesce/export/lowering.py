@@ -168,7 +168,7 @@ def _own_bias(graph: "ir.Graph", site: Site) -> None:
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     build = Builder(graph, before=node)
     node.resize_inputs(3)
-    node.replace_input_with(2, build.constant(f"{site.name}.bias", bias.astype(np.float32)))
+    node.replace_input_with(2, build.constant(f"{site.name}.own_bias", bias.astype(np.float32)))
 
 
 def _subtracted_bias(graph: "ir.Graph", site: Site) -> None:

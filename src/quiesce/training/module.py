@@ -45,7 +45,7 @@ class Classifier(LightningModule):
         """Seconds in training batches, without validation and loading."""
         self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
         self._batches = 0
-        self._goes_on = False
+        self._loss: Tensor | float = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -64,9 +64,13 @@ class Classifier(LightningModule):
         images, labels = batch
         loss = cross_entropy(self(images), labels)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self._losses = self._losses + loss.detach()
-        self._batches += 1
+        self._loss = loss.detach()
         return loss
+
+    def on_before_backward(self, _: Tensor) -> None:
+        """Count the batch: it may be run again after, to see whose output went bad."""
+        self._losses = self._losses + self._loss
+        self._batches += 1
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Share of the batch that is classified right, averaged over the epoch, in percent."""
@@ -83,10 +87,7 @@ class Classifier(LightningModule):
         self.busy_s += perf_counter() - self._batch_started_s
 
     def on_train_epoch_start(self) -> None:
-        """Begin a new average of the loss, unless the epoch goes on after a checkpoint."""
-        if self._goes_on:
-            self._goes_on = False
-            return
+        """Begin a new average of the loss; not called where an epoch goes on."""
         self._losses, self._batches = 0.0, 0
 
     def on_train_epoch_end(self) -> None:
@@ -106,4 +107,3 @@ class Classifier(LightningModule):
         state = checkpoint["epoch_so_far"]
         self._losses, self._batches = state["losses"], state["batches"]
         self.busy_s = state["busy_s"]
-        self._goes_on = self._batches > 0

@@ -7,6 +7,13 @@ import numpy as np
 import torch
 
 
+def seed_all(seed: int) -> None:
+    """Start all generators from a seed."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict[str, Any]:
     """Return the states of python, numpy and torch, as a checkpoint can hold them."""
     state: Any = np.random.get_state(legacy=True)

@@ -67,7 +67,7 @@ class Classifier(LightningModule):
         self._loss = loss.detach()
         return loss
 
-    def on_before_backward(self, _: Tensor) -> None:
+    def on_before_backward(self, loss: Tensor) -> None:
         """Count the batch: it may be run again after, to see whose output went bad."""
         self._losses = self._losses + self._loss
         self._batches += 1

@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 
 from quiesce import faults, ranks
 from quiesce.deferred import Deferred
@@ -62,6 +61,37 @@ class _Reading(NamedTuple):
     forward: Callable[[], Any] | None
 
 
+class _Scales:
+    """Scales of some quantizers as one row of numbers."""
+
+    def __init__(self, quantizers: dict[str, FakeQuantizer]) -> None:
+        self._names = list(quantizers)
+        self._parameters = [quantizer.scale for quantizer in quantizers.values()]
+        self._ends = torch.tensor(
+            list(accumulate(local(scale).numel() for scale in self._parameters))
+        )
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def values(self) -> Tensor:
+        """The scales: floats (scales,)."""
+        parts = [local(scale).reshape(-1) for scale in self._parameters]
+        return torch.cat(parts).detach() if parts else torch.zeros(0)
+
+    def without_gradient(self) -> Tensor:
+        """Which of them have a gradient of 0: bool (scales,)."""
+        grads = [local(s.grad).reshape(-1) for s in self._parameters if s.grad is not None]
+        if len(grads) < len(self._parameters) or not grads:
+            return torch.zeros_like(self.values(), dtype=torch.bool)
+        return torch.cat(grads) == 0
+
+    def owners(self, mask: Tensor) -> list[str]:
+        """Names of the quantizers that have one of those scales."""
+        places = torch.bucketize(mask.nonzero().flatten().cpu(), self._ends, right=True)
+        return list(dict.fromkeys(self._names[place] for place in places.tolist()))
+
+
 class Watch:
     """Looks at every optimizer step of a model, prepared or float.
 
@@ -84,14 +114,18 @@ class Watch:
         self._parameters = list(self._model.parameters())
         self.late = bool(self._parameters) and self._parameters[0].device.type != "cpu"
         self._pending: _Reading | None = None
-        self._quantizers = {
+        quantizers = {
             name: module
             for name, module in self._model.named_modules()
             if isinstance(module, FakeQuantizer)
         }
-        self._ends = list(accumulate(local(q.scale).numel() for q in self._quantizers.values()))
-        self._first = self._scales().abs()
-        self._known = [torch.zeros_like(self._first, dtype=torch.bool) for _ in range(3)]
+        self._scales = _Scales(quantizers)
+        self._input_scales = _Scales(  # those whose gradient is 0 where the input is
+            {name: q for name, q in quantizers.items() if q.history is None and q.offset is None}
+        )
+        self._first = self._scales.values().abs()
+        values = (self._first, self._first, self._input_scales.values())
+        self._known = [torch.zeros_like(each, dtype=torch.bool) for each in values]
 
     @torch.no_grad()
     def check(self, loss: Tensor | None = None, forward: Callable[[], Any] | None = None) -> None:
@@ -99,7 +133,8 @@ class Watch:
 
         Args:
             loss: A scalar, or None.
-            forward: Runs the forward of this step again; by it a layer's output can be named.
+            forward: Runs the forward of this step again. Without it, a layer is not named by its
+                output, and inputs of zeros are not told of.
 
         Raises:
             DivergedError: Gradients or loss are not finite, or too many steps were skipped.
@@ -137,7 +172,7 @@ class Watch:
             "skipped": self.skipped,
             "in_a_row": self._in_a_row,
             "first": self._first.clone(),
-            "known": torch.stack(self._known),
+            "known": [each.clone() for each in self._known],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -146,37 +181,24 @@ class Watch:
         self._in_a_row = state["in_a_row"]
         if state["first"].shape == self._first.shape:
             self._first.copy_(state["first"])
-            self._known = list(state["known"].to(self._first.device))
-
-    def _scales(self) -> Tensor:
-        parts = [local(q.scale.detach()).reshape(-1) for q in self._quantizers.values()]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
-    def _scale_gradients(self) -> Tensor:
-        """Of input quantizers whose gradient is 0 for an input of zeros; elsewhere 1."""
-        parts = []
-        for quantizer in self._quantizers.values():
-            grad, scale = quantizer.scale.grad, local(quantizer.scale)
-            if grad is not None and quantizer.history is None and quantizer.offset is None:
-                parts.append(local(grad).reshape(-1))
-            else:
-                parts.append(scale.new_ones(scale.numel()))
-        return torch.cat(parts)
+            self._known = [each.to(self._first.device) for each in state["known"]]
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:
         grads = [local(p.grad) for p in self._parameters if p.grad is not None]
-        bad = ~get_total_norm(grads, foreach=True).isfinite()
+        norms = torch._foreach_norm(grads) if grads else [self._first.sum()]
+        finite = torch.stack([norm.to(self._first.device) for norm in norms]).isfinite().all()
         if loss is not None:
             loss = loss.detach().clone()
-            bad = bad | ~loss.isfinite().to(bad.device)
+            finite = finite & loss.isfinite().to(finite.device)
         fresh = []
-        if self._quantizers:
-            scales = self._scales()
-            bad = bad | ~scales.isfinite().all()
-            now = [scales.abs() < SMALL * self._first, scales < 0, self._scale_gradients() == 0]
+        if len(self._scales):
+            scales = self._scales.values()
+            finite = finite & scales.isfinite().all()
+            small, negative = scales.abs() < SMALL * self._first, scales < 0
+            now = [small, negative, self._input_scales.without_gradient()]
             fresh = [new & ~old for new, old in zip(now, self._known, strict=True)]
             self._known = [old | new for new, old in zip(fresh, self._known, strict=True)]
-        flags = torch.stack([bad, *(each.any() for each in fresh)]).float()
+        flags = torch.stack([~finite, *(each.any() for each in fresh)]).float()
         flags = Deferred(ranks.largest(flags))
         return _Reading(self.step, flags, fresh, loss, forward)
 
@@ -221,11 +243,10 @@ class Watch:
             )
 
     def _tell(self, reading: _Reading, mask: Tensor, tell: str) -> None:
-        indices = mask.nonzero().flatten()
-        owners = torch.bucketize(indices.cpu(), torch.tensor(self._ends), right=True).tolist()
-        names = list(self._quantizers)
-        found = dict.fromkeys(names[owner] for owner in owners)
-        if tell == _SILENT and reading.forward is not None:
+        found = (self._input_scales if tell == _SILENT else self._scales).owners(mask)
+        if tell == _SILENT:
+            if reading.forward is None:
+                return  # a gradient may be 0 for other reasons, and there is no way to know
             if reading.step < self._look_from:
                 self._known[-1] &= ~mask  # then it is new again
                 return

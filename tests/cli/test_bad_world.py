@@ -153,7 +153,7 @@ def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
 
     monkeypatch.setattr("lightning.pytorch.trainer.Trainer.save_checkpoint", full)
-    told = refused("train", QUICK, *tiny_run)
+    told = refused("train", QUICK, *tiny_run, "--checkpoint.every=1")
     assert "last.ckpt can not be written: No space left on device (" in told
 
 

@@ -1,5 +1,6 @@
 """Exact resume: a run that is killed, again and again, ends on the bits of one that was not."""
 
+import itertools
 import json
 import shutil
 
@@ -33,13 +34,20 @@ KINDS = {
 def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_path):
     killer = Killer(seed=6)
     seconds = killer.whole(tmp_path / "whole")
-    kills = 0
-    for _ in range(3):
-        kills += killer.kill_within(tmp_path / "killed", seconds)
-        kills += killer.kill_in_write(tmp_path / "killed", WRITES)
-    assert kills == 6
-    killer.whole(tmp_path / "killed")
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    turns, kills, killed = itertools.count(), 0, tmp_path / "killed0"
+    while kills < 6:
+        by_clock = next(turns) % 2 == 0
+        died = (
+            killer.kill_within(killed, seconds / 2)
+            if by_clock
+            else killer.kill_in_write(killed, WRITES)
+        )
+        kills += died
+        if not died:  # it was finished before: the next one is of another run
+            assert_same_run(tmp_path / "whole", killed)
+            killed = tmp_path / f"killed{kills}"
+    killer.whole(killed)
+    assert_same_run(tmp_path / "whole", killed)
 
 
 @pytest.fixture(scope="module", params=KINDS)

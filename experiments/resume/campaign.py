@@ -54,7 +54,7 @@ def one_round(seed: int, folder: Path) -> dict[str, object]:
         if turn % 2:
             kills["write"] += killer.kill_in_write(folder / "killed", WRITES)
         else:
-            kills["clock"] += killer.kill_within(folder / "killed", seconds)
+            kills["clock"] += killer.kill_within(folder / "killed", seconds / 2)
         if (folder / "killed" / "summary.json").exists():
             break  # finished before it was killed
     else:

@@ -148,21 +148,20 @@ def test_a_disk_that_is_full_from_the_start(refused, tiny_run, monkeypatch):
     assert "can not be written: No space left on device; name another: --run" in told
 
 
-def test_a_disk_that_fills_up_at_the_first_checkpoint(tiny_run, monkeypatch, capsys):
+def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
 
     monkeypatch.setattr("lightning.pytorch.trainer.Trainer.save_checkpoint", full)
-    assert main(["train", QUICK, *tiny_run]) == 2
-    *_, told = capsys.readouterr().err.splitlines()  # what training came to stands before
-    assert told.startswith("quiesce: last.ckpt can not be written: No space left on device (")
+    told = refused("train", QUICK, *tiny_run, "--checkpoint.every=1")
+    assert "last.ckpt can not be written: No space left on device (" in told
 
 
 def test_a_scale_that_goes_bad_stops_the_run_by_step_and_layer(refused, tiny_run):
     flags = ["--scales_optimizer.kind=sgd", "--scales_optimizer.lr=1e38", "--trainer.max_steps=6"]
     told = refused("train", QUICK, *tiny_run, *flags)
     assert "at step 1: a scale of the layer 'stem.0' (stem.0.weight_quantizer.scale)" in told
-    assert "lower the learning rate of the scales (scales_optimizer.lr in a recipe)" in told
+    assert "lower scales_optimizer.lr" in told
 
 
 def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_path, capsys):
@@ -198,20 +197,3 @@ def test_ctrl_c_in_training_leaves_nothing_half_written(tiny_run, tmp_path, monk
     assert main(["train", QUICK, *tiny_run]) == 130
     assert capsys.readouterr().err == "quiesce: stopped\n"
     assert not (tmp_path / "run").exists()
-
-
-def test_freezing_too_much_stops_the_run_with_advice(refused, tiny_run):
-    flags = {
-        "tracker.momentum": 0.9,
-        "cure.max_frozen": 0.001,
-        "cure.threshold.schedule": "constant",
-        "cure.threshold.begin": 0,
-        "weights_optimizer.lr": 0.5,
-        "trainer.max_steps": 12,
-        "trainer.max_epochs": 3,
-    }
-    told = refused(
-        "train", QUICK, *tiny_run, *(f"--{name}={value}" for name, value in flags.items())
-    )
-    assert "more than the 0.1 % of a layer that may be frozen" in told
-    assert "raise the threshold" in told

@@ -1,5 +1,6 @@
 """Exact resume: a run that is killed, again and again, ends on the bits of one that was not."""
 
+import itertools
 import json
 import shutil
 
@@ -15,8 +16,8 @@ from quiesce.training.folder import locked
 from quiesce.training.reading import read_recipe
 from quiesce.training.run import resume, run
 
-WRITES = 150
-"""Calls of `write` that a checkpoint or two take."""
+WRITES = 600
+"""Calls of `write` that a few checkpoints take."""
 
 SHORT = {"float_stage.epochs": 1, "trainer.max_epochs": 2, "checkpoint.every": 1}
 KINDS = {
@@ -33,13 +34,20 @@ KINDS = {
 def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_path):
     killer = Killer(seed=6)
     seconds = killer.whole(tmp_path / "whole")
-    kills = 0
-    for _ in range(3):
-        kills += killer.kill_within(tmp_path / "killed", seconds / 3)  # six do not reach the end
-        kills += killer.kill_in_write(tmp_path / "killed", WRITES)
-    assert kills == 6
-    killer.whole(tmp_path / "killed")
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    turns, kills, killed = itertools.count(), 0, tmp_path / "killed0"
+    while kills < 6:
+        by_clock = next(turns) % 2 == 0
+        died = (
+            killer.kill_within(killed, seconds / 2)
+            if by_clock
+            else killer.kill_in_write(killed, WRITES)
+        )
+        kills += died
+        if not died:  # it was finished before: the next one is of another run
+            assert_same_run(tmp_path / "whole", killed)
+            killed = tmp_path / f"killed{kills}"
+    killer.whole(killed)
+    assert_same_run(tmp_path / "whole", killed)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -67,11 +75,12 @@ def cut_off(whole, tmp_path):
     return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
 
 
-def test_every_checkpoint_leads_to_the_same_bits(whole):
+def test_every_checkpoint_leads_to_the_same_bits(whole, tmp_path):
     finished, copies = whole
     for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
-        resume(copy)
-        assert_same_run(finished, copy)
+        resumed = shutil.copytree(copy, tmp_path / copy.name)
+        resume(resumed)
+        assert_same_run(finished, resumed)
 
 
 def test_training_that_is_over_is_not_done_again(whole, tmp_path, monkeypatch):

@@ -146,6 +146,13 @@ def test_a_second_process_is_refused(cut_off, capsys):
     )
 
 
+def test_a_folder_with_links_is_not_written_into(cut_off, tmp_path):
+    (cut_off / "diagnosis.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecipeError, match=r"diagnosis\.json is a symbolic link"):
+        resume(cut_off)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_what_can_not_be_resumed_is_refused(whole, tmp_path, capsys):
     with pytest.raises(RecipeError, match="is finished: there is nothing to resume"):
         resume(whole[0])

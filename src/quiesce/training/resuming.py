@@ -10,15 +10,18 @@ from torch import nn
 
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files import remove_leftovers
+from quiesce.foreign.content import refuse_links
+from quiesce.foreign.values import count
 from quiesce.tracking import OscillationTracker
 from quiesce.training.checkpoints import newest_sound
 from quiesce.training.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_newer
 from quiesce.training.module import NETWORK_PREFIX
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
-from quiesce.training.restoring import control_of, load, tracker_of
+from quiesce.training.restoring import control_of, load, tracker_of, understood
 from quiesce.training.saving import OWN, VERSION
 from quiesce.training.summary import versions
+from quiesce.weight_files import named_tensors
 
 FLOAT, QUANTIZED = "float", "quantized"
 """The stages that checkpoints are of."""
@@ -70,7 +73,7 @@ class Found:
         Raises:
             CheckpointError: They do not fit.
         """
-        weights = self.content["state_dict"].items()
+        weights = named_tensors(self.content["state_dict"], self.path).items()
         load(network, {name.removeprefix(NETWORK_PREFIX): w for name, w in weights}, self.path)
 
     def tracker(self, network: nn.Module) -> OscillationTracker:
@@ -90,6 +93,10 @@ def recipe_of(folder: Path) -> Recipe:
         raise RecipeError(f"{folder} is no run folder: {what}; `quiesce train RECIPE` makes one")
     if (folder / SUMMARY).is_file():
         raise RecipeError(f"{folder} is finished: there is nothing to resume")
+    try:
+        refuse_links(folder)
+    except ValueError as error:
+        raise RecipeError(f"{folder} can not be resumed: {error}; copy it without links") from error
     return replace(read_recipe(str(folder / RECIPE)), run=str(folder))
 
 
@@ -111,9 +118,10 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
         found = Found(stage=stage, path=sound[0], content=sound[1])
         if OWN not in found.content:
             raise CheckpointError(f"{found.path} is of no run that can be resumed; train again")
-        refuse_newer(str(found.path), found.content[OWN]["version"], VERSION)
-        tell(f"going on from {found.path}: the {stage} network after {found.step} steps")
-        _compare(found.content[OWN], tell)
+        with understood(found.path):
+            refuse_newer(str(found.path), count(found.content[OWN]["version"]), VERSION)
+            tell(f"going on from {found.path}: the {stage} network after {found.step} steps")
+            _compare(found.content[OWN], tell)
         return found
     tell(f"{folder} has no checkpoint yet: training from the beginning")
     return None

@@ -391,7 +391,7 @@ def test_the_page_shows_every_method_and_loads_nothing(outcomes: dict[str, Outco
 
 
 COMPILED = [mode for mode in MODES if mode != "off"]
-CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15)]}
+CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15, max_frozen=None)]}
 
 
 @pytest.mark.parametrize("cure", CURES)

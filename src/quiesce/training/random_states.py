@@ -1,15 +1,22 @@
 """The states of the random generators that a training step may draw from."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 
+def seed_all(seed: int) -> None:
+    """Seed python, numpy (with what fits its 32 bits) and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict[str, Any]:
     """Return the states of python, numpy and torch, as a checkpoint can hold them."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
         "numpy": [name, torch.tensor(keys.astype(np.int64)), *rest],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
@@ -20,7 +20,8 @@ from quiesce.training.restoring import control_of, load, tracker_of
 from quiesce.training.saving import OWN, VERSION
 from quiesce.training.summary import versions
 
-FLOAT, QUANTIZED = "float", "quantized"
+FLOAT: Final = "float"
+QUANTIZED: Final = "quantized"
 """The stages that checkpoints are of."""
 
 

@@ -48,6 +48,7 @@ from quiesce.training.module import NETWORK_PREFIX, Classifier
 from quiesce.training.network_file import save_network
 from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
 from quiesce.training.reading import write_recipe
+from quiesce.training.random_states import seed_all
 from quiesce.training.recipe import Recipe
 from quiesce.training.recording import RecordingCallback
 from quiesce.training.rehearsal import rehearse
@@ -60,7 +61,7 @@ from quiesce.training.summary import Measured, summarize
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
     """Train, measure and save a quantized network.
 
-    Seeds torch's global generator.
+    Seeds the global generators of python, numpy and torch.
 
     Args:
         recipe: Everything that decides the run.
@@ -144,7 +145,7 @@ class Job:
     def load(self) -> None:
         """Read data and network, and refuse here what can not work."""
         recipe = self.recipe
-        torch.manual_seed(recipe.seed)
+        seed_all(recipe.seed)
         self.data = build_data(recipe.data, seed=recipe.seed)
         self.network = build_model(
             recipe.model,
@@ -211,7 +212,7 @@ class Job:
         if self.recipe.recording.batchnorm_every is not None:
             count = self.recipe.recording.batchnorm_batches
             self.recording.batches = list(self._training_batches("recording", count))
-        torch.manual_seed(self.recipe.seed)
+        seed_all(self.recipe.seed)
         measured, found = self.measured, self.found
         with self._clock.timed("training"):
             if found is not None and found.over:

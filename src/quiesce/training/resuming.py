@@ -104,8 +104,8 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
     Raises:
         CheckpointError: There are checkpoints, and all are damaged, or of a newer quiesce.
     """
-    for stage, name in ((QUANTIZED, CHECKPOINT), (FLOAT, FLOAT_CHECKPOINT)):
-        path = folder / name
+    for stage in (QUANTIZED, FLOAT):
+        path = folder / (CHECKPOINT if stage == QUANTIZED else FLOAT_CHECKPOINT)
         remove_leftovers(path.parent)
         if (sound := newest_sound(path.parent, tell)) is None:
             continue

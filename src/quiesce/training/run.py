@@ -47,8 +47,8 @@ from quiesce.training.folder import (
 from quiesce.training.module import NETWORK_PREFIX, Classifier
 from quiesce.training.network_file import save_network
 from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
-from quiesce.training.reading import write_recipe
 from quiesce.training.random_states import seed_all
+from quiesce.training.reading import write_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.recording import RecordingCallback
 from quiesce.training.rehearsal import rehearse

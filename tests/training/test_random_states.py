@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from quiesce.training.random_states import random_states, set_random_states
+from quiesce.training.random_states import random_states, seed_all, set_random_states
 from states import through_a_file
 
 
@@ -19,3 +19,10 @@ def test_what_is_drawn_after_is_drawn_again():
     first = [draw() for _ in range(3)]
     set_random_states(states)
     assert [draw() for _ in range(3)] == first
+
+
+def test_a_seed_is_for_all_of_them():
+    seed_all(2**40 + 3)
+    first = draw()
+    seed_all(2**40 + 3)
+    assert draw() == first

@@ -50,11 +50,9 @@ def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_
     assert_same_run(tmp_path / "whole", killed)
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def whole(request, tmp_path_factory):
+def train_and_copy(folder, kind):
     """A finished run, and what its folder held when each checkpoint had been written."""
-    folder = tmp_path_factory.mktemp(request.param)
-    values = {**FLAGS, **SHORT, **KINDS[request.param]}
+    values = {**FLAGS, **SHORT, **KINDS[kind]}
     flags = [f"--{name}={value}" for name, value in values.items()]
     save, copies = SoundCheckpoints.save_checkpoint, []
 
@@ -69,16 +67,23 @@ def whole(request, tmp_path_factory):
     return folder / "run", copies
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Such a run, of two epochs."""
+    return train_and_copy(tmp_path_factory.mktemp("whole"), "epochs")
+
+
 @pytest.fixture
 def cut_off(whole, tmp_path):
     """A run that was cut off in the middle of its last epoch."""
     return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
 
 
-def test_every_checkpoint_leads_to_the_same_bits(whole, tmp_path):
-    finished, copies = whole
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_checkpoint_leads_to_the_same_bits(kind, whole, tmp_path):
+    finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, kind)
     for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
-        resumed = shutil.copytree(copy, tmp_path / copy.name)
+        resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
         resume(resumed)
         assert_same_run(finished, resumed)
 

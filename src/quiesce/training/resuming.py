@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
@@ -23,7 +23,8 @@ from quiesce.training.saving import OWN, VERSION
 from quiesce.training.summary import versions
 from quiesce.weight_files import named_tensors
 
-FLOAT, QUANTIZED = "float", "quantized"
+FLOAT: Final = "float"
+QUANTIZED: Final = "quantized"
 """The stages that checkpoints are of."""
 
 
@@ -31,7 +32,7 @@ FLOAT, QUANTIZED = "float", "quantized"
 class Found:
     """A sound checkpoint of a run."""
 
-    stage: str
+    stage: Literal["float", "quantized"]
 
     path: Path
 
@@ -110,8 +111,8 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
     Raises:
         CheckpointError: There are checkpoints, and all are damaged, or of a newer quiesce.
     """
-    for stage, name in ((QUANTIZED, CHECKPOINT), (FLOAT, FLOAT_CHECKPOINT)):
-        path = folder / name
+    for stage in (QUANTIZED, FLOAT):
+        path = folder / (CHECKPOINT if stage == QUANTIZED else FLOAT_CHECKPOINT)
         remove_leftovers(path.parent)
         if (sound := newest_sound(path.parent, tell)) is None:
             continue

@@ -62,7 +62,7 @@ from quiesce.training.summary import Measured, summarize
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
     """Train, measure and save a quantized network.
 
-    Seeds torch's global generator.
+    Seeds the global generators of python, numpy and torch.
 
     Args:
         recipe: Everything that decides the run.

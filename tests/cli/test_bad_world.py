@@ -161,7 +161,7 @@ def test_a_scale_that_goes_bad_stops_the_run_by_step_and_layer(refused, tiny_run
     flags = ["--scales_optimizer.kind=sgd", "--scales_optimizer.lr=1e38", "--trainer.max_steps=6"]
     told = refused("train", QUICK, *tiny_run, *flags)
     assert "at step 1: a scale of the layer 'stem.0' (stem.0.weight_quantizer.scale)" in told
-    assert "lower scales_optimizer.lr" in told
+    assert "lower the learning rate of the scales (scales_optimizer.lr in a recipe)" in told
 
 
 def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_path, capsys):

@@ -185,7 +185,7 @@ class Watch:
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:
         grads = [local(p.grad) for p in self._parameters if p.grad is not None]
-        norms = torch._foreach_norm(grads) if grads else [self._first.sum()]
+        norms = torch._foreach_norm(grads) if grads else [self._first.sum()]  # pyright: ignore
         finite = torch.stack([norm.to(self._first.device) for norm in norms]).isfinite().all()
         if loss is not None:
             loss = loss.detach().clone()

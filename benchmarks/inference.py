@@ -12,6 +12,7 @@ import json
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import quiesce as qs
 NETWORKS = ("mobilenetv2_100", "tf_efficientnet_lite0")
 SIZE = 224
 ROUNDS = 30
+THREADS = (1, 2)
 PROFILED = 10
 TARGETS = {"ours / ORT int8": 1.05, "float / ours": 1.4, "int4 / float bytes": 0.16}
 W4A4 = qs.Scheme(weight_bits=4, act_bits=4)
@@ -46,31 +48,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
     known = parser.parse_args()
-    results = {name: measure(name, known.rounds) for name in known.networks}
-    versions = {"onnxruntime": onnxruntime.__version__}
-    print(save("inference", {"targets": TARGETS, "size": SIZE, **versions, "networks": results}))
+    about = {"targets": TARGETS, "size": SIZE, "onnxruntime": onnxruntime.__version__}
+    found: dict[str, Any] = {}
+    for name in known.networks:
+        found[name] = measure(name, known.rounds, known.threads)
+        print(save("inference", {**about, "networks": found}))
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, threads: Sequence[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files, integer = make_files(name, Path(folder))
-        times = {str(threads): time_files(files, threads, rounds) for threads in (1, 2)}
+        times = {str(count): time_files(files, count, rounds) for count in threads}
         size = {kind: path.stat().st_size for kind, path in files.items()}
         found = {
             "bytes": size,
             "integer_layers": integer,
             "operators": {kind: operators(path, Path(folder)) for kind, path in files.items()},
             "milliseconds": {
-                threads: {kind: 1000 * statistics.median(each) for kind, each in samples.items()}
-                for threads, samples in times.items()
+                count: {kind: 1000 * statistics.median(each) for kind, each in samples.items()}
+                for count, samples in times.items()
             },
             "ratios": {
-                threads: {
+                count: {
                     "ours / ORT int8": ratio(samples, "ours", "ort_int8"),
                     "float / ours": ratio(samples, "float", "ours"),
                 }
-                for threads, samples in times.items()
+                for count, samples in times.items()
             },
             "sizes": {
                 "int4 / float bytes": size["int4"] / size["float"],
@@ -86,13 +91,13 @@ def make_files(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, list
     """The files by kind, and of ours how many of how many layers have an integer bias."""
     kinds = ("float", "ort_int8", *OURS)
     files = {kind: folder / f"{kind}.onnx" for kind in kinds}
-    images = torch.randn(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     float_files(network_of(name), images, files["float"], files["ort_int8"])
     integer = {}
     for kind, (scheme, pack) in OURS.items():
         network = qs.prepare(network_of(name), scheme, images[:1])
         qs.calibrate(network, [images])
-        made = qs.export_onnx(network, files[kind], images[:2], pack=pack, verify=False)
+        made = qs.export_onnx(network, files[kind], images, pack=pack, verify=False)
         layers = made.description.layers
         integer[kind] = [sum(layer.integer for layer in layers), len(layers)]
     return files, integer
@@ -102,7 +107,7 @@ def float_files(network: nn.Module, images: torch.Tensor, path: Path, quantized:
     """The network in float, and as ONNX Runtime quantizes it by itself."""
     program = torch.onnx.export(
         network,
-        (images[:2],),
+        (images,),
         dynamo=True,
         input_names=["images"],
         output_names=["logits"],

@@ -109,16 +109,23 @@ FILES = {
 
 
 def inference_table(results):
-    """A row for each file of each network: size, and time on one thread and on two."""
-    rows = [["", "", "bytes / float", "ms, 1 thread", "ms, 2 threads", "/ ORT int8", "float /"]]
+    """A row for each file of each network: size, and times with each number of threads."""
+    rows = []
+    head = ["", "", "bytes / float"]
     for name, found in results["networks"].items():
-        one, two = found["milliseconds"]["1"], found["milliseconds"]["2"]
+        head[3:] = [
+            f"{what}, {count} thr."
+            for count in found["milliseconds"]
+            for what in ("ms", "/ ORT int8", "float /")
+        ]
         for kind, title in FILES.items():
-            times = [one[kind] / one["ort_int8"], one["float"] / one[kind]]
-            share = found["bytes"][kind] / found["bytes"]["float"]
-            numbers = [share, one[kind], two[kind], *times]
+            numbers = [found["bytes"][kind] / found["bytes"]["float"]]
+            for times in found["milliseconds"].values():
+                own = times[kind]
+                numbers += [own, own / times["ort_int8"], times["float"] / own]
             rows.append([name, title, *(f"{number:.2f}" for number in numbers)])
             name = ""
+    rows.insert(0, head)
     return rows
 
 

@@ -1,6 +1,7 @@
 """Additions on grids: what is rounded, what is shared, and that blocks stay what they were."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -53,7 +54,7 @@ def images(count: int = 8) -> Tensor:
 
 
 def prepared(model: nn.Module, batch: Tensor, bits: int = 3) -> nn.Module:
-    scheme = qs.Scheme(weight_bits=bits, act_bits=bits, residual="quantized")
+    scheme = qs.Scheme(weight_bits=bits, act_bits=bits, residual="quantized", grad_scaling=True)
     return qs.calibrate(qs.prepare(model, scheme, batch[:1]), [batch])
 
 
@@ -120,6 +121,11 @@ def test_a_state_dict_brings_the_scales_back() -> None:
     assert torch.equal(other(batch), model(batch))
 
 
+def test_a_block_keeps_its_signature() -> None:
+    model = prepared(stacked(Block()), images())
+    assert inspect.signature(model[2].forward) == inspect.signature(Block().forward)
+
+
 def test_strip_gives_the_block_back() -> None:
     plain = qs.strip(prepared(stacked(Block()), images()))
     assert type(plain[2]) is Block
@@ -167,8 +173,10 @@ def test_bad_values() -> None:
 def test_a_short_training_on_tiny_data_lowers_the_loss(bits) -> None:
     batch, labels = torch.randn(32, 1, 28, 28), torch.arange(32) % 4
     batch += labels.view(-1, 1, 1, 1)  # four kinds of noise, by their brightness
-    model = prepared(SmallMobileNetV2(num_classes=4), batch, bits).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    model = SmallMobileNetV2(num_classes=4)
+    qs.reestimate_batchnorm(model, [batch], count=1)  # or all scales are found on tiny numbers
+    prepared(model, batch, bits).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     weights = qs.quantized_weights(model)
     freezing = qs.Freezing(0.5)
     control = qs.Control(optimizer, weights, qs.OscillationTracker(weights), [freezing])

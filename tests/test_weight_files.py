@@ -115,6 +115,9 @@ def test_a_whole_pickled_network_is_refused_as_code(tmp_path) -> None:
         ({}, "holds no weights, but a dict"),
         ({"lr": 0.1}, "holds no weights by name: 'lr' is a float"),
         ({1: torch.zeros(3)}, "holds no weights by name: 1 is a Tensor"),
+        ({"a": torch.eye(3).to_sparse()}, "'a' is sparse, complex or empty"),
+        ({"a": torch.zeros(3, device="meta")}, "'a' is sparse, complex or empty"),
+        ({"a": torch.zeros(3, dtype=torch.cfloat)}, "'a' is sparse, complex or empty"),
     ],
 )
 def test_a_file_without_weights_says_what_it_has(content, message: str, tmp_path) -> None:

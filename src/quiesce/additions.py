@@ -7,7 +7,7 @@ torch.export see plain operators.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,11 +45,6 @@ class QuantizedBlock(_Base):
     """The part that `block_class` puts before a block's own class."""
 
     additions: nn.ModuleList
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The parent's forward, its additions on grids."""
-        with _Adding(self.additions):
-            return super().forward(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class: the class made here has no importable name."""
@@ -94,7 +89,17 @@ def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 @cache
 def block_class(cls: type[nn.Module]) -> type[nn.Module]:
     """The subclass of `cls` whose additions are on grids; the same object each time."""
-    body = {"__module__": cls.__module__, "__doc__": f"{cls.__name__}, its additions on grids."}
+
+    @wraps(cls.forward)  # torch.export reads the signature
+    def forward(self: QuantizedBlock, *args: Any, **kwargs: Any) -> Any:
+        with _Adding(self.additions):
+            return cls.forward(self, *args, **kwargs)
+
+    body = {
+        "__module__": cls.__module__,
+        "__doc__": f"{cls.__name__}, its additions on grids.",
+        "forward": forward,
+    }
     return type(f"Quantized{cls.__name__}", (QuantizedBlock, cls), body)
 
 

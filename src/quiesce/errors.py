@@ -12,6 +12,7 @@
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
     ├── DataError             a data set that can not be read or trained on
     ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
+    ├── DiskFullError         a file for which there is no space
     ├── ExportError           a network that can not be exported, or a file that is none of ours
     │   └── MismatchError     an exported file that does not compute what the network computes
     └── MissingExtraError     an optional dependency that is missing; also an ImportError
@@ -66,6 +67,10 @@ class DataError(QuiesceError):
 
 class CheckpointError(QuiesceError):
     """A file of weights is damaged, unsafe, or belongs to another network."""
+
+
+class DiskFullError(QuiesceError):
+    """There is no space for a file."""
 
 
 class ExportError(QuiesceError):

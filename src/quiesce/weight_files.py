@@ -144,6 +144,8 @@ def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{file} holds no weights by name: {name!r} is a {type(value).__name__}"
             )
+        if value.layout is not torch.strided or value.is_meta or value.is_complex():
+            raise CheckpointError(f"{file} holds no weights: {name!r} is sparse, complex or empty")
     return dict(content)
 
 

@@ -148,12 +148,14 @@ def test_a_disk_that_is_full_from_the_start(refused, tiny_run, monkeypatch):
     assert "can not be written: No space left on device; name another: --run" in told
 
 
-def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeypatch):
+def test_a_disk_that_fills_up_at_the_first_checkpoint(tiny_run, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
 
     monkeypatch.setattr("lightning.pytorch.trainer.Trainer.save_checkpoint", full)
-    assert "last.ckpt: No space left on device" in refused("train", QUICK, *tiny_run)
+    assert main(["train", QUICK, *tiny_run]) == 2
+    *_, told = capsys.readouterr().err.splitlines()  # what training came to stands before
+    assert told.startswith("quiesce: last.ckpt can not be written: No space left on device (")
 
 
 def test_a_scale_that_goes_bad_stops_the_run_by_step_and_layer(refused, tiny_run):

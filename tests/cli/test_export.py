@@ -43,6 +43,16 @@ def test_export_says_what_it_wrote_and_that_it_is_verified(run_folder, tmp_path,
     assert "not verified" not in out
 
 
+def test_a_run_with_quantized_additions_is_exported_and_verified(tiny_flags, tmp_path, capsys):
+    folder, path = str(tmp_path / "run"), str(tmp_path / "model.onnx")
+    flags = [*tiny_flags, "--scheme.residual=quantized", f"--run={folder}"]
+    assert main(["train", "mnist_lsq_w4a4", *flags]) == 0
+    assert main(["export", folder, "-o", path]) == 0
+    assert "integer throughout: 18;" in capsys.readouterr().out
+    assert main(["verify", folder, path]) == 0
+    assert "the addition read by blocks.1.expand.0 " in capsys.readouterr().out
+
+
 def test_no_verify_says_so(run_folder, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0
@@ -102,10 +112,10 @@ def test_predict_names_the_classes(exported, pictures, capsys):
     assert all("class_" in line and "%" in line for line in (*lines[1:3], *lines[4:]))
 
 
-def test_predict_needs_neither_onnx_nor_what_trains(exported, pictures):
+def test_predict_needs_onnxruntime_and_pillow_alone(exported, pictures):
     code = f"""
 import sys
-for name in ("onnx", "onnx_ir", "onnxscript", "lightning", "timm", "torchvision", "jsonargparse"):
+for name in ("torch", "onnx", "onnx_ir", "onnxscript", "lightning", "timm", "jsonargparse"):
     sys.modules[name] = None
 from quiesce.cli import main
 sys.exit(main(["predict", {str(exported)!r}, {pictures[0]!r}]))

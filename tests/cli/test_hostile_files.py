@@ -43,6 +43,11 @@ def test_a_text_in_a_recipe_that_is_large_as_yaml(field, refused, tmp_path):
     assert len(told) < 1000
 
 
+def test_null_where_a_text_belongs(refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {name: null}")
+    assert "mine.yaml: `model.name` must be text, got null" in refused("train", "mine.yaml")
+
+
 def test_a_number_too_large_for_a_float(refused, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"weights_optimizer: {{lr: 1{'0' * 400}}}")
     assert "mine.yaml: a number is too large" in refused("train", "mine.yaml")
@@ -109,6 +114,13 @@ def test_numbers_that_are_none(made, refused):
     assert "'high' is no number" in refused("compare", made)
 
 
+def test_layers_that_are_too_many_for_a_page(made, refused):
+    tree = json.loads((made / "diagnosis.json").read_text())
+    tree["batchnorm"] = tree["batchnorm"][:1] * 20_001
+    (made / "diagnosis.json").write_text(json.dumps(tree))
+    assert "20,001 layers are more than the 20,000 of a page" in refused("report", made)
+
+
 def test_trajectories_that_would_multiply(made, refused):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["latent"], arrays["scale"] = np.zeros((10**6, 1)), np.zeros((1, 10**6))
@@ -116,7 +128,16 @@ def test_trajectories_that_would_multiply(made, refused):
     assert "`latent` is not of 400 steps and 16 weights" in refused("report", made)
 
 
-@pytest.mark.parametrize(("value", "told"), [(np.nan, "not finite"), (1e38, None)])
+def test_steps_that_are_texts(made, refused):
+    arrays = dict(np.load(made / "trajectories.npz"))
+    arrays["steps"] = arrays["steps"].astype(str)
+    np.savez(made / "trajectories.npz", **arrays)
+    assert "`steps` are no whole numbers" in refused("report", made)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(np.nan, "not finite"), (1e38, "too far off"), (1e20, None)]
+)
 def test_latents_that_no_weight_has(value, told, made, refused, tmp_path):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["latent"][5:9] = value

@@ -93,3 +93,16 @@ def test_a_channel_whose_scale_is_zero_is_left_in_float() -> None:
     outputs = Outputs(np.float32(1), 0, 7)
     inputs = Inputs(np.float32(1), 0, 7, 7)
     assert find_biases(np.zeros(1), np.ones(1), np.ones((1, 3)), inputs, outputs) is None
+
+
+def test_sums_of_many_products_are_no_obstacle() -> None:
+    # a projection of MobileNetV2: the largest sum there could be is twenty times the last threshold
+    rng = np.random.default_rng(0)
+    inputs = Inputs(np.float32(1), 0, 15, 15)
+    outputs = Outputs(np.float32(1), -8, 7)
+    found = 0
+    for _ in range(50):
+        codes = rng.normal(0, 3, (1, 960)).round().clip(-8, 7).astype(np.int64)
+        unit, bias = rng.uniform(0.002, 0.02, 1), rng.normal(0, 1, 1)
+        found += find_biases(unit, bias, codes, inputs, outputs) is not None
+    assert found == 50

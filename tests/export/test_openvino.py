@@ -8,7 +8,9 @@ import quiesce as qs
 
 from .networks import images
 
-openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+openvino = pytest.importorskip(
+    "openvino", reason="OpenVINO is not installed: pip install 'quiesce[openvino]'"
+)
 
 
 def test_openvino_loads_a_file_and_names_the_same_classes(network, tmp_path) -> None:

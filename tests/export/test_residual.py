@@ -68,7 +68,7 @@ def test_one_scale_at_an_addition_is_caught(network, built) -> None:
     proto = copy.deepcopy(built[0])
     for tensor in proto.graph.initializer:
         if tensor.name == f"{ADDITION}.input_scale":
-            array = numpy_helper.to_array(tensor) * np.float32(1.05)
+            array = numpy_helper.to_array(tensor) * np.float32(1.3)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     found = verify_model(network, proto, [(digits(), None)], where="model.onnx")
     assert found.verdict.startswith(f"the addition read by {ADDITION}: ")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import torch
 import yaml
 
 ODD: tuple[Any, ...] = (
@@ -42,11 +43,11 @@ def bytes_of(random: Random, content: bytes) -> bytes:
     return bytes(changed)
 
 
-def tree_of(random: Random, tree: Any) -> Any:
+def tree_of(random: Random, tree: Any, odd: tuple[Any, ...] = ODD) -> Any:
     """Put an odd value somewhere into a tree, take a field out, or name it otherwise."""
     holders = list(_holders(tree))
     if not holders:
-        return random.choice(ODD)
+        return random.choice(odd)
     holder = random.choice(holders)
     key = random.choice(list(holder)) if isinstance(holder, dict) else random.randrange(len(holder))
     how = random.randrange(6)
@@ -55,10 +56,9 @@ def tree_of(random: Random, tree: Any) -> Any:
     elif how == 1 and isinstance(holder, dict):
         holder[random.choice((f"{key}x", "class_path", "__class__", "../x"))] = holder.pop(key)
     elif how == 2:
-        holder[key] = tree
-        return json.loads(json.dumps(_copied(tree, 3), default=str))
+        holder[key] = _copied(tree, 3)
     else:
-        holder[key] = random.choice(ODD)
+        holder[key] = random.choice(odd)
     return tree
 
 
@@ -126,7 +126,18 @@ def zip_of(
 
 
 def torch_of(random: Random, content: bytes) -> bytes:
-    """Change what torch.save wrote."""
+    """Change what torch.save wrote: bytes of the file, of its parts, or a value."""
+    if random.random() < 0.4:
+        tree = torch.load(io.BytesIO(content), weights_only=True)
+        shapes = (torch.zeros(0), torch.tensor(math.nan), torch.zeros(3, 1).expand(3, 2**40))
+        kinds = (
+            torch.zeros(2, dtype=torch.cfloat),
+            torch.eye(2).to_sparse(),
+            torch.zeros(1, device="meta"),
+        )
+        changed = io.BytesIO()
+        torch.save(tree_of(random, tree, (*ODD, *shapes, *kinds)), changed)
+        return changed.getvalue()
     if not content.startswith(b"PK"):
         return bytes_of(random, content)
     return zip_of(random, content, lambda random, _, member: bytes_of(random, member))

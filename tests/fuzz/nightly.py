@@ -101,7 +101,7 @@ def main() -> int:
         child(kind, int(seed), int(seed) + 1, time.time() + 600)
         return 0
     until_s = time.time() + known.seconds
-    results: dict[str, Any] = {"kinds": {}}
+    results: dict[str, Any] = {"seeds": "0 to files - 1, of each kind", "kinds": {}}
     if known.results.exists() and not known.again:
         results = json.loads(known.results.read_text())
     for kind in known.kinds.split(","):

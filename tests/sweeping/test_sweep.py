@@ -56,6 +56,11 @@ def test_a_file_is_read_whole(read):
         ("{recipe: a, variants: {x/y: {}}}", "names without slashes, got 'x/y'"),
         ("{recipe: a, seeds: [1, 1]}", "`seeds` must be 0 or more, each once"),
         ("{recipe: a, seeds: [-1]}", "`seeds` must be 0 or more, each once"),
+        ("{recipe: a, seeds: 1000000000000}", "`seeds` must be how many, or a list of seeds"),
+        (
+            f"{{recipe: a, grid: {{{', '.join(f'f{n}: [1, 2, 3]' for n in range(20))}}}}}",
+            "a sweep has at most 10,000 runs, got 3,486,784,401",
+        ),
         ("{recipe: a, seeds: 0}", "`seeds` must be how many, or a list of seeds, got 0"),
         ("{seeds: 2}", "recipe"),
         ("{recipe: a", "not valid YAML"),

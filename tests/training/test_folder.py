@@ -1,9 +1,11 @@
 """The run folder: whole or not at all."""
 
+import errno
+
 import pytest
 
-from quiesce.errors import QuiesceError, RecipeError
-from quiesce.training.folder import CHECKPOINT, read_json, run_folder, write_json
+from quiesce.errors import DiskFullError, QuiesceError, RecipeError
+from quiesce.training.folder import CHECKPOINT, explained, locked, read_json, run_folder, write_json
 
 
 def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
@@ -80,3 +82,29 @@ def test_damaged_json_is_refused(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(RecipeError, match=r"a\.json is damaged"):
         read_json(tmp_path / "a.json", 1)
+
+
+def test_a_folder_made_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "theirs").touch()
+    monkeypatch.setattr("quiesce.training.folder.refuse_existing", lambda _: None)
+    with pytest.raises(RecipeError, match="exists already"), run_folder(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a" / "theirs").exists()
+
+
+def test_a_locked_folder_lets_nobody_in_until_its_process_is_done(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(RecipeError, match="another process is training in"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_without_a_name_is_told_with_the_folder(tmp_path):
+    (tmp_path / CHECKPOINT).parent.mkdir()
+    (tmp_path / CHECKPOINT).touch()
+    told = rf"{tmp_path} can not be written: No space left .* are free\); make space; the last good"
+    with pytest.raises(DiskFullError, match=told), explained(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -41,6 +41,26 @@ def test_codes_can_be_had_from_the_file_alone(tmp_path):
         assert torch.equal(codes.to(torch.int8), weight.codes())
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + self.layer(x)
+
+
+def test_operands_of_additions_are_described():
+    network = nn.Sequential(nn.Linear(3, 3), Residual(), nn.Linear(3, 2))
+    scheme = qs.Scheme(weight_bits=3, act_bits=3, residual="quantized")
+    qs.prepare(network, scheme, torch.ones(1, 3))
+    qs.calibrate(network, [torch.randn(5, 3)])
+    (addition,) = describe(network)["additions"].items()
+    assert addition[0] == "1.additions.0"
+    assert {side: each["bits"] for side, each in addition[1].items()} == {"left": 3, "right": 3}
+    assert addition[1]["left"]["scale"] in network.state_dict()
+
+
 def test_a_saved_network_loads_into_a_prepared_one(tmp_path):
     one, other = prepared(per_channel=True), prepared(per_channel=True)
     save_network(one, tmp_path / "a.safetensors")
@@ -59,6 +79,7 @@ def test_shared_tensors_are_written_under_each_name(tmp_path):
 def test_a_float_network_has_no_quantized_layer(tmp_path):
     save_network(nn.Linear(2, 2), tmp_path / "a.safetensors")
     assert read_description(tmp_path / "a.safetensors")["layers"] == {}
+    assert read_description(tmp_path / "a.safetensors")["additions"] == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", (2**40).to_bytes(8, "little") + b"{}"])

@@ -1,12 +1,21 @@
-"""`quiesce train RECIPE`: a whole run."""
+"""`quiesce train RECIPE`: a whole run; `quiesce train --resume RUN`: the rest of one."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from quiesce.errors import RecipeError
 from quiesce.training.reading import read_recipe, recipe_parser, write_recipe
 
-USAGE = "quiesce train RECIPE [--print_config] [--field.name VALUE ...]"
+if TYPE_CHECKING:
+    from quiesce.training.display import Display
+
+USAGE = (
+    "quiesce train RECIPE [--print_config] [--field.name VALUE ...]\n"
+    "       quiesce train --resume RUN"
+)
+RESUME = "--resume"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,21 +24,44 @@ def main(argv: Sequence[str]) -> int:
         recipe_parser(usage=USAGE).print_help()
         return 0
     name, *flags = argv
+    if name.startswith(RESUME):
+        return _resume(argv)
     if name.startswith("-"):
-        raise RecipeError(f"the recipe comes first: {USAGE}")
+        raise RecipeError(f"the recipe comes first: {USAGE.splitlines()[0]}")
     only_print = "--print_config" in flags
     recipe = read_recipe(name, [flag for flag in flags if flag != "--print_config"])
     if only_print:
         sys.stdout.write(write_recipe(recipe))
         return 0
 
-    from quiesce.cli.show import progress_console, show_runs  # these bring in Lightning
+    from quiesce.training.run import run  # this brings in Lightning
+
+    _show(lambda display: run(recipe, display), recipe.folder)
+    return 0
+
+
+def _resume(argv: Sequence[str]) -> int:
+    flag, equals, value = argv[0].partition("=")
+    folder = [value, *argv[1:]] if equals else argv[1:]
+    if flag != RESUME or len(folder) != 1:
+        raise RecipeError(
+            f"{RESUME} takes the folder of a run and nothing else: its recipe is in the folder"
+        )
+
+    from quiesce.training.run import resume
+
+    run = Path(folder[0]).expanduser()
+    _show(lambda display: resume(run, display), run)
+    return 0
+
+
+def _show(train: Callable[["Display"], dict[str, Any]], folder: Path) -> None:
+    from quiesce.cli.show import progress_console, show_runs
     from quiesce.training.display import Display
-    from quiesce.training.run import is_first_process, run
+    from quiesce.training.run import is_first_process
 
     with Display(progress_console()) as display:
-        summary = run(recipe, display)
+        summary = train(display)
     if is_first_process():
-        show_runs({recipe.name: summary}, recipe.folder)
-        print(f"quiesce diagnose {recipe.folder} shows each layer")
-    return 0
+        show_runs({summary["name"]: summary}, folder)
+        print(f"quiesce diagnose {folder} shows each layer")

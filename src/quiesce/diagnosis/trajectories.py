@@ -1,6 +1,7 @@
 """Latent, code and frequency of a few weights, written down step by step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,14 @@ class Trajectory:
         columns = (scale, weight.latent, weight.codes(), self._tracker.frequency(weight.name))
         row = torch.stack([column.flatten()[self.index].float() for column in columns])
         self._rows.append((self._tracker.steps, row.cpu()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was written down so far, and of which weights."""
+        return {"layer": self.layer, "index": self.index, "rows": list(self._rows)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`, of the same layer and the same weights."""
+        self._rows = [(step, row) for step, row in state["rows"]]
 
     def arrays(self) -> dict[str, Tensor]:
         """Return what was written down, of T steps and K weights.

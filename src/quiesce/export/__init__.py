@@ -1,15 +1,20 @@
 """From a trained network to a file of integers that is proven to compute the same.
 
-Importing this package imports torch; what it does needs the extra "onnx".
+What it does needs the extra "onnx". Names come with the first use of each, so that `quiesce
+predict`, which only runs a file, neither needs nor waits for torch.
 """
 
-from quiesce.export.arrays import export_arrays as export_arrays
-from quiesce.export.onnx import Export as Export
-from quiesce.export.onnx import export_onnx as export_onnx
-from quiesce.export.program import export_program as export_program
-from quiesce.export.verification import LayerCheck as LayerCheck
-from quiesce.export.verification import Verification as Verification
-from quiesce.export.verify import verify_onnx as verify_onnx
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quiesce.export.arrays import export_arrays as export_arrays
+    from quiesce.export.onnx import Export as Export
+    from quiesce.export.onnx import export_onnx as export_onnx
+    from quiesce.export.program import export_program as export_program
+    from quiesce.export.verification import LayerCheck as LayerCheck
+    from quiesce.export.verification import Verification as Verification
+    from quiesce.export.verify import verify_onnx as verify_onnx
 
 __all__ = [
     "Export",
@@ -20,3 +25,18 @@ __all__ = [
     "export_program",
     "verify_onnx",
 ]
+_HOMES = {
+    "Export": "onnx",
+    "LayerCheck": "verification",
+    "Verification": "verification",
+    "export_arrays": "arrays",
+    "export_onnx": "onnx",
+    "export_program": "program",
+    "verify_onnx": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'quiesce.export' has no attribute {name!r}")
+    return getattr(import_module(f"quiesce.export.{_HOMES[name]}"), name)

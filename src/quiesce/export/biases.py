@@ -11,6 +11,7 @@ right, and the function monotone, means all of them right.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,9 @@ EXACT_FLOAT = 2**24
 
 CLEARANCE = 4e-6
 """Distance that thresholds keep from reachable accumulators, as a share of the farthest threshold:
-some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. (The
-integer runtime needs none: its arithmetic is checked as it is.)"""
+some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. The
+integer runtime needs none, its arithmetic is checked as it is: where a trained threshold is itself
+that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
 
 
 class Inputs(NamedTuple):
@@ -146,8 +148,8 @@ def _channel(
         return None
     crossed = (edges * float(outputs.scale) - bias) / unit  # the accumulator at each edge
     first_above = np.clip(np.ceil(crossed), reach.low, reach.high + 1)
-    for multiple in range(most, 0, -1):
-        one = _search(multiple, bias / unit, edges, first_above, reach)
+    for clearance, multiple in product((CLEARANCE, 0.0), range(most, 0, -1)):
+        one = _search(multiple, bias / unit, edges, first_above, reach, clearance)
         if one is None:
             continue
         whole, width = one
@@ -159,7 +161,12 @@ def _channel(
 
 
 def _search(
-    multiple: int, bias: float, edges: np.ndarray, first_above: np.ndarray, reach: Reach
+    multiple: int,
+    bias: float,
+    edges: np.ndarray,
+    first_above: np.ndarray,
+    reach: Reach,
+    clearance: float,
 ) -> tuple[int, float] | None:
     """B, and accumulator units per output code, that clear all edges best; or None.
 
@@ -181,7 +188,7 @@ def _search(
     best = int(clear.argmax())
     limit = max(abs(multiple * end + tried[best, 0]) for end in reach)
     farthest = min(limit, float(np.abs(at[best]).max()))
-    if clear[best] < CLEARANCE * farthest or limit >= EXACT_FLOAT:
+    if clear[best] <= clearance * farthest or limit >= EXACT_FLOAT:
         return None
     return int(tried[best, 0]), float(width[best])
 

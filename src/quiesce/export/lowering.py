@@ -5,6 +5,7 @@ integer initializer and a DequantizeLinear; the bias of a layer
 
 - an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
   `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
+- a float where the input is one, in the convolution itself;
 - else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
   addition behind a product, into the quantized operator by rounding it to int32 at a scale where
   one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
@@ -114,8 +115,10 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
         replace(site.marker, weight)
     if biases is not None:
         _integer_bias(graph, site, biases)
+    elif site.bias is not None and site.kind == "convolution" and site.layer.input is None:
+        _own_bias(graph, site)
     elif site.bias is not None:
-        _float_bias(graph, site)
+        _subtracted_bias(graph, site)
     return holds
 
 
@@ -160,7 +163,15 @@ def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
     node.replace_input_with(2, value)
 
 
-def _float_bias(graph: "ir.Graph", site: Site) -> None:
+def _own_bias(graph: "ir.Graph", site: Site) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
+    build = Builder(graph, before=node)
+    node.resize_inputs(3)
+    node.replace_input_with(2, build.constant(f"{site.name}.own_bias", bias.astype(np.float32)))
+
+
+def _subtracted_bias(graph: "ir.Graph", site: Site) -> None:
     node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     spatial = 0 if site.kind == "linear" else site.layer.codes.ndim - 2

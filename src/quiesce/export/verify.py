@@ -250,11 +250,13 @@ def _check_same_network(
     where: str | Path,
 ) -> None:
     exported = {each.layer for each in description.layers}
-    if missing := [each.place for each in description.inputs if each.place not in grids]:
-        raise ExportError(f"{where} is of another network: it rounds at {missing[0]}, which is not")
     if different := sorted(exported ^ set(layers)):
         raise ExportError(
             f"{where} is of another network: {different[0]} is a quantized layer in one only"
+        )
+    if missing := [each.place for each in description.inputs if each.place not in grids]:
+        raise ExportError(
+            f"{where} is of another network: it rounds at {missing[0]}, this one does not"
         )
 
 

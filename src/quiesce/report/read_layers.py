@@ -1,19 +1,24 @@
 """Layers and batch norms of a run, from its summary.json or, with more, its diagnosis.json."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sized
+from typing import Any, TypeVar
 
 import numpy as np
 
 from quiesce.foreign.values import count, maybe, number
 from quiesce.report.runs import DEPTHWISE, BatchNorm, Histogram, Layer
 
+T = TypeVar("T", bound=Sized)
+
+MOST_LAYERS = 20_000
+"""Of a page; each is a row of a table."""
+
 
 def summarized_layers(summary: dict[str, Any]) -> tuple[Layer, ...]:
     """Return the layers of a summary, which knows two kinds only."""
     return tuple(
         Layer(**_common(each), kind=DEPTHWISE if each["depthwise"] else "other")
-        for each in summary["oscillation"]["layers"]
+        for each in _few(summary["oscillation"]["layers"])
     )
 
 
@@ -27,8 +32,15 @@ def layers_of(diagnosis: dict[str, Any]) -> tuple[Layer, ...]:
             offsets=_histogram(each.get("offsets"), "edges"),
             codes=_histogram(each.get("codes"), "code"),
         )
-        for each in diagnosis["layers"]
+        for each in _few(diagnosis["layers"])
     )
+
+
+def _few(layers: T) -> T:
+    """Return layers; raises ValueError where they are more than a page can show."""
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"{len(layers):,} layers are more than the {MOST_LAYERS:,} of a page")
+    return layers
 
 
 def _common(layer: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +73,7 @@ def summarized_batchnorms(summary: dict[str, Any]) -> tuple[BatchNorm, ...]:
         BatchNorm(
             name=name, kind="not diagnosed", kl_mean=number(kl["mean"]), kl_max=number(kl["max"])
         )
-        for name, kl in summary.get("batchnorm_kl", {}).items()
+        for name, kl in _few(summary.get("batchnorm_kl", {})).items()
     )
 
 
@@ -74,7 +86,7 @@ def batchnorms_of(diagnosis: dict[str, Any]) -> tuple[BatchNorm, ...]:
             kl_mean=number(each["kl_mean"]),
             kl_max=number(each["kl_max"]),
         )
-        for each in diagnosis.get("batchnorm") or ()
+        for each in _few(diagnosis.get("batchnorm") or ())
     )
 
 

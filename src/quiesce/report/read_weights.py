@@ -8,6 +8,9 @@ from quiesce.foreign.values import count, maybe, number
 from quiesce.report.files import read_arrays, read_json, reading
 from quiesce.report.runs import Probe, Trajectories
 
+LARGEST_POSITION = 1e30
+"""Codes from 0 that a chart's float32 holds with room."""
+
 
 def trajectories(path: Path) -> Trajectories | None:
     """Return trajectories.npz, its latents in codes; None where there is no such file.
@@ -20,19 +23,24 @@ def trajectories(path: Path) -> Trajectories | None:
         return None
     with reading(path):
         shape = (len(arrays["steps"]), len(arrays["index"]))
+        for name in ("steps", "index", "code"):
+            if arrays[name].dtype.kind not in "iu":
+                raise ValueError(f"`{name}` are no whole numbers")
         for name in ("latent", "code", "frequency"):
             if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
         scale, latent = arrays["scale"], arrays["latent"]
         if scale.shape not in (shape, shape[:1]) or not (np.isfinite(scale) & (scale > 0)).all():
             raise ValueError("`scale` is not above 0 for each step")
-        if not np.isfinite(latent).all():
-            raise ValueError("`latent` is not finite")
+        with np.errstate(over="ignore"):
+            position = latent / (scale if scale.ndim == latent.ndim else scale[:, None])
+        if not (np.abs(position) < LARGEST_POSITION).all():
+            raise ValueError("`latent` is not finite, or too far off to be drawn")
         found = Trajectories(
             layer=str(arrays["layer"]),
             steps=arrays["steps"],
             index=arrays["index"],
-            position=latent / (scale if scale.ndim == latent.ndim else scale[:, None]),
+            position=position,
             code=arrays["code"].astype(int),
             frequency=arrays["frequency"],
         )

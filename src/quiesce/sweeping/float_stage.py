@@ -3,12 +3,14 @@
 A process of its own, as a run is: it takes its memory along, and several devices work as there.
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from quiesce.errors import QuiesceError
 from quiesce.training.display import Display
+from quiesce.training.folder import FLOAT_CHECKPOINT
 from quiesce.training.reading import read_recipe
 from quiesce.training.run import Job, is_first_process, run_folder
 
@@ -23,6 +25,8 @@ def train_float(recipe: str, folder: Path) -> None:
     job.load()
     with run_folder(folder, owner=is_first_process()):
         job.train_float(folder)
+        if is_first_process():
+            shutil.rmtree((folder / FLOAT_CHECKPOINT).parents[1], ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,7 +14,14 @@ from quiesce.errors import RecipeError
 from quiesce.foreign.content import refuse_links
 from quiesce.sweeping.plan import PlannedRun
 from quiesce.sweeping.sweep import VERSION, Sweep
-from quiesce.training.folder import FLOAT_NETWORK, SUMMARY, write_json, write_text
+from quiesce.training.folder import (
+    FLOAT_NETWORK,
+    RECIPE,
+    SUMMARY,
+    has_checkpoint,
+    write_json,
+    write_text,
+)
 from quiesce.training.reading import read_recipe, write_recipe
 
 
@@ -92,6 +99,11 @@ class SweepFolder:
     def is_finished(self, run: PlannedRun) -> bool:
         """Whether a run has written its summary, which comes last."""
         return (self.run(run) / SUMMARY).is_file()
+
+    def goes_on(self, run: PlannedRun) -> bool:
+        """Whether a run was cut off late enough to be resumed."""
+        folder = self.run(run)
+        return (folder / RECIPE).is_file() and has_checkpoint(folder)
 
     def clear(self, run: Path) -> None:
         """Take away what a run that did not finish has left."""

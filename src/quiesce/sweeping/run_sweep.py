@@ -49,7 +49,7 @@ def run_sweep(
 
     Raises:
         RecipeError: `folder` is something else's, or its recipes were others.
-        KeyboardInterrupt: The running runs were stopped; a later call does them again.
+        KeyboardInterrupt: The running runs were stopped; a later call goes on with them.
     """
     files = SweepFolder(folder)
     outcome = Outcome(total=len(runs), finished=0)
@@ -94,9 +94,13 @@ def _run_task(files: SweepFolder, run: PlannedRun, key: str | None, needs: str |
     flags = [f"--run={files.run(run)}"]
     if key is not None:
         flags += [f"--model.weights={files.float_network(key)}", "--float_stage.epochs=null"]
+    train = (sys.executable, "-m", "quiesce.cli", "train")
+    if files.goes_on(run):
+        command = (*train, "--resume", str(files.run(run)))
+        return Task(name=run.name, command=command, log=files.log(run.name))
     return Task(
         name=run.name,
-        command=(sys.executable, "-m", "quiesce.cli", "train", str(files.recipe(run)), *flags),
+        command=(*train, str(files.recipe(run)), *flags),
         log=files.log(run.name),
         needs=needs,
         prepare=lambda: files.clear(files.run(run)),

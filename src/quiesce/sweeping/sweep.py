@@ -1,5 +1,6 @@
 """What a sweep is: a recipe, named variants of it, a grid of fields, and seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,9 @@ SHIPPED = Path(__file__).parent.parent / "sweeps"
 
 VERSION = 1
 """Version of the format of sweep files and of sweep.json."""
+
+MOST_RUNS = 10_000
+"""Of a sweep; a grid of ten fields with ten values each would be planned for ever."""
 
 NOT_SWEPT = {
     "seed": "--seeds sweeps it",
@@ -53,6 +57,10 @@ class Sweep:
             raise ValueError(f"`name` must be a word without slashes, got {self.name!r:.60}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` must be 0 or more, each once, got {list(self.seeds)}")
+        points = math.prod(map(len, self.grid.values()))
+        runs = len(self.seeds) * max(1, len(self.variants)) * points
+        if runs > MOST_RUNS:
+            raise ValueError(f"a sweep has at most {MOST_RUNS:,} runs, got {runs:,}")
         for name in self.variants:
             if not name or name != Path(name).name:
                 raise ValueError(f"`variants` must have names without slashes, got {name!r}")
@@ -149,7 +157,7 @@ def _values(text: str, where: str) -> list[Any]:
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if type(value) is int and 1 <= value <= MOST_RUNS:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(each) is int for each in value):
         return tuple(value)

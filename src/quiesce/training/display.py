@@ -42,6 +42,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        self._silent = console is None
         self._log = None if console is None or console.is_terminal else console
         self._lines = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -59,6 +60,11 @@ class Display:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._lines.stop()
+
+    def tell(self, text: str) -> None:
+        """Say something in a line of its own."""
+        if not self._silent:
+            self._lines.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def training(self, title: str) -> Callback:
         """Return the callback that draws the line of a training stage."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from quiesce.data import Data
 from quiesce.errors import RecipeError
-from quiesce.training.folder import CHECKPOINT
+from quiesce.training.checkpoints import SoundCheckpoints
+from quiesce.training.metrics import MetricsTable
 from quiesce.training.sections import TrainerConfig
 
 HARMLESS = (
@@ -35,15 +35,17 @@ def make_trainer(
     callbacks: Sequence[Callback],
     *,
     epochs: int | None = None,
+    begin: int = 0,
 ) -> Trainer:
     """Return the Trainer that `config` describes; nothing is written yet.
 
     Args:
         config: Its options.
         folder: The run folder, for logs and checkpoints.
-        callbacks: In the order of their calls; the checkpoint comes after them.
-        epochs: For a stage without logs and checkpoints: its epochs, instead of the config's
-            `max_epochs` and `max_steps`.
+        callbacks: In the order of their calls; one of them saves checkpoints.
+        epochs: For a stage without logs: its epochs, instead of the config's `max_epochs` and
+            `max_steps`.
+        begin: Optimizer steps that a resumed training has behind it.
 
     Raises:
         RecipeError: Lightning can not do that here: no such device, strategy or precision.
@@ -51,18 +53,18 @@ def make_trainer(
     options: dict[str, Any] = {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config)
     }
-    loggers, saving = _loggers(options.pop("loggers"), folder), [_checkpoint(folder)]
+    loggers = _loggers(options.pop("loggers"), folder, begin)
     if epochs is not None:
         options |= {"max_epochs": epochs, "max_steps": -1}
-        loggers, saving = [], []
+        loggers = []
     try:
         with _calm():
             return Trainer(
                 **options,
-                callbacks=[*callbacks, *saving],
+                callbacks=list(callbacks),
                 logger=loggers,
                 default_root_dir=folder,
-                enable_checkpointing=bool(saving),
+                plugins=[SoundCheckpoints()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -72,8 +74,10 @@ def make_trainer(
         raise RecipeError(f"trainer: {str(error).strip()}") from error
 
 
-def fit(trainer: Trainer, module: LightningModule, data: Data) -> None:
-    """Train `module` on `data`.
+def fit(
+    trainer: Trainer, module: LightningModule, data: Data, checkpoint: Path | None = None
+) -> None:
+    """Train `module` on `data`, from the beginning or from a checkpoint.
 
     Raises:
         KeyboardInterrupt: Somebody pressed Ctrl-C; logs and checkpoints are closed.
@@ -81,27 +85,24 @@ def fit(trainer: Trainer, module: LightningModule, data: Data) -> None:
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         with _calm():
-            trainer.fit(module, data.train, data.test)
+            trainer.fit(module, data.train, data.test, ckpt_path=checkpoint)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C, and lets nobody press it again
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from stop
 
 
-def _loggers(kinds: Sequence[str], folder: Path) -> list[Logger]:
+def _loggers(kinds: Sequence[str], folder: Path, begin: int) -> list[Logger]:
     makers = {
-        "csv": lambda: CSVLogger(folder, name="", version=""),
+        "csv": lambda: MetricsTable(folder),
         "tensorboard": lambda: TensorBoardLogger(
-            folder, name="", version="tensorboard", default_hp_metric=False
+            folder,
+            name="",
+            version="tensorboard",
+            default_hp_metric=False,
+            purge_step=begin or None,  # TensorBoard hides what was drawn after the checkpoint
         ),
     }
     return [makers[kind]() for kind in kinds]
-
-
-def _checkpoint(folder: Path) -> ModelCheckpoint:
-    path = folder / CHECKPOINT
-    return ModelCheckpoint(
-        path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
 
 
 @contextmanager

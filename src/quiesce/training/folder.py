@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from quiesce.errors import QuiesceError, RecipeError
-from quiesce.files import write_beside
+from quiesce.files import full_disk_named, write_beside
 from quiesce.foreign.trees import read_json as read_tree
 
 RECIPE = "recipe.yaml"
@@ -16,6 +18,8 @@ SUMMARY = "summary.json"
 NETWORK = "network.safetensors"
 FLOAT_NETWORK = "float.safetensors"
 CHECKPOINT = "checkpoints/last.ckpt"
+FLOAT_CHECKPOINT = "checkpoints/float/last.ckpt"
+LOCK = ".lock"
 LAYERS = "layers.csv"
 BATCHNORM = "batchnorm.csv"
 BATCHNORM_LOSS = "batchnorm_loss.csv"
@@ -31,7 +35,7 @@ def refuse_existing(folder: Path) -> None:
         RecipeError: Something of that name is there.
     """
     if folder.exists():
-        raise RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
+        raise _exists(folder)
 
 
 @contextmanager
@@ -52,24 +56,80 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     topmost = next(path for path in (folder, *folder.parents) if path.parent.exists())
     try:
         folder.mkdir(parents=True)
+    except FileExistsError as error:  # another run has made it since
+        raise _exists(folder) from error
+    except OSError as error:
+        _remove(topmost)
+        raise _not_writable(folder, error) from error
+    try:
         _probe(folder)
     except OSError as error:
         _remove(topmost)
-        reason = error.strerror or error
-        raise RecipeError(f"{folder} can not be written: {reason}; name another: --run") from error
+        raise _not_writable(folder, error) from error
     try:
-        yield folder
-    except BaseException as error:
-        if (folder / CHECKPOINT).exists():
-            _add_note(error, f"the last good checkpoint is {folder / CHECKPOINT}")
-        else:
+        with locked(folder), explained(folder):
+            yield folder
+    except BaseException:
+        if not has_checkpoint(folder):
             _remove(topmost)
         raise
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in `folder`.
+
+    The system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        RecipeError: Another process trains in it.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RecipeError(f"another process is training in {folder}; wait for its end") from error
+    try:
+        yield
+        with suppress(OSError):  # the run is finished: nobody goes on in it
+            (folder / LOCK).unlink()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Say with what stops a run how to go on with it.
+
+    Raises:
+        DiskFullError: There is no space, and nobody has said for what.
+    """
+    try:
+        with full_disk_named(folder):
+            yield
+    except BaseException as error:
+        if newest := _newest(folder):
+            _add_note(
+                error,
+                f"the last good checkpoint is {newest}; to go on: quiesce train --resume {folder}",
+            )
+        raise
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run was cut off late enough to go on in its folder."""
+    return _newest(folder) is not None
+
+
+def _newest(folder: Path) -> Path | None:
+    paths = (folder / name for name in (CHECKPOINT, FLOAT_CHECKPOINT))
+    return next((path for path in paths if path.exists()), None)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename: whoever reads sees all of it or nothing."""
-    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    data = text.encode()
+    write_beside(path, lambda beside: beside.write_bytes(data), needed=len(data))
 
 
 def write_json(path: Path, tree: dict[str, Any]) -> None:
@@ -107,6 +167,15 @@ def refuse_newer(what: str, found: Any, known: int) -> None:
             f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
             f"{known}; update quiesce"
         )
+
+
+def _exists(folder: Path) -> RecipeError:
+    return RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
+
+
+def _not_writable(folder: Path, error: OSError) -> RecipeError:
+    reason = error.strerror or error
+    return RecipeError(f"{folder} can not be written: {reason}; name another: --run")
 
 
 def _probe(folder: Path) -> None:

@@ -43,6 +43,9 @@ class Classifier(LightningModule):
         self._lr_schedule = lr_schedule
         self.busy_s = 0.0
         """Seconds in training batches, without validation and loading."""
+        self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
+        self._batches = 0
+        self._loss: Tensor | float = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -61,8 +64,13 @@ class Classifier(LightningModule):
         images, labels = batch
         loss = cross_entropy(self(images), labels)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self.log("epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self._loss = loss.detach()
         return loss
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Count the batch: it may be run again after, to see whose output went bad."""
+        self._losses = self._losses + self._loss
+        self._batches += 1
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Share of the batch that is classified right, averaged over the epoch, in percent."""
@@ -77,3 +85,25 @@ class Classifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop the clock; the watch has waited for the device to be at most a step behind."""
         self.busy_s += perf_counter() - self._batch_started_s
+
+    def on_train_epoch_start(self) -> None:
+        """Begin a new average of the loss; not called where an epoch goes on."""
+        self._losses, self._batches = 0.0, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Log the loss of the epoch."""
+        self.log("epoch_loss", self._losses / max(1, self._batches), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an epoch that is not over has come to."""
+        checkpoint["epoch_so_far"] = {
+            "losses": self._losses,
+            "batches": self._batches,
+            "busy_s": self.busy_s,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there."""
+        state = checkpoint["epoch_so_far"]
+        self._losses, self._batches = state["losses"], state["batches"]
+        self.busy_s = state["busy_s"]

@@ -1,6 +1,8 @@
 """The trained network as a safetensors file whose header says how it is quantized."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from quiesce.additions import Addition
 from quiesce.errors import CheckpointError
 from quiesce.files import write_beside
 from quiesce.foreign.headers import refuse_long_header
@@ -35,7 +38,17 @@ def save_network(network: nn.Module, path: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": "pt", KEY: json.dumps(describe(network))}
-    write_beside(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+
+    def write(beside: Path) -> None:
+        try:
+            save_file(tensors, beside, metadata=metadata)
+        except SafetensorError as error:  # its own word for what the system says
+            if "os error 28" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    write_beside(path, write, needed)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -56,9 +69,10 @@ def describe(network: nn.Module) -> dict[str, Any]:
     """Return how each layer is quantized, ready for JSON.
 
     Returns:
-        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}}}, where
-        a quantizer is {"bits", "quant_min", "quant_max", "scale": name of its tensor, "offset":
-        name of its tensor or None}. No layers means a float network.
+        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
+        "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits",
+        "quant_min", "quant_max", "scale": name of its tensor, "offset": name of its tensor or
+        None}. No layers means a float network.
     """
     layers = {
         name: {
@@ -68,8 +82,16 @@ def describe(network: nn.Module) -> dict[str, Any]:
         for name, module in network.named_modules()
         if isinstance(module, QuantizedLayer)
     }
+    additions = {
+        name: {
+            side: _describe_quantizer(getattr(module, side), f"{name}.{side}")
+            for side in ("left", "right")
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, Addition)
+    }
     rule = "scale * clip(round_half_even(x / scale), quant_min, quant_max)"
-    return {"version": VERSION, "rule": rule, "layers": layers}
+    return {"version": VERSION, "rule": rule, "layers": layers, "additions": additions}
 
 
 def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:

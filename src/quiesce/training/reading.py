@@ -156,6 +156,8 @@ def _refuse_unknown(tree: dict[str, Any], cls: Any, where: str, prefix: str = ""
                     f"{where}: `{prefix}{key}` is a section of fields, got {value!r:.60}"
                 )
             _refuse_unknown(value, hint, where, f"{prefix}{key}.")
+        elif value is None and type(None) not in get_args(hint):  # which jsonargparse lets through
+            raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got null")
         elif not _takes_text(hint) and any("&" in text for text in _texts(value)):
             # jsonargparse reads such a text as YAML and writes its aliases out in the message
             raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got {value!r:.60}")

@@ -15,6 +15,7 @@ from quiesce.models import ModelConfig
 from quiesce.training.sections import (
     BatchNormConfig,
     CalibrationConfig,
+    CheckpointConfig,
     CureConfig,
     FloatStageConfig,
     LrScheduleConfig,
@@ -76,6 +77,8 @@ class Recipe:
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
 
     recording: RecordingConfig = field(default_factory=RecordingConfig)
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 

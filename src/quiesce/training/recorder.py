@@ -123,6 +123,35 @@ class Recorder:
         if self._trajectory is not None:
             _write_arrays(self._trajectories, self._trajectory, self._prefix)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that recording needs to go on, as a checkpoint can hold it."""
+        trajectory = self._trajectory
+        return {
+            "version": 1,
+            "recorded": self._recorded,
+            "trajectory": None if trajectory is None else trajectory.state_dict(),
+            "bytes": [table.size() for table in self._tables],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`: rows that were written since are dropped from the files.
+
+        Raises:
+            CheckpointError: A file is shorter than it was.
+        """
+        step, flips = state["recorded"]
+        self._recorded = step, list(flips)
+        if (saved := state["trajectory"]) is not None:
+            self._trajectory = Trajectory(self._control.tracker, saved["layer"], saved["index"])
+            self._trajectory.load_state_dict(saved)
+        if self._writes:
+            for table, size in zip(self._tables, state["bytes"], strict=True):
+                table.go_on(size)
+
+    @property
+    def _tables(self) -> tuple[CsvTable, ...]:
+        return self._layers, self._norms, self._losses
+
     def _due(self, times: int) -> bool:
         """Whether one of `times` evenly spread steps is now; the last step is one of them."""
         return self._seen * times // self._total > (self._seen - 1) * times // self._total

@@ -29,6 +29,7 @@ class RecordingCallback(Callback):
         self._recipe = recipe
         self._tracking = tracking
         self._recorder: Recorder | None = None
+        self._saved: dict[str, Any] | None = None
         self.batches: Sequence[Batch] = ()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,6 +49,17 @@ class RecordingCallback(Callback):
             board=boards[0].experiment if boards else None,
             writes=trainer.is_global_zero,
         )
+        if self._saved is not None:
+            self._recorder.load_state_dict(self._saved)
+            self._saved = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoint: the recorder's state."""
+        return {} if self._recorder is None else self._recorder.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoint; applied when training starts."""
+        self._saved = state_dict or None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -100,13 +100,13 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     checkpoint, recipe, finished = _locate(run, recipe)
     known = read_recipe(recipe, flags)
     content = _read(checkpoint)
-    control = _control_of(content, checkpoint)
+    control = control_of(content, checkpoint)
     data, network = untrained(known)
     prefix = _prefix(control["tracker"]["names"], network, checkpoint)
     weights = named_tensors(content["state_dict"], checkpoint)
     load(network, _without(prefix, weights), checkpoint)
     network.to(_device(known))
-    tracker = _tracker(network, control["tracker"], prefix, checkpoint)
+    tracker = tracker_of(network, control["tracker"], prefix, checkpoint)
     sampler: Any = data.train.sampler
     sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
     return Restored(
@@ -171,7 +171,12 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the state of the `Control` in a checkpoint.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
     with understood(path):
         states = mapping(content.get("callbacks", {})).values()
         found = [state for state in states if isinstance(state, dict) and "tracker" in state]
@@ -183,8 +188,11 @@ def _control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
         refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
         tracker = mapping(found[0]["tracker"])
         number(tracker["momentum"])
-        for name in (*tracker["names"], *tracker["followed"]):
-            text(name)
+        for names in (tracker["names"], tracker["followed"]):
+            if not isinstance(names, list):
+                raise ValueError(f"its tracker follows {names!r:.40}, which are no names")
+            for name in names:
+                text(name)
         return found[0]
 
 
@@ -221,9 +229,20 @@ def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def _tracker(
+def tracker_of(
     network: nn.Module, state: dict[str, Any], prefix: str, path: Path
 ) -> OscillationTracker:
+    """Return a tracker of a network's weights, in a saved state.
+
+    Args:
+        network: With the weights of the same checkpoint.
+        state: Of a tracker.
+        prefix: What its names have before those of the network's layers.
+        path: What messages call the checkpoint.
+
+    Raises:
+        CheckpointError: It does not fit.
+    """
     weights = quantized_weights(_within(prefix, network))
     try:
         tracker = OscillationTracker(weights, state["momentum"])

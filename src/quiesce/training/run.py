@@ -4,13 +4,13 @@ The stages are the functions below, in order: load, float stage, quantize, train
 write. Nothing is made on disk before everything that can be checked has been checked.
 """
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
@@ -19,19 +19,27 @@ from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.data import Data, build_data
+from quiesce.data.sampling import EpochSampler
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics
+from quiesce.files import remove_leftovers
 from quiesce.lightning import WatchCallback
 from quiesce.models import build_model
+from quiesce.tracking import OscillationTracker
+from quiesce.training.clock import Clock
 from quiesce.training.cures import RecipeCallback
 from quiesce.training.diagnosis import BATCHES, REESTIMATED, RUNNING
 from quiesce.training.display import Display
 from quiesce.training.fitting import fit, make_trainer
 from quiesce.training.folder import (
+    CHECKPOINT,
     DIAGNOSIS,
+    FLOAT_CHECKPOINT,
     FLOAT_NETWORK,
     NETWORK,
     RECIPE,
     SUMMARY,
+    explained,
+    locked,
     refuse_existing,
     run_folder,
     write_json,
@@ -40,10 +48,13 @@ from quiesce.training.folder import (
 from quiesce.training.module import NETWORK_PREFIX, Classifier
 from quiesce.training.network_file import save_network
 from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
+from quiesce.training.random_states import seed_all
 from quiesce.training.reading import write_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.recording import RecordingCallback
 from quiesce.training.rehearsal import rehearse
+from quiesce.training.resuming import FLOAT, QUANTIZED, Found, find_checkpoint, recipe_of
+from quiesce.training.saving import Saving
 from quiesce.training.scores import Batch, batches_within, top1_percent
 from quiesce.training.summary import Measured, summarize
 
@@ -64,16 +75,39 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
         QuiesceError: Something that the message tells how to mend. A folder is left behind only
             when it holds a checkpoint.
     """
+    if is_first_process():
+        refuse_existing(recipe.folder)
     job = Job(recipe, display or Display())
     job.load()
     with run_folder(recipe.folder, owner=is_first_process()) as folder:
         if is_first_process():
             write_text(folder / RECIPE, write_recipe(recipe))
-        job.train_float(folder)
-        job.quantize()
-        job.train(folder)
-        job.reestimate()
-        return job.write(folder)
+        return job.run(folder)
+
+
+def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
+    """Go on with a run that was cut off, to the bits that it would have come to.
+
+    Args:
+        folder: What the run has left.
+        display: As in `run`; it also says from which checkpoint the run goes on, and why.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        QuiesceError: The folder is of no run, of a finished one, or another process trains in it;
+            no checkpoint is sound; or what `run` raises.
+    """
+    display = display or Display()
+    recipe = recipe_of(folder)
+    with locked(folder) if is_first_process() else nullcontext():
+        if is_first_process():
+            remove_leftovers(folder)
+        job = Job(recipe, display, find_checkpoint(folder, display.tell))
+        with explained(folder):
+            job.load()
+            return job.run(folder)
 
 
 def is_first_process() -> bool:
@@ -87,6 +121,7 @@ class Job:
     Args:
         recipe: Everything that decides the run.
         display: Where progress is drawn.
+        found: What the run goes on from; None: from the beginning.
     """
 
     data: Data
@@ -95,18 +130,23 @@ class Job:
     callback: RecipeCallback
     recording: RecordingCallback
 
-    def __init__(self, recipe: Recipe, display: Display) -> None:
+    tracker: OscillationTracker
+
+    def __init__(self, recipe: Recipe, display: Display, found: Found | None = None) -> None:
         self.recipe = recipe
         self.display = display
+        self.found_float = found if found is not None and found.stage == FLOAT else None
+        self.found = found if found is not None and found.stage == QUANTIZED else None
         self.measured = Measured()
-        self._started_s = perf_counter()
+        self._clock = Clock()
+        if found is not None:
+            self.measured.top1_percent |= found.job["top1_percent"]
+            self._clock = Clock(found.job["seconds"])
 
     def load(self) -> None:
         """Read data and network, and refuse here what can not work."""
         recipe = self.recipe
-        if is_first_process():
-            refuse_existing(recipe.folder)
-        torch.manual_seed(recipe.seed)
+        seed_all(recipe.seed)
         self.data = build_data(recipe.data, seed=recipe.seed)
         self.network = build_model(
             recipe.model,
@@ -116,17 +156,41 @@ class Job:
         rehearse(recipe, self.network, self.data)
         self.callback = RecipeCallback(recipe)
         self.recording = RecordingCallback(recipe, self.callback)
-        callbacks = [self.callback, self.recording, self.display.training(recipe.name)]
-        self.trainer = make_trainer(recipe.trainer, recipe.folder, callbacks)
+        saving = self._saving(recipe.folder / CHECKPOINT, self.found)
+        line = self.display.training(recipe.name)
+        self.trainer = make_trainer(
+            recipe.trainer,
+            recipe.folder,
+            [self.callback, self.recording, line, saving],
+            begin=0 if self.found is None else self.found.step,
+        )
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Do all stages, but for what is done already; return the content of summary.json."""
+        if self.found is None:
+            self.train_float(folder)
+        self.quantize()
+        self.train(folder)
+        self.reestimate()
+        return self.write(folder)
 
     def train_float(self, folder: Path) -> None:
         """Train the float network first, where the recipe says so, and measure it."""
-        stage = self.recipe.float_stage
+        stage, found = self.recipe.float_stage, self.found_float
         if stage.epochs is not None:
-            callbacks = [WatchCallback(NETWORK_PREFIX), self.display.training("float network")]
+            line, watch = self.display.training("float network"), WatchCallback(NETWORK_PREFIX)
+            saving = self._saving(folder / FLOAT_CHECKPOINT, found)
+            callbacks = [watch, line, saving]
             trainer = make_trainer(self.recipe.trainer, folder, callbacks, epochs=stage.epochs)
-            with self._timed("float_stage"):
-                self._fit(trainer, lambda net: make_optimizer(net.parameters(), stage.optimizer))
+            with self._clock.timed("float_stage"):
+                if found is not None and found.over:
+                    found.load(self.network)
+                else:
+                    self._fit(
+                        trainer,
+                        lambda net: make_optimizer(net.parameters(), stage.optimizer),
+                        found,
+                    )
             if trainer.is_global_zero:
                 save_network(self.network, folder / FLOAT_NETWORK)
         self._measure("float")
@@ -135,28 +199,39 @@ class Job:
         """Give the network its quantizers and their first scales."""
         example = torch.zeros(1, *self.data.input_shape, device=self._device)
         qs.prepare(self.network, self.recipe.scheme.scheme(), example)
-        count = self.recipe.calibration.batches
-        qs.calibrate(self.network, self._training_images("calibration", count), count)
+        self._show_epoch((self.recipe.float_stage.epochs or 1) - 1)
+        if self.found is None:
+            count = self.recipe.calibration.batches
+            qs.calibrate(self.network, self._training_images("calibration", count), count)
+        else:
+            self.found.load(self.network)
         qs.compile(self.network, self.recipe.compile)
-        self._measure("rounded")
+        if self.found is None:
+            self._measure("rounded")
 
     def train(self, folder: Path) -> None:
         """Train the quantized network, and read what the tracker saw."""
         if self.recipe.recording.batchnorm_every is not None:
             count = self.recipe.recording.batchnorm_batches
             self.recording.batches = list(self._training_batches("recording", count))
-        torch.manual_seed(self.recipe.seed)
-        with self._timed("training"):
-            module = self._fit(self.trainer, self._weights_and_scales)
-        measured = self.measured
-        measured.train_loss = self.trainer.callback_metrics["epoch_loss"].item()
-        measured.steps = self.trainer.global_step
-        measured.seconds_per_step = module.busy_s / max(1, measured.steps)
+        seed_all(self.recipe.seed)
+        measured, found = self.measured, self.found
+        with self._clock.timed("training"):
+            if found is not None and found.over:
+                self.tracker, busy_s = found.tracker(self.network), found.busy_s
+                measured.train_loss, measured.steps = found.train_loss, found.step
+                self._show_epoch(found.epoch)
+            else:
+                busy_s = self._fit(self.trainer, self._weights_and_scales, found).busy_s
+                self.tracker = self.callback.tracker
+                measured.train_loss = self.trainer.callback_metrics["epoch_loss"].item()
+                measured.steps = self.trainer.global_step
+        measured.seconds_per_step = busy_s / max(1, measured.steps)
         measured.layers = [
             replace(layer, name=layer.name.removeprefix(NETWORK_PREFIX))
-            for layer in self.callback.tracker.report()
+            for layer in self.tracker.report()
         ]
-        measured.diagnosis.see_layers(self.callback.tracker, NETWORK_PREFIX)
+        measured.diagnosis.see_layers(self.tracker, NETWORK_PREFIX)
         self._measure("trained")
 
     def reestimate(self) -> None:
@@ -174,11 +249,12 @@ class Job:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Save the network and the summary."""
-        self.measured.seconds["all"] = perf_counter() - self._started_s
+        self.measured.seconds = self._clock.seconds()
         summary = summarize(self.recipe, self.network, self.measured)
         if is_first_process():
             save_network(self.network, folder / NETWORK)
             write_json(folder / DIAGNOSIS, self.measured.diagnosis.tree())
+            shutil.rmtree((folder / FLOAT_CHECKPOINT).parent, ignore_errors=True)
             write_json(folder / SUMMARY, summary)
         return summary
 
@@ -186,10 +262,25 @@ class Job:
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device
 
-    def _fit(self, trainer: Trainer, make_optimizer: Any) -> Classifier:
+    def _fit(self, trainer: Trainer, make_optimizer: Any, found: Found | None) -> Classifier:
         module = Classifier(self.network, make_optimizer, self.recipe.lr_schedule)
-        fit(trainer, module, self.data)
+        fit(trainer, module, self.data, None if found is None else found.path)
         return module
+
+    def _saving(self, path: Path, found: Found | None) -> Saving:
+        every, resumed = self.recipe.checkpoint.every, None if found is None else found.content
+        return Saving(path, every=every, job=self._state, resumed=resumed)
+
+    def _state(self) -> dict[str, Any]:
+        """What a run that goes on from a checkpoint would not measure again."""
+        return {
+            "top1_percent": dict(self.measured.top1_percent),
+            "seconds": self._clock.seconds(),
+        }
+
+    def _show_epoch(self, epoch: int) -> None:
+        """Let passes over the training images that are not training see those of an epoch."""
+        cast("EpochSampler", self.data.train.sampler).set_epoch(epoch)
 
     def _weights_and_scales(self, network: nn.Module) -> JoinedOptimizer:
         recipe = self.recipe
@@ -213,9 +304,3 @@ class Job:
         batches = self._training_batches(f"loss, {kind}", count)
         top1 = self.measured.top1_percent[measured]
         self.measured.diagnosis.see_score(kind, self.network, batches, top1)
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        started_s = perf_counter()
-        yield
-        self.measured.seconds[what] = perf_counter() - started_s

@@ -311,6 +311,18 @@ class RecordingConfig:
         return begin + 1, begin + self.trajectory_steps
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept so that a run that was cut off goes on: `quiesce train --resume RUN`."""
+
+    every: int | None = 1000
+    """Optimizer steps between two checkpoints, besides the one after each epoch, at least 1; null:
+    only after each epoch. The last two are kept."""
+
+    def __post_init__(self) -> None:
+        check(self.every is None or self.every >= 1, "every", "at least 1", self.every)
+
+
 UNFIT_STRATEGIES = ("fsdp", "deepspeed", "spawn", "fork", "notebook")
 
 

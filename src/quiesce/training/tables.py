@@ -1,8 +1,13 @@
 """CSV files that grow while a run goes on: whatever ends the run, they hold it up to there."""
 
 import csv
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from quiesce.errors import CheckpointError
+from quiesce.files import full_disk_named, sync
 
 
 class CsvTable:
@@ -19,12 +24,47 @@ class CsvTable:
         self._started = False
 
     def add(self, rows: Sequence[Sequence[object]]) -> None:
-        """Write rows of one value a column; None is left empty."""
+        """Write rows of one value a column; None is left empty.
+
+        Raises:
+            DiskFullError: There is no space for them.
+        """
         if not rows:
             return
-        with self._path.open("a" if self._started else "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not self._started:
-                writer.writerow(self._names)
-            writer.writerows(rows)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not self._started:
+            writer.writerow(self._names)
+        writer.writerows(rows)
+        data = text.getvalue().encode()
+        with (
+            full_disk_named(self._path, len(data)),
+            self._path.open("ab" if self._started else "wb") as file,
+        ):
+            file.write(data)
         self._started = True
+
+    def size(self) -> int:
+        """Return the bytes written so far, which are on the disk then."""
+        if not self._started:
+            return 0
+        sync(self._path)
+        return self._path.stat().st_size
+
+    def go_on(self, size: int) -> None:
+        """Add to the first `size` bytes of the file; rows behind them are dropped.
+
+        Raises:
+            CheckpointError: The file is shorter.
+        """
+        there = self._path.stat().st_size if self._path.exists() else 0
+        if there < size:
+            raise CheckpointError(
+                f"{self._path} has {there} bytes and had {size} when the checkpoint was written; "
+                "put it back as it was, or train again"
+            )
+        self._started = size > 0
+        if self._started:
+            os.truncate(self._path, size)
+        else:
+            self._path.unlink(missing_ok=True)

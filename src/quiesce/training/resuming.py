@@ -1,0 +1,131 @@
+"""What a run that was cut off has left, and how a later process goes on from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quiesce.errors import CheckpointError, RecipeError
+from quiesce.files import remove_leftovers
+from quiesce.tracking import OscillationTracker
+from quiesce.training.checkpoints import newest_sound
+from quiesce.training.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_newer
+from quiesce.training.module import NETWORK_PREFIX
+from quiesce.training.reading import read_recipe
+from quiesce.training.recipe import Recipe
+from quiesce.training.restoring import control_of, load, tracker_of
+from quiesce.training.saving import OWN, VERSION
+from quiesce.training.summary import versions
+
+FLOAT, QUANTIZED = "float", "quantized"
+"""The stages that checkpoints are of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A sound checkpoint of a run."""
+
+    stage: str
+
+    path: Path
+
+    content: dict[str, Any]
+
+    @property
+    def over(self) -> bool:
+        """Whether the training of its stage is over."""
+        return self.content[OWN]["over"]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps of its stage."""
+        return self.content["global_step"]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose batches come next, or at the end came last."""
+        return self.content["epoch"]
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What the run had measured."""
+        return self.content[OWN]["job"]
+
+    @property
+    def train_loss(self) -> float | None:
+        """Averaged over the last epoch that was over."""
+        return self.content[OWN]["train_loss"]
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in training batches."""
+        return self.content["epoch_so_far"]["busy_s"]
+
+    def load(self, network: nn.Module) -> None:
+        """Copy the weights into a network of this stage.
+
+        Raises:
+            CheckpointError: They do not fit.
+        """
+        weights = self.content["state_dict"].items()
+        load(network, {name.removeprefix(NETWORK_PREFIX): w for name, w in weights}, self.path)
+
+    def tracker(self, network: nn.Module) -> OscillationTracker:
+        """Return the tracker of a network that has this checkpoint's weights."""
+        state = control_of(self.content, self.path)["tracker"]
+        return tracker_of(network, state, NETWORK_PREFIX, self.path)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Return the recipe of a run that was cut off, wherever its folder is now.
+
+    Raises:
+        RecipeError: It is no run folder, or that of a finished run.
+    """
+    if not (folder / RECIPE).is_file():
+        what = f"it has no {RECIPE}" if folder.exists() else "there is no such folder"
+        raise RecipeError(f"{folder} is no run folder: {what}; `quiesce train RECIPE` makes one")
+    if (folder / SUMMARY).is_file():
+        raise RecipeError(f"{folder} is finished: there is nothing to resume")
+    return replace(read_recipe(str(folder / RECIPE)), run=str(folder))
+
+
+def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:
+    """Return the newest sound checkpoint of a run, or None where it has none yet.
+
+    Args:
+        folder: Of the run.
+        tell: Hears which it is, and why.
+
+    Raises:
+        CheckpointError: There are checkpoints, and all are damaged, or of a newer quiesce.
+    """
+    for stage, name in ((QUANTIZED, CHECKPOINT), (FLOAT, FLOAT_CHECKPOINT)):
+        path = folder / name
+        remove_leftovers(path.parent)
+        if (sound := newest_sound(path.parent, tell)) is None:
+            continue
+        found = Found(stage=stage, path=sound[0], content=sound[1])
+        if OWN not in found.content:
+            raise CheckpointError(f"{found.path} is of no run that can be resumed; train again")
+        refuse_newer(str(found.path), found.content[OWN]["version"], VERSION)
+        tell(f"going on from {found.path}: the {stage} network after {found.step} steps")
+        _compare(found.content[OWN], tell)
+        return found
+    tell(f"{folder} has no checkpoint yet: training from the beginning")
+    return None
+
+
+def _compare(own: dict[str, Any], tell: Callable[[str], object]) -> None:
+    """Say what may let this process come to other bits than the one before."""
+    now = {"threads": torch.get_num_threads(), **versions()}
+    then = {"threads": own["threads"], **own["versions"]}
+    for what, number in then.items():
+        if now.get(what) != number:
+            tell(
+                f"{what}: {now.get(what)} now, {number} when the checkpoint was written; the last "
+                "bits may differ from those of a run without a break"
+            )

@@ -1,0 +1,164 @@
+"""Exact resume: a run that is killed, again and again, ends on the bits of one that was not."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from killed_runs import FLAGS, Killer, assert_same_run
+from quiesce.cli import main
+from quiesce.errors import CheckpointError, RecipeError
+from quiesce.training import run as run_module
+from quiesce.training.checkpoints import SoundCheckpoints
+from quiesce.training.folder import locked
+from quiesce.training.reading import read_recipe
+from quiesce.training.run import resume, run
+
+WRITES = 150
+"""Calls of `write` that a checkpoint or two take."""
+
+SHORT = {"float_stage.epochs": 1, "trainer.max_epochs": 2, "checkpoint.every": 1}
+KINDS = {
+    "epochs": {"trainer.deterministic": "false"},
+    "max_steps": {
+        "trainer.max_epochs": 3,
+        "trainer.max_steps": 8,
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.deterministic": "false",
+    },
+}
+
+
+def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_path):
+    killer = Killer(seed=6)
+    seconds = killer.whole(tmp_path / "whole")
+    kills = 0
+    for _ in range(3):
+        kills += killer.kill_within(tmp_path / "killed", seconds / 3)  # six do not reach the end
+        kills += killer.kill_in_write(tmp_path / "killed", WRITES)
+    assert kills == 6
+    killer.whole(tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def whole(request, tmp_path_factory):
+    """A finished run, and what its folder held when each checkpoint had been written."""
+    folder = tmp_path_factory.mktemp(request.param)
+    values = {**FLAGS, **SHORT, **KINDS[request.param]}
+    flags = [f"--{name}={value}" for name, value in values.items()]
+    save, copies = SoundCheckpoints.save_checkpoint, []
+
+    def save_and_copy(self, *args, **options):
+        save(self, *args, **options)
+        copies.append(folder / f"after{len(copies)}")
+        shutil.copytree(folder / "run", copies[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SoundCheckpoints, "save_checkpoint", save_and_copy)
+        run(read_recipe("mnist_freeze_w3a3", [*flags, f"--run={folder / 'run'}"]))
+    return folder / "run", copies
+
+
+@pytest.fixture
+def cut_off(whole, tmp_path):
+    """A run that was cut off in the middle of its last epoch."""
+    return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
+
+
+def test_every_checkpoint_leads_to_the_same_bits(whole):
+    finished, copies = whole
+    for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
+        resume(copy)
+        assert_same_run(finished, copy)
+
+
+def test_training_that_is_over_is_not_done_again(whole, tmp_path, monkeypatch):
+    finished, copies = whole
+    over = shutil.copytree(copies[-1], tmp_path / "over")
+    monkeypatch.setattr(run_module, "fit", None)
+    resume(over)
+    assert_same_run(finished, over)
+
+
+def test_it_is_said_from_where_a_run_goes_on(whole, cut_off, capsys):
+    assert main(["train", "--resume", str(cut_off)]) == 0
+    out, err = capsys.readouterr()
+    path = cut_off / "checkpoints" / "last.ckpt"
+    assert f"going on from {path}: the quantized network after" in err
+    assert "rounded, untrained" in out
+    assert_same_run(whole[0], cut_off)
+
+
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_used(whole, cut_off, capsys):
+    damage(path := cut_off / "checkpoints" / "last.ckpt")
+    assert main(["train", f"--resume={cut_off}"]) == 0
+    told = f"{path} is damaged (checksum); going on from {path.with_name('previous.ckpt')}, step "
+    assert told in capsys.readouterr().err
+    assert_same_run(whole[0], cut_off)
+
+
+def test_without_a_sound_checkpoint_nothing_is_done(cut_off):
+    for name in ("last.ckpt", "previous.ckpt"):
+        damage(cut_off / "checkpoints" / name)
+    with pytest.raises(CheckpointError, match=r"previous.ckpt is damaged .* remove .* to train"):
+        resume(cut_off)
+
+
+def test_a_run_without_a_checkpoint_begins_at_the_beginning(whole, cut_off):
+    shutil.rmtree(cut_off / "checkpoints")
+    resume(cut_off)
+    assert_same_run(whole[0], cut_off)
+
+
+def test_rows_that_are_missing_are_told_of(cut_off):
+    (cut_off / "layers.csv").write_text("")
+    with pytest.raises(CheckpointError, match=r"layers.csv has 0 bytes and had \d+ when"):
+        resume(cut_off)
+
+
+def test_another_number_of_threads_is_told_of(cut_off, capsys):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    from quiesce.training.checkpoints import read_checkpoint, write_checkpoint
+
+    content = read_checkpoint(path)
+    content["quiesce"]["threads"] = 99
+    write_checkpoint(content, path)
+    assert main(["train", "--resume", str(cut_off)]) == 0
+    assert f"threads: {torch.get_num_threads()} now, 99 when" in capsys.readouterr().err
+
+
+def test_a_second_process_is_refused(cut_off, capsys):
+    with locked(cut_off):
+        assert main(["train", "--resume", str(cut_off)]) == 2
+    assert capsys.readouterr().err == (
+        f"quiesce: another process is training in {cut_off}; wait for its end\n"
+    )
+
+
+def test_what_can_not_be_resumed_is_refused(whole, tmp_path, capsys):
+    with pytest.raises(RecipeError, match="is finished: there is nothing to resume"):
+        resume(whole[0])
+    with pytest.raises(RecipeError, match="is no run folder: there is no such folder"):
+        resume(tmp_path / "nowhere")
+    assert main(["train", "--resume", str(whole[0]), "--seed=3"]) == 2
+    assert "--resume takes the folder of a run and nothing else" in capsys.readouterr().err
+
+
+def test_times_of_all_processes_are_added_up(whole, cut_off):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    before = torch.load(path, weights_only=True)["quiesce"]["job"]["seconds"]
+    resume(cut_off)
+    seconds = json.loads((cut_off / "summary.json").read_text())["seconds"]
+    assert seconds["float_stage"] == before["float_stage"]
+    assert seconds["training"] > before["training"]
+    assert seconds["all"] > before["all"]
+
+
+def damage(path):
+    """Change one byte in the middle; hard links keep the old content."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)

@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -154,16 +155,19 @@ MAKE_CURES = cures.make_cures
 
 
 def judge(samples: list[dict[str, float]]) -> dict[str, float]:
-    """How much each number grew from the first to the last of the steps that are compared."""
+    """How much each number grows over the steps that are compared.
+
+    By the median slope between all pairs of samples (Theil and Sen), which outliers do not move.
+    """
     warm = [sample for sample in samples if sample["step"] > WARM]
-    span = max(1, min(20, len(warm) // 2))
+    length = warm[-1]["step"] - warm[0]["step"]
     growth = {}
     for what in ("resident_mib", "ms_per_step", "steps_of_reference"):
-        first, last = (
-            statistics.median(sample[what] for sample in part)
-            for part in (warm[:span], warm[-span:])
+        slope = statistics.median(
+            (late[what] - early[what]) / (late["step"] - early["step"])
+            for early, late in combinations(warm, 2)
         )
-        growth[what] = last / first - 1
+        growth[what] = slope * length / statistics.median(sample[what] for sample in warm)
     return growth
 
 

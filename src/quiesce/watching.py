@@ -171,7 +171,6 @@ class Watch:
             "step": self.step,
             "skipped": self.skipped,
             "in_a_row": self._in_a_row,
-            "look_from": self._look_from,
             "first": self._first.clone(),
             "known": [each.clone() for each in self._known],
         }
@@ -179,15 +178,14 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; scales of another number than now are not compared with."""
         self.step, self.skipped = state["step"], state["skipped"]
-        self._in_a_row, self._look_from = state["in_a_row"], state["look_from"]
+        self._in_a_row = state["in_a_row"]
         if state["first"].shape == self._first.shape:
             self._first.copy_(state["first"])
             self._known = [each.to(self._first.device) for each in state["known"]]
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:
         grads = [local(p.grad) for p in self._parameters if p.grad is not None]
-        each_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
-        norms = each_norm(grads) if grads else [self._first.sum()]
+        norms = torch._foreach_norm(grads) if grads else [self._first.sum()]  # pyright: ignore
         finite = torch.stack([norm.to(self._first.device) for norm in norms]).isfinite().all()
         if loss is not None:
             loss = loss.detach().clone()

@@ -21,6 +21,8 @@ from quiesce.errors import FreezingError
 EVERY = 50
 """Steps after which all frozen weights are counted anew, whoever froze them."""
 
+_ROWS = 2**16  # rows of an arena that are looked at together
+
 log = logging.getLogger(__name__)
 
 
@@ -107,5 +109,6 @@ class FrozenLimit:
 
 def _frozen(home: Arena) -> Tensor:
     """How many weights of each layer are frozen: int64 (layers,), on the CPU."""
-    by_row = history.is_frozen(home.records, home.layout).sum(1)
+    parts = home.records.split(_ROWS)  # a flag takes 4 bytes on its way
+    by_row = torch.cat([history.is_frozen(part, home.layout).sum(1) for part in parts])
     return home.per_layer(by_row.double()).long().cpu()

@@ -171,6 +171,7 @@ class Watch:
             "step": self.step,
             "skipped": self.skipped,
             "in_a_row": self._in_a_row,
+            "look_from": self._look_from,
             "first": self._first.clone(),
             "known": [each.clone() for each in self._known],
         }
@@ -178,7 +179,7 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; scales of another number than now are not compared with."""
         self.step, self.skipped = state["step"], state["skipped"]
-        self._in_a_row = state["in_a_row"]
+        self._in_a_row, self._look_from = state["in_a_row"], state["look_from"]
         if state["first"].shape == self._first.shape:
             self._first.copy_(state["first"])
             self._known = [each.to(self._first.device) for each in state["known"]]

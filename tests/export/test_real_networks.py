@@ -49,7 +49,7 @@ def teach_the_head(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_with_random_weights(name, bits, tmp_path) -> None:
     size = NETWORKS[name]
-    images = torch.randn(4, 3, size, size)
+    images = torch.randn(8, 3, size, size)
     network = build_model(ModelConfig(name=name), num_classes=CLASSES, input_shape=(3, size, size))
     qs.prepare(shaken(network).eval(), qs.Scheme(weight_bits=bits, act_bits=bits), images[:1])
     qs.calibrate(network, [images])

@@ -14,6 +14,7 @@ from torch import nn
 
 import quiesce as qs
 from quiesce.errors import (
+    DiskFullError,
     ExportError,
     MismatchError,
     MissingExtraError,
@@ -160,7 +161,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file(network, tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="No space left"):
         qs.export_onnx(network, tmp_path / "model.onnx", images(), verify=False)
     assert list(tmp_path.iterdir()) == []
 

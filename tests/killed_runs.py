@@ -60,6 +60,8 @@ def train(folder: str, flags: Sequence[str], die_in_write: int | None) -> None:
     from quiesce.training.reading import read_recipe
     from quiesce.training.run import resume, run
 
+    # as a process of the command line starts its workers: forked, they end soon after it is killed
+    multiprocessing.set_start_method("fork", force=True)
     calls = 0
     write = checkpoints._Hashed.write
 

@@ -66,7 +66,7 @@ class Accident(Callback):
 
 def main(folder: Path, accident_at: int | None) -> None:
     torch.set_num_threads(1)
-    callback = QuiesceCallback([qs.Freezing(0.1)], momentum=0.05, verify_every=1)
+    callback = QuiesceCallback([qs.Freezing(0.1, max_frozen=None)], momentum=0.05, verify_every=1)
     saving = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     accidents = [] if accident_at is None else [Accident(accident_at, folder / "accident")]
     last = folder / "last.ckpt"

@@ -48,7 +48,7 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.inner)
         tracker = qs.OscillationTracker(weights, 0.2)
-        cures = [qs.Dampening(0.01), qs.Freezing(0.15)]
+        cures = [qs.Dampening(0.01), qs.Freezing(0.15, max_frozen=None)]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
     def step(self) -> None:
@@ -163,7 +163,7 @@ class Fault(Callback):
 
 
 def fit_with_a_fault(_: int) -> tuple[str, int]:
-    callback = QuiesceCallback([qs.Freezing(0.15)], 0.2, verify_every=4)
+    callback = QuiesceCallback([qs.Freezing(0.15, max_frozen=None)], 0.2, verify_every=4)
     trainer = Trainer(
         accelerator="cpu",
         devices=2,

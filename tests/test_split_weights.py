@@ -50,7 +50,7 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.model)
         tracker = qs.OscillationTracker(weights, 0.2, distance=qs.DistanceSampling(None, 2))
-        cures = [qs.Dampening(0.01, "kernel_mean"), qs.Freezing(0.15)]
+        cures = [qs.Dampening(0.01, "kernel_mean"), qs.Freezing(0.15, max_frozen=None)]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
     def steps(self, count: int) -> "Training":

@@ -19,8 +19,8 @@ from quiesce.training.sections import (
     RampConfig,
     SchemeConfig,
     TrackerConfig,
-    TrainerConfig,
 )
+from quiesce.training.trainer_sections import TrainerConfig
 
 OUT_OF_RANGE = [
     (SchemeConfig, {"weight_bits": 1}, "must be 2 to 8, got 1"),

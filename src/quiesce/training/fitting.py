@@ -16,7 +16,7 @@ from quiesce.data import Data
 from quiesce.errors import RecipeError
 from quiesce.training.checkpoints import SoundCheckpoints
 from quiesce.training.metrics import MetricsTable
-from quiesce.training.sections import TrainerConfig
+from quiesce.training.trainer_sections import TrainerConfig
 
 HARMLESS = (
     r".*does not have many workers.*",  # data.workers is the user's choice

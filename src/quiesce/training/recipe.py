@@ -15,7 +15,6 @@ from quiesce.models import ModelConfig
 from quiesce.training.sections import (
     BatchNormConfig,
     CalibrationConfig,
-    CheckpointConfig,
     CureConfig,
     FloatStageConfig,
     LrScheduleConfig,
@@ -23,9 +22,9 @@ from quiesce.training.sections import (
     RecordingConfig,
     SchemeConfig,
     TrackerConfig,
-    TrainerConfig,
     check,
 )
+from quiesce.training.trainer_sections import CheckpointConfig, TrainerConfig
 
 VERSION = 1
 """Version of the recipe's format."""

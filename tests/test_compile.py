@@ -294,10 +294,10 @@ def test_a_mode_that_is_none_is_refused():
         qs.compile(Small(), "quantizers")
 
 
-def test_without_a_compiler_it_is_said_and_nothing_has_changed(monkeypatch, tmp_path):
+def test_without_a_compiler_it_is_said_and_nothing_has_changed(tmp_path):
     model = prepared("off")
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "g++")))
-    for mode in ("quantizers", "model"):
-        with pytest.raises(qs.QuiesceError, match=r'install g\+\+ or clang .* mode "off"'):
-            qs.compile(model, mode)
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "g++"))}):
+        for mode in ("quantizers", "model"):
+            with pytest.raises(qs.QuiesceError, match=r'install g\+\+ or clang .* mode "off"'):
+                qs.compile(model, mode)
     assert qs.compile(model, "off")(images(2)).shape == (2, 4)

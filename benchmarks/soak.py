@@ -24,7 +24,7 @@ import quiesce as qs
 from quiesce.data.config import DataConfig
 from quiesce.models import ModelConfig
 from quiesce.training import cures
-from quiesce.training import run as run_module
+from quiesce.training import job as job_module
 from quiesce.training.display import Display
 from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
@@ -179,7 +179,7 @@ def main() -> None:
         sampler = Sampler(folder)
         changes = (
             patch.object(cures, "make_cures", both_cures),
-            patch.object(run_module, "build_model", small_network),
+            patch.object(job_module, "build_model", small_network),
         )
         with changes[0], changes[1]:
             summary = run(recipe(folder, steps), SamplingDisplay(sampler))

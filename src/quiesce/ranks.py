@@ -54,7 +54,7 @@ def gathered(values: Tensor) -> list[Tensor]:
 
 
 def told(mine: Any) -> list[Any]:
-    """What each process has to say, in order; made of plain Python values."""
+    """What each process has to say, in order; plain Python values, or small tensors in them."""
     if not are_many():
         return [mine]
     everyone: list[Any] = [None] * distributed.get_world_size()

@@ -8,9 +8,10 @@ import torch
 import quiesce as qs
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.training.display import Display
+from quiesce.training.job import Job
 from quiesce.training.reading import read_recipe, write_recipe
 from quiesce.training.restoring import restore
-from quiesce.training.run import Job, run
+from quiesce.training.run import run
 from states import assert_same_state
 
 STEPS = "--trainer.max_steps=6"

@@ -10,7 +10,7 @@ import torch
 from killed_runs import FLAGS, Killer, assert_same_run
 from quiesce.cli import main
 from quiesce.errors import CheckpointError, RecipeError
-from quiesce.training import run as run_module
+from quiesce.training import job as job_module
 from quiesce.training.checkpoints import SoundCheckpoints
 from quiesce.training.folder import locked
 from quiesce.training.reading import read_recipe
@@ -19,7 +19,12 @@ from quiesce.training.run import resume, run
 WRITES = 600
 """Calls of `write` that a few checkpoints take."""
 
-SHORT = {"float_stage.epochs": 1, "trainer.max_epochs": 2, "checkpoint.every": 1}
+SHORT = {
+    "float_stage.epochs": 1,
+    "calibration.batches": 9,  # more than an epoch has
+    "trainer.max_epochs": 2,
+    "checkpoint.every": 1,
+}
 KINDS = {
     "epochs": {"trainer.deterministic": "false"},
     "max_steps": {
@@ -88,10 +93,33 @@ def test_every_checkpoint_leads_to_the_same_bits(kind, whole, tmp_path):
         assert_same_run(finished, resumed)
 
 
+def test_a_recipe_begins_or_goes_on_as_its_folder_tells(whole, cut_off, tmp_path, capsys):
+    recipe, folder = str(whole[0] / "recipe.yaml"), f"--run={cut_off}"
+    for said in (f"going on from {cut_off}", ""):  # the second time it is finished
+        assert main(["train", recipe, "--resume", folder]) == 0
+        out, err = capsys.readouterr()
+        assert said in err
+        assert "rounded, untrained" in out
+    assert_same_run(whole[0], cut_off)
+    anew = tmp_path / "anew"
+    assert main(["train", recipe, f"--run={anew}", "--resume"]) == 0
+    assert_same_run(whole[0], anew)
+
+
+def test_a_run_does_not_go_on_by_another_recipe(whole, cut_off, capsys):
+    recipe = str(whole[0] / "recipe.yaml")
+    flags = ["--seed=7", "--cure.threshold.end=0.001", f"--run={cut_off}"]
+    assert main(["train", recipe, "--resume", *flags]) == 2
+    assert capsys.readouterr().err == (
+        f"quiesce: {cut_off} holds a run with another seed, cure.threshold.end; name another: "
+        f"--run FOLDER, or go on as it began: quiesce train --resume {cut_off}\n"
+    )
+
+
 def test_training_that_is_over_is_not_done_again(whole, tmp_path, monkeypatch):
     finished, copies = whole
     over = shutil.copytree(copies[-1], tmp_path / "over")
-    monkeypatch.setattr(run_module, "fit", None)
+    monkeypatch.setattr(job_module, "fit", None)
     resume(over)
     assert_same_run(finished, over)
 

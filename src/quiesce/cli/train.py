@@ -1,4 +1,7 @@
-"""`quiesce train RECIPE`: a whole run; `quiesce train --resume RUN`: the rest of one."""
+"""`quiesce train RECIPE`: a whole run; `quiesce train --resume RUN`: the rest of one.
+
+`quiesce train RECIPE --resume` is one or the other, as its folder tells.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +15,11 @@ if TYPE_CHECKING:
     from quiesce.training.display import Display
 
 USAGE = (
-    "quiesce train RECIPE [--print_config] [--field.name VALUE ...]\n"
+    "quiesce train RECIPE [--resume] [--print_config] [--field.name VALUE ...]\n"
     "       quiesce train --resume RUN"
 )
 RESUME = "--resume"
+PRINT = "--print_config"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,15 +32,15 @@ def main(argv: Sequence[str]) -> int:
         return _resume(argv)
     if name.startswith("-"):
         raise RecipeError(f"the recipe comes first: {USAGE.splitlines()[0]}")
-    only_print = "--print_config" in flags
-    recipe = read_recipe(name, [flag for flag in flags if flag != "--print_config"])
-    if only_print:
+    recipe = read_recipe(name, [flag for flag in flags if flag not in (PRINT, RESUME)])
+    if PRINT in flags:
         sys.stdout.write(write_recipe(recipe))
         return 0
 
-    from quiesce.training.run import run  # this brings in Lightning
+    from quiesce.training.run import run, run_or_resume  # this brings in Lightning
 
-    _show(lambda display: run(recipe, display), recipe.folder)
+    train = run_or_resume if RESUME in flags else run
+    _show(lambda display: train(recipe, display), recipe.folder)
     return 0
 
 
@@ -58,7 +62,7 @@ def _resume(argv: Sequence[str]) -> int:
 def _show(train: Callable[["Display"], dict[str, Any]], folder: Path) -> None:
     from quiesce.cli.show import progress_console, show_runs
     from quiesce.training.display import Display
-    from quiesce.training.run import is_first_process
+    from quiesce.training.job import is_first_process
 
     with Display(progress_console()) as display:
         summary = train(display)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from quiesce.errors import QuiesceError
 from quiesce.training.display import Display
-from quiesce.training.folder import FLOAT_CHECKPOINT
+from quiesce.training.folder import FLOAT_CHECKPOINT, run_folder
+from quiesce.training.job import Job, is_first_process
 from quiesce.training.reading import read_recipe
-from quiesce.training.run import Job, is_first_process, run_folder
 
 
 def train_float(recipe: str, folder: Path) -> None:

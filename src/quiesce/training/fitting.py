@@ -1,4 +1,4 @@
-"""Lightning's Trainer as a recipe asks for it, and one call of its `fit`."""
+"""Lightning's Trainer as a recipe asks for it, its processes, and one call of its `fit`."""
 
 import dataclasses
 import signal
@@ -72,6 +72,18 @@ def make_trainer(
             )
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {str(error).strip()}") from error
+
+
+def gather_processes(trainer: Trainer) -> None:
+    """Start the processes that train together, and let them find each other.
+
+    `fit` would do so too; but data is dealt out to processes before, and not only there.
+    """
+    if trainer.strategy.launcher is None:
+        return
+    with _calm():
+        trainer.strategy.launcher.launch(lambda **_: None, trainer=trainer)
+        trainer.strategy.setup_environment()
 
 
 def fit(

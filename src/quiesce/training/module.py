@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from quiesce.ranks import told
 from quiesce.training.schedules import learning_rate_factor
 from quiesce.training.scores import Batch
 from quiesce.training.sections import LrScheduleConfig
@@ -95,15 +96,13 @@ class Classifier(LightningModule):
         self.log("epoch_loss", self._losses / max(1, self._batches), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what an epoch that is not over has come to."""
-        checkpoint["epoch_so_far"] = {
-            "losses": self._losses,
-            "batches": self._batches,
-            "busy_s": self.busy_s,
-        }
+        """Add what an epoch that is not over has come to, in each process."""
+        mine = {"losses": float(self._losses), "batches": self._batches, "busy_s": self.busy_s}
+        checkpoint["epoch_so_far"] = told(mine)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there."""
-        state = checkpoint["epoch_so_far"]
+        everyone = checkpoint["epoch_so_far"]
+        state = everyone[self.global_rank % len(everyone)]
         self._losses, self._batches = state["losses"], state["batches"]
         self.busy_s = state["busy_s"]

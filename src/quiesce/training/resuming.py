@@ -1,7 +1,7 @@
 """What a run that was cut off has left, and how a later process goes on from it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -66,7 +66,7 @@ class Found:
     @property
     def busy_s(self) -> float:
         """Seconds in training batches."""
-        return self.content["epoch_so_far"]["busy_s"]
+        return self.content["epoch_so_far"][0]["busy_s"]
 
     def load(self, network: nn.Module) -> None:
         """Copy the weights into a network of this stage.
@@ -99,6 +99,30 @@ def recipe_of(folder: Path) -> Recipe:
     except ValueError as error:
         raise RecipeError(f"{folder} can not be resumed: {error}; copy it without links") from error
     return replace(read_recipe(str(folder / RECIPE)), run=str(folder))
+
+
+def refuse_other_recipe(recipe: Recipe, begun: Recipe) -> None:
+    """Refuse to go on with a run by another recipe than its own, wherever its folder is named.
+
+    Raises:
+        RecipeError: Some fields differ.
+    """
+    if differing := ", ".join(_differing(replace(recipe, run=begun.run), begun)):
+        raise RecipeError(
+            f"{recipe.folder} holds a run with another {differing}; name another: --run FOLDER, or "
+            f"go on as it began: quiesce train --resume {recipe.folder}"
+        )
+
+
+def _differing(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    if one == other:
+        return
+    if type(one) is not type(other) or not is_dataclass(one):
+        yield name
+        return
+    for field in fields(one):
+        inside = f"{name}.{field.name}" if name else field.name
+        yield from _differing(getattr(one, field.name), getattr(other, field.name), inside)
 
 
 def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from quiesce.data.loaders import ResumableLoader
 from quiesce.data.sampling import EpochSampler
+from quiesce.ranks import told
 from quiesce.training.metrics import MetricsTable
 from quiesce.training.random_states import random_states, set_random_states
 from quiesce.training.summary import versions
@@ -77,7 +78,8 @@ class Saving(Checkpoint):
         step, before = trainer.global_step, self._seen
         self._seen, self._batches = step, batch_idx
         if self._resumed is not None:
-            set_random_states(self._resumed[OWN]["random"])
+            everyone = self._resumed[OWN]["random"]
+            set_random_states(everyone[trainer.global_rank % len(everyone)])
             self._resumed.clear()  # all of it is in use by now: no second copy of the weights
             self._resumed = None
         elif step != before and (batch_idx == 0 or self._is_due(step)):
@@ -101,7 +103,7 @@ class Saving(Checkpoint):
             "batches": self._batches,
             "train_loss": None if loss is None else loss.item(),
             "metrics_bytes": sum(logger.table.size() for logger in _tables(trainer)),
-            "random": random_states(),
+            "random": told(random_states()),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "job": self._job(),

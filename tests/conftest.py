@@ -15,6 +15,16 @@ settings.register_profile("quiesce", deadline=None)  # the first call of anythin
 settings.load_profile("quiesce")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Let tests that share a fixture of their module run in one process, which makes it once."""
+    for item in items:
+        made = getattr(item, "_fixtureinfo", None)
+        shared = [] if made is None else made.name2fixturedefs.values()
+        if any(fixture[-1].scope == "module" for fixture in shared):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Seed torch alike before each test, whatever the order they run in."""

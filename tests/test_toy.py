@@ -168,7 +168,9 @@ def test_law_6_at_any_learning_rate_it_is_exact(
     trace = circling(problem, rate / energy, cures=[Dampening(strength)])
     expected = problem.frequency(strength, rate / energy) * STEPS
     wrong = (flips(trace) - expected).abs() > DISCREPANCY
-    assert not (wrong & ~held).any()
+    # at the critical strength itself rounding decides
+    tied = (strength - problem.critical_strength).abs() <= ROUNDING * energy
+    assert not (wrong & ~held & ~tied).any()
 
 
 def test_law_6_with_a_learning_rate_comes_to_its_limit_for_small_ones() -> None:

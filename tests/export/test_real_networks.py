@@ -13,12 +13,14 @@ from quiesce.modes import inference
 from .networks import shaken
 
 NETWORKS = {
-    "mobilenetv2_100": 64,
-    "mobilenetv3_small_100": 64,
-    "resnet18": 64,
-    "vit_tiny_patch16_224": 224,
-    "tf_efficientnet_lite0": 64,
+    "mobilenetv2_100": (64, 3),
+    "mobilenetv3_small_100": (64, 4),
+    "resnet18": (64, 3),
+    "vit_tiny_patch16_224": (224, 4),
+    "tf_efficientnet_lite0": (64, 3),
 }
+"""Name to image size and bits."""
+
 CLASSES = 100
 
 
@@ -45,10 +47,9 @@ def teach_the_head(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [3, 4])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_with_random_weights(name, bits, tmp_path) -> None:
-    size = NETWORKS[name]
+def test_a_network_with_random_weights(name, tmp_path) -> None:
+    size, bits = NETWORKS[name]
     images = torch.randn(8, 3, size, size)
     network = build_model(ModelConfig(name=name), num_classes=CLASSES, input_shape=(3, size, size))
     qs.prepare(shaken(network).eval(), qs.Scheme(weight_bits=bits, act_bits=bits), images[:1])

@@ -23,8 +23,8 @@ BYTES_AT_WORK = 19  # a weight: latent, state, clone, flags, flips
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
 
 
-def over_weights(most: int) -> list[dict[str, float]]:
-    """Median seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up.
+def over_weights(most: int) -> list[dict[str, Any]]:
+    """Seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up.
 
     As many as fit: 1,000 M need 19 GB.
     """
@@ -42,9 +42,10 @@ def over_weights(most: int) -> list[dict[str, float]]:
                 "step_s": statistics.median(seconds["tracker step"]),
                 "clone_s": statistics.median(seconds["clone"]),
                 "state_bytes": state_bytes,
+                "samples_s": seconds,
             }
         )
-        print(rows[-1], flush=True)
+        print({key: value for key, value in rows[-1].items() if key != "samples_s"}, flush=True)
         weights *= 10
     return rows
 
@@ -57,7 +58,7 @@ def _available_bytes() -> int:
     return found[0] if found else sys.maxsize
 
 
-def over_batch() -> list[dict[str, float]]:
+def over_batch() -> list[dict[str, Any]]:
     """Median seconds of a training step of MobileNetV2 for growing batches, float and ours."""
     rows = []
     for batch in (4, 8, 16, 32, 64):
@@ -68,12 +69,12 @@ def over_batch() -> list[dict[str, float]]:
         }
         samples = interleaved(actions, rounds=7)
         row = {"batch": batch} | {n: statistics.median(values) for n, values in samples.items()}
-        rows.append(row)
         print(row, flush=True)
+        rows.append({**row, "samples_s": samples})
     return rows
 
 
-def draw(weights: list[dict[str, float]], batches: list[dict[str, float]]) -> None:
+def draw(weights: list[dict[str, Any]], batches: list[dict[str, Any]]) -> None:
     """Both figures in one row."""
     plt.rcParams["svg.hashsalt"] = "quiesce"
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))

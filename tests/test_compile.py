@@ -96,7 +96,7 @@ def _fresh_compiler() -> None:
 
 @pytest.mark.parametrize("bits", [3, 8])
 @pytest.mark.parametrize("channels", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_fused_quantizer_gives_the_bits_of_the_eager_one(bits, channels, dtype):
     latent = torch.randn(6, 4, 3, 3)
     shape = (6, 1, 1, 1) if channels else ()
@@ -131,16 +131,17 @@ def test_an_offset_and_a_channels_last_input_stay_what_they_are():
     assert fused.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_codes_are_decided_in_float32_under_autocast():
-    # 1.4990234375 is 1.5 in bfloat16, which would round to 2
-    x, scale = torch.tensor([1.4990234375]), torch.tensor(1.0)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codes_are_decided_in_float32_under_autocast(dtype):
+    x, scale = torch.tensor([1.4999]), torch.tensor(1.0)
+    assert x.to(dtype) == 1.5  # which would round to 2
     quantizer = FakeQuantizer(4)
     quantizer.set_grid(qs.Grid(4, signed=False), scale)
     for kernels in (EAGER, FUSED):
         quantizer.kernels = kernels
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
             assert quantizer(x).tolist() == [1.0]
-            assert quantizer(x.bfloat16()).dtype == torch.bfloat16
+            assert quantizer(x.to(dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -176,20 +177,20 @@ def test_nothing_is_compiled_again_after_the_second_step():
 def test_a_whole_model_is_compiled_once_for_training_and_once_for_evaluation():
     model = prepared("model")
     control, step = training(model)
-    for _ in range(12):  # until some weights are frozen, so that all passes are compiled
+    for _ in range(2):
         step(images(8))
     model.eval()
     with torch.no_grad():
         model(images(8))
     model.train()
-    assert control.tracker.summary().frozen > 0
     compiled = graphs()
-    for turn in range(4):
-        step(images(8 - turn))
+    for turn in range(14):
+        step(images(8 - turn % 6))  # 3 at the least
         model.eval()
         with torch.no_grad():
             model(images(6 + turn))
         model.train()
+    assert control.tracker.summary().frozen > 0
     assert graphs() == compiled
 
 
@@ -215,15 +216,16 @@ def test_the_number_of_kernels_does_not_grow_with_the_layers():
         )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         weights = qs.quantized_weights(model)
-        control = qs.Control(optimizer, weights, qs.OscillationTracker(weights))
+        tracker, cures = qs.OscillationTracker(weights), [qs.Dampening(1e-3)]
+        control = qs.Control(optimizer, weights, tracker, cures)
         for _ in range(2):
             (model(images(2)).sum() + control.penalty()).backward()
             optimizer.step()
         counts.append(kernels_made())
     assert counts[0] == counts[1]
     # weights of 4 and of 8 bits and activations, forward and backward: 6; two passes of the
-    # tracker over records of two widths: 4
-    assert counts[1] == 10
+    # tracker and two of dampening over records of two widths: 8
+    assert counts[1] == 14
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Fused functions: the values of the functions themselves, compiled once for each kind."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.cpu_vec_isa import x86_isa_checker
 
-from quiesce.fusing import Fused
+from quiesce.fusing import Fused, _trusted
 
 
 class Pair(NamedTuple):
@@ -92,3 +94,20 @@ def test_empty_tensors_and_other_layouts_have_code_of_their_own() -> None:
         torch.randn(8, 12)[::2, ::2],
     ):
         assert torch.equal(fused(x, scale, None, 2.0), affine(x, scale, None, 2.0))
+
+
+@pytest.mark.parametrize(("exit_code", "options"), [(0, {"cpp.vec_isa_ok": True}), (1, {})])
+def test_a_compiler_is_trusted_with_vector_instructions_whose_flags_it_takes(
+    exit_code: int, options: dict[str, bool], tmp_path: Path
+) -> None:
+    if "avx2" not in x86_isa_checker():
+        pytest.skip("no CPU with AVX")
+    compiler = tmp_path / "g++"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *-mavx2*) exit {exit_code};; esac\n')
+    compiler.chmod(0o700)
+    with torch._inductor.config.patch({"cpp.cxx": (str(compiler),)}):
+        assert _trusted.__wrapped__() == options
+    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "none"),)}):
+        assert _trusted.__wrapped__() == {}
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
+        assert _trusted.__wrapped__() == {}

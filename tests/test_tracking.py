@@ -1,10 +1,13 @@
 """The tracker against the definition of oscillation written out, and its reports."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import quiesce as qs
 from quiesce.errors import TrackingError
@@ -91,6 +94,35 @@ def test_frequency_and_average_are_as_defined(momentum, bits, seed, busy, steps,
     assert report.total_oscillations == expected.oscillations
     assert report.flips_per_step == pytest.approx(expected.flips / max(1, steps - 1))
     assert report.transition_rate == pytest.approx(expected.rate)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operators whose result the host waits for, on an accelerator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waiting = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
+        self.count += func.overloadpacket.__name__ in waiting
+        return func(*args, **(kwargs or {}))
+
+
+def test_on_an_accelerator_a_step_waits_for_nothing() -> None:
+    cures = [qs.Freezing(0.3, max_frozen=None), qs.Dampening(1e-3)]
+    walk = Walk(prepared_network(), cures, momentum=0.1)
+    as_on_an_accelerator(walk, dense=True)
+    walk.at_random(1)
+    waiting = []
+    for _ in range(60):
+        with Waits() as waits:
+            walk.control.penalty()
+            walk.optimizer.step()
+        waiting.append(waits.count > 0)
+        walk.at_random(1, spread=0.2)
+    assert walk.tracker.summary().frozen > 0
+    assert sum(waiting) <= 2  # whether a layer is frozen whole is looked at every 50 steps
 
 
 @pytest.mark.parametrize("momentum", [0.02, 0.5, 0.99])

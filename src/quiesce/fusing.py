@@ -6,6 +6,8 @@ look-up by what does change the code (dtypes, devices, which arguments there are
 takes the guards' place. A network makes hundreds of such calls in a step.
 """
 
+import os
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -87,7 +89,10 @@ def _compile(
     free = shapes.patch(use_duck_shape=False)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad(), free:
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
-        code = torch._inductor.standalone_compile(graph, [*tensors], dynamic_shapes="from_graph")
+        with torch._inductor.config.patch(_trusted()):
+            code = torch._inductor.standalone_compile(
+                graph, [*tensors], dynamic_shapes="from_graph"
+            )
     [result] = returned
     if isinstance(result, Tensor):
         return lambda values: code(*values)[0]
@@ -98,6 +103,29 @@ def _compile(
         return make(next(out) if there else None for there in present)
 
     return run
+
+
+@cache
+def _trusted() -> dict[str, bool]:
+    """Inductor's options for a compiler that knows the vector instructions of this CPU.
+
+    Inductor builds and loads a program with each kind of them, seconds in all. That the CPU has
+    them it knows before; so it is enough that the compiler takes their flags.
+    """
+    from torch._inductor import cpp_builder, cpu_vec_isa  # these take a second to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    here = set(cpu_vec_isa.x86_isa_checker())
+    kinds = [isa for isa in cpu_vec_isa.supported_vec_isa_list if set(str(isa).split()) <= here]
+    if torch._inductor.config.cpp.vec_isa_ok is not None or not kinds:
+        return {}
+    try:
+        for flags in {isa.build_arch_flags() for isa in kinds}:
+            command = [cpp_builder.get_cpp_compiler(), *flags.split(), "-fsyntax-only", "-xc++"]
+            subprocess.run([*command, os.devnull], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError, InvalidCxxCompiler):
+        return {}  # inductor finds out which it can use
+    return {"cpp.vec_isa_ok": True}
 
 
 def _is_beyond_inductor(tensor: Tensor) -> bool:

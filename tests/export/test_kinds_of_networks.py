@@ -81,8 +81,16 @@ def one_dimensional() -> nn.Module:
     )
 
 
+def all_convolutions() -> nn.Module:
+    """The last layer is one, with a bias, and its output the network's."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)
+    )
+
+
 NETWORKS = {
     "mobile": mobile,
+    "all_convolutions": all_convolutions,
     "twice": Twice,
     "tokens": Tokens,
     "transposed": transposed,
@@ -118,6 +126,14 @@ def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
 @pytest.mark.parametrize("pack", ["int4", "int2"])
 def test_products_with_packed_weights_round_nothing(pack, tmp_path) -> None:
     network = calibrated(Tokens(), weight_bits=2, act_bits=8)
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
+    assert made.verification is not None
+    assert made.verification.passed
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_network_that_ends_in_a_convolution_in_every_container(pack, tmp_path) -> None:
+    network = calibrated(all_convolutions(), weight_bits=2)
     made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
     assert made.verification is not None
     assert made.verification.passed

@@ -178,6 +178,8 @@ def _subtracted_bias(graph: "ir.Graph", site: Site) -> None:
     number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
     build = Builder(graph, after=node)
     old = node.outputs[0]
+    if old.is_graph_output():  # the sum takes its name
+        old.name = f"{site.name}.product"
     readers = list(old.uses())
     parts = [old, build.constant(f"{site.name}.minus_bias", number)]
     made = build.node("Sub", parts, f"{site.name}.sum", like=old)

@@ -12,7 +12,8 @@ from onnx import numpy_helper
 
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
-from quiesce.export.verification import LayerCheck, Verification
+from quiesce.export.onnx import build_model
+from quiesce.export.verification import LayerCheck, LogitsCheck, Verification
 from quiesce.export.verify import (
     ENOUGH_CODES,
     LAYER_IMAGES,
@@ -134,13 +135,70 @@ def test_one_folded_bias_is_caught(network, built, layer) -> None:
     assert found.verdict.startswith(f"{layer}: ")
 
 
-def test_a_bias_of_the_last_layer_is_caught_by_the_classes(network, built) -> None:
-    def favour(array: np.ndarray) -> None:
-        array[0] -= 100
+def test_rounding_explains_what_the_logits_differ_by(network, built) -> None:
+    logits = verify(network, built[0]).logits
+    assert logits.made_by == "8"
+    assert 0 < logits.allowed < 1  # one unit of the accumulator is far more
+    assert logits.differ < logits.allowed / 4
 
-    found = verify(network, corrupted(built, "8.minus_bias", favour))
-    assert found.verdict.startswith("top-1 agrees on only ")
+
+LAST_LAYER = {
+    "one_scale": ("weight_scale", lambda array: array * np.float32(1.001)),
+    "no_scale": ("weight_scale", lambda array: array * np.float32(np.nan)),
+    "all_biases": ("minus_bias", lambda array: array + np.float32(1000)),
+    "one_bias": ("minus_bias", lambda array: array + np.eye(1, len(array))[0] * 1e-3),
+    "half_a_bias": ("minus_bias", lambda array: array / 2),
+    "no_bias": ("minus_bias", lambda array: array + np.float32(np.nan)),
+    "an_endless_bias": ("minus_bias", lambda array: array + np.float32(np.inf)),
+}
+"""What no code behind it shows, and hardly any class."""
+
+
+@pytest.fixture(scope="module")
+def single():
+    """A network of one logit, whose class is always the first, and its file."""
+    torch.manual_seed(0)
+    layers = mobile()
+    layers[8] = torch.nn.Linear(8, 1)
+    made = calibrated(layers)
+    return made, build_model(made, images(), pack="int8", opset=21)
+
+
+@pytest.mark.parametrize("change", LAST_LAYER)
+@pytest.mark.parametrize("classes", [5, 1])
+def test_a_last_layer_that_differs_is_caught(network, built, single, change, classes) -> None:
+    model, file = (network, built) if classes > 1 else single
+    name, changed = LAST_LAYER[change]
+
+    def apply(array: np.ndarray) -> None:
+        array[...] = changed(array)
+
+    found = verify(model, corrupted(file, f"8.{name}", apply))
+    assert not found.passed
+    assert found.verdict.startswith("8: logits differ by ")
     assert found.logits_differ > 1
+
+
+def test_infinite_logits_of_both_are_equal() -> None:
+    with torch.no_grad():
+        masked = mobile()
+        masked[8].bias[2] = -torch.inf
+        network = calibrated(masked)
+    found = verify(network, build_model(network, images(), pack="int8", opset=21)[0])
+    assert found.passed, found.verdict
+    assert np.isfinite(found.logits_differ)
+
+
+def test_a_logit_that_is_no_number_beyond_the_layers_images_fails() -> None:
+    found = Verification(wrong_weights=[], layers=[], images=1, agree=1, logits_differ=np.inf)
+    assert found.verdict == "a logit of the whole run is no number"
+
+
+def test_the_batch_that_goes_farthest_beyond_what_is_allowed_counts() -> None:
+    logits = LogitsCheck()
+    for differ, allowed in ((1.0, 2.0), (3.0, 2.5), (4.0, 8.0)):
+        logits.note(differ, allowed)
+    assert (logits.differ, logits.allowed, logits.passed) == (3.0, 2.5, False)
 
 
 def test_labels_count_on_both_sides(network, built) -> None:

@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 MAX_SHARE = 1e-4
 """Of a layer's codes, that may differ given equal inputs."""
 
 MAX_CODES = 1
 """By which a code may differ."""
+
+LOGITS_SHARE = 1e-5
+"""Of the largest logit, by which a logit may differ given equal codes: behind the last codes all is
+float32, and this is some 170 of its roundings; sums of many products depart by few."""
+
+LOGITS_TIMES = 4
+"""What training's own float32 departs from the integer reference, so many times may the runtime's:
+where long float arithmetic follows the last codes both are off by as much, the same sums rounded in
+another order."""
 
 MIN_AGREEMENT = 0.99
 """Share of images on which both must name the same class first."""
@@ -66,6 +76,39 @@ class LayerCheck:
 
 
 @dataclass(kw_only=True)
+class LogitsCheck:
+    """The logits, computed from the trained network's codes: no codes follow that would tell."""
+
+    made_by: str = "the output"
+    """The last layer."""
+
+    differ: float = 0.0
+    """Largest difference from the integer reference, with or without optimisations, in `unit`."""
+
+    allowed: float = 0.0
+    """What float32 explains, in `unit`: see LOGITS_SHARE and LOGITS_TIMES."""
+
+    unit: float = 1.0
+    """Floats per unit of the last layer's accumulator (input scale times largest weight scale)."""
+
+    def note(self, differ: float, allowed: float) -> None:
+        """Take one batch in, of which the one that goes farthest beyond what is allowed counts."""
+        if not isfinite(differ) or differ * self.allowed >= self.differ * allowed:
+            self.differ, self.allowed = differ, allowed
+
+    @property
+    def passed(self) -> bool:
+        """Whether rounding explains the difference; one that is no number it never does."""
+        return isfinite(self.differ) and self.differ <= self.allowed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.made_by}: logits differ by {self.differ:.3g} accumulator units given equal "
+            f"codes, rounding explains {self.allowed:.3g}"
+        )
+
+
+@dataclass(kw_only=True)
 class Verification:
     """How an exported file compares with the trained network."""
 
@@ -74,12 +117,13 @@ class Verification:
 
     layers: list[LayerCheck]
 
+    logits: LogitsCheck = field(default_factory=LogitsCheck)
+
     images: int = 0
     """Number compared."""
 
     logits_differ: float = 0.0
-    """Largest difference of a logit in the whole run, in units of the last layer's accumulator
-    (input scale times largest weight scale)."""
+    """Largest difference of a logit in the whole run, in units of the last layer's accumulator."""
 
     agree: int = 0
     """Images on which both name the same class first."""
@@ -133,6 +177,10 @@ class Verification:
         failures = list(self.wrong_weights)
         if (layer := self.first_departing) is not None:
             failures.append(str(layer))
+        if not self.logits.passed:
+            failures.append(str(self.logits))
+        if not isfinite(self.logits_differ):
+            failures.append("a logit of the whole run is no number")
         if self.agreement < MIN_AGREEMENT:
             failures.append(f"top-1 agrees on only {self.agree} of {self.images} images")
         if self.points > MAX_POINTS:

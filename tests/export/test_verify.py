@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import numpy_helper
 
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
+from quiesce.export.metadata import KEY
 from quiesce.export.onnx import build_model
 from quiesce.export.verification import LayerCheck, LogitsCheck, Verification
 from quiesce.export.verify import (
@@ -234,6 +236,31 @@ def test_other_weights_of_the_same_network_are_a_mismatch(built) -> None:
     torch.manual_seed(7)
     found = verify(calibrated(mobile()), built[0])
     assert "weight codes are not the trained ones" in found.verdict
+
+
+def redescribed(built, **changes: Any) -> Any:
+    """The model with another description."""
+    proto = copy.deepcopy(built[0])
+    (entry,) = (each for each in proto.metadata_props if each.key == KEY)
+    entry.value = replace(built[1], **changes).to_json()
+    return proto
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_codes_that_a_file_does_not_list_are_missed(network, built, kept) -> None:
+    proto = redescribed(built, inputs=built[1].inputs[:kept])
+    with pytest.raises(ExportError, match=r"model\.onnx does not list the codes of .*export it"):
+        verify(network, proto)
+
+
+def test_an_initializer_with_the_codes_that_nothing_reads_is_caught(network, built) -> None:
+    first, *others = built[1].layers
+    proto = redescribed(built, layers=(replace(first, weight="decoy"), *others))
+    (real,) = (each for each in proto.graph.initializer if each.name == first.weight)
+    decoy = proto.graph.initializer.add()
+    decoy.CopyFrom(real)
+    decoy.name = "decoy"
+    assert verify(network, proto).verdict == "0: its weight is not made of decoy"
 
 
 def test_no_images(network, built) -> None:

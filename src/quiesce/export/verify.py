@@ -104,6 +104,7 @@ def verify_model(
     device = next(model.parameters()).device
     for images, labels in _chunks(batches):
         trained = run_trained(model, images.to(device))
+        _check_all_listed(trained.codes, names, grids, where)
         if found.images < LAYER_IMAGES:
             reference = run_reference(model, images, trained.codes)
             with _reading(where):
@@ -281,17 +282,45 @@ def _check_same_network(
         )
 
 
+def _check_all_listed(
+    codes: dict[str, np.ndarray],
+    names: list[str],
+    grids: dict[str, InputGrid],
+    where: str | Path,
+) -> None:
+    """Refuse a file that does not say where codes of the network are: nobody would compare them.
+
+    Of several that round one tensor to one grid, a file lists the first.
+    """
+    for name in codes.keys() - set(names):
+        same = [each for each in names if _grid(each, grids) == _grid(name, grids)]
+        if not any(np.array_equal(codes[name], codes.get(each, ())) for each in same):
+            raise ExportError(f"{where} does not list the codes of {name}; export it again")
+
+
+def _grid(name: str, grids: dict[str, InputGrid]) -> InputGrid:
+    """Of a place and call: "conv", "conv:2"."""
+    return grids[name] if name in grids else grids[name.rpartition(":")[0]]
+
+
 def _wrong_weights(
     proto: Any, description: Description, layers: dict[str, LayerIntegers]
 ) -> list[str]:
     from onnx import numpy_helper
 
     arrays = {each.name: each for each in proto.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in proto.graph.node if node.input}
     wrong = []
     for each in description.layers:
         codes = layers[each.layer].codes
         if each.weight not in arrays:
             wrong.append(f"{each.name}: the file has no {each.weight}")
+            continue
+        source = f"{each.name}.weight_values"
+        while source in sources:
+            source = sources[source]
+        if source != each.weight:
+            wrong.append(f"{each.name}: its weight is not made of {each.weight}")
             continue
         stored = numpy_helper.to_array(arrays[each.weight]).astype(np.int64)
         stored = stored.T if each.turned else stored

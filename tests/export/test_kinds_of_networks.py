@@ -31,6 +31,22 @@ class Twice(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
+class Thrice(nn.Module):
+    """One layer called on one tensor twice, as Monte-Carlo dropout does, and then on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.again = nn.Conv2d(6, 6, 3, padding=1)
+        self.drop = nn.Dropout()
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        x = self.again(self.drop(x)) + self.again(self.drop(x))
+        return self.last(self.again(x.relu()).relu().mean((2, 3)))
+
+
 class Tokens(nn.Module):
     """Linear layers on (batch, tokens, features), layer norm, GELU, attention by hand."""
 
@@ -92,6 +108,7 @@ NETWORKS = {
     "mobile": mobile,
     "all_convolutions": all_convolutions,
     "twice": Twice,
+    "thrice": Thrice,
     "tokens": Tokens,
     "transposed": transposed,
     "one_dimensional": one_dimensional,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DOMAIN = "quiesce"
 INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
 LAYER = "layer"  # attribute that names the layer
+CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
 BATCH = "batch"  # the dimension that stays open
 
 
@@ -42,13 +43,15 @@ class Marker(nn.Module):
         super().__init__()
         self.kind = kind
         self.layer = layer
+        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, through one node."""
+        self.calls += 1
         return torch.onnx.ops.symbolic(
             f"{DOMAIN}::{self.kind}",
             (x,),
-            attrs={LAYER: self.layer},
+            attrs={LAYER: self.layer, CALL: self.calls},
             dtype=x.dtype,
             shape=x.shape,
             version=1,

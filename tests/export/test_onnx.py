@@ -24,6 +24,7 @@ from quiesce.errors import (
 from quiesce.export import onnx as export_module
 from quiesce.export.metadata import Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
+from quiesce.export.verify import images_needed
 
 from .networks import calibrated, images, mobile
 
@@ -225,6 +226,83 @@ def test_a_network_that_torch_can_not_export(tmp_path) -> None:
 def test_an_example_that_is_no_tensor(network, tmp_path) -> None:
     with pytest.raises(TypeError, match="`example_input` must be one tensor, got list"):
         qs.export_onnx(network, tmp_path / "model.onnx", [images()], verify=False)
+
+
+class Returning(nn.Module):
+    """A network that returns what `wrap` makes of its logits."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.body = mobile()
+        self.wrap = wrap
+
+    def forward(self, x: torch.Tensor):
+        return self.wrap(self.body(x))
+
+
+WRAPS = {
+    "a_tuple_of_one": lambda y: (y,),
+    "a_tuple": lambda y: (y, 2 * y),
+    "a_list": lambda y: [y],
+    "a_dict": lambda y: {"logits": y},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_network_that_returns_a_collection(wrap, tmp_path) -> None:
+    network = calibrated(Returning(WRAPS[wrap]))
+    with pytest.raises(ExportError, match="Returning must return one tensor to be exported"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), verify=False)
+    with pytest.raises(ExportError, match="Returning must return one tensor to be exported"):
+        images_needed(network, images(1))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_parameters_of_another_type(kind, tmp_path) -> None:
+    dtype = getattr(torch, kind)
+    network = calibrated(mobile()).to(dtype)
+    with pytest.raises(ExportError, match=rf"weight is {kind}, .* export model\.float\(\)"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images().to(dtype))
+
+
+def test_a_graph_that_onnx_refuses_is_one_line(network, tmp_path, monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise onnx.checker.ValidationError("a name is used twice\n==> Context")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ExportError, match=r"^Sequential can not be written as ONNX: .* twice$"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images())
+
+
+def test_a_layer_with_tensors_that_are_called_as_ours(tmp_path) -> None:
+    class Scaled(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(6, 4, 3)
+            self.weight_scale = nn.Parameter(torch.tensor(1.7))
+            self.own_bias = nn.Parameter(torch.ones(4, 1, 1))
+            self.register_buffer("input_zero", torch.tensor(2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.weight_scale + self.own_bias + self.input_zero
+
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), Scaled(), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)
+    made = qs.export_onnx(calibrated(nn.Sequential(*layers)), tmp_path / "model.onnx", images())
+    assert made.verification is not None
+    assert made.verification.passed
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "message"),
+    [
+        ({"labels": ["a", 1]}, TypeError, "`labels` must be texts, got 1"),
+        ({"summary": {"a": np.float32(1)}}, TypeError, "`summary` must be ready for JSON"),
+        ({"summary": {"a": float("nan")}}, ValueError, "`summary` must be ready for JSON"),
+    ],
+)
+def test_what_a_file_can_not_say_of_itself(network, tmp_path, told, error, message) -> None:
+    with pytest.raises(error, match=message):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), verify=False, **told)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxscript"])

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from quiesce.additions import Addition
-from quiesce.errors import NothingToDoError
+from quiesce.errors import ExportError, NothingToDoError
 from quiesce.layers import TRANSPOSED, QuantizedLayer
 from quiesce.prepare import quantized_weights
 from quiesce.quantizer import FakeQuantizer
@@ -84,7 +85,12 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message names it.
+        ExportError: A parameter is of another type than float32.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ExportError(f"{name} is {kind}, a file holds float32; export model.float()")
     views = {id(view.latent): view for view in quantized_weights(model)}
     return {
         name: _read(name, module, views[id(module.latent)])

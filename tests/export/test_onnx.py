@@ -82,6 +82,20 @@ def test_integer_layers_run_as_integer_convolutions(built, tmp_path) -> None:
     assert kinds.count("QLinearConv") == sum(layer.integer for layer in built[1].layers) == 2
 
 
+def test_8_bit_convolutions_without_bias_are_no_integer_ones(tmp_path) -> None:
+    # two products of 8-bit numbers do not fit into the 16 bits of processors without VNNI
+    convs = [nn.Conv2d(channels, 6, 3, bias=False) for channels in (3, 6, 6)]
+    layers = [each for conv in convs for each in (conv, nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(216, 5))
+    network = calibrated(model, weight_bits=8, act_bits=8)
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images())
+    assert not any(layer.integer for layer in made.description.layers)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(made.path), options)
+    assert "QLinearConv" not in operators(onnx.load(tmp_path / "optimized.onnx"))
+
+
 def test_any_number_of_images_is_taken(network, built) -> None:
     run = session(built[0], optimized=True)
     for count in (1, 5):

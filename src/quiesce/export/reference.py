@@ -25,9 +25,7 @@ ACCUMULATOR_MAX = 2**31 - 1
 
 
 @torch.no_grad()
-def run_reference(
-    model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]
-) -> Computed:
+def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]) -> Computed:
     """Compute the codes of every quantized input and the logits, from the given codes before each.
 
     Args:

@@ -22,6 +22,7 @@ from quiesce.errors import (
     NothingToDoError,
 )
 from quiesce.export import onnx as export_module
+from quiesce.export import packing
 from quiesce.export.metadata import Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
 from quiesce.export.verify import images_needed
@@ -218,6 +219,25 @@ def test_an_opset_that_does_not_exist_yet(network, tmp_path) -> None:
         qs.export_onnx(network, tmp_path / "model.onnx", images(), opset=999)
 
 
+@pytest.mark.parametrize("pack", ["int4", "int2"])
+def test_a_container_that_the_installed_runtime_does_not_know(
+    network, tmp_path, monkeypatch, pack
+) -> None:
+    class Refusing:
+        def __init__(self, *_, **__) -> None:
+            raise RuntimeError("Type Error: unknown tensor type")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Refusing)
+    with pytest.raises(ExportError, match=f"^{pack} weights at opset .* does not take it"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack, verify=False)
+
+
+def test_without_a_runtime_only_onnx_has_to_know_the_container(monkeypatch) -> None:
+    monkeypatch.setattr(packing, "find_spec", lambda _: None)
+    monkeypatch.setattr(packing, "session", None)
+    assert packing.check_pack("int2", None) == 25
+
+
 def test_an_unknown_container(network, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"`pack` must be one of int8, int4, int2, got 'int3'"):
         qs.export_onnx(network, tmp_path / "model.onnx", images(), pack="int3")
@@ -277,6 +297,32 @@ def test_parameters_of_another_type(kind, tmp_path) -> None:
     network = calibrated(mobile()).to(dtype)
     with pytest.raises(ExportError, match=rf"weight is {kind}, .* export model\.float\(\)"):
         qs.export_onnx(network, tmp_path / "model.onnx", images().to(dtype))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_weight_shared_by_a_convolution_and_its_transpose(per_channel, tmp_path) -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 6, 3),
+        nn.Flatten(),
+        nn.Linear(600, 4),
+    )
+    layers[4].weight = layers[2].weight
+    network = calibrated(layers, per_channel=per_channel)
+    if (
+        per_channel
+    ):  # one scale for each output channel of one is for each input channel of the other
+        with pytest.raises(
+            ExportError, match="4 shares the weight of 2, whose scales are of other"
+        ):
+            qs.export_onnx(network, tmp_path / "model.onnx", images())
+    else:
+        made = qs.export_onnx(network, tmp_path / "model.onnx", images())
+        assert made.verification is not None
+        assert made.verification.passed
 
 
 def test_a_graph_that_onnx_refuses_is_one_line(network, tmp_path, monkeypatch) -> None:

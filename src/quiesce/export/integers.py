@@ -10,7 +10,7 @@ from torch import nn
 
 from quiesce.additions import Addition
 from quiesce.errors import ExportError, NothingToDoError
-from quiesce.layers import TRANSPOSED, QuantizedLayer
+from quiesce.layers import TRANSPOSED, QuantizedLayer, channel_dim
 from quiesce.prepare import quantized_weights
 from quiesce.quantizer import FakeQuantizer
 from quiesce.weights import QuantizedWeight
@@ -85,7 +85,8 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message names it.
-        ExportError: A parameter is of another type than float32.
+        ExportError: A parameter is of another type than float32, or a layer shares a weight whose
+            scales are not those of its own output channels.
     """
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
@@ -153,6 +154,11 @@ def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerInt
     scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
     codes = weight.codes().cpu().contiguous().numpy()
     transposed = isinstance(layer, TRANSPOSED)
+    if scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
+        raise ExportError(
+            f"{name} shares the weight of {weight.name}, whose scales are of other channels than "
+            "it puts out; prepare both with per_channel=False"
+        )
     channels = codes.shape[0]
     if isinstance(layer, TRANSPOSED):
         channels = codes.shape[1] * layer.groups

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
+from quiesce.export import verify as verify_module
 from quiesce.export.metadata import KEY
 from quiesce.export.onnx import build_model
 from quiesce.export.verification import LayerCheck, LogitsCheck, Verification
@@ -224,6 +225,33 @@ def test_accuracies_too_far_apart_fail() -> None:
 def test_a_layer_may_differ_in_one_code_of_ten_thousand_by_one(differ, largest, passed) -> None:
     layer = LayerCheck(name="b", made_by="a", codes=10_000, differ=differ, largest=largest)
     assert layer.passed is passed
+
+
+@pytest.mark.parametrize(("changed", "passed"), [(1, True), (2, False)])
+def test_optimisations_may_change_as_few_codes(changed, passed) -> None:
+    layer = LayerCheck(
+        name="b", made_by="a", codes=10_000, differ=1, largest=1, optimisations=changed
+    )
+    assert layer.passed is passed
+    assert ("optimisations change 2" in str(layer)) != passed
+
+
+def test_codes_that_optimisations_change_are_counted(network, built, monkeypatch) -> None:
+    right = verify_module.session
+
+    def other_when_optimised(proto, *, optimized, where):
+        # as an optimisation would that rounds the bias
+        if optimized:
+            proto = corrupted(
+                (proto,), f"{PROJECT}.minus_bias", lambda array: np.round(array, 0, array)
+            )
+        return right(proto, optimized=optimized, where=where)
+
+    monkeypatch.setattr(verify_module, "session", other_when_optimised)
+    found = verify(network, built[0])
+    assert found.first_departing is not None
+    assert found.first_departing.optimisations == found.first_departing.differ > 0
+    assert found.verdict.startswith(f"{PROJECT}: ")
 
 
 def test_another_network_is_an_error_and_no_mismatch(built) -> None:

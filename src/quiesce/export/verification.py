@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 MAX_SHARE = 1e-4
-"""Of a layer's codes, that may differ given equal inputs."""
+"""Of a layer's codes, that may differ given equal inputs, and that ONNX Runtime's optimisations may
+change: a fused operator adds the same float32 products in another order. That moves a sum by a few
+roundings of 2^-24 of itself, in a grid of 256 codes by at most some 3 * 256 * 2^-24 = 5e-5 of a
+code, up or down, and so across a threshold in 1e-4 of all cases. Integer operators change none."""
 
 MAX_CODES = 1
 """By which a code may differ."""
@@ -44,7 +47,8 @@ class LayerCheck:
     whichever is more."""
 
     largest: int = 0
-    """Largest difference, in codes: units of the scale."""
+    """Largest difference between any two of the trained network and ONNX Runtime with and without
+    optimisations, in codes: units of the scale."""
 
     optimisations: int = 0
     """Codes that ONNX Runtime's optimisations change."""
@@ -61,12 +65,15 @@ class LayerCheck:
     @property
     def passed(self) -> bool:
         """Whether the layer keeps to the rules."""
-        return self.differ <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
+        most = max(self.differ, self.optimisations)
+        return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
 
     def __str__(self) -> str:
         share = self.differ / max(1, self.codes)
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
         departs = f", {who} departs from the integer reference" if self.differ else ""
+        if self.optimisations > MAX_SHARE * self.codes:
+            departs += f", ONNX Runtime's optimisations change {self.optimisations}"
         if self.largest <= MAX_CODES and self.codes * MAX_SHARE < 1:
             departs += "; so few codes may not differ in one: compare on more images"
         return (
@@ -168,9 +175,10 @@ class Verification:
             return failures[0]
         compared = sum(layer.codes for layer in self.layers)
         differ = sum(layer.differ for layer in self.layers)
+        changed = sum(layer.optimisations for layer in self.layers)
         return (
-            f"weights exact; {differ} of {compared} layer codes differ; top-1 agrees on "
-            f"{self.agree} of {self.images} images"
+            f"weights exact; {differ} of {compared} layer codes differ, optimisations change "
+            f"{changed}; top-1 agrees on {self.agree} of {self.images} images"
         )
 
     def _failures(self) -> list[str]:

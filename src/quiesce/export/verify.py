@@ -215,11 +215,14 @@ def _compare_layers(
         if plain.shape != ours.shape or optimized.shape != ours.shape:
             raise ValueError(f"the codes of {layer.name} have another shape")
         distances = [np.abs(each - ours) for each in (plain, optimized)]
+        changed = np.abs(plain - optimized)
         exact = reference.codes[layer.name]
         layer.codes += ours.size
         layer.differ += max(int(np.count_nonzero(distance)) for distance in distances)
-        layer.largest = max(layer.largest, *(int(each.max(initial=0)) for each in distances))
-        layer.optimisations += int(np.count_nonzero(plain != optimized))
+        layer.largest = max(
+            layer.largest, *(int(each.max(initial=0)) for each in (*distances, changed))
+        )
+        layer.optimisations += int(np.count_nonzero(changed))
         layer.runtime += int(np.count_nonzero(optimized != exact))
         layer.simulation += int(np.count_nonzero(ours != exact))
 

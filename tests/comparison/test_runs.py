@@ -41,7 +41,7 @@ def test_a_run_without_summary_is_left_out_with_how_far_it_came(metrics, told, m
 
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"is not the folder of a run: it has no recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"is no run folder: it has no recipe\.yaml"):
         find_runs([tmp_path / "empty"])
     with pytest.raises(RecipeError, match="is no folder"):
         find_runs([tmp_path / "nowhere"])

@@ -129,8 +129,8 @@ def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
     else:
         inside = sorted(path.parent for path in folder.glob(f"*/{RECIPE}"))
         if not inside:
-            what = "is not the folder of a run: it has no" if folder.is_dir() else "is no folder:"
-            raise RecipeError(f"{folder} {what} {RECIPE}; `quiesce train` makes one")
+            what = f"it has no {RECIPE}" if folder.is_dir() else "there is no such folder"
+            raise RecipeError(f"{folder} is no run folder: {what}; `quiesce train` makes one")
         yield from inside
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.errors import TrackingError
-from small_networks import prepared_network, weights_only
+from small_networks import prepared_network
 from states import assert_same_state, through_a_file
 
 IMAGES = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(5))
@@ -404,7 +404,7 @@ def test_a_refused_control_leaves_no_hook() -> None:
 
 
 def test_an_optimizer_made_before_prepare_is_refused() -> None:
-    model = prepared_network(weights_only())
+    model = prepared_network()
     float_parameters = [weight.latent for weight in qs.quantized_weights(model)]
     weights = qs.quantized_weights(model)
     optimizer, tracker = torch.optim.SGD(float_parameters, lr=0.1), qs.OscillationTracker(weights)

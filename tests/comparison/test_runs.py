@@ -43,7 +43,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match=r"is no run folder: it has no recipe\.yaml"):
         find_runs([tmp_path / "empty"])
-    with pytest.raises(RecipeError, match="is no folder"):
+    with pytest.raises(RecipeError, match="there is no such folder"):
         find_runs([tmp_path / "nowhere"])
 
 

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from quiesce import export
 from quiesce.errors import ExportError, MismatchError, NotCalibratedError
 from quiesce.export import program as program_module
 from quiesce.export.program import export_program
@@ -36,6 +40,27 @@ print(tuple(out.shape), kinds, big, "quiesce" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "(2, 5) {torch.int8} [] False"
+
+
+class Gated(nn.Module):
+    """A branch that depends on the input has a graph of its own in the file."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.mean() > 0, lambda x: x.sin(), lambda x: x.cos(), (x,))
+
+
+def test_nothing_of_the_machine_and_no_image_is_inside(tmp_path) -> None:
+    network = calibrated(nn.Sequential(mobile(), Gated()))
+    export_program(network, tmp_path / "model.pt2", images())
+    packages = Path(torch.__file__).parent.parent
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in members.items():
+        for trace in (".py", Path.cwd(), packages, Path(export.__file__).parent):
+            assert str(trace).encode() not in content, name
+        assert images()[0].numpy().tobytes()[:64] not in content
+    (inputs,), _ = torch.export.load(tmp_path / "model.pt2").example_inputs
+    assert not inputs.any()
 
 
 def test_one_wrong_weight_is_caught(network, tmp_path, monkeypatch) -> None:

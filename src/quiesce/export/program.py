@@ -2,12 +2,13 @@
 
 Weights are int8 codes and a scale; inputs are rounded by plain operators. It is the same arithmetic
 in the same order as in training, so the check is strict: the same codes, and logits equal bit for
-bit.
+bit. The file holds nothing of the machine it was made on, and no image.
 """
 
 import copy
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def export_program(
         raise ExportError(f"{path} exists already; name another, or remove it")
     read_integers(model)  # says what is not calibrated
     images = example_input.detach().cpu()
-    content = _saved(model, torch.cat([images, images]) if len(images) == 1 else images)
+    content = _saved(model, images)
     if verify and (wrong := _mismatch(model, images, content)):
         raise MismatchError(f"{path} was not written: {wrong}")
     write_beside(path, lambda beside: beside.write_bytes(content))
@@ -120,15 +121,25 @@ def _plain(model: nn.Module) -> nn.Module:
 def _saved(model: nn.Module, images: Tensor) -> bytes:
     kind = type(model).__name__
     dynamic = ({0: torch.export.Dim(BATCH)},)
+    # the inputs of the trace go into the file; torch.export would make a constant of a batch of one
+    example = images.new_zeros(2, *images.shape[1:])
     file = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(_plain(model), (images,), dynamic_shapes=dynamic)
+            program = torch.export.export(_plain(model), (example,), dynamic_shapes=dynamic)
+            for node in _nodes(program):
+                node.meta.pop("stack_trace", None)  # paths of source files
             torch.export.save(program, file)
     except Exception as error:  # whatever torch.export raises
         raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
     return file.getvalue()
+
+
+def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    for graph in program.graph_module.modules():  # branches have graphs of their own
+        if isinstance(graph, torch.fx.GraphModule):
+            yield from graph.graph.nodes
 
 
 @torch.no_grad()

@@ -153,9 +153,45 @@ def modes() -> list[tuple[str, ...]]:
     return table
 
 
+PROFILES = {
+    "mobilenetv2_16": "MobileNetV2 96 px, batch 16",
+    "resnet18": "ResNet-18 96 px, batch 16",
+    "vit_tiny": "ViT-Tiny 224 px, batch 8",
+}
+PARTS = {
+    "convolutions, products": ("conv", "::mm", "addmm", "scaled_dot_product"),
+    "compiled kernels": ("## Call CompiledFxGraph",),
+    "calls of quantizers": ("FakeQuantize",),
+    "copies": ("aten::copy_",),
+}
+"""Columns of the table of profiles: parts of the names of operators."""
+
+
+def profiles() -> list[tuple[str, ...]]:
+    """Milliseconds of a step and of what takes most of it, self time, for each network."""
+    results = json.loads((RESULTS / "profiles.json").read_text())
+    table = [("", "a step", *PARTS)]
+    for network, title in PROFILES.items():
+        for way, profile in results[network].items():
+            cells = [f"{title}, {way}", f"{profile['ms_per_step']:.0f}"]
+            for names in PARTS.values():
+                spent_ms = sum(
+                    took["ms"]
+                    for operator, took in profile["operators"].items()
+                    if any(name in operator for name in names)
+                )
+                cells.append(f"{spent_ms:.0f}")
+            table.append(tuple(cells))
+    return table
+
+
 def page_with_tables(page: str) -> str:
     """The page with what stands between the marks of a table written anew."""
-    tables = {"targets": [("what", "target", "measured", ""), *rows()], "modes": modes()}
+    tables = {
+        "targets": [("what", "target", "measured", ""), *rows()],
+        "profiles": profiles(),
+        "modes": modes(),
+    }
     for name, (head, *body) in tables.items():
         lines = [head, ("---",) * len(head), *body]
         text = "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -188,7 +188,7 @@ def test_a_whole_model_is_compiled_once_for_training_and_once_for_evaluation():
         step(images(8 - turn % 6))  # 3 at the least
         model.eval()
         with torch.no_grad():
-            model(images(6 + turn))
+            model(images(6 + turn % 8))
         model.train()
     assert control.tracker.summary().frozen > 0
     assert graphs() == compiled

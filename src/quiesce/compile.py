@@ -24,8 +24,9 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
             whatever the model, in some ten seconds the first time and from torch's cache later.
             "model": the passes likewise, and the model's forward and backward compiled whole,
             which takes minutes for a large network and gives the fastest steps. The first
-            dimension of its inputs stays free, so that a smaller last batch compiles nothing new;
-            but one of a single image does, since compilers take a size of 1 for a constant.
+            dimension of its inputs stays free, so that a smaller last batch compiles nothing new,
+            but for a single image, whose size is taken for a constant, and on a CPU across 16
+            images, where torch chooses among its convolutions.
 
     Returns:
         `model` itself; names of parameters, copies and files are as before.

@@ -50,6 +50,41 @@ def test_every_reachable_accumulator_gets_its_trained_code(
     assert np.abs(codes * n).max() <= 127
 
 
+@given(
+    act_bits=st.integers(2, 4),
+    signed=st.booleans(),
+    count=st.integers(1, 20),
+    unit=st.sampled_from([-1, 0.5, -0.5, 0.25, 0.125, 0.75, 1.5]),
+    eighths=st.integers(-40, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ties_go_to_the_even_code(act_bits, signed, count, unit, eighths, seed) -> None:
+    # everything is a multiple of 1/8, and exact in floats of either width
+    codes = np.random.default_rng(seed).integers(-4, 4, (1, count))
+    grid = Grid(act_bits, signed)
+    first, last = grid.quant_min, grid.quant_max
+    step, outputs = np.float32(1), Outputs(np.float32(1), first, last)
+    inputs = Inputs(step, first, last, last - first)
+    found = find_biases(np.array([unit]), np.array([eighths / 8]), codes, inputs, outputs)
+    if found is None:
+        return
+    ends = codes * first, codes * last
+    reach = np.arange(np.minimum(*ends).sum(), np.maximum(*ends).sum() + 1)
+    expected = np.clip(np.round(reach * unit + eighths / 8), first, last)
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    assert np.array_equal(runtime_codes(n * reach, whole, fine, step, outputs), expected)
+
+
+def test_scales_that_are_powers_of_two_tie_and_are_found() -> None:
+    codes, reach = np.array([[3, 1, -2, 1]]), np.arange(-14, 36)
+    outputs, inputs = Outputs(np.float32(1), 0, 7), Inputs(np.float32(1), 0, 7, 7)
+    found = find_biases(np.array([0.5]), np.array([0.0]), codes, inputs, outputs)
+    assert found is not None
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    computed = runtime_codes(n * reach, whole, fine, np.float32(1), outputs)
+    assert np.array_equal(computed, np.clip(np.round(reach * 0.5), 0, 7))
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_at_few_bits_they_are_found_for_nearly_every_channel(bits) -> None:
     rng = np.random.default_rng(0)

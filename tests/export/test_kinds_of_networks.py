@@ -31,6 +31,22 @@ class Twice(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
+class Thrice(nn.Module):
+    """One layer called on one tensor twice, as Monte-Carlo dropout does, and then on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.again = nn.Conv2d(6, 6, 3, padding=1)
+        self.drop = nn.Dropout()
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        x = self.again(self.drop(x)) + self.again(self.drop(x))
+        return self.last(self.again(x.relu()).relu().mean((2, 3)))
+
+
 class Tokens(nn.Module):
     """Linear layers on (batch, tokens, features), layer norm, GELU, attention by hand."""
 
@@ -81,9 +97,18 @@ def one_dimensional() -> nn.Module:
     )
 
 
+def all_convolutions() -> nn.Module:
+    """The last layer is one, with a bias, and its output the network's."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)
+    )
+
+
 NETWORKS = {
     "mobile": mobile,
+    "all_convolutions": all_convolutions,
     "twice": Twice,
+    "thrice": Thrice,
     "tokens": Tokens,
     "transposed": transposed,
     "one_dimensional": one_dimensional,
@@ -118,6 +143,14 @@ def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
 @pytest.mark.parametrize("pack", ["int4", "int2"])
 def test_products_with_packed_weights_round_nothing(pack, tmp_path) -> None:
     network = calibrated(Tokens(), weight_bits=2, act_bits=8)
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
+    assert made.verification is not None
+    assert made.verification.passed
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_network_that_ends_in_a_convolution_in_every_container(pack, tmp_path) -> None:
+    network = calibrated(all_convolutions(), weight_bits=2)
     made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
     assert made.verification is not None
     assert made.verification.passed

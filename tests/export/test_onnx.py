@@ -22,8 +22,10 @@ from quiesce.errors import (
     NothingToDoError,
 )
 from quiesce.export import onnx as export_module
+from quiesce.export import packing
 from quiesce.export.metadata import Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
+from quiesce.export.verify import images_needed
 
 from .networks import calibrated, images, mobile
 
@@ -79,6 +81,20 @@ def test_integer_layers_run_as_integer_convolutions(built, tmp_path) -> None:
     onnxruntime.InferenceSession(built[0].SerializeToString(), options)
     kinds = operators(onnx.load(tmp_path / "optimized.onnx"))
     assert kinds.count("QLinearConv") == sum(layer.integer for layer in built[1].layers) == 2
+
+
+def test_8_bit_convolutions_without_bias_are_no_integer_ones(tmp_path) -> None:
+    # two products of 8-bit numbers do not fit into the 16 bits of processors without VNNI
+    convs = [nn.Conv2d(channels, 6, 3, bias=False) for channels in (3, 6, 6)]
+    layers = [each for conv in convs for each in (conv, nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(216, 5))
+    network = calibrated(model, weight_bits=8, act_bits=8)
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images())
+    assert not any(layer.integer for layer in made.description.layers)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(made.path), options)
+    assert "QLinearConv" not in operators(onnx.load(tmp_path / "optimized.onnx"))
 
 
 def test_any_number_of_images_is_taken(network, built) -> None:
@@ -203,6 +219,25 @@ def test_an_opset_that_does_not_exist_yet(network, tmp_path) -> None:
         qs.export_onnx(network, tmp_path / "model.onnx", images(), opset=999)
 
 
+@pytest.mark.parametrize("pack", ["int4", "int2"])
+def test_a_container_that_the_installed_runtime_does_not_know(
+    network, tmp_path, monkeypatch, pack
+) -> None:
+    class Refusing:
+        def __init__(self, *_, **__) -> None:
+            raise RuntimeError("Type Error: unknown tensor type")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Refusing)
+    with pytest.raises(ExportError, match=f"^{pack} weights at opset .* does not take it"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack, verify=False)
+
+
+def test_without_a_runtime_only_onnx_has_to_know_the_container(monkeypatch) -> None:
+    monkeypatch.setattr(packing, "find_spec", lambda _: None)
+    monkeypatch.setattr(packing, "session", None)
+    assert packing.check_pack("int2", None) == 25
+
+
 def test_an_unknown_container(network, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"`pack` must be one of int8, int4, int2, got 'int3'"):
         qs.export_onnx(network, tmp_path / "model.onnx", images(), pack="int3")
@@ -225,6 +260,109 @@ def test_a_network_that_torch_can_not_export(tmp_path) -> None:
 def test_an_example_that_is_no_tensor(network, tmp_path) -> None:
     with pytest.raises(TypeError, match="`example_input` must be one tensor, got list"):
         qs.export_onnx(network, tmp_path / "model.onnx", [images()], verify=False)
+
+
+class Returning(nn.Module):
+    """A network that returns what `wrap` makes of its logits."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.body = mobile()
+        self.wrap = wrap
+
+    def forward(self, x: torch.Tensor):
+        return self.wrap(self.body(x))
+
+
+WRAPS = {
+    "a_tuple_of_one": lambda y: (y,),
+    "a_tuple": lambda y: (y, 2 * y),
+    "a_list": lambda y: [y],
+    "a_dict": lambda y: {"logits": y},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_network_that_returns_a_collection(wrap, tmp_path) -> None:
+    network = calibrated(Returning(WRAPS[wrap]))
+    with pytest.raises(ExportError, match="Returning must return one tensor to be exported"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), verify=False)
+    with pytest.raises(ExportError, match="Returning must return one tensor to be exported"):
+        images_needed(network, images(1))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_parameters_of_another_type(kind, tmp_path) -> None:
+    dtype = getattr(torch, kind)
+    network = calibrated(mobile()).to(dtype)
+    with pytest.raises(ExportError, match=rf"weight is {kind}, .* export model\.float\(\)"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images().to(dtype))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_weight_shared_by_a_convolution_and_its_transpose(per_channel, tmp_path) -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 6, 3),
+        nn.Flatten(),
+        nn.Linear(600, 4),
+    )
+    layers[4].weight = layers[2].weight
+    network = calibrated(layers, per_channel=per_channel)
+    if (
+        per_channel
+    ):  # one scale for each output channel of one is for each input channel of the other
+        with pytest.raises(
+            ExportError, match="4 shares the weight of 2, whose scales are of other"
+        ):
+            qs.export_onnx(network, tmp_path / "model.onnx", images())
+    else:
+        made = qs.export_onnx(network, tmp_path / "model.onnx", images())
+        assert made.verification is not None
+        assert made.verification.passed
+
+
+def test_a_graph_that_onnx_refuses_is_one_line(network, tmp_path, monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise onnx.checker.ValidationError("a name is used twice\n==> Context")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ExportError, match=r"^Sequential can not be written as ONNX: .* twice$"):
+        qs.export_onnx(network, tmp_path / "model.onnx", images())
+
+
+def test_a_layer_with_tensors_that_are_called_as_ours(tmp_path) -> None:
+    class Scaled(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(6, 4, 3)
+            self.weight_scale = nn.Parameter(torch.tensor(1.7))
+            self.own_bias = nn.Parameter(torch.ones(4, 1, 1))
+            self.register_buffer("input_zero", torch.tensor(2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.weight_scale + self.own_bias + self.input_zero
+
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), Scaled(), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)
+    made = qs.export_onnx(calibrated(nn.Sequential(*layers)), tmp_path / "model.onnx", images())
+    assert made.verification is not None
+    assert made.verification.passed
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "message"),
+    [
+        ({"labels": ["a", 1]}, TypeError, "`labels` must be texts, got 1"),
+        ({"summary": {"a": np.float32(1)}}, TypeError, "`summary` must be ready for JSON"),
+        ({"summary": {"a": float("nan")}}, ValueError, "`summary` must be ready for JSON"),
+    ],
+)
+def test_what_a_file_can_not_say_of_itself(network, tmp_path, told, error, message) -> None:
+    with pytest.raises(error, match=message):
+        qs.export_onnx(network, tmp_path / "model.onnx", images(), verify=False, **told)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxscript"])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from onnx import numpy_helper
 
 import quiesce as qs
 from quiesce.errors import DataError, ExportError
-from quiesce.export.verification import LayerCheck, Verification
+from quiesce.export import verify as verify_module
+from quiesce.export.metadata import KEY
+from quiesce.export.onnx import build_model
+from quiesce.export.verification import LayerCheck, LogitsCheck, Verification
 from quiesce.export.verify import (
     ENOUGH_CODES,
     LAYER_IMAGES,
@@ -134,13 +138,70 @@ def test_one_folded_bias_is_caught(network, built, layer) -> None:
     assert found.verdict.startswith(f"{layer}: ")
 
 
-def test_a_bias_of_the_last_layer_is_caught_by_the_classes(network, built) -> None:
-    def favour(array: np.ndarray) -> None:
-        array[0] -= 100
+def test_rounding_explains_what_the_logits_differ_by(network, built) -> None:
+    logits = verify(network, built[0]).logits
+    assert logits.made_by == "8"
+    assert 0 < logits.allowed < 1  # one unit of the accumulator is far more
+    assert logits.differ < logits.allowed / 4
 
-    found = verify(network, corrupted(built, "8.minus_bias", favour))
-    assert found.verdict.startswith("top-1 agrees on only ")
+
+LAST_LAYER = {
+    "one_scale": ("weight_scale", lambda array: array * np.float32(1.001)),
+    "no_scale": ("weight_scale", lambda array: array * np.float32(np.nan)),
+    "all_biases": ("minus_bias", lambda array: array + np.float32(1000)),
+    "one_bias": ("minus_bias", lambda array: array + np.eye(1, len(array))[0] * 1e-3),
+    "half_a_bias": ("minus_bias", lambda array: array / 2),
+    "no_bias": ("minus_bias", lambda array: array + np.float32(np.nan)),
+    "an_endless_bias": ("minus_bias", lambda array: array + np.float32(np.inf)),
+}
+"""What no code behind it shows, and hardly any class."""
+
+
+@pytest.fixture(scope="module")
+def single():
+    """A network of one logit, whose class is always the first, and its file."""
+    torch.manual_seed(0)
+    layers = mobile()
+    layers[8] = torch.nn.Linear(8, 1)
+    made = calibrated(layers)
+    return made, build_model(made, images(), pack="int8", opset=21)
+
+
+@pytest.mark.parametrize("change", LAST_LAYER)
+@pytest.mark.parametrize("classes", [5, 1])
+def test_a_last_layer_that_differs_is_caught(network, built, single, change, classes) -> None:
+    model, file = (network, built) if classes > 1 else single
+    name, changed = LAST_LAYER[change]
+
+    def apply(array: np.ndarray) -> None:
+        array[...] = changed(array)
+
+    found = verify(model, corrupted(file, f"8.{name}", apply))
+    assert not found.passed
+    assert found.verdict.startswith("8: logits differ by ")
     assert found.logits_differ > 1
+
+
+def test_infinite_logits_of_both_are_equal() -> None:
+    with torch.no_grad():
+        masked = mobile()
+        masked[8].bias[2] = -torch.inf
+        network = calibrated(masked)
+    found = verify(network, build_model(network, images(), pack="int8", opset=21)[0])
+    assert found.passed, found.verdict
+    assert np.isfinite(found.logits_differ)
+
+
+def test_a_logit_that_is_no_number_beyond_the_layers_images_fails() -> None:
+    found = Verification(wrong_weights=[], layers=[], images=1, agree=1, logits_differ=np.inf)
+    assert found.verdict == "a logit of the whole run is no number"
+
+
+def test_the_batch_that_goes_farthest_beyond_what_is_allowed_counts() -> None:
+    logits = LogitsCheck()
+    for differ, allowed in ((1.0, 2.0), (3.0, 2.5), (4.0, 8.0)):
+        logits.note(differ, allowed)
+    assert (logits.differ, logits.allowed, logits.passed) == (3.0, 2.5, False)
 
 
 def test_labels_count_on_both_sides(network, built) -> None:
@@ -166,6 +227,33 @@ def test_a_layer_may_differ_in_one_code_of_ten_thousand_by_one(differ, largest, 
     assert layer.passed is passed
 
 
+@pytest.mark.parametrize(("changed", "passed"), [(1, True), (2, False)])
+def test_optimisations_may_change_as_few_codes(changed, passed) -> None:
+    layer = LayerCheck(
+        name="b", made_by="a", codes=10_000, differ=1, largest=1, optimisations=changed
+    )
+    assert layer.passed is passed
+    assert ("optimisations change 2" in str(layer)) != passed
+
+
+def test_codes_that_optimisations_change_are_counted(network, built, monkeypatch) -> None:
+    right = verify_module.session
+
+    def other_when_optimised(proto, *, optimized, where):
+        # as an optimisation would that rounds the bias
+        if optimized:
+            proto = corrupted(
+                (proto,), f"{PROJECT}.minus_bias", lambda array: np.round(array, 0, array)
+            )
+        return right(proto, optimized=optimized, where=where)
+
+    monkeypatch.setattr(verify_module, "session", other_when_optimised)
+    found = verify(network, built[0])
+    assert found.first_departing is not None
+    assert found.first_departing.optimisations == found.first_departing.differ > 0
+    assert found.verdict.startswith(f"{PROJECT}: ")
+
+
 def test_another_network_is_an_error_and_no_mismatch(built) -> None:
     other = calibrated(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)))
     with pytest.raises(ExportError, match=r"model\.onnx is of another network: .* in one only"):
@@ -176,6 +264,31 @@ def test_other_weights_of_the_same_network_are_a_mismatch(built) -> None:
     torch.manual_seed(7)
     found = verify(calibrated(mobile()), built[0])
     assert "weight codes are not the trained ones" in found.verdict
+
+
+def redescribed(built, **changes: Any) -> Any:
+    """The model with another description."""
+    proto = copy.deepcopy(built[0])
+    (entry,) = (each for each in proto.metadata_props if each.key == KEY)
+    entry.value = replace(built[1], **changes).to_json()
+    return proto
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_codes_that_a_file_does_not_list_are_missed(network, built, kept) -> None:
+    proto = redescribed(built, inputs=built[1].inputs[:kept])
+    with pytest.raises(ExportError, match=r"model\.onnx does not list the codes of .*export it"):
+        verify(network, proto)
+
+
+def test_an_initializer_with_the_codes_that_nothing_reads_is_caught(network, built) -> None:
+    first, *others = built[1].layers
+    proto = redescribed(built, layers=(replace(first, weight="decoy"), *others))
+    (real,) = (each for each in proto.graph.initializer if each.name == first.weight)
+    decoy = proto.graph.initializer.add()
+    decoy.CopyFrom(real)
+    decoy.name = "decoy"
+    assert verify(network, proto).verdict == "0: its weight is not made of decoy"
 
 
 def test_no_images(network, built) -> None:

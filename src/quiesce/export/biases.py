@@ -140,23 +140,30 @@ def _channel(
     if scale == 0:
         return None
     unit = abs(scale) * float(step)
-    mirrored = scale < 0
-    if mirrored:
+    sign = -1 if scale < 0 else 1
+    if sign < 0:
         reach = Reach(-reach.high, -reach.low)
-    edges = np.arange(outputs.low + 1, outputs.high + 1) - 0.5  # between code j-1 and code j
+    upper = np.arange(outputs.low + 1, outputs.high + 1)
+    edges = upper - 0.5  # between code upper - 1 and code upper
     if not len(edges):
         return None
     crossed = (edges * float(outputs.scale) - bias) / unit  # the accumulator at each edge
-    first_above = np.clip(np.ceil(crossed), reach.low, reach.high + 1)
+    first_above = np.ceil(crossed)
+    first_above += (first_above == crossed) & (upper % 2 == 1)  # a tie goes to the even code
+    first_above = np.clip(first_above, reach.low, reach.high + 1)
     for clearance, multiple in product((CLEARANCE, 0.0), range(most, 0, -1)):
         one = _search(multiple, bias / unit, edges, first_above, reach, clearance)
         if one is None:
             continue
         whole, width = one
-        sign = -1 if mirrored else 1
         fine = np.float32(sign * float(outputs.scale) / (width * float(step)))
         if _is_right(multiple, sign * whole, fine, first_above, reach, sign, step, outputs):
             return multiple, sign * whole, fine
+    # where ties go down and up by turns no thresholds fit in between: the same numbers may tie too
+    whole, fine = round(sign * bias / unit), np.float32(scale)
+    fits = abs(whole) + max(map(abs, reach)) < EXACT_FLOAT
+    if fits and _is_right(1, whole, fine, first_above, reach, sign, step, outputs):
+        return 1, whole, fine
     return None
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from quiesce.additions import Addition
-from quiesce.errors import NothingToDoError
-from quiesce.layers import TRANSPOSED, QuantizedLayer
+from quiesce.errors import ExportError, NothingToDoError
+from quiesce.layers import TRANSPOSED, QuantizedLayer, channel_dim
 from quiesce.prepare import quantized_weights
 from quiesce.quantizer import FakeQuantizer
 from quiesce.weights import QuantizedWeight
@@ -84,7 +85,13 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message names it.
+        ExportError: A parameter is of another type than float32, or a layer shares a weight whose
+            scales are not those of its own output channels.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ExportError(f"{name} is {kind}, a file holds float32; export model.float()")
     views = {id(view.latent): view for view in quantized_weights(model)}
     return {
         name: _read(name, module, views[id(module.latent)])
@@ -147,6 +154,11 @@ def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerInt
     scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
     codes = weight.codes().cpu().contiguous().numpy()
     transposed = isinstance(layer, TRANSPOSED)
+    if scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
+        raise ExportError(
+            f"{name} shares the weight of {weight.name}, whose scales are of other channels than "
+            "it puts out; prepare both with per_channel=False"
+        )
     channels = codes.shape[0]
     if isinstance(layer, TRANSPOSED):
         channels = codes.shape[1] * layer.groups

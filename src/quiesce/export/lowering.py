@@ -9,6 +9,8 @@ integer initializer and a DequantizeLinear; the bias of a layer
 - else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
   addition behind a product, into the quantized operator by rounding it to int32 at a scale where
   one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
+  So a convolution of codes has one even where its bias is 0: it would else become an integer one
+  that `biases` does not vouch for, whose sums of 8-bit products may overflow.
 
 No zero point is written where it is 0 throughout: runtimes take it so.
 
@@ -118,7 +120,9 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     elif site.bias is not None and site.kind == "convolution" and site.layer.input is None:
         _own_bias(graph, site)
     elif site.bias is not None:
-        _subtracted_bias(graph, site)
+        _subtracted_bias(graph, site, site.bias)
+    elif site.kind == "convolution" and site.layer.input is not None:
+        _subtracted_bias(graph, site, np.zeros(site.layer.channels))
     return holds
 
 
@@ -171,13 +175,14 @@ def _own_bias(graph: "ir.Graph", site: Site) -> None:
     node.replace_input_with(2, build.constant(f"{site.name}.own_bias", bias.astype(np.float32)))
 
 
-def _subtracted_bias(graph: "ir.Graph", site: Site) -> None:
+def _subtracted_bias(graph: "ir.Graph", site: Site, bias: np.ndarray) -> None:
     node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
-    bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     spatial = 0 if site.kind == "linear" else site.layer.codes.ndim - 2
     number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
     build = Builder(graph, after=node)
     old = node.outputs[0]
+    if old.is_graph_output():  # the sum takes its name
+        old.name = f"{site.name}.product"
     readers = list(old.uses())
     parts = [old, build.constant(f"{site.name}.minus_bias", number)]
     made = build.node("Sub", parts, f"{site.name}.sum", like=old)

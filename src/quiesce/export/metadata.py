@@ -1,7 +1,7 @@
 """What an exported file says of itself: read without torch, by `predict` and `verify` alike."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,23 @@ class Description:
 
     def to_json(self) -> str:
         """Return the text that `read_description` reads to an equal description."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
+
+
+def check_told(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
+    """Refuse labels and a summary that a file can not hold.
+
+    Raises:
+        TypeError: A label is no text, or the summary holds what JSON has no word for.
+        ValueError: The summary holds a number that is not finite.
+    """
+    for label in labels:
+        if not isinstance(label, str):
+            raise TypeError(f"`labels` must be texts, got {label!r}")
+    try:
+        json.dumps(dict(summary), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`summary` must be ready for JSON ({error})") from error
 
 
 def read_description(properties: Mapping[str, str], where: str | Path) -> Description:

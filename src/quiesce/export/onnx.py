@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import ExportError, MismatchError
+from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.folding import fold_batchnorms
 from quiesce.export.graphs import onnx_ir
 from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
 from quiesce.export.integers import check_all_called, read_inputs, read_integers
 from quiesce.export.lowering import integer_biases, lower_input, lower_weight
-from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing
+from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
 from quiesce.export.normalization import Normalization
 from quiesce.export.packing import Pack, check_pack
 from quiesce.export.sites import Site, find_sites
-from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, trace
+from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, reason, trace
 from quiesce.export.verification import Verification
 from quiesce.export.verify import verify_model
 from quiesce.extras import require
@@ -93,8 +93,10 @@ def export_onnx(
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
+        TypeError, ValueError: `pack`, `labels` or `summary` is not as said above.
     """
     path = Path(path)
+    check_told(labels, summary or {})
     opset = check_pack(pack, opset)
     if path.exists() and not overwrite:
         raise ExportError(f"{path} exists already; name another, or remove it")
@@ -156,7 +158,13 @@ def build_model(
         summary=summary or {},
         preprocessing=preprocessing,
     )
-    return _finished(folded.traced, description), description
+    try:
+        return _finished(folded.traced, description), description
+    except QuiesceError:
+        raise
+    except Exception as error:  # of onnx_ir, of the checker: what they raise is open
+        name = type(model).__name__
+        raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

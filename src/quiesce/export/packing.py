@@ -1,10 +1,12 @@
 """Containers for weight codes: int8, or as many codes a byte as fit."""
 
-from typing import Literal, get_args
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from quiesce.errors import ExportError
+from quiesce.export.runtime import session
 from quiesce.extras import require
 
 Pack = Literal["int8", "int4", "int2"]
@@ -23,7 +25,8 @@ def check_pack(pack: str, opset: int | None) -> int:
 
     Raises:
         ValueError: `pack` is no container.
-        ExportError: The opset is too old for the container, or the installed onnx does not know it.
+        ExportError: The opset is too old for the container, or the installed onnx, or onnxruntime
+            where it is installed, does not know it.
     """
     if pack not in PACKS:
         raise ValueError(f"`pack` must be one of {', '.join(PACKS)}, got {pack!r}")
@@ -36,7 +39,30 @@ def check_pack(pack: str, opset: int | None) -> int:
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
         raise ExportError(f"opset {opset} is newer than the installed onnx knows ({newest})")
+    if pack != "int8" and find_spec("onnxruntime") is not None:
+        where = f"{pack} weights at opset {opset}"
+        session(_smallest(pack, opset), optimized=False, where=where)
     return opset
+
+
+def _smallest(pack: str, opset: int) -> Any:
+    """A model that does nothing but read one number from the container `pack`."""
+    onnx = require("onnx", "export to ONNX", "onnx")
+    make = onnx.helper
+    holder = onnx.TensorProto.DataType.Value(pack.upper())
+    graph = make.make_graph(
+        [make.make_node("DequantizeLinear", ["codes", "scale"], ["weight"])],
+        "smallest",
+        [],
+        [make.make_tensor_value_info("weight", onnx.TensorProto.FLOAT, [1])],
+        [
+            make.make_tensor("codes", holder, [1], [1]),
+            make.make_tensor("scale", onnx.TensorProto.FLOAT, [], [1.0]),
+        ],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", opset)])
+    model.ir_version = make.find_min_ir_version_for(model.opset_import)
+    return model
 
 
 def container(bits: int, pack: Pack) -> np.dtype:

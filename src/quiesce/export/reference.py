@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from quiesce.errors import ExportError
 from quiesce.export.integers import Place, input_places
 from quiesce.export.sites import numbered
+from quiesce.export.trained import Computed
 from quiesce.layers import QuantizedLayer, channel_dim
 from quiesce.prepare import quantized_weights
 
@@ -24,10 +25,8 @@ ACCUMULATOR_MAX = 2**31 - 1
 
 
 @torch.no_grad()
-def run_reference(
-    model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Compute the codes of every quantized input, each from the given codes before it.
+def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]) -> Computed:
+    """Compute the codes of every quantized input and the logits, from the given codes before each.
 
     Args:
         model: Prepared and calibrated; it stays as it is.
@@ -35,7 +34,7 @@ def run_reference(
         codes: The trained network's own, as `run_trained` gives them; every layer is fed these.
 
     Returns:
-        Codes by name: int16, so that what lies off the 8-bit range shows.
+        Codes by name: int16, so that what lies off the 8-bit range shows. Logits in float64.
 
     Raises:
         ExportError: A sum of products does not fit into int32, or the model can not compute in
@@ -43,13 +42,13 @@ def run_reference(
     """
     made, computed = _integer_network(model, codes)
     try:
-        made(images.detach().cpu().double())
+        logits = made(images.detach().cpu().double())
     except RuntimeError as error:
         raise ExportError(
             f"{type(model).__name__} can not compute in float64, as the integer reference must "
             f"({str(error).partition(chr(10))[0]}); export it without verification"
         ) from error
-    return computed
+    return Computed(computed, logits.numpy())
 
 
 def _integer_network(

@@ -53,7 +53,6 @@ def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[S
 
     The biases of convolutions and linear layers are taken out of the graph, into the sites.
     """
-    part_shared(graph)
     split_gemm(graph)
     calls: Counter[str] = Counter()
     sites = []
@@ -78,19 +77,6 @@ def input_of(site: Site) -> "ir.Node | None":
     node = value.producer()
     marks = node is not None and node.domain == DOMAIN and node.op_type == INPUT
     return node if marks else None
-
-
-def part_shared(graph: "ir.Graph") -> None:
-    """Give each use of a weight a node of its own: the exporter joins equal ones."""
-    order = {node: place for place, node in enumerate(graph)}
-    for marker in markers(graph, WEIGHT):
-        value, layer = marker.outputs[0], layer_of(marker)
-        build = Builder(graph, after=marker)
-        uses = sorted(value.uses(), key=lambda use: order[use.node])
-        for place, (reader, index) in enumerate(uses[1:], start=2):
-            inputs, name = list(marker.inputs), f"{value.name}.{place}"
-            again = build.node(WEIGHT, inputs, name, like=value, domain=DOMAIN, layer=layer)
-            reader.replace_input_with(index, again)
 
 
 def split_gemm(graph: "ir.Graph") -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DOMAIN = "quiesce"
 INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
 LAYER = "layer"  # attribute that names the layer
+CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
 BATCH = "batch"  # the dimension that stays open
 
 
@@ -42,13 +43,15 @@ class Marker(nn.Module):
         super().__init__()
         self.kind = kind
         self.layer = layer
+        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, through one node."""
+        self.calls += 1
         return torch.onnx.ops.symbolic(
             f"{DOMAIN}::{self.kind}",
             (x,),
-            attrs={LAYER: self.layer},
+            attrs={LAYER: self.layer, CALL: self.calls},
             dtype=x.dtype,
             shape=x.shape,
             version=1,
@@ -111,9 +114,23 @@ def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
         raise ExportError(f"{name} can not be exported: {reason(error)}") from error
-    if program is None or len(program.model.graph.outputs) != 1:
-        raise ExportError(f"{name} must return one tensor to be exported")
+    if program is None or program.exported_program is None:
+        raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
+    if not program.exported_program.call_spec.out_spec.is_leaf():
+        raise not_one_tensor(name)
+    _set_apart(program.model.graph)
     return program.model
+
+
+def not_one_tensor(name: str) -> ExportError:
+    """What to raise where a network called `name` returns a tuple, a list or a dict."""
+    return ExportError(f"{name} must return one tensor to be exported, not a collection")
+
+
+def _set_apart(graph: "ir.Graph") -> None:
+    """Rename the network's own tensors: "conv.weight_scale" is a name that lowering gives."""
+    for value in list(graph.initializers.values()):
+        value.name = f"float/{value.name}"
 
 
 def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quiesce.export.integers import input_places
 from quiesce.export.sites import numbered
+from quiesce.export.tracing import not_one_tensor
 from quiesce.modes import inference
 from quiesce.quantizer import FakeQuantizer
 
@@ -35,6 +36,9 @@ def run_trained(model: nn.Module, images: Tensor) -> Computed:
     Args:
         model: Prepared and calibrated; its modes come back.
         images: (batch, ...), on the device of `model`.
+
+    Raises:
+        ExportError: It returns something else than one tensor.
     """
     codes: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
@@ -44,6 +48,8 @@ def run_trained(model: nn.Module, images: Tensor) -> Computed:
 
     with inference(model), _noting(model, note):
         logits = model(images)
+    if not isinstance(logits, Tensor):
+        raise not_one_tensor(type(model).__name__)
     return Computed(codes, logits.float().cpu().numpy())
 
 

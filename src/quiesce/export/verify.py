@@ -4,7 +4,8 @@ Weights are compared code by code. Then every layer is fed the trained network's
 one code that rounds the other way early on fans out through fifty layers, so codes at the end of a
 whole run say little of any layer. ONNX Runtime runs the layers twice, with all of its graph
 optimisations and with none, and the integer network of `reference` says whether a difference is the
-runtime's or comes of training's float arithmetic. Last the file is run whole.
+runtime's or comes of training's float arithmetic; what the last layer makes of its codes, the
+logits, is compared with that network's. Last the file is run whole.
 """
 
 import math
@@ -22,7 +23,14 @@ from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.reference import run_reference
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
 from quiesce.export.trained import Computed, run_trained
-from quiesce.export.verification import MAX_SHARE, LayerCheck, Verification
+from quiesce.export.verification import (
+    LOGITS_SHARE,
+    LOGITS_TIMES,
+    MAX_SHARE,
+    LayerCheck,
+    LogitsCheck,
+    Verification,
+)
 
 CHUNK = 16
 """Images compared at a time: all codes of all layers are held for these."""
@@ -85,23 +93,26 @@ def verify_model(
     _check_same_network(description, layers, grids, where)
     names = quantized_inputs(description)
     with _reading(where):
-        makers = _makers(proto, description)
+        makers, last = _makers(proto, description)
         found = Verification(
             wrong_weights=_wrong_weights(proto, description, layers),
             layers=[LayerCheck(name=name, made_by=makers[name]) for name in names],
+            logits=LogitsCheck(made_by=last, unit=_last_unit(description, layers)),
             left_float=description.left_float,
         )
         runner = _Runner(proto, description, grids, where)
-    unit = _last_unit(description, layers)
     device = next(model.parameters()).device
     for images, labels in _chunks(batches):
         trained = run_trained(model, images.to(device))
+        _check_all_listed(trained.codes, names, grids, where)
         if found.images < LAYER_IMAGES:
             reference = run_reference(model, images, trained.codes)
             with _reading(where):
-                _compare_layers(found, trained, reference, runner.layers(images, trained.codes))
+                given = runner.layers(images, trained.codes)
+                _compare_layers(found, trained, reference, given)
+                _compare_logits(found.logits, trained, reference, given)
         with _reading(where):
-            _compare_whole(found, trained, runner.whole(images), labels, unit)
+            _compare_whole(found, trained, runner.whole(images), labels)
     if not found.images:
         raise DataError("there is no image to verify on")
     return found
@@ -155,32 +166,28 @@ class _Runner:
 
     def whole(self, images: Tensor) -> Computed:
         """Run the whole file, optimised."""
-        outputs = [name + CODES for name in self._names]
-        logits, *stored = self._whole.run(["logits", *outputs], self._feed(images))
-        return Computed(self._codes(stored), logits)
+        return self._run(self._whole, self._feed(images))
 
-    def layers(
-        self, images: Tensor, codes: dict[str, np.ndarray]
-    ) -> dict[bool, dict[str, np.ndarray]]:
-        """Codes by name, each layer fed `codes`; optimised or not."""
+    def layers(self, images: Tensor, codes: dict[str, np.ndarray]) -> dict[bool, Computed]:
+        """Each layer fed `codes`; optimised or not."""
         feed = self._feed(images)
         for name in self._names:
             feed[name + FED] = (codes[name].astype(np.int16) + self._zeros[name]).astype(np.uint8)
-        if not self._cut and self._names:
+        if not self._cut:
             cut = cut_at_codes(self._proto, {name: codes[name] for name in self._names})
             for optimized in (False, True):
                 self._cut[optimized] = session(cut, optimized=optimized, where=self._where)
-        outputs = [name + CODES for name in self._names]
-        return {
-            optimized: self._codes(each.run(outputs, feed)) for optimized, each in self._cut.items()
-        }
+        return {optimized: self._run(each, feed) for optimized, each in self._cut.items()}
 
-    def _codes(self, stored: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """What the file's containers hold, without the zero points: int16."""
-        return {
+    def _run(self, session: Any, feed: dict[str, np.ndarray]) -> Computed:
+        """Logits, and what the file's containers hold without the zero points: int16."""
+        outputs = [name + CODES for name in self._names]
+        logits, *stored = session.run(["logits", *outputs], feed)
+        codes = {
             name: array.astype(np.int16) - self._zeros[name]
             for name, array in zip(self._names, stored, strict=True)
         }
+        return Computed(codes, logits)
 
     def _feed(self, images: Tensor) -> dict[str, np.ndarray]:
         array = images.detach().cpu().numpy()
@@ -199,30 +206,49 @@ def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> 
 def _compare_layers(
     found: Verification,
     trained: Computed,
-    reference: dict[str, np.ndarray],
-    runtime: dict[bool, dict[str, np.ndarray]],
+    reference: Computed,
+    runtime: dict[bool, Computed],
 ) -> None:
     for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)
-        plain, optimized = (runtime[level][layer.name] for level in (False, True))
+        plain, optimized = (runtime[level].codes[layer.name] for level in (False, True))
         if plain.shape != ours.shape or optimized.shape != ours.shape:
             raise ValueError(f"the codes of {layer.name} have another shape")
         distances = [np.abs(each - ours) for each in (plain, optimized)]
-        exact = reference[layer.name]
+        changed = np.abs(plain - optimized)
+        exact = reference.codes[layer.name]
         layer.codes += ours.size
         layer.differ += max(int(np.count_nonzero(distance)) for distance in distances)
-        layer.largest = max(layer.largest, *(int(each.max(initial=0)) for each in distances))
-        layer.optimisations += int(np.count_nonzero(plain != optimized))
+        layer.largest = max(
+            layer.largest, *(int(each.max(initial=0)) for each in (*distances, changed))
+        )
+        layer.optimisations += int(np.count_nonzero(changed))
         layer.runtime += int(np.count_nonzero(optimized != exact))
         layer.simulation += int(np.count_nonzero(ours != exact))
 
 
+def _compare_logits(
+    found: LogitsCheck, trained: Computed, reference: Computed, runtime: dict[bool, Computed]
+) -> None:
+    exact = reference.logits
+    size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
+    ours = _farthest(trained.logits, exact)
+    allowed = max(LOGITS_SHARE * size, LOGITS_TIMES * ours if math.isfinite(ours) else 0.0)
+    differ = max(_farthest(each.logits, exact) for each in runtime.values())
+    found.note(differ / found.unit, allowed / found.unit)
+
+
+def _farthest(logits: np.ndarray, others: np.ndarray) -> float:
+    """Largest difference; infinite where one alone, or both, are no number."""
+    if logits.shape != others.shape:
+        raise ValueError(f"its logits have the shape {logits.shape}")
+    with np.errstate(invalid="ignore"):  # of infinities, which are equal or infinitely far apart
+        distance = np.where(logits == others, 0.0, np.abs(logits - others))
+    return float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max(initial=0.0))
+
+
 def _compare_whole(
-    found: Verification,
-    trained: Computed,
-    runtime: Computed,
-    labels: Tensor | None,
-    unit: float,
+    found: Verification, trained: Computed, runtime: Computed, labels: Tensor | None
 ) -> None:
     for layer in found.layers:
         theirs = runtime.codes[layer.name]
@@ -230,11 +256,10 @@ def _compare_whole(
             raise ValueError(f"the codes of {layer.name} have another shape")
         differs = trained.codes[layer.name] != theirs
         layer.whole += int(np.count_nonzero(differs))
+    farthest = _farthest(runtime.logits, trained.logits) / found.logits.unit
+    found.logits_differ = max(found.logits_differ, farthest)
     ours, theirs = (each.reshape(len(each), -1) for each in (trained.logits, runtime.logits))
-    if ours.shape != theirs.shape:
-        raise ValueError(f"its logits have the shape {theirs.shape}")
     found.images += len(ours)
-    found.logits_differ = max(found.logits_differ, float(np.abs(ours - theirs).max()) / unit)
     found.agree += int((ours.argmax(1) == theirs.argmax(1)).sum())
     if labels is not None:
         truth = labels.cpu().numpy()
@@ -260,17 +285,45 @@ def _check_same_network(
         )
 
 
+def _check_all_listed(
+    codes: dict[str, np.ndarray],
+    names: list[str],
+    grids: dict[str, InputGrid],
+    where: str | Path,
+) -> None:
+    """Refuse a file that does not say where codes of the network are: nobody would compare them.
+
+    Of several that round one tensor to one grid, a file lists the first.
+    """
+    for name in codes.keys() - set(names):
+        same = [each for each in names if _grid(each, grids) == _grid(name, grids)]
+        if not any(np.array_equal(codes[name], codes.get(each, ())) for each in same):
+            raise ExportError(f"{where} does not list the codes of {name}; export it again")
+
+
+def _grid(name: str, grids: dict[str, InputGrid]) -> InputGrid:
+    """Of a place and call: "conv", "conv:2"."""
+    return grids[name] if name in grids else grids[name.rpartition(":")[0]]
+
+
 def _wrong_weights(
     proto: Any, description: Description, layers: dict[str, LayerIntegers]
 ) -> list[str]:
     from onnx import numpy_helper
 
     arrays = {each.name: each for each in proto.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in proto.graph.node if node.input}
     wrong = []
     for each in description.layers:
         codes = layers[each.layer].codes
         if each.weight not in arrays:
             wrong.append(f"{each.name}: the file has no {each.weight}")
+            continue
+        source = f"{each.name}.weight_values"
+        while source in sources:
+            source = sources[source]
+        if source != each.weight:
+            wrong.append(f"{each.name}: its weight is not made of {each.weight}")
             continue
         stored = numpy_helper.to_array(arrays[each.weight]).astype(np.int64)
         stored = stored.T if each.turned else stored
@@ -297,13 +350,15 @@ def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -
     return wrong
 
 
-def _makers(proto: Any, description: Description) -> dict[str, str]:
-    """Quantized input to the layers between it and the codes before it, as a text."""
+def _makers(proto: Any, description: Description) -> tuple[dict[str, str], str]:
+    """By quantized input, and of the logits, the last layer behind the codes before, as a text."""
     producer = {output: node for node in proto.graph.node for output in node.output}
     weights = {f"{each.name}.weight_values": each.name for each in description.layers}
     cuts = {name + CODES for name in quantized_inputs(description)}
 
-    def found(start: str) -> list[str]:
+    order = {each.name: place for place, each in enumerate(description.layers)}
+
+    def last(start: str) -> str | None:
         names, seen, todo = [], set(), list(producer[start].input)
         while todo:
             value = todo.pop()
@@ -314,16 +369,14 @@ def _makers(proto: Any, description: Description) -> dict[str, str]:
                 names.append(weights[value])
             elif value in producer:
                 todo += producer[value].input
-        return names
+        return max(names, key=order.__getitem__, default=None)
 
-    order = {each.name: place for place, each in enumerate(description.layers)}
     made = {}
     for name in quantized_inputs(description):
         if name + CODES not in producer:
             raise ExportError(f"the file does not compute {name + CODES}; export it again")
-        before = sorted(found(name + CODES), key=order.__getitem__)
-        made[name] = before[-1] if before else _without_layer(name, producer)
-    return made
+        made[name] = last(name + CODES) or _without_layer(name, producer)
+    return made, last("logits") or "the output"
 
 
 def _without_layer(name: str, producer: Mapping[str, Any]) -> str:

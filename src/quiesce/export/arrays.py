@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
+from quiesce.export.checks import check_path
 from quiesce.export.inputs import QuantizedInput
 from quiesce.export.onnx import Folded, fold
 from quiesce.export.packing import DEFAULT_OPSET
@@ -46,14 +47,12 @@ def export_arrays(
         The header.
 
     Raises:
-        ExportError: The file exists, the model can not be traced, or the arrays would not tell all
-            that a layer computes: a batch norm is not folded, something stands between the grid of
-            an input and its layer.
+        ExportError: The file exists or its folder does not; the model can not be traced; or the
+            arrays would not tell all that a layer computes: a batch norm is not folded, something
+            stands between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; name another, or remove it")
+    path = check_path(path, overwrite=overwrite)
     folded = fold(model, example_input, DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
@@ -93,7 +92,8 @@ def _refuse_batchnorms(folded: Folded) -> None:
     for node in folded.traced.graph:
         if node.op_type == "BatchNormalization":
             mean = node.inputs[3]
-            name = ((mean.name if mean is not None else None) or "").rpartition(".")[0]
+            full = (mean.name if mean is not None else None) or ""  # float/NAME.running_mean
+            name = full.removeprefix("float/").rpartition(".")[0]
             raise ExportError(
                 f"{name}: a batch norm that can not be folded into the layer before it (several "
                 "read that layer, or its channels are others); export to ONNX instead"

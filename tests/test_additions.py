@@ -99,6 +99,83 @@ def test_nested_blocks_and_parameters() -> None:
     assert calls == ["2.inner.additions.0", "2.additions.0"]
 
 
+class Scaled(nn.Conv2d):
+    """A layer whose own forward adds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y + y * 0.3
+
+
+class Adapted(nn.Module):
+    """A block with such a layer; which of its two additions is the block's own is to be told."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(4, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+@pytest.mark.parametrize("exclude", [(), ("2.layers.0",)])
+def test_additions_inside_a_layer_stay_in_float(exclude) -> None:
+    batch = images()
+    scheme = qs.Scheme(weight_bits=3, act_bits=3, residual="quantized", exclude=exclude)
+    model = qs.prepare(stacked(Adapted(Scaled(4, 4, 1))), scheme, batch[:1])
+    qs.calibrate(model, [batch]).eval()
+    ((name, addition),) = additions(model).items()
+    assert name == "2.additions.0"
+    seen = {}
+    model[2].register_forward_hook(lambda _, args, out: seen.update(x=args[0], out=out))
+    model[2].layers.register_forward_hook(lambda _, __, out: seen.update(y=out))
+    model(batch)
+    assert torch.equal(seen["out"], addition.left(seen["x"]) + addition.right(seen["y"]))
+    for other in (copy.deepcopy(model), torch.compile(model, backend="aot_eager", fullgraph=True)):
+        assert torch.equal(other(batch), model(batch))
+
+
+class Chain(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x
+
+
+def test_a_block_that_runs_its_children_does_not_run_its_additions() -> None:
+    batch = images()
+    chain = Chain(nn.Conv2d(4, 4, 1), nn.ReLU())
+    model = prepared(stacked(chain), batch).eval()
+    assert list(additions(model)) == ["2.additions.0"]
+    assert (len(chain), chain[-1]) == (2, chain._modules["1"])
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for other in (copy.deepcopy(model), compiled):
+        assert torch.equal(other(batch), model(batch))
+
+
+class Noisy(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.training:
+            y = y + torch.zeros_like(y)
+        return x + y
+
+
+def test_an_addition_in_training_alone_is_refused_there() -> None:
+    model = prepared(stacked(Noisy()), images())
+    model.eval()(images())
+    with pytest.raises(PrepareError, match="a Noisy adds 2 times in one forward, and added 1 time"):
+        model.train()(images())
+
+
+class Skipping(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.training else x + self.conv(x)
+
+
+def test_a_forward_that_skips_all_its_additions_is_none_in_the_wrong_place() -> None:
+    model = prepared(stacked(Skipping()), images()).train()
+    assert model(images()).shape == (8, 3)
+
+
 def test_float_is_the_default_and_adds_no_quantizer() -> None:
     scheme = qs.Scheme(weight_bits=3, act_bits=3)
     assert additions(qs.prepare(stacked(Block()), scheme, images(1))) == {}

@@ -3,10 +3,11 @@
 A prepared block keeps being what it was: its class becomes a subclass of its own class, whose
 forward runs the parent's under a torch function mode that sends each addition of two tensors of one
 shape through a module `Addition`. So no block has to be rewritten, and torch.compile and
-torch.export see plain operators.
+torch.export see plain operators. Additions are told apart by their place in the order of calls, so
+a forward that makes another number of them than the one that was watched is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from quiesce.errors import PrepareError
 from quiesce.quantizer import FakeQuantizer
 
 ADDS = (torch.Tensor.add, torch.Tensor.add_, torch.add)
@@ -37,22 +39,32 @@ class Addition(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """The sum, of the operands' shape."""
-        # `alpha` is 1 anyway; given, it tells the modes of blocks around this one that it is done
-        return torch.add(self.left(left), self.right(right), alpha=1)
+        return torch.add(self.left(left), self.right(right), alpha=1)  # for `alpha` see `_Adding`
 
 
 class QuantizedBlock(_Base):
     """The part that `block_class` puts before a block's own class."""
 
     additions: nn.ModuleList
+    """In the order of calls; None where one stays in float: inside a layer of the block."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class: the class made here has no importable name."""
         return _remake, (type(self).__mro__[2],), self.__dict__.copy()
 
 
+class _HidesAdditions(nn.Sequential if TYPE_CHECKING else object):
+    """For a block that runs what it holds, one after the other: `additions` is none of it."""
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter([child for name, child in self._modules.items() if name != "additions"])
+
+    def __len__(self) -> int:
+        return len(self._modules) - 1
+
+
 class _Adding(TorchFunctionMode):
-    """Sends the first additions that it sees through the modules given, in their order."""
+    """Sends the additions that it sees through the modules given, in their order."""
 
     def __init__(self, additions: nn.ModuleList) -> None:
         super().__init__()
@@ -66,10 +78,23 @@ class _Adding(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if is_addition(func, args, kwargs) and self.seen < len(self.additions):
-            self.seen += 1
-            return self.additions[self.seen - 1](*args)
-        return func(*args, **(kwargs or {}))
+        if not is_addition(func, args, kwargs):
+            return func(*args, **(kwargs or {}))
+        place = self.seen
+        self.seen += 1
+        addition = self.additions[place] if place < len(self.additions) else None
+        # `alpha` is 1 anyway; given, it tells the modes of blocks around this one that it is done
+        return func(*args, alpha=1) if addition is None else addition(*args)
+
+    def check_number(self, block: type[nn.Module]) -> None:
+        """Refuse a forward in which an addition may have taken the place of another."""
+        expected = len(self.additions)
+        if self.seen not in (0, expected):
+            raise PrepareError(
+                f"a {block.__name__} adds {self.seen} times in one forward, and added {expected} "
+                "times in the inference of prepare; let it add alike in training and inference "
+                '(scale what is added by 0), or leave additions in float: Scheme(residual="float")'
+            )
 
 
 def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> bool:
@@ -92,21 +117,31 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
 
     @wraps(cls.forward)  # torch.export reads the signature
     def forward(self: QuantizedBlock, *args: Any, **kwargs: Any) -> Any:
-        with _Adding(self.additions):
-            return cls.forward(self, *args, **kwargs)
+        adding = _Adding(self.additions)  # dynamo knows no `with ... as` of it
+        with adding:
+            output = cls.forward(self, *args, **kwargs)
+        adding.check_number(cls)
+        return output
 
     body = {
         "__module__": cls.__module__,
         "__doc__": f"{cls.__name__}, its additions on grids.",
         "forward": forward,
     }
+    if issubclass(cls, nn.Sequential):
+        body |= {name: vars(_HidesAdditions)[name] for name in ("__iter__", "__len__")}
     return type(f"Quantized{cls.__name__}", (QuantizedBlock, cls), body)
 
 
-def quantize_block(block: nn.Module, additions: Sequence[Addition]) -> None:
-    """Put the additions of a block's forward on grids, in place, in the order of their calls."""
+def quantize_block(block: nn.Module, additions: Sequence[Addition | None]) -> None:
+    """Put the additions of a block's forward on grids, in place, in the order of their calls.
+
+    Args:
+        block: Still a float one.
+        additions: None for one that stays in float.
+    """
     block.__class__ = block_class(type(block))
-    block.additions = nn.ModuleList(additions)
+    block.additions = nn.ModuleList(additions)  # pyright: ignore[reportArgumentType]
 
 
 def restore_block(block: nn.Module) -> None:

@@ -35,7 +35,8 @@ class Dataflow:
     """For each tensor that a layer or an addition reads, all that read it, in order of call."""
 
     additions: dict[str, int] = field(default_factory=dict)
-    """Blocks that add, by name, and how many additions a call of them makes."""
+    """Blocks that add, by name, and how many additions a call of them makes, those inside layers of
+    theirs, which have no readers, included."""
 
 
 def run(model: nn.Module, example_input: Any) -> Any:
@@ -54,8 +55,8 @@ def run(model: nn.Module, example_input: Any) -> Any:
 def watch(model: nn.Module, example_input: Any) -> Dataflow:
     """Run a float model once and note who reads what.
 
-    An addition belongs to the innermost module whose forward makes it; those inside a convolution
-    or linear layer are not seen.
+    An addition belongs to the innermost module whose forward makes it; one inside a convolution or
+    linear layer to the module around the layer, and nothing is noted of who reads its operands.
     """
     watcher = _Watcher()
     with watcher.hooked(model), watcher:
@@ -63,13 +64,21 @@ def watch(model: nn.Module, example_input: Any) -> Dataflow:
     return Dataflow(readers=list(watcher.readers.values()), additions=watcher.additions)
 
 
+@dataclass
+class _Call:
+    """One call of a module that is neither a layer nor inside one."""
+
+    name: str
+    count: int = 0
+    """Additions so far."""
+
+
 class _Watcher(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.readers: dict[tuple[int, int], list[Reader]] = {}
         self.additions: dict[str, int] = {}
-        self._inside: list[tuple[str, bool]] = []
-        self._counts: list[int] = []
+        self._inside: list[tuple[_Call, bool]] = []  # and whether inside a layer of it
         self._alive: list[Tensor] = []  # an id is taken again when its tensor is gone
 
     @contextmanager
@@ -91,12 +100,13 @@ class _Watcher(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self._inside and not self._inside[-1][1] and is_addition(func, args, kwargs):
-            name, place = self._inside[-1][0], self._counts[-1]
-            self._counts[-1] += 1
-            self.additions[name] = max(self.additions.get(name, 0), place + 1)
+        if self._inside and is_addition(func, args, kwargs):
+            call, in_layer = self._inside[-1]
+            place, call.count = call.count, call.count + 1
+            self.additions[call.name] = max(self.additions.get(call.name, 0), call.count)
             for side, operand in zip(("left", "right"), args, strict=True):
-                self._note(Reader(name, place, side), operand)
+                if not in_layer:
+                    self._note(Reader(call.name, place, side), operand)
         return func(*args, **(kwargs or {}))
 
     def _enter(self, name: str) -> Any:
@@ -104,15 +114,14 @@ class _Watcher(TorchFunctionMode):
             is_layer = isinstance(module, LAYERS)
             if is_layer and args and isinstance(args[0], Tensor):
                 self._note(Reader(name), args[0])
-            within = bool(self._inside) and self._inside[-1][1]
-            self._inside.append((name, is_layer or within))
-            self._counts.append(0)
+            around, in_layer = self._inside[-1] if self._inside else (_Call(""), False)
+            within = is_layer or in_layer
+            self._inside.append((around if within else _Call(name), within))
 
         return enter
 
     def _leave(self, *_: Any) -> None:
         self._inside.pop()
-        self._counts.pop()
 
     def _note(self, reader: Reader, tensor: Tensor) -> None:
         self._alive.append(tensor)

@@ -47,10 +47,7 @@ class Residuals:
         for readers in self._flow.readers:
             found |= self._shared(readers, make)
         for name, count in self._flow.additions.items():
-            additions = [
-                Addition(*(found[Reader(name, place, side)] for side in ("left", "right")))
-                for place in range(count)
-            ]
+            additions = [_addition(found, name, place) for place in range(count)]
             quantize_block(self._model.get_submodule(name), additions)
         self._check_same()
 
@@ -89,6 +86,11 @@ class Residuals:
                 "add_() whose result is dropped?); write x = x + y there, or leave additions in "
                 'float: Scheme(residual="float")'
             )
+
+
+def _addition(found: dict[Reader, FakeQuantizer], owner: str, place: int) -> Addition | None:
+    left, right = (found.get(Reader(owner, place, side)) for side in ("left", "right"))
+    return None if left is None or right is None else Addition(left, right)
 
 
 def _let_through(_: Tensor) -> None:

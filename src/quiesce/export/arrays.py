@@ -2,6 +2,7 @@
 
 Of each layer, y = scale * (codes * x_codes) * input_scale + bias, with x_codes = clip(round((x -
 input_offset) / input_scale), low, high): codes as trained, batch norms folded into scale and bias.
+A network of which that does not hold is refused.
 """
 
 import json
@@ -12,6 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
+from quiesce.export.checks import check_path
+from quiesce.export.inputs import QuantizedInput
 from quiesce.export.onnx import Folded, fold
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.sites import Site, input_of
@@ -44,18 +47,19 @@ def export_arrays(
         The header.
 
     Raises:
-        ExportError: The file exists, or the model can not be traced.
+        ExportError: The file exists or its folder does not; the model can not be traced; or the
+            arrays would not tell all that a layer computes: a batch norm is not folded, something
+            stands between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; name another, or remove it")
+    path = check_path(path, overwrite=overwrite)
     folded = fold(model, example_input, DEFAULT_OPSET)
+    _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
     for site in folded.sites:
         described = _describe(site)
-        source = folded.inputs.get(input_of(site))  # pyright: ignore[reportArgumentType]
+        source = _source(site, folded)
         if source is not None:
             described["input"] = {
                 "bits": source.grid.bits,
@@ -67,7 +71,7 @@ def export_arrays(
             if source.grid.offset is not None:
                 arrays[f"{site.name}.input_offset"] = np.asarray(source.grid.offset)
         arrays[f"{site.name}.codes"] = site.layer.codes
-        arrays[f"{site.name}.scale"] = site.scale.astype(np.float32)
+        arrays[f"{site.name}.scale"] = _scale(site).astype(np.float32)
         if site.bias is not None:
             arrays[f"{site.name}.bias"] = site.bias.astype(np.float32)
         layers.append(described)
@@ -81,6 +85,37 @@ def export_arrays(
 
     write_beside(path, write)
     return header
+
+
+def _refuse_batchnorms(folded: Folded) -> None:
+    """Refuse a batch norm that no layer has taken up: its numbers would be in no array."""
+    for node in folded.traced.graph:
+        if node.op_type == "BatchNormalization":
+            mean = node.inputs[3]
+            full = (mean.name if mean is not None else None) or ""  # float/NAME.running_mean
+            name = full.removeprefix("float/").rpartition(".")[0]
+            raise ExportError(
+                f"{name}: a batch norm that can not be folded into the layer before it (several "
+                "read that layer, or its channels are others); export to ONNX instead"
+            )
+
+
+def _source(site: Site, folded: Folded) -> QuantizedInput | None:
+    """What feeds a layer with codes; None for a float input."""
+    marker = input_of(site)
+    if site.node is None or (marker is None and site.layer.input is not None):
+        lost = "its use of the weight" if site.node is None else "what it does to its input's codes"
+        raise ExportError(
+            f"{site.name}: {lost} (a padding mode, a computation of its own?) can not be told in "
+            "plain arrays; export to ONNX instead"
+        )
+    return None if marker is None else folded.inputs[marker]
+
+
+def _scale(site: Site) -> np.ndarray:
+    """(1,) or (channels,): the groups of a transposed convolution share their scales."""
+    size = site.scale.size
+    return site.scale if size == 1 else np.tile(site.scale, site.layer.channels // size)
 
 
 def _additions(folded: Folded, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
+from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.folding import fold_batchnorms
 from quiesce.export.graphs import onnx_ir
 from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
@@ -23,8 +24,6 @@ from quiesce.export.verification import Verification
 from quiesce.export.verify import verify_model
 from quiesce.extras import require
 from quiesce.files import write_beside
-from quiesce.layers import QuantizedLayer
-from quiesce.quantizer import FakeQuantizer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -95,11 +94,9 @@ def export_onnx(
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
         TypeError, ValueError: `pack`, `labels` or `summary` is not as said above.
     """
-    path = Path(path)
+    path = check_path(path, overwrite=overwrite)
     check_told(labels, summary or {})
     opset = check_pack(pack, opset)
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; name another, or remove it")
     proto, description = build_model(
         model,
         example_input,
@@ -153,7 +150,7 @@ def build_model(
     description = Description(
         layers=tuple(exported),
         inputs=tuple(Codes(name=each.name, place=each.place) for each in inputs.values()),
-        left_float=tuple(_left_float(model)),
+        left_float=tuple(left_float(model)),
         labels=tuple(labels),
         summary=summary or {},
         preprocessing=preprocessing,
@@ -187,6 +184,7 @@ def fold(
     Raises:
         NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
     """
+    check_example(example_input)
     layers = read_integers(model)
     before = None
     if preprocessing is not None and preprocessing.folded:
@@ -200,17 +198,6 @@ def fold(
     inputs = find_inputs(graph, read_inputs(model))
     absorb_activations(inputs)
     return Folded(traced=traced, sites=sites, inputs=inputs)
-
-
-def _left_float(model: nn.Module) -> list[str]:
-    """Names of modules that multiply by float weights: neither quantized nor a norm."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if name
-        and not isinstance(module, QuantizedLayer | FakeQuantizer)
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
-    ]
 
 
 def _finished(model: "ir.Model", description: Description) -> Any:

@@ -2,20 +2,22 @@
 
 Weights are int8 codes and a scale; inputs are rounded by plain operators. It is the same arithmetic
 in the same order as in training, so the check is strict: the same codes, and logits equal bit for
-bit.
+bit. The file holds nothing of the machine it was made on, and no image.
 """
 
 import copy
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import ExportError, MismatchError
-from quiesce.export.integers import input_places, read_integers
-from quiesce.export.tracing import BATCH, reason
+from quiesce.errors import ExportError, MismatchError, QuiesceError
+from quiesce.export.checks import check_example, check_path
+from quiesce.export.integers import check_all_called, input_places, read_integers
+from quiesce.export.tracing import BATCH, not_one_tensor, reason
 from quiesce.files import write_beside
 from quiesce.layers import QuantizedLayer
 from quiesce.modes import inference
@@ -45,17 +47,18 @@ def export_program(
         Bytes of the file.
 
     Raises:
-        ExportError: The file exists, or torch.export can not express the model.
+        ExportError: The file exists or its folder does not; torch.export can not express the model,
+            or it returns more than one tensor; its parameters are not float32.
         MismatchError: The file would not compute what the model computes; nothing is written.
         NotCalibratedError: A quantizer has no scale yet.
-        NothingToDoError: The model is not prepared.
+        NothingToDoError: The model is not prepared, or a layer is on no path to the output.
+        TypeError, ValueError: `example_input` is not as said above.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; name another, or remove it")
+    path = check_path(path, overwrite=overwrite)
+    check_example(example_input)
     read_integers(model)  # says what is not calibrated
     images = example_input.detach().cpu()
-    content = _saved(model, torch.cat([images, images]) if len(images) == 1 else images)
+    content = _saved(model, images)
     if verify and (wrong := _mismatch(model, images, content)):
         raise MismatchError(f"{path} was not written: {wrong}")
     write_beside(path, lambda beside: beside.write_bytes(content))
@@ -120,15 +123,44 @@ def _plain(model: nn.Module) -> nn.Module:
 def _saved(model: nn.Module, images: Tensor) -> bytes:
     kind = type(model).__name__
     dynamic = ({0: torch.export.Dim(BATCH)},)
+    # the inputs of the trace go into the file; torch.export would make a constant of a batch of one
+    example = images.new_zeros(2, *images.shape[1:])
+    plain = _plain(model)
     file = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(_plain(model), (images,), dynamic_shapes=dynamic)
+            program = torch.export.export(plain, (example,), dynamic_shapes=dynamic)
+            if not program.call_spec.out_spec.is_leaf():
+                raise not_one_tensor(kind)
+            check_all_called(read_integers(model), _called(program, plain))
+            for node in _nodes(program):
+                node.meta.pop("stack_trace", None)  # paths of source files
             torch.export.save(program, file)
+    except QuiesceError:
+        raise
     except Exception as error:  # whatever torch.export raises
         raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
     return file.getvalue()
+
+
+def _called(program: torch.export.ExportedProgram, plain: nn.Module) -> set[str]:
+    """Names of the modules that something in the output was computed by."""
+    program.graph_module.graph.eliminate_dead_code()
+    names = {id(module): name for name, module in plain.named_modules()}
+    called = set()
+    for node in _nodes(program):
+        if node.users:  # what is left without checks something, and no value
+            for path, _ in node.meta.get("nn_module_stack", {}).values():
+                # a second call of "conv" is one of "conv@1"
+                called.add(names[id(plain.get_submodule(path.partition("@")[0]))])
+    return called
+
+
+def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    for graph in program.graph_module.modules():  # branches have graphs of their own
+        if isinstance(graph, torch.fx.GraphModule):
+            yield from graph.graph.nodes
 
 
 @torch.no_grad()
@@ -138,9 +170,10 @@ def _mismatch(model: nn.Module, images: Tensor, content: bytes) -> str | None:
     state = {**program.state_dict, **program.constants}
     for name, layer in read_integers(model).items():
         owner = name if name == layer.shared_with else layer.shared_with
-        codes = state.get(f"{owner}.weight_quantizer.codes")
+        codes = state.get(f"{owner}.weight_quantizer.codes".lstrip("."))  # a model may be a layer
         if codes is None or not torch.equal(codes, torch.from_numpy(layer.codes)):
-            return f"{name}: its weight codes in the file are not the trained ones"
+            called = name or type(model).__name__
+            return f"{called}: its weight codes in the file are not the trained ones"
     device = next(model.parameters()).device
     with inference(model):
         expected = model(images.to(device)).cpu()

@@ -7,6 +7,7 @@ from typing import Any
 from quiesce.errors import RecipeError
 from quiesce.export import Export, Verification, export_onnx, verify_onnx
 from quiesce.export.arrays import export_arrays
+from quiesce.export.checks import check_path
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
 from quiesce.export.program import export_program
@@ -49,6 +50,7 @@ def export_run(
     Raises:
         QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
     """
+    check_path(path)  # before data are read and the network is run
     run = read_finished(folder, flags)
     count = images_needed(run.network, run.test_images(1)) if verify else 2
     return export_onnx(
@@ -70,6 +72,7 @@ def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> di
     Returns:
         The header of the file.
     """
+    check_path(path)
     run = read_finished(folder, flags)
     return export_arrays(run.network, path, run.test_images(2))
 
@@ -82,6 +85,7 @@ def export_run_program(
     Returns:
         Bytes of the file.
     """
+    check_path(path)
     run = read_finished(folder, flags)
     return export_program(run.network, path, run.test_images(LEAST_IMAGES), verify=verify)
 

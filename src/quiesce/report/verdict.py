@@ -119,6 +119,9 @@ def statistics_off(run: Run) -> Finding | None:
     off = sum(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
     if off > 1:
         text += f", and those of {count(off - 1, 'other layer')} by {OFF_NATS:g} nats or more"
+    if _left_reestimated(run):
+        text += "; the network that the run left has re-estimated ones"
+        return Finding(rule="statistics", tone="note", text=f"{text}.")
     return Finding(rule="statistics", tone="bad", text=f"{text}.")
 
 
@@ -174,7 +177,9 @@ def probed(run: Run) -> Finding | None:
 def advice(run: Run) -> Finding | None:
     """What to do, by the limits of the other rules."""
     steps = []
-    if any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms):
+    off = any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
+    harmful = (_change(run.top1) or 0.0) <= -GAIN_POINTS
+    if off and not harmful and not _left_reestimated(run):
         steps.append("re-estimate batch norm (the end of quiesce train does)")
     if max(_shares(run), default=0.0) >= RARE:
         steps.append(MORE_CURE[run.cure or "none"])
@@ -183,7 +188,8 @@ def advice(run: Run) -> Finding | None:
     if steps:
         return Finding(rule="advice", tone="note", text=f"What to do: {', then '.join(steps)}.")
     cost = probed(run)
-    if not run.finished or not _shares(run) or (cost is not None and cost.tone == "bad"):
+    costs = harmful or (cost is not None and cost.tone == "bad")
+    if not run.finished or not _shares(run) or costs:
         return None
     return Finding(rule="advice", tone="good", text="There is nothing to mend.")
 
@@ -249,6 +255,11 @@ def ranking(groups: Sequence[Group]) -> list[Finding]:
 def final_top1(run: Run) -> float | None:
     """Top-1 of the network that the run leaves: re-estimated where it was."""
     return run.top1.running if run.top1.reestimated is None else run.top1.reestimated
+
+
+def _left_reestimated(run: Run) -> bool:
+    """Whether the network that is in the folder has statistics that were measured again."""
+    return run.finished and run.top1.reestimated is not None
 
 
 def _shares(run: Run) -> list[float]:

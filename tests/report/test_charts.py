@@ -158,6 +158,24 @@ def test_logarithmic_axes_have_few_and_readable_ticks():
     ]
 
 
+@pytest.mark.parametrize(("low", "high"), [(1.2, 1.6), (2.1, 4.9), (1.5, 2.4), (0.3, 0.3)])
+def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
+    assert logarithmic(low, high) == {"type": "linear"}
+    assert logarithmic(0.9 * low, 10 * high)["type"] == "log"
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.019, 0.03, 7.0])
+def test_kl_is_on_a_logarithmic_axis_always(kl, made):
+    run = made()
+    one = replace(run.batchnorms[0], kl_mean=kl)
+    chart = by_kind([group(replace(run, batchnorms=(one,)))])
+    assert chart is not None
+    axis = chart.figure.layout.xaxis
+    low, high = axis.range
+    assert axis.type == "log"
+    assert sum(low <= np.log10(tick) <= high for tick in axis.tickvals) >= 2
+
+
 def test_numbers_are_packed(made):
     chart = over_time(made(), "run", top=0.2)
     assert chart is not None

@@ -104,6 +104,35 @@ def test_trajectories_draw_the_weights_that_oscillate_most(made):
     assert chart.figure.layout.annotations[0].text.startswith("weight 165,")  # the last of 16
     assert list(chart.figure.data[1].y) == list(run.trajectories.code[-300:, 15])
     assert len(chart.figure.layout.shapes) >= WEIGHTS  # a threshold in each
+    assert chart.note.startswith("The 3 of 16 recorded weights that oscillate most, in the last")
+
+
+def drawn_thresholds(run, position):
+    """Thresholds that are drawn for weights that go this way."""
+    seen = run.trajectories
+    steps = len(seen.steps)
+    there = np.tile(np.resize(position, steps)[:, None], len(seen.index))
+    chart = weights_over_time(replace(run, trajectories=replace(seen, position=there)), "run", 0)
+    return sorted({shape.y0 for shape in chart.figure.layout.shapes})
+
+
+def test_thresholds_are_those_of_the_grid(made):
+    run = made()
+    assert (run.trajectories.quant_min, run.trajectories.quant_max) == (-4, 3)
+    assert drawn_thresholds(run, [-0.6, 0.7]) == [-0.5, 0.5]
+    assert drawn_thresholds(run, [-48.7, -45.2]) == []  # clipped: the code is -4 all the way
+    assert drawn_thresholds(run, [2.2, 5.2]) == [2.5]
+    assert drawn_thresholds(run, [-9.0, 9.0]) == [code + 0.5 for code in range(-4, 3)]
+
+
+def test_weights_that_do_not_oscillate_are_said_not_to(made):
+    run = made()
+    still = replace(run.trajectories, frequency=0 * run.trajectories.frequency)
+    chart = weights_over_time(replace(run, trajectories=still), "run", 0)
+    assert chart is not None
+    assert chart.note == (
+        "None of the 16 recorded weights oscillates; 3 of them, in the last 300 recorded steps."
+    )
 
 
 def test_kl_has_a_dot_for_each_batch_norm(made):

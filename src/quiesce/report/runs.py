@@ -108,6 +108,10 @@ class Trajectories:
     """Shape (steps, weights)."""
     frequency: np.ndarray
     """Shape (steps, weights)."""
+    quant_min: int
+    """Lowest code of the grid."""
+    quant_max: int
+    """Highest code of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)

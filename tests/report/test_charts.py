@@ -20,6 +20,7 @@ from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
 from quiesce.report.collect import collect
+from quiesce.report.read_layers import planned_bits
 from quiesce.report.runs import Group
 from quiesce.report.sections import quiet, sections
 
@@ -63,6 +64,29 @@ def test_the_heat_map_leaves_out_layers_of_more_bits(made):
     assert heat.z.shape == (12, 40)
     assert "conv_stem" not in chart.figure.layout.yaxis.ticktext
     assert heat.zmax == 20
+
+
+def test_the_heat_map_of_a_run_without_diagnosis_goes_by_the_recipe(made):
+    run = made(finished=False, remove=["diagnosis.json"])
+    assert run.layers == ()
+    (section,) = [each for each in sections(collect([run.folder])) if each.short == "Layers"]
+    (chart,) = section.by_run
+    (heat,) = chart.figure.data
+    named = chart.figure.layout.yaxis.ticktext
+    assert len(named) == 12
+    assert not {"conv_stem", "classifier"} & set(named)
+    assert heat.zmax < 20  # the classifier has 90 %
+
+
+def test_bits_are_those_of_the_recipe_for_each_layer():
+    scheme = {"weight_bits": 3, "first_last_bits": 8}
+    overrides = {"b*": {"weight_bits": 5}, "c": {"act_bits": 2}, "d": {"weight_bits": 4}}
+    names = ("a", "b", "b.1", "c", "d")
+    planned = planned_bits({"scheme": scheme | {"overrides": overrides}}, names)
+    assert planned == {"a": 8, "b": 5, "b.1": 5, "c": 3, "d": 4}
+    bare = planned_bits({"scheme": {"weight_bits": 3, "first_last_bits": None}}, names)
+    assert bare == dict.fromkeys(names, 3)
+    assert planned_bits({}, names) == planned_bits({"scheme": scheme}, ()) == {}
 
 
 def test_the_heat_map_keeps_the_layers_that_oscillate_most(made):

@@ -10,6 +10,7 @@ from quiesce.report.files import read_json, read_recipe, reading
 from quiesce.report.read_layers import (
     batchnorms_of,
     layers_of,
+    planned_bits,
     share,
     summarized_batchnorms,
     summarized_layers,
@@ -40,9 +41,12 @@ def read_run(folder: Path, title: str) -> Run:
     summary = read_json(folder / SUMMARY)
     diagnosis = read_json(folder / DIAGNOSIS)
     found = curves(folder / "metrics.csv")
+    over_time = layers_over_time(folder / "layers.csv")
     with reading(folder / (RECIPE if summary is None else SUMMARY)):
         told = _identity(recipe, summary or {}, folder)
         told |= _as_far_as_it_went(found) if summary is None else _headline(summary)
+    with reading(folder / RECIPE):
+        told["planned_bits"] = planned_bits(recipe, over_time.layers if over_time else ())
     with reading(folder / DIAGNOSIS):
         told |= _diagnosed(diagnosis, told["top1"]) if diagnosis else {}
     run = Run(
@@ -51,7 +55,7 @@ def read_run(folder: Path, title: str) -> Run:
         finished=summary is not None,
         **told,
         curves=found,
-        over_time=layers_over_time(folder / "layers.csv"),
+        over_time=over_time,
         batchnorm_curves=batchnorm_curves(folder / "batchnorm.csv"),
         batchnorm_losses=curves(folder / "batchnorm_loss.csv"),
         trajectories=trajectories(folder / "trajectories.npz"),

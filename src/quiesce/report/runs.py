@@ -192,6 +192,8 @@ class Run:
     """Columns of metrics.csv."""
     over_time: LayersOverTime | None = None
     """Layers over the steps."""
+    planned_bits: dict[str, int] = field(default_factory=dict)
+    """Bits of these layers by the recipe, for where `layers` are not known."""
     batchnorm_curves: dict[str, Series] = field(default_factory=dict)
     """KL over the steps: the mean of depth-wise layers, and that of the others."""
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)

@@ -261,6 +261,7 @@ def diagnosis(made, noise):
     for place, (name, kind, weights, bits) in enumerate(made.layers):
         share = made.share(kind, place)
         density = 1 + 40 * share * (np.abs(middles) > 0.47) + 0.3 * noise.random(50)
+        density += 25 * made.frozen * (np.abs(middles) < 0.02)  # on their code
         low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
         codes = np.arange(low, high)
         bell = np.exp(-((codes / high) ** 2) * 4)

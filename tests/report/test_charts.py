@@ -14,7 +14,7 @@ from quiesce.report.charts.codes import codes, codes_by_layer
 from quiesce.report.charts.cure import cure
 from quiesce.report.charts.curves import curves
 from quiesce.report.charts.layer_map import ROWS
-from quiesce.report.charts.offsets import offsets, offsets_by_layer
+from quiesce.report.charts.offsets import HIGHEST, offsets, offsets_by_layer
 from quiesce.report.charts.over_time import over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
@@ -107,6 +107,14 @@ def test_offsets_are_in_multiples_of_even_spacing(made):
     (line,) = chart.figure.data
     assert np.mean(line.y[:-1]) == pytest.approx(1)
     assert line.y[0] > 1.5 > line.y[25]  # mass at the thresholds
+
+
+def test_what_is_higher_than_the_chart_is_told_in_words(made):
+    chart = offsets([group(made("frozen", cure="freeze", frozen=0.3, oscillating=0.0))])
+    assert chart is not None
+    (line,) = chart.figure.data
+    assert line.y.max() > HIGHEST == chart.figure.layout.yaxis.range[1]
+    assert chart.note.endswith(f"Beyond the chart, frozen goes up to {line.y.max():.1f}.")
 
 
 def test_codes_sum_up_to_all_weights(made):

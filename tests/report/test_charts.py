@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from made_runs import make_sweep
+from made_runs import Made, make_run, make_sweep
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import logarithmic, shortened, written
@@ -252,10 +252,31 @@ def test_a_quiet_run_gets_sentences_for_charts(quiet_run):
     assert by_name["layers-over-time"].instead == "No weight oscillates."
     assert by_name["probe"].instead == "Nothing: no weight oscillates."
     assert not by_name["layers-over-time"].by_run
+    assert subject.runs[0].trajectories is not None
+    assert by_name["trajectories"].instead == "No weight oscillates."
+    assert not by_name["trajectories"].by_run
+    titles = [chart.title for chart in by_name["training"].charts]
+    assert titles == ["Training loss", "Test accuracy"]
+    assert by_name["training"].lead.endswith("No weight oscillates, at any of them.")
+    drawn = [chart for section in by_name.values() for chart in section.charts + section.by_run]
+    for trace in (trace for chart in drawn for trace in chart.figure.data):
+        assert np.any(trace.z if trace.type == "heatmap" else trace.y)
     assert by_name["offsets"].charts  # latents lie somewhere all the same
+
+
+def test_a_quiet_run_beside_another_is_named(quiet_run, tmp_path):
+    subject = collect([quiet_run, make_run(tmp_path / "other", Made(name="other"))])
+    by_name = {section.name: section for section in sections(subject)}
+    for name in ("layers-over-time", "trajectories"):
+        assert len(by_name[name].by_run) == 1
+        assert by_name[name].lead.endswith(f"No weight oscillates in {subject.groups[0].label}.")
+    assert len(by_name["training"].charts) == 4  # with both runs in each
 
 
 def test_a_run_that_oscillated_on_the_way_is_not_quiet(made):
     run = made()
     assert not quiet(run)
-    assert not quiet(replace(run, oscillating=0.0, oscillating_depthwise=0.0))
+    at_the_end = replace(run, oscillating=0.0, oscillating_depthwise=0.0)
+    assert not quiet(at_the_end)
+    assert not quiet(replace(at_the_end, over_time=None))  # metrics.csv tells it too
+    assert quiet(replace(at_the_end, over_time=None, curves={}))

@@ -104,6 +104,7 @@ def recipe(made, folder):
         "name": made.name,
         "seed": made.seed,
         "run": str(folder),
+        "data": {"name": "made_up", "folder": None, "image_size": 28},
         "scheme": {"weight_bits": 3, "first_last_bits": 8},
         "cure": {"kind": made.cure},
         "weights_optimizer": {"lr": made.lr},

@@ -1,11 +1,13 @@
 """Each rule of the verdict: when it speaks, and what it says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from made_runs import QUIET
+from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
 from quiesce.report.runs import Accuracy, BatchNorm, Group
 
@@ -184,6 +186,28 @@ def test_comparison_is_against_the_runs_without_a_cure(made):
     ]
     (several,) = rules.comparison([group("LSQ", bare, bare), group("freezing", cured, cured)])
     assert several.text.endswith("(means of 2 seeds).")
+
+
+def test_runs_of_different_data_are_not_compared(made):
+    def of(name, size, folder="~/digits", **differs):
+        run = made(name, **differs)
+        data = data_of({"data": {"name": "mnist5k", "image_size": size, "folder": folder}})
+        assert run.data is not None
+        return group(name, replace(run, data=data))
+
+    bare = of("bare", 28)
+    (told,) = rules.comparison([bare, of("large", 56, cure="freeze")])
+    assert told.text == (
+        "large is not compared with bare: they are runs of different data, data.image_size is 56 "
+        "and 28."
+    )
+    assert told.tone == "note"
+    spelled = of("same", 28, str(Path.home() / "x" / ".." / "digits"), cure="freeze")
+    (told,) = rules.comparison([bare, spelled])
+    assert told.text.startswith("same against bare: the oscillating share")
+    unknown = group("unknown", replace(made("unknown", cure="freeze"), data=None))
+    (told,) = rules.comparison([bare, unknown])
+    assert told.text.startswith("unknown against bare: ")
 
 
 def test_ranking_of_a_sweep(made):

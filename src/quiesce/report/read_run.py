@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quiesce.comparison.same_data import data_of
 from quiesce.foreign.values import count, mapping, maybe, number, text
 from quiesce.report.files import read_json, read_recipe, reading
 from quiesce.report.read_layers import (
@@ -73,6 +74,7 @@ def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> 
         "settings": _settings(recipe) if recipe else str(folder),
         "seed": maybe(count, summary.get("seed", recipe.get("seed"))),
         "cure": _cure(mapping(recipe.get("cure", {}))) if recipe else None,
+        "data": _data(recipe) if recipe else None,
         "cut": number(oscillation.get("cut", CUT)),
         "near": NEAR,
         "low_bits": maybe(count, bits),
@@ -85,6 +87,12 @@ def _cure(section: dict[str, Any]) -> str:
     if kind not in CURES:
         raise ValueError(f"its cure is {kind!r:.40}, and must be one of {', '.join(CURES)}")
     return kind
+
+
+def _data(recipe: dict[str, Any]) -> dict[str, object]:
+    data = mapping(recipe.get("data") or {})
+    maybe(text, data.get("folder"))
+    return data_of({"data": data})
 
 
 def _settings(recipe: dict[str, Any]) -> str:

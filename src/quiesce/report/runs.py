@@ -202,6 +202,8 @@ class Run:
     """Single weights."""
     probe: Probe | None = None
     """What `quiesce probe` found."""
+    data: dict[str, object] | None = None
+    """What says which images it classifies; None where no recipe was kept."""
     diagnosed: bool = False
     """Whether it has a diagnosis."""
     versions: dict[str, str] = field(default_factory=dict)

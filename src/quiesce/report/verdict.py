@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quiesce.comparison.same_data import differing_field
 from quiesce.report.numbers import cell, count, mean, nats, percent
 from quiesce.report.runs import Accuracy, Group, Run
 
@@ -205,7 +206,7 @@ def comparison(groups: Sequence[Group]) -> list[Finding]:
     """Return what each cure did, against the first runs without one, or else the first runs.
 
     Means are over seeds; a group of fewer than two has no spread to judge a difference by, and the
-    sentence says so.
+    sentence says so. Groups that classify other images are not compared, and why is said.
     """
     bare = [group for group in groups if all(run.cure == "none" for run in group.runs)]
     base = (bare or list(groups))[0]
@@ -217,6 +218,13 @@ def comparison(groups: Sequence[Group]) -> list[Finding]:
 
 
 def _against(group: Group, base: Group) -> Finding | None:
+    one, other = base.runs[0].data, group.runs[0].data
+    if one is not None and other is not None and (field := differing_field(one, other)):
+        text = (
+            f"{group.label} is not compared with {base.label}: they are runs of different data, "
+            f"data.{field} is {other[field]} and {one[field]}."
+        )
+        return Finding(rule="comparison", tone="note", text=text)
     now, before = (mean(run.oscillating for run in each.runs) for each in (group, base))
     if now is None or before is None:
         return None

@@ -29,6 +29,23 @@ def test_failing_before_a_checkpoint_takes_away_what_was_made(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
 
 
+def test_failing_leaves_a_run_that_began_beside_it_alone(tmp_path):
+    def fail_beside(runs):
+        with run_folder(runs / "fails"):
+            fail_not(runs / "beside")
+            raise KeyboardInterrupt
+
+    def fail_not(folder):
+        with run_folder(folder):
+            write_json(folder / "summary.json", {})
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_beside(tmp_path / "made" / "runs")
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")]
+    assert left == ["made/runs/beside/summary.json"]
+    assert not (tmp_path / "made" / "runs" / "fails").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [(QuiesceError("bad"), "bad; the last good"), (KeyboardInterrupt(), "stopped; the last good")],

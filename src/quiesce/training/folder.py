@@ -43,7 +43,8 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     """Make `folder` for the block; when the block fails before a checkpoint, remove it again.
 
     Args:
-        folder: Must not exist; missing parents are made, and removed with it.
+        folder: Must not exist; missing parents are made, and removed with it if nothing else has
+            come into them.
         owner: Whether this process makes and removes it; False in all but the first of many.
 
     Raises:
@@ -59,19 +60,19 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     except FileExistsError as error:  # another run has made it since
         raise _exists(folder) from error
     except OSError as error:
-        _remove(topmost)
+        _remove(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         _probe(folder)
     except OSError as error:
-        _remove(topmost)
+        _remove(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         with locked(folder), explained(folder):
             yield folder
     except BaseException:
         if not has_checkpoint(folder):
-            _remove(topmost)
+            _remove(folder, topmost)
         raise
 
 
@@ -184,9 +185,14 @@ def _probe(folder: Path) -> None:
     probe.unlink()
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, topmost: Path) -> None:
+    """Remove a folder, and those above it up to `topmost` that hold nothing else."""
     if folder.exists():
         shutil.rmtree(folder)
+    with suppress(OSError):  # another run has begun beside this one
+        while folder != topmost:
+            folder = folder.parent
+            folder.rmdir()
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -17,8 +17,10 @@ RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 NETWORK = "network.safetensors"
 FLOAT_NETWORK = "float.safetensors"
-CHECKPOINT = "checkpoints/last.ckpt"
-FLOAT_CHECKPOINT = "checkpoints/float/last.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""Names of the newest checkpoint of a folder and of the one before it, which may be alone there."""
+CHECKPOINT = f"checkpoints/{LAST}"
+FLOAT_CHECKPOINT = f"checkpoints/float/{LAST}"
 LOCK = ".lock"
 LAYERS = "layers.csv"
 BATCHNORM = "batchnorm.csv"
@@ -123,7 +125,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def _newest(folder: Path) -> Path | None:
-    paths = (folder / name for name in (CHECKPOINT, FLOAT_CHECKPOINT))
+    stages = (folder / name for name in (CHECKPOINT, FLOAT_CHECKPOINT))
+    paths = (stage.with_name(name) for stage in stages for name in (LAST, PREVIOUS))
     return next((path for path in paths if path.exists()), None)
 
 

@@ -81,7 +81,8 @@ def test_a_folder_that_is_no_run(refused, tmp_path):
 def test_a_newer_version(file, refused, copied):
     run = copied()
     (run / file).write_text('{"version": 2}')
-    assert "has the format version 2, and this quiesce reads up to 1" in refused("compare", run)
+    told = refused("compare", run)
+    assert "its format has version 2, this one reads up to 1; update quiesce" in told
 
 
 def test_different_data(refused, copied):

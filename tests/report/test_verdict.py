@@ -9,6 +9,7 @@ import pytest
 from made_runs import QUIET
 from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
+from quiesce.report.numbers import nats
 from quiesce.report.runs import Accuracy, BatchNorm, Group
 
 
@@ -58,6 +59,26 @@ def test_how_much_oscillation_is_bad(share, tone, made):
     finding = rules.oscillation(run)
     assert finding is not None
     assert finding.tone == tone
+
+
+def test_the_worst_layer_is_of_the_kind_that_the_sentence_begins_with(made):
+    run = made()
+    layers = tuple(
+        replace(layer, oscillating=0.9) if layer.kind == "point-wise" else layer
+        for layer in run.layers
+    )
+    mixed = replace(run, layers=layers)
+    assert "most in blocks.2.conv_dw: 10.7 %." in (text_of(rules.oscillation(mixed)) or "")
+    alone = replace(mixed, oscillating_depthwise=None)
+    assert "most in blocks.0.conv_pw: 90.0 %." in (text_of(rules.oscillation(alone)) or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(1.0, "1.00"), (0.414, "0.41"), (12.345, "12.35"), (0.0123, "0.01"), (0.00123, "0.0012")],
+)
+def test_a_kl_has_two_decimals_or_digits_that_count(value, written):
+    assert nats(value) == f"{written} nats"
 
 
 def test_of_a_run_that_tells_no_shares_nothing_is_said(made):

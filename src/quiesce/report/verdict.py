@@ -10,7 +10,7 @@ from typing import Literal
 
 from quiesce.comparison.same_data import differing_field
 from quiesce.report.numbers import cell, count, mean, nats, percent
-from quiesce.report.runs import Accuracy, Group, Run
+from quiesce.report.runs import DEPTHWISE, Accuracy, Group, Run
 
 RARE = 0.01
 """Share of oscillating weights below which they are called few."""
@@ -75,8 +75,11 @@ def oscillation(run: Run) -> Finding | None:
         text = f"{percent(run.oscillating_depthwise)} of depth-wise weights oscillate"
         if run.oscillating is not None:
             text += f" ({percent(run.oscillating)} of all low-bit weights)"
-    if run.low_bit_layers:
-        most = max(run.low_bit_layers, key=lambda layer: layer.oscillating)
+    layers = run.low_bit_layers
+    if run.oscillating_depthwise is not None:
+        layers = [layer for layer in layers if layer.kind == DEPTHWISE]
+    if layers:
+        most = max(layers, key=lambda layer: layer.oscillating)
         text += f", most in {most.name}: {percent(most.oscillating)}"
     return Finding(rule="oscillation", tone="bad" if worst >= RARE else "note", text=f"{text}.")
 

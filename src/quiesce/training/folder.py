@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from quiesce.errors import QuiesceError, RecipeError
 from quiesce.files import full_disk_named, write_beside
 from quiesce.foreign.trees import read_json as read_tree
+from quiesce.foreign.versions import refuse_newer
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -158,19 +159,6 @@ def read_json(path: Path, version: int) -> dict[str, Any]:
         raise RecipeError(f"{path} is damaged or no file of a run: {error}") from error
     refuse_newer(str(path), found, version)
     return tree
-
-
-def refuse_newer(what: str, found: Any, known: int) -> None:
-    """Refuse a file whose format a later quiesce has made.
-
-    Raises:
-        RecipeError: The version is newer than `known`.
-    """
-    if isinstance(found, int) and found > known:
-        raise RecipeError(
-            f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
-            f"{known}; update quiesce"
-        )
 
 
 def _exists(folder: Path) -> RecipeError:

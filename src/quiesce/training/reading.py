@@ -19,7 +19,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from quiesce.errors import RecipeError
 from quiesce.files import in_home
 from quiesce.foreign.trees import read_yaml
-from quiesce.training.folder import RECIPE, refuse_newer
+from quiesce.foreign.versions import refuse_newer
+from quiesce.training.folder import RECIPE
 from quiesce.training.recipe import VERSION, Recipe
 
 SHIPPED = Path(__file__).parent.parent / "recipes"

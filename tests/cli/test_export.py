@@ -172,7 +172,7 @@ def test_an_output_that_exists(refused, run_folder, tmp_path):
 
 def test_an_output_in_no_folder(refused, run_folder, tmp_path):
     told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model.onnx", "--no-verify")
-    assert "No such file or directory" in told
+    assert "is no folder; make it first" in told
 
 
 def test_an_opset_too_old_for_int4(refused, run_folder):

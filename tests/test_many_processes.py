@@ -155,21 +155,32 @@ class Module(LightningModule):
 
 
 class Fault(Callback):
-    """Moves a weight in rank 1 alone after the fifth step."""
+    """Moves a weight in rank 1 alone after the fifth step, or the count of steps."""
+
+    def __init__(self, kind: str, tracking: QuiesceCallback) -> None:
+        self.kind, self.tracking = kind, tracking
 
     def on_train_batch_start(self, trainer: Trainer, module: Module, *_: Any) -> None:
-        if trainer.global_rank == 1 and trainer.global_step == 5:
+        if trainer.global_rank != 1 or trainer.global_step != 5:
+            return
+        if self.kind == "step":
+            self.tracking.control.step += 1
+        else:
             module.model[6].weight.data[0, 0] += 1
 
 
-def fit_with_a_fault(_: int) -> tuple[str, int]:
+def fit_with_faults(_: int) -> list[tuple[str, int]]:
+    return [fit_with_a_fault(kind) for kind in ("weight", "step")]
+
+
+def fit_with_a_fault(kind: str) -> tuple[str, int]:
     callback = QuiesceCallback([qs.Freezing(0.15, max_frozen=None)], 0.2, verify_every=4)
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
         strategy="ddp",
         max_epochs=1,
-        callbacks=[Fault(), callback],
+        callbacks=[Fault(kind, callback), callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -182,10 +193,11 @@ def fit_with_a_fault(_: int) -> tuple[str, int]:
 
 
 def test_the_callback_stops_all_ranks_where_they_part(tmp_path: Path) -> None:
-    first, second = together(fit_with_a_fault, 2, tmp_path)
+    first, second = together(fit_with_faults, 2, tmp_path)
     assert first == second
-    line, step = first
-    assert step == 8  # the next one that is a multiple of 4
+    (line, step), (line_of_steps, step_of_steps) = first
+    assert step == step_of_steps == 8  # the next one that is a multiple of 4
+    assert line_of_steps.startswith("processes are at different steps (8, 9)")
     # frozen latents are put back after each step; then it is the frequencies that tell
     assert line.startswith("model.6: ")
     assert "of rank 1 and of rank 0 are not the same after step 8; " in line

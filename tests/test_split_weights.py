@@ -11,8 +11,11 @@ from torch.distributed.fsdp import fully_shard
 
 import quiesce as qs
 from processes import together
-from quiesce.errors import PrepareError, TrackingError
+from quiesce.cures.limit import EVERY
+from quiesce.errors import FreezingError, PrepareError, TrackingError
 from quiesce.shards import is_split
+from quiesce.training.recorder import Recorder
+from quiesce.training.sections import RecordingConfig
 from small_networks import small_network, weights_only
 from states import assert_same_state
 from test_many_processes import BATCH, batch
@@ -42,7 +45,13 @@ def split(model: nn.Module) -> nn.Module:
 class Training:
     """A plain loop with both cures, of whole weights in one process or of split ones in many."""
 
-    def __init__(self, rank: int = 0, world: int | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        world: int | None = None,
+        freezing: qs.Freezing | None = None,
+        **changes: Any,
+    ) -> None:
         self.model = network(**changes)
         self.share = slice(rank, None, world)
         if world is not None:
@@ -50,7 +59,8 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.model)
         tracker = qs.OscillationTracker(weights, 0.2, distance=qs.DistanceSampling(None, 2))
-        cures = [qs.Dampening(0.01, "kernel_mean"), qs.Freezing(0.15, max_frozen=None)]
+        freezing = freezing or qs.Freezing(0.15, max_frozen=None)
+        cures = [qs.Dampening(0.01, "kernel_mean"), freezing]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
     def steps(self, count: int) -> "Training":
@@ -149,6 +159,11 @@ def train_split(rank: int, world: int, folder: Path, loads: bool) -> dict[str, A
         assert all(is_split(w.latent) for w in run.control.weights)
     if not loads:
         assert_orders_are_refused()
+        # of every layer each holds at most its half, which alone is below the limit of 0.6
+        with pytest.raises(FreezingError, match=f"by step {EVERY}, more than the 60 % of a layer"):
+            Training(rank, world, qs.Freezing(1e-6)).steps(EVERY + 1)
+        with pytest.raises(TrackingError, match=r"^0: a Recorder .* split over processes"):
+            Recorder(folder, run.model, run.control, RecordingConfig(), total=1)
     return told
 
 

@@ -327,6 +327,17 @@ def test_it_settles_what_is_pending() -> None:
         loop.watch.settle()
 
 
+def test_what_is_pending_is_in_its_state() -> None:
+    loop = Half(network())
+    loop.model[0].weight_quantizer.scale.data.mul_(1e9)
+    loop.model[0].weight.data.mul_(1e9)
+    loop.watch.late = True
+    loop.step()
+    state = loop.watch.state_dict()
+    assert (state["step"], state["skipped"], state["in_a_row"]) == (1, 1, 1)
+    assert_same_state(loop.watch.state_dict(), state)  # judged once
+
+
 def test_it_goes_on_from_a_file(caplog) -> None:
     loop = Loop(network())
     loop.model[3].weight_quantizer.scale.data.neg_()

@@ -39,8 +39,9 @@ class QuiesceCallback(Callback):
         average_up_to: Let the tracker follow the average of codes of all weights of at most so many
             bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
             only what the cures need.
-        verify_every: Compare what the ranks hold every so many optimizer steps, and stop all of
-            them where they part; see `quiesce.verify_ranks`. None: never.
+        verify_every: Compare what the ranks hold every so many optimizer steps, counted by batches
+            from where training starts or goes on, and stop all of them where they part; see
+            `quiesce.verify_ranks`. None: never.
         prefix: What the names of the module have in front that messages of the watch leave out.
 
     Attributes:
@@ -66,7 +67,7 @@ class QuiesceCallback(Callback):
         self.momentum = momentum
         self.average_up_to = average_up_to
         self.verify_every = verify_every
-        self._verified = 0  # steps done when last looked
+        self._ended = 0  # batches that ended an accumulation: equal in all ranks, whatever parts
         self.control: Control | None = None
         self.watching = WatchCallback(prefix)
         self._saved: dict[str, Any] | None = None
@@ -93,7 +94,7 @@ class QuiesceCallback(Callback):
         if self._saved is not None:
             self.control.load_state_dict(self._saved)
             self._saved = None
-        self._verified = self.control.step
+        self._ended = 0
         self._restore = _add_penalty(pl_module, self.control)
         self.watching.on_train_start(trainer, pl_module)
 
@@ -132,9 +133,10 @@ class QuiesceCallback(Callback):
         """Compare the ranks, where an optimizer step is over after which that is due."""
         if self.control is None or self.verify_every is None:
             return
-        before, self._verified = self._verified, self.control.step
-        if self.control.step // self.verify_every > before // self.verify_every:
-            verify_ranks(self.control)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            self._ended += 1
+            if self._ended % self.verify_every == 0:
+                verify_ranks(self.control)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of optimizers and module; tracker and its reports stay."""

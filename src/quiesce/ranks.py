@@ -5,6 +5,7 @@ one process, and they give back what they got.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from quiesce.errors import QuiesceError
 from quiesce.shards import is_split
 
 T = TypeVar("T")
@@ -60,6 +62,31 @@ def told(mine: Any) -> list[Any]:
     everyone: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everyone, mine)
     return everyone
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """Have what one process meets in a block raised in all of them at its end.
+
+    Raises:
+        QuiesceError, OSError: That of the first process that has met one.
+    """
+    met: Exception | None = None
+    try:
+        yield
+    except (QuiesceError, OSError) as error:
+        met = error
+    if found := [error for error in told(met) if error is not None]:
+        raise met or found[0]
+
+
+@torch.no_grad()
+def follow_first(model: nn.Module) -> None:
+    """Give all processes the floating buffers of the first: running statistics, above all."""
+    if are_many():
+        for buffer in unwrapped(model).buffers():
+            if buffer.is_floating_point():
+                distributed.broadcast(buffer, src=0)
 
 
 def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:

@@ -155,17 +155,21 @@ class Watch:
         Raises:
             DivergedError: Something is not finite.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._judge(pending)
+        self._judge_pending()
         if self._scaled:
             self._tell_mended(self.step)
         bad = faults.broken_parameter(self._model) or faults.broken_statistic(self._model)
         if found := [each for each in ranks.told(bad) if each]:
             raise DivergedError(f"before step {self.step} {parameter_told(self._shown(found[0]))}")
 
+    @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:
-        """Counts, and the scales that later ones are compared with."""
+        """Counts, and the scales that later ones are compared with.
+
+        Raises:
+            DivergedError: As `check`, of the step that is pending: it counts too.
+        """
+        self._judge_pending()
         return {
             "version": 1,
             "step": self.step,
@@ -202,6 +206,11 @@ class Watch:
         flags = torch.stack([~finite, *(each.any() for each in fresh)]).float()
         flags = Deferred(ranks.largest(flags))
         return _Reading(self.step, flags, fresh, loss, forward)
+
+    def _judge_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._judge(pending)
 
     def _judge(self, reading: _Reading) -> None:
         broken, *news = map(bool, reading.flags.read())

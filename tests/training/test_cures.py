@@ -1,10 +1,16 @@
 """From a recipe's cure to quiesce's, over the steps of the run."""
 
 import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 import quiesce as qs
-from quiesce.training.cures import cure_level, make_cures
+from quiesce.training.cures import RecipeCallback, cure_level, make_cures
+from quiesce.training.reading import read_recipe
 from quiesce.training.sections import CureConfig, RampConfig
+from test_lightning import Module, fit
+from test_lightning import pytestmark as pytestmark
 
 
 def test_no_cure():
@@ -53,3 +59,26 @@ def test_there_is_no_level_while_a_cure_is_off():
     rising = CureConfig(kind="dampen", strength=RampConfig(end=0.1, begin=0.5))
     assert cure_level(rising, 100)(49) is None
     assert cure_level(CureConfig(), 100)(99) is None
+
+
+class Steps(Callback):
+    """Notes the step of the cures that each batch is for."""
+
+    def __init__(self, tracking):
+        self.tracking, self.seen = tracking, []
+
+    def on_train_batch_start(self, *_):
+        self.seen.append(self.tracking.control.step)
+
+
+def test_the_level_that_is_logged_is_that_of_the_step_though_others_were_skipped():
+    flags = ["--cure.kind=dampen", "--cure.strength.schedule=linear", "--cure.strength.start=0.1"]
+    callback = RecipeCallback(read_recipe("mnist_dampen_w3a3", flags))
+    module, steps, logged = Module(), Steps(callback), []
+    module.log = lambda what, value: logged.append(value) if what == "cure" else None
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    half = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    fit(module, [callback, steps], max_epochs=5, plugins=[half], log_every_n_steps=1)
+    assert 0 < callback.control.step < 30
+    assert logged == [callback._level(step) for step in steps.seen]
+    assert logged[-1] != callback._level(29)  # that of the last batch, had none been skipped

@@ -4,8 +4,10 @@ A threshold that is too low for how a network oscillates freezes it step by step
 learns no more. Accuracy shows that late, and frozen is final; so the share is counted as it grows,
 and what would exceed the limit is refused before it is pinned.
 
-On a CPU every newly frozen weight is counted in its step. An accelerator would be waited for, so
-there all are counted once in `EVERY` steps. The counts are a cache of the weights' own records.
+On a CPU every newly frozen weight is counted in its step. An accelerator would be waited for, and
+where weights are split over processes the others too, so there all are counted once in `EVERY`
+steps: processes judge the same counts, of all parts, in the same step. The counts are a cache of
+the weights' own records.
 """
 
 import logging
@@ -17,6 +19,7 @@ from torch import Tensor
 from quiesce import history
 from quiesce.arena import Arena
 from quiesce.errors import FreezingError
+from quiesce.shards import Shards
 
 EVERY = 50
 """Steps after which all frozen weights are counted anew, whoever froze them."""
@@ -55,17 +58,19 @@ class FrozenLimit:
             anew: Whether something may have been frozen since the last call that was not admitted.
 
         Raises:
-            FreezingError: A layer is above the limit.
+            FreezingError: A layer is above the limit; in all processes that share it.
         """
         if not anew and self._counted_at is not None and step < self._counted_at + EVERY:
             return
         self._counted_at = step
-        self._counts = [_frozen(home) for home in self._homes]
+        counts = [_frozen(home) for home in self._homes]
+        _add_up_parts(self._homes, counts)
+        self._counts = [each.cpu() for each in counts]
         for i in range(len(self._homes)):
             self._judge(i, self._counts[i], step, threshold)
 
     def admit(self, home: Arena, where: Tensor, step: int, threshold: float) -> None:
-        """Take account of weights that are about to be frozen.
+        """Take account of weights that are about to be frozen, if this process holds all of them.
 
         Args:
             home: Of the arenas attached, on a CPU.
@@ -76,6 +81,8 @@ class FrozenLimit:
         Raises:
             FreezingError: A layer would come above the limit; nothing is counted.
         """
+        if home.weights[0].shards is not None:
+            return
         i = next(i for i, each in enumerate(self._homes) if each is home)
         fresh = where[~history.is_frozen(home.records.view(-1)[where], home.layout)]
         counts = self._counts[i] + home.count(fresh)
@@ -108,7 +115,26 @@ class FrozenLimit:
 
 
 def _frozen(home: Arena) -> Tensor:
-    """How many weights of each layer are frozen: int64 (layers,), on the CPU."""
+    """How many weights of each layer are frozen here: int64 (layers,)."""
     parts = home.records.split(_ROWS)  # a flag takes 4 bytes on its way
     by_row = torch.cat([history.is_frozen(part, home.layout).sum(1) for part in parts])
-    return home.per_layer(by_row.double()).long().cpu()
+    return home.per_layer(by_row.double()).long()
+
+
+def _add_up_parts(homes: Sequence[Arena], counts: Sequence[Tensor]) -> None:
+    """Let the counts of split weights be those of all their parts.
+
+    By name, since parts of other sizes may lie in other arenas: so all processes send the same.
+    """
+    groups: dict[object, tuple[Shards, list[Tensor]]] = {}
+    pairs = [
+        (weight, count)  # a view, which is written to
+        for home, row in zip(homes, counts, strict=True)
+        for weight, count in zip(home.weights, row, strict=True)
+    ]
+    for weight, count in sorted(pairs, key=lambda pair: pair[0].name):
+        if weight.shards is not None:
+            groups.setdefault(weight.shards.key, (weight.shards, []))[1].append(count)
+    for shards, members in groups.values():
+        for count, of_all in zip(members, shards.total(torch.stack(members)), strict=True):
+            count.copy_(of_all)

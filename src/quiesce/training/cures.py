@@ -37,6 +37,7 @@ class RecipeCallback(QuiesceCallback):
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
+        self._step = 0  # as the cures count: those that a GradScaler skips are none
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the weights' history out of DistributedDataParallel's broadcasts.
@@ -55,8 +56,10 @@ class RecipeCallback(QuiesceCallback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Note the learning rate: when the batch is over it is that of the next step."""
+        """Note learning rate and step: when the batch is over they are those of the next step."""
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
+        if self.control is not None:
+            self._step = self.control.step
         self._lr = optimizer.param_groups[0]["lr"]  # of the weights; scales come after them
 
     def on_train_batch_end(
@@ -73,7 +76,7 @@ class RecipeCallback(QuiesceCallback):
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))
             logged = {what: seen[what] for what in ("oscillating", "frozen", "flips_per_step")}
-            logged |= {"lr": self._lr, "cure": self._level(trainer.global_step - 1)}
+            logged |= {"lr": self._lr, "cure": self._level(self._step)}
             for what, value in logged.items():
                 if value is not None:
                     pl_module.log(what, value)

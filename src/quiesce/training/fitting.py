@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from quiesce.data import Data
 from quiesce.errors import RecipeError
 from quiesce.training.checkpoints import SoundCheckpoints
+from quiesce.training.folder import RECIPE
 from quiesce.training.metrics import MetricsTable
 from quiesce.training.trainer_sections import TrainerConfig
 
@@ -63,8 +66,8 @@ def make_trainer(
                 **options,
                 callbacks=list(callbacks),
                 logger=loggers,
-                default_root_dir=folder,
-                plugins=[SoundCheckpoints()],
+                default_root_dir=folder / RECIPE,  # no folder: see _environment
+                plugins=[SoundCheckpoints(), *_environment()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -101,6 +104,17 @@ def fit(
     except SystemExit as stop:  # what Lightning makes of Ctrl-C, and lets nobody press it again
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from stop
+
+
+def _environment() -> list[SLURMEnvironment]:
+    """Slurm's, where Lightning would take it, without checkpoints of Lightning's own.
+
+    It would write them into its root folder when Slurm announces an end, and go on from what it
+    finds there, whoever wrote it, unasked.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _loggers(kinds: Sequence[str], folder: Path, begin: int) -> list[Logger]:

@@ -16,8 +16,10 @@ import quiesce as qs
 from quiesce.data import Data, build_data
 from quiesce.data.sampling import EpochSampler
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics
+from quiesce.errors import CheckpointError, DataError, RecipeError
 from quiesce.lightning import WatchCallback
 from quiesce.models import build_model
+from quiesce.ranks import alike, told
 from quiesce.tracking import OscillationTracker
 from quiesce.training.clock import Clock
 from quiesce.training.cures import RecipeCallback
@@ -104,6 +106,8 @@ class Job:
     def run(self, folder: Path) -> dict[str, Any]:
         """Do all stages, but for what is done already; return the content of summary.json."""
         gather_processes(self.trainer)
+        self._refuse_other_checkpoints()
+        self._refuse_empty_share()
         if self.found is None:
             self.train_float(folder)
         self.quantize()
@@ -128,8 +132,9 @@ class Job:
                         lambda net: make_optimizer(net.parameters(), stage.optimizer),
                         found,
                     )
-            if trainer.is_global_zero:
-                save_network(self.network, folder / FLOAT_NETWORK)
+            with alike():
+                if trainer.is_global_zero:
+                    save_network(self.network, folder / FLOAT_NETWORK)
         self._measure("float")
 
     def quantize(self) -> None:
@@ -195,6 +200,30 @@ class Job:
             write_json(folder / SUMMARY, summary)
         return summary
 
+    def _refuse_other_checkpoints(self) -> None:
+        """All processes go on from the same checkpoint: each has looked for it by itself."""
+        found = self.found or self.found_float
+        mine = None if found is None else (found.stage, found.step, found.path.name)
+        everyone = told(mine)
+        for rank, other in enumerate(everyone):
+            if other != everyone[0]:
+                raise CheckpointError(
+                    f"rank {rank} goes on from {_begin(other)} and rank 0 from "
+                    f"{_begin(everyone[0])}: they see other files in {self.recipe.folder}; name a "
+                    "folder that is the same on all machines, and start again"
+                )
+
+    def _refuse_empty_share(self) -> None:
+        """Every process has test images to measure: where one had none, the others would wait."""
+        limit, fewest = self.recipe.trainer.limit_val_batches, min(told(len(self.data.test)))
+        if fewest == 0:
+            raise DataError("there are fewer test images than processes; train with fewer devices")
+        if isinstance(limit, float) and int(limit * fewest) == 0:
+            raise RecipeError(
+                f"trainer.limit_val_batches: {limit:.3g} of {fewest} batches is none; it must be "
+                f"at least {1 / fewest:.3g}"
+            )
+
     @property
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device
@@ -241,3 +270,10 @@ class Job:
         batches = self._training_batches(f"loss, {kind}", count)
         top1 = self.measured.top1_percent[measured]
         self.measured.diagnosis.see_score(kind, self.network, batches, top1)
+
+
+def _begin(mark: tuple[str, int, str] | None) -> str:
+    if mark is None:
+        return "the beginning"
+    stage, step, name = mark
+    return f"step {step} of the {stage} network ({name})"

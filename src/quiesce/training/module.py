@@ -8,13 +8,15 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from quiesce.ranks import told
+from quiesce.ranks import follow_first, told, total
 from quiesce.training.schedules import learning_rate_factor
 from quiesce.training.scores import Batch
 from quiesce.training.sections import LrScheduleConfig
@@ -47,6 +49,8 @@ class Classifier(LightningModule):
         self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
         self._batches = 0
         self._loss: Tensor | float = 0.0
+        self._right: list[Tensor] = []  # classified right, of each batch of a validation
+        self._seen = 0  # images of it
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -73,11 +77,40 @@ class Classifier(LightningModule):
         self._losses = self._losses + self._loss
         self._batches += 1
 
+    def on_validation_start(self) -> None:
+        """Measure one network in all processes, none of which waits for another until the end.
+
+        DistributedDataParallel would copy the buffers of the first process at a forward, which
+        another process may never come to: shares of the test images are not equal.
+        """
+        follow_first(self.network)
+        self._copy_buffers(False)
+        self._right, self._seen = [], 0
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Share of the batch that is classified right, averaged over the epoch, in percent."""
+        """Count the images of the batch that are classified right."""
         images, labels = batch
-        top1 = 100 * (self(images).argmax(1) == labels).float().mean()
-        self.log("top1_percent", top1, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        self._right.append((self(images).argmax(1) == labels).sum())
+        self._seen += len(labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the share of the images of all processes that are classified right, in percent."""
+        right = torch.stack(self._right).sum()
+        right, seen = total(torch.stack([right, right.new_tensor(self._seen)])).tolist()
+        top1 = 100 * right / seen
+        self.log("top1_percent", top1, prog_bar=True, sync_dist=True, reduce_fx="max")
+
+    def on_validation_end(self) -> None:
+        """Train on as before."""
+        self._copy_buffers(True)
+
+    def on_train_end(self) -> None:
+        """Go on with one network in all processes, the one of the last checkpoint."""
+        follow_first(self.network)
+
+    def _copy_buffers(self, copies: bool) -> None:
+        if isinstance(model := self.trainer.strategy.model, DistributedDataParallel):
+            model.broadcast_buffers = copies
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the clock."""

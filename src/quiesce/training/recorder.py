@@ -29,7 +29,7 @@ from quiesce.diagnosis import (
     offset_histogram,
     population_statistics,
 )
-from quiesce.errors import NothingToDoError, RecipeError
+from quiesce.errors import NothingToDoError, RecipeError, TrackingError
 from quiesce.files import write_beside
 from quiesce.training.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECTORIES
 from quiesce.training.scores import Batch, loss_and_top1
@@ -64,6 +64,7 @@ class Recorder:
 
     Raises:
         RecipeError: The layer chosen for trajectories is not there.
+        TrackingError: Weights are split over processes.
     """
 
     def __init__(
@@ -80,6 +81,11 @@ class Recorder:
         board: Any = None,
         writes: bool = True,
     ) -> None:
+        if split := [weight.name for weight in control.weights if weight.shards is not None]:
+            raise TrackingError(
+                f"{split[0]}: a Recorder reads whole weights, and these are split over processes; "
+                "log `tracker.report()`, which all of them call"
+            )
         self._network = network
         self._control = control
         self._config = config
@@ -147,6 +153,11 @@ class Recorder:
         if self._writes:
             for table, size in zip(self._tables, state["bytes"], strict=True):
                 table.go_on(size)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What keeps this process, one of several, from writing; None where nothing does."""
+        return next((table.failure for table in self._tables if table.failure is not None), None)
 
     @property
     def _tables(self) -> tuple[CsvTable, ...]:

@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from quiesce.lightning import QuiesceCallback
+from quiesce.ranks import alike
 from quiesce.training.module import NETWORK_PREFIX
 from quiesce.training.recipe import Recipe
 from quiesce.training.recorder import Recorder
@@ -31,6 +32,11 @@ class RecordingCallback(Callback):
         self._recorder: Recorder | None = None
         self._saved: dict[str, Any] | None = None
         self.batches: Sequence[Batch] = ()
+
+    @property
+    def failure(self) -> Exception | None:
+        """That of the recorder."""
+        return None if self._recorder is None else self._recorder.failure
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the recorder, now that tracker and number of steps are known."""
@@ -72,7 +78,8 @@ class RecordingCallback(Callback):
         """Write down what is due after the last batch, and what is left."""
         if self._recorder is not None:
             self._recorder.step()
-        self._close()
+        with alike():
+            self._close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

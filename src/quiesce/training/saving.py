@@ -16,9 +16,11 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from quiesce.data.loaders import ResumableLoader
 from quiesce.data.sampling import EpochSampler
-from quiesce.ranks import told
+from quiesce.errors import QuiesceError
+from quiesce.ranks import alike, told
 from quiesce.training.metrics import MetricsTable
 from quiesce.training.random_states import random_states, set_random_states
+from quiesce.training.recording import RecordingCallback
 from quiesce.training.summary import versions
 
 OWN = "quiesce"
@@ -114,7 +116,20 @@ class Saving(Checkpoint):
         return self._every is not None and step % self._every == 0
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self._path)
+        """Save, or stop in all processes where the first can not write.
+
+        Raises:
+            DiskFullError: There is no space, for the checkpoint or for rows before it.
+        """
+        with alike():
+            if failure := _failure(trainer):
+                raise failure
+        with alike():
+            try:
+                trainer.save_checkpoint(self._path)
+            except (QuiesceError, OSError):
+                trainer.strategy.barrier()  # where the other processes wait when all is written
+                raise
 
 
 def _count_back(loop: dict[str, Any], epoch: int, batches: int) -> None:
@@ -141,3 +156,10 @@ def _loader(trainer: Trainer) -> ResumableLoader:
 
 def _tables(trainer: Trainer) -> list[MetricsTable]:
     return [logger for logger in trainer.loggers if isinstance(logger, MetricsTable)]
+
+
+def _failure(trainer: Trainer) -> Exception | None:
+    """What has kept this process from writing rows."""
+    recordings = [each for each in trainer.callbacks if isinstance(each, RecordingCallback)]  # pyright: ignore[reportAttributeAccessIssue]
+    writers = [*(logger.table for logger in _tables(trainer)), *recordings]
+    return next((each.failure for each in writers if each.failure is not None), None)

@@ -3,11 +3,13 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from quiesce.errors import CheckpointError
+from quiesce.errors import CheckpointError, DiskFullError
 from quiesce.files import full_disk_named, sync
+from quiesce.ranks import are_many
 
 
 class CsvTable:
@@ -16,20 +18,25 @@ class CsvTable:
     Args:
         path: Made, with its names, at the first row; nothing without rows.
         names: Of the columns.
+
+    Attributes:
+        failure: Of several processes one writes, and the others would wait for one that stops. So
+            an error is kept here, and nothing is written any more, until all ask for it.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._path = path
         self._names = list(names)
         self._started = False
+        self.failure: Exception | None = None
 
     def add(self, rows: Sequence[Sequence[object]]) -> None:
         """Write rows of one value a column; None is left empty.
 
         Raises:
-            DiskFullError: There is no space for them.
+            DiskFullError: There is no space for them, and there is one process.
         """
-        if not rows:
+        if not rows or self.failure is not None:
             return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -38,17 +45,19 @@ class CsvTable:
         writer.writerows(rows)
         data = text.getvalue().encode()
         with (
+            self._kept(),
             full_disk_named(self._path, len(data)),
             self._path.open("ab" if self._started else "wb") as file,
         ):
             file.write(data)
-        self._started = True
+            self._started = True
 
     def size(self) -> int:
         """Return the bytes written so far, which are on the disk then."""
         if not self._started:
             return 0
-        sync(self._path)
+        with self._kept():
+            sync(self._path)
         return self._path.stat().st_size
 
     def go_on(self, size: int) -> None:
@@ -68,3 +77,12 @@ class CsvTable:
             os.truncate(self._path, size)
         else:
             self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except (DiskFullError, OSError) as error:
+            if not are_many():
+                raise
+            self.failure = error

@@ -166,6 +166,8 @@ def time_files(files: dict[str, Path], threads: int, rounds: int) -> dict[str, l
     for kind, path in files.items():
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # else the second thread of the file before takes a core from this one
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = open_session(path, options)
         actions[kind] = lambda session=session: session.run(None, image)
     return interleaved(actions, rounds=rounds, warmup=3)

@@ -33,6 +33,18 @@ return boxes;
 """
 """Each line of text with its box, in pixels of the page."""
 
+CUT = """
+return [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const chart = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll("svg text")].filter((text) => {
+    const box = text.getBoundingClientRect();
+    return box.width > 0 && (box.left < chart.left - 1 || box.right > chart.right + 1
+      || box.top < chart.top - 1 || box.bottom > chart.bottom + 1);
+  }).map((text) => text.textContent);
+});
+"""
+"""Texts of charts that go on beyond their chart, where nobody sees them."""
+
 MARKS = """
 return [...document.querySelectorAll(".plot")].map((plot) => [
   plot.getAttribute("aria-label"),
@@ -92,6 +104,10 @@ class Page:
                 if across > 1 and down > 3:
                     pairs.append((one, other))
         return pairs
+
+    def cut(self):
+        """Texts that lie in part outside their chart, by more than a pixel."""
+        return self.run(CUT)
 
     def picture(self, path):
         """Write a picture of the whole page."""

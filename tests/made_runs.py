@@ -104,7 +104,8 @@ def recipe(made, folder):
         "name": made.name,
         "seed": made.seed,
         "run": str(folder),
-        "scheme": {"weight_bits": 3},
+        "data": {"name": "made_up", "folder": None, "image_size": 28},
+        "scheme": {"weight_bits": 3, "first_last_bits": 8},
         "cure": {"kind": made.cure},
         "weights_optimizer": {"lr": made.lr},
     }
@@ -261,6 +262,7 @@ def diagnosis(made, noise):
     for place, (name, kind, weights, bits) in enumerate(made.layers):
         share = made.share(kind, place)
         density = 1 + 40 * share * (np.abs(middles) > 0.47) + 0.3 * noise.random(50)
+        density += 25 * made.frozen * (np.abs(middles) < 0.02)  # on their code
         low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
         codes = np.arange(low, high)
         bell = np.exp(-((codes / high) ** 2) * 4)

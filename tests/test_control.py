@@ -401,3 +401,15 @@ def test_a_refused_control_leaves_no_hook() -> None:
     steps = loop.tracker.steps
     loop.train(1)
     assert loop.tracker.steps == steps
+
+
+def test_an_optimizer_made_before_prepare_is_refused() -> None:
+    model = prepared_network()
+    float_parameters = [weight.latent for weight in qs.quantized_weights(model)]
+    weights = qs.quantized_weights(model)
+    optimizer, tracker = torch.optim.SGD(float_parameters, lr=0.1), qs.OscillationTracker(weights)
+    with pytest.raises(TrackingError, match=r"moves the scale .* make the optimizer after quiesce"):
+        qs.Control(optimizer, weights, tracker, [])
+    for scale in qs.quantizer_parameters(model):
+        scale.requires_grad_(False)
+    qs.Control(optimizer, weights, tracker, [])

@@ -54,8 +54,8 @@ ORDER = (
     {"mobilenet", "weight_files"},
     {"data", "models"},
     {"training"},
-    {"report"},
     {"comparison"},
+    {"report"},
     {"sweeping"},
     {"cli"},
 )

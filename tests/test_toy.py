@@ -409,3 +409,10 @@ def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(
     fused = circling(problem, 0.4, compile=mode, **settings)
     for name in ("latent", "code", "frozen", "gradient", "frequency"):
         assert torch.equal(getattr(fused, name), getattr(plain, name)), name
+
+
+def test_the_step_of_freezing_is_the_one_that_the_cure_tells(caplog):
+    regression = Regression(0.7107, 1 / 15, 1 / 3)
+    outcome = try_method(METHODS["freezing"], regression, lr=0.5, steps=100, start=0.737)
+    (record,) = caplog.records
+    assert f"are frozen at step {outcome.frozen_at};" in record.getMessage()

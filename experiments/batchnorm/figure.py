@@ -9,18 +9,17 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 HERE = Path(__file__).parent
 CONDITIONS = {
-    "W8A8, rate to 0.04": "w8a8-cosine-0.05",
-    "W8A8, constant rate": "w8a8-constant-0.05",
-    "W3A3, rate to 0.04": "w3a3-cosine-0.05",
-    "W3A3, to 0.04, from 0.2": "w3a3-cosine-0.2",
-    "W3A3, constant rate": "w3a3-constant-0.05",
+    "W8A8, constant": "w8a8-constant-0.05",
+    "W3A3, cosine, to 4 %": "w3a3-cosine-0.05",
+    "W3A3, cosine, to 4 %, from 0.2": "w3a3-cosine-0.2",
+    "W3A3, constant": "w3a3-constant-0.05",
     "W3A3, constant 0.2": "w3a3-constant-0.2",
     "W3A3, constant, dampening": "w3a3-constant-0.05-dampening",
     "W3A3, constant, freezing": "w3a3-constant-0.05-freezing",
-    "W2A4, rate to 0.04": "w2a4-cosine-0.05",
-    "W2A4, constant rate": "w2a4-constant-0.05",
-    "W2A2, rate to 0.04": "w2a2-cosine-0.05",
-    "W2A2, constant rate": "w2a2-constant-0.05",
+    "W2A4, cosine, to 4 %": "w2a4-cosine-0.05",
+    "W2A4, constant": "w2a4-constant-0.05",
+    "W2A2, cosine, to 4 %": "w2a2-cosine-0.05",
+    "W2A2, constant": "w2a2-constant-0.05",
 }
 PANELS = {
     "training loss, nats, by statistics": {
@@ -62,7 +61,7 @@ def draw(axes, title, series, runs):
     axes.grid(axis="x", alpha=0.2)
     if title.startswith("KL"):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(LogLocator())
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     if len(series) > 1:

@@ -129,6 +129,14 @@ def _check(
             "the optimizer moves none of these weights; make it from the parameters of the model "
             "that was prepared"
         )
+    for weight in weights:
+        scale = weight.scale_parameter
+        if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
+            raise TrackingError(
+                f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "
+                "quiesce.prepare, or leave the scales as calibrated: requires_grad_(False) on each "
+                "of quiesce.quantizer_parameters(model)"
+            )
     followed = {id(weight.latent) for weight in tracker.weights}
     if any(id(weight.latent) not in followed for weight in weights):
         raise TrackingError("the tracker follows other weights; make both from the same list")

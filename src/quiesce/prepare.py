@@ -23,10 +23,11 @@ from quiesce.weights import QuantizedWeight
 def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     """Give every convolution and linear layer a weight and an input quantizer, in place.
 
-    Parameters keep their identity, names and values, so an optimizer or a float checkpoint made
-    before still fits. Weight scales are found at once; those of inputs by `calibrate`, which must
-    come before the first forward wherever activations are quantized. A weight shared by layers has
-    one quantizer, with the widest bits that any of them asks for.
+    Parameters keep their identity, names and values, so a float checkpoint made before still fits.
+    Scales are new ones: make the optimizer afterwards. Those of weights are found at once, those of
+    inputs by `calibrate`, which must come before the first forward wherever activations are
+    quantized. A weight shared by layers has one quantizer, with the widest bits that any of them
+    asks for.
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers

@@ -160,6 +160,11 @@ class QuantizedWeight:
     # What follows is for arenas, which run passes over many weights at once.
 
     @property
+    def scale_parameter(self) -> nn.Parameter:
+        """The scale as the optimizer moves it."""
+        return self._quantizer.scale
+
+    @property
     def raw_scale(self) -> Tensor:
         """The scale as it is learned, of which `scale` is the magnitude, detached."""
         return self._part(self._quantizer.scale.detach())

@@ -73,15 +73,16 @@ def test_only_runs_cut_off(refused, copied):
 
 def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty is not the folder of a run: it has no recipe.yaml" in refused("compare", "empty")
-    assert "nowhere is no folder" in refused("compare", "nowhere")
+    assert "empty is no run folder: it has no recipe.yaml" in refused("compare", "empty")
+    assert "nowhere is no run folder: there is no such folder" in refused("compare", "nowhere")
 
 
 @pytest.mark.parametrize("file", ["summary.json", "recipe.yaml"])
 def test_a_newer_version(file, refused, copied):
     run = copied()
     (run / file).write_text('{"version": 2}')
-    assert "has the format version 2, and this quiesce reads up to 1" in refused("compare", run)
+    told = refused("compare", run)
+    assert "its format has version 2, this one reads up to 1; update quiesce" in told
 
 
 def test_different_data(refused, copied):

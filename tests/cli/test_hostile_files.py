@@ -128,6 +128,20 @@ def test_trajectories_that_would_multiply(made, refused):
     assert "`latent` is not of 400 steps and 16 weights" in refused("report", made)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (-(10**9), 10**9, "-1000000000 to 1000000000 are no ends of a grid"),
+        (3, -4, "3 to -4 are no ends of a grid"),
+        (-4, np.nan, "nan is no whole number"),
+    ],
+)
+def test_a_grid_that_is_none(low, high, told, made, refused):
+    arrays = dict(np.load(made / "trajectories.npz"))
+    np.savez(made / "trajectories.npz", **arrays | {"quant_min": low, "quant_max": high})
+    assert told in refused("report", made)
+
+
 def test_steps_that_are_texts(made, refused):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["steps"] = arrays["steps"].astype(str)

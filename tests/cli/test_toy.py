@@ -3,6 +3,7 @@
 import pytest
 
 from quiesce.cli import main
+from quiesce.cures.limit import log as warnings_of_freezing
 from quiesce.toy import METHODS
 
 QUICK = ("toy", "--steps", "40", "--methods", "ste", "freezing")
@@ -34,6 +35,15 @@ def test_chosen_methods_and_another_file(here, capsys):
     assert "Freezing" in out
     assert "DSQ" not in out
     assert "Freezing" in (here / "two.html").read_text("utf-8")
+
+
+def test_of_freezing_the_table_alone_tells(here, capsys, caplog):
+    assert main(["toy", "--steps", "100", "--methods", "freezing"]) == 0
+    out, err = capsys.readouterr()
+    assert "frozen on 0.7333, step" in " ".join(out.split())
+    assert err == ""
+    assert caplog.records == []
+    assert not warnings_of_freezing.disabled  # elsewhere they are told
 
 
 def test_force_overwrites_a_page(here):

@@ -13,7 +13,7 @@ from quiesce.training.reading import read_recipe
 QUICK = "mnist_dampen_w3a3"
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], [QUICK, "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], [QUICK, "--help"]])
 def test_help_shows_every_field_with_its_text(argv, capsys):
     assert main(["train", *argv]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -41,6 +41,26 @@ def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
     assert QUICK in out
     assert "rounded, untrained" in out
     assert str(tmp_path / "run") in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "name a recipe: quiesce train RECIPE"),
+        ([QUICK, "--scheme.weight_bit", "2"], "unknown field `scheme.weight_bit`"),
+        ([QUICK, "--resume", "runs/one"], "--resume behind a recipe takes no folder"),
+        ([QUICK, "--resume=runs/one"], "--resume behind a recipe takes no folder"),
+        (["begun"], "begun is the folder of a run; quiesce train --resume begun goes on"),
+    ],
+)
+def test_words_that_are_not_meant_so(argv, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.yaml").write_text("version: 1\n")
+    assert main(["train", *argv]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_recipe_comes_first(capsys):

@@ -41,9 +41,9 @@ def test_a_run_without_summary_is_left_out_with_how_far_it_came(metrics, told, m
 
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"is not the folder of a run: it has no recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"is no run folder: it has no recipe\.yaml"):
         find_runs([tmp_path / "empty"])
-    with pytest.raises(RecipeError, match="is no folder"):
+    with pytest.raises(RecipeError, match="there is no such folder"):
         find_runs([tmp_path / "nowhere"])
 
 
@@ -51,7 +51,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_a_newer_version_is_refused(file, make_run):
     run = make_run("run")
     (run / file).write_text('{"version": 2}')
-    with pytest.raises(RecipeError, match=rf"{file} has the format version 2.* upgrade quiesce"):
+    with pytest.raises(RecipeError, match=rf"{file} is of a newer quiesce: .* version 2.* up to 1"):
         find_runs([run])
 
 
@@ -61,7 +61,7 @@ def test_a_newer_version_is_refused(file, make_run):
         ("{", "can not be read"),
         ("[]", "holds no fields"),
         ("{}", "no `name`"),
-        ('{"version": "new"}', "format version new"),
+        ('{"version": "new"}', "its version is 'new'"),
     ],
 )
 def test_a_damaged_summary_is_refused(text, told, make_run):

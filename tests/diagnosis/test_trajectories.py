@@ -5,6 +5,7 @@ import torch
 
 import quiesce as qs
 from quiesce.diagnosis import Trajectory, most_oscillating, most_oscillating_layer
+from quiesce.tracking import OSCILLATING
 from small_networks import Walk, prepared_network
 
 FULL, DEPTHWISE, LINEAR = "0", "3", "6"
@@ -80,6 +81,15 @@ def test_another_layer_where_no_depthwise_one_oscillates(walk):
 
 def test_where_nothing_oscillates_it_is_a_depthwise_layer(walk):
     assert most_oscillating_layer(walk.tracker) == DEPTHWISE
+
+
+def test_where_nothing_oscillates_it_is_the_layer_with_the_highest_frequency():
+    walk = Walk(prepared_network(), momentum=0.001)
+    swing(walk, "full", steps=4)
+    swing(walk, "linear", steps=5)
+    frequencies = [walk.tracker.frequency(weight.name).max() for weight in walk.weights]
+    assert 0 == frequencies[1] < frequencies[0] < frequencies[2] < OSCILLATING
+    assert most_oscillating_layer(walk.tracker) == LINEAR
 
 
 def test_wide_layers_are_left_out():

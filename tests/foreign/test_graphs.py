@@ -1,5 +1,7 @@
 """ONNX files that reach out of themselves."""
 
+import time
+
 import pytest
 
 from quiesce.foreign.graphs import refuse_unsafe
@@ -46,6 +48,19 @@ def test_numbers_of_a_node_in_other_files_are_refused() -> None:
 @pytest.mark.parametrize("dims", [(2**40,), (2**20, 2**20), (2**62, 2**62), (-1,)])
 def test_a_tensor_can_not_claim_what_is_not_there(dims) -> None:
     assert "the file has no room for it" in refused(model(tensors=[tensor(dims)]))
+
+
+def test_a_tensor_has_few_dimensions() -> None:
+    """The product of 400,000 large numbers takes minutes, and fills the message."""
+    many = tensor([2**63 - 1] * 400_000)
+    started_s = time.perf_counter()
+    told = refused(model(tensors=[many]))
+    assert time.perf_counter() - started_s < 10
+    assert told == "it has a tensor of more than 64 dimensions"
+
+
+def test_the_message_about_a_shape_is_short() -> None:
+    assert len(refused(model(tensors=[tensor([2**63 - 1] * 64)]))) < 200
 
 
 def test_loops_and_functions_are_refused() -> None:

@@ -56,6 +56,7 @@ def test_page(name, width, pages, open_page):
     assert seen.console() == []
     assert seen.requests() == []
     assert seen.overlaps() == []
+    assert seen.cut() == []
     assert seen.run("return document.documentElement.scrollWidth") <= width
     marks = seen.run(MARKS)
     assert marks
@@ -85,6 +86,12 @@ def test_texts_that_overlap_are_found(pages, open_page):
     seen = open_page(pages["cut"], 390, "light")
     seen.run("document.querySelector('h1').style.marginBottom = '-50px'")
     assert seen.overlaps() != []
+
+
+def test_texts_that_leave_their_chart_are_found(pages, open_page):
+    seen = open_page(pages["cut"], 390, "light")
+    seen.run("document.querySelector('.xtitle').textContent = 'a title that goes on'.repeat(9)")
+    assert len(seen.cut()) == 1
 
 
 def test_names_can_not_run_code(evil_run, open_page):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from made_runs import make_sweep
+from made_runs import Made, make_run, make_sweep
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import logarithmic, shortened, written
@@ -14,12 +14,13 @@ from quiesce.report.charts.codes import codes, codes_by_layer
 from quiesce.report.charts.cure import cure
 from quiesce.report.charts.curves import curves
 from quiesce.report.charts.layer_map import ROWS
-from quiesce.report.charts.offsets import offsets, offsets_by_layer
+from quiesce.report.charts.offsets import HIGHEST, offsets, offsets_by_layer
 from quiesce.report.charts.over_time import over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
 from quiesce.report.collect import collect
+from quiesce.report.read_layers import planned_bits
 from quiesce.report.runs import Group
 from quiesce.report.sections import quiet, sections
 
@@ -65,6 +66,29 @@ def test_the_heat_map_leaves_out_layers_of_more_bits(made):
     assert heat.zmax == 20
 
 
+def test_the_heat_map_of_a_run_without_diagnosis_goes_by_the_recipe(made):
+    run = made(finished=False, remove=["diagnosis.json"])
+    assert run.layers == ()
+    (section,) = [each for each in sections(collect([run.folder])) if each.short == "Layers"]
+    (chart,) = section.by_run
+    (heat,) = chart.figure.data
+    named = chart.figure.layout.yaxis.ticktext
+    assert len(named) == 12
+    assert not {"conv_stem", "classifier"} & set(named)
+    assert heat.zmax < 20  # the classifier has 90 %
+
+
+def test_bits_are_those_of_the_recipe_for_each_layer():
+    scheme = {"weight_bits": 3, "first_last_bits": 8}
+    overrides = {"b*": {"weight_bits": 5}, "c": {"act_bits": 2}, "d": {"weight_bits": 4}}
+    names = ("a", "b", "b.1", "c", "d")
+    planned = planned_bits({"scheme": scheme | {"overrides": overrides}}, names)
+    assert planned == {"a": 8, "b": 5, "b.1": 5, "c": 3, "d": 4}
+    bare = planned_bits({"scheme": {"weight_bits": 3, "first_last_bits": None}}, names)
+    assert bare == dict.fromkeys(names, 3)
+    assert planned_bits({}, names) == planned_bits({"scheme": scheme}, ()) == {}
+
+
 def test_the_heat_map_keeps_the_layers_that_oscillate_most(made):
     run = made(blocks=50)
     chart = over_time(run, "run", top=0.2)
@@ -83,6 +107,14 @@ def test_offsets_are_in_multiples_of_even_spacing(made):
     (line,) = chart.figure.data
     assert np.mean(line.y[:-1]) == pytest.approx(1)
     assert line.y[0] > 1.5 > line.y[25]  # mass at the thresholds
+
+
+def test_what_is_higher_than_the_chart_is_told_in_words(made):
+    chart = offsets([group(made("frozen", cure="freeze", frozen=0.3, oscillating=0.0))])
+    assert chart is not None
+    (line,) = chart.figure.data
+    assert line.y.max() > HIGHEST == chart.figure.layout.yaxis.range[1]
+    assert chart.note.endswith(f"Beyond the chart, frozen goes up to {line.y.max():.1f}.")
 
 
 def test_codes_sum_up_to_all_weights(made):
@@ -104,6 +136,35 @@ def test_trajectories_draw_the_weights_that_oscillate_most(made):
     assert chart.figure.layout.annotations[0].text.startswith("weight 165,")  # the last of 16
     assert list(chart.figure.data[1].y) == list(run.trajectories.code[-300:, 15])
     assert len(chart.figure.layout.shapes) >= WEIGHTS  # a threshold in each
+    assert chart.note.startswith("The 3 of 16 recorded weights that oscillate most, in the last")
+
+
+def drawn_thresholds(run, position):
+    """Thresholds that are drawn for weights that go this way."""
+    seen = run.trajectories
+    steps = len(seen.steps)
+    there = np.tile(np.resize(position, steps)[:, None], len(seen.index))
+    chart = weights_over_time(replace(run, trajectories=replace(seen, position=there)), "run", 0)
+    return sorted({shape.y0 for shape in chart.figure.layout.shapes})
+
+
+def test_thresholds_are_those_of_the_grid(made):
+    run = made()
+    assert (run.trajectories.quant_min, run.trajectories.quant_max) == (-4, 3)
+    assert drawn_thresholds(run, [-0.6, 0.7]) == [-0.5, 0.5]
+    assert drawn_thresholds(run, [-48.7, -45.2]) == []  # clipped: the code is -4 all the way
+    assert drawn_thresholds(run, [2.2, 5.2]) == [2.5]
+    assert drawn_thresholds(run, [-9.0, 9.0]) == [code + 0.5 for code in range(-4, 3)]
+
+
+def test_weights_that_do_not_oscillate_are_said_not_to(made):
+    run = made()
+    still = replace(run.trajectories, frequency=0 * run.trajectories.frequency)
+    chart = weights_over_time(replace(run, trajectories=still), "run", 0)
+    assert chart is not None
+    assert chart.note == (
+        "None of the 16 recorded weights oscillates; 3 of them, in the last 300 recorded steps."
+    )
 
 
 def test_kl_has_a_dot_for_each_batch_norm(made):
@@ -158,6 +219,24 @@ def test_logarithmic_axes_have_few_and_readable_ticks():
     ]
 
 
+@pytest.mark.parametrize(("low", "high"), [(1.2, 1.6), (2.1, 4.9), (1.5, 2.4), (0.3, 0.3)])
+def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
+    assert logarithmic(low, high) == {"type": "linear"}
+    assert logarithmic(0.9 * low, 10 * high)["type"] == "log"
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.019, 0.03, 7.0])
+def test_kl_is_on_a_logarithmic_axis_always(kl, made):
+    run = made()
+    one = replace(run.batchnorms[0], kl_mean=kl)
+    chart = by_kind([group(replace(run, batchnorms=(one,)))])
+    assert chart is not None
+    axis = chart.figure.layout.xaxis
+    low, high = axis.range
+    assert axis.type == "log"
+    assert sum(low <= np.log10(tick) <= high for tick in axis.tickvals) >= 2
+
+
 def test_numbers_are_packed(made):
     chart = over_time(made(), "run", top=0.2)
     assert chart is not None
@@ -173,10 +252,31 @@ def test_a_quiet_run_gets_sentences_for_charts(quiet_run):
     assert by_name["layers-over-time"].instead == "No weight oscillates."
     assert by_name["probe"].instead == "Nothing: no weight oscillates."
     assert not by_name["layers-over-time"].by_run
+    assert subject.runs[0].trajectories is not None
+    assert by_name["trajectories"].instead == "No weight oscillates."
+    assert not by_name["trajectories"].by_run
+    titles = [chart.title for chart in by_name["training"].charts]
+    assert titles == ["Training loss", "Test accuracy"]
+    assert by_name["training"].lead.endswith("No weight oscillates, at any of them.")
+    drawn = [chart for section in by_name.values() for chart in section.charts + section.by_run]
+    for trace in (trace for chart in drawn for trace in chart.figure.data):
+        assert np.any(trace.z if trace.type == "heatmap" else trace.y)
     assert by_name["offsets"].charts  # latents lie somewhere all the same
+
+
+def test_a_quiet_run_beside_another_is_named(quiet_run, tmp_path):
+    subject = collect([quiet_run, make_run(tmp_path / "other", Made(name="other"))])
+    by_name = {section.name: section for section in sections(subject)}
+    for name in ("layers-over-time", "trajectories"):
+        assert len(by_name[name].by_run) == 1
+        assert by_name[name].lead.endswith(f"No weight oscillates in {subject.groups[0].label}.")
+    assert len(by_name["training"].charts) == 4  # with both runs in each
 
 
 def test_a_run_that_oscillated_on_the_way_is_not_quiet(made):
     run = made()
     assert not quiet(run)
-    assert not quiet(replace(run, oscillating=0.0, oscillating_depthwise=0.0))
+    at_the_end = replace(run, oscillating=0.0, oscillating_depthwise=0.0)
+    assert not quiet(at_the_end)
+    assert not quiet(replace(at_the_end, over_time=None))  # metrics.csv tells it too
+    assert quiet(replace(at_the_end, over_time=None, curves={}))

@@ -16,6 +16,7 @@ def test_a_whole_run_has_everything(made):
     run = made()
     assert run.finished
     assert (run.recipe, run.seed, run.steps, run.cure) == ("made_lsq_w3a3", 0, 1000, "none")
+    assert (run.data or {})["name"] == "made_up"
     assert (run.top1.running, run.top1.reestimated) == (97.2, 97.8)
     assert (run.batchnorm_loss.running, run.batchnorm_loss.reestimated) == (0.047, 0.028)
     assert len(run.layers) == 14

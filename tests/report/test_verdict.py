@@ -1,12 +1,15 @@
 """Each rule of the verdict: when it speaks, and what it says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from made_runs import QUIET
+from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
+from quiesce.report.numbers import nats
 from quiesce.report.runs import Accuracy, BatchNorm, Group
 
 
@@ -22,12 +25,11 @@ def test_the_sentences_of_the_issue_with_oscillation(made):
         "Latents pile up at the thresholds: 4.1 % lie within 0.01 codes of one, where even "
         "spacing would put 2.0 %.",
         "Batch-norm statistics of blocks.2.conv_dw.bn are off by 0.41 nats, and those of 5 other "
-        "layers by 0.02 nats or more.",
+        "layers by 0.02 nats or more; the network that the run left has re-estimated ones.",
         "Re-estimating batch norm raises top-1 from 97.2 to 97.8 %.",
         "Oscillation still costs: other codes for the 120 oscillating weights, found by learning "
         "them, lower the training loss from 0.057 to 0.041.",
-        "What to do: re-estimate batch norm (the end of quiesce train does), then train with "
-        "freezing (cure.kind: freeze).",
+        "What to do: train with freezing (cure.kind: freeze).",
     ]
 
 
@@ -59,6 +61,26 @@ def test_how_much_oscillation_is_bad(share, tone, made):
     assert finding.tone == tone
 
 
+def test_the_worst_layer_is_of_the_kind_that_the_sentence_begins_with(made):
+    run = made()
+    layers = tuple(
+        replace(layer, oscillating=0.9) if layer.kind == "point-wise" else layer
+        for layer in run.layers
+    )
+    mixed = replace(run, layers=layers)
+    assert "most in blocks.2.conv_dw: 10.7 %." in (text_of(rules.oscillation(mixed)) or "")
+    alone = replace(mixed, oscillating_depthwise=None)
+    assert "most in blocks.0.conv_pw: 90.0 %." in (text_of(rules.oscillation(alone)) or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(1.0, "1.00"), (0.414, "0.41"), (12.345, "12.35"), (0.0123, "0.01"), (0.00123, "0.0012")],
+)
+def test_a_kl_has_two_decimals_or_digits_that_count(value, written):
+    assert nats(value) == f"{written} nats"
+
+
 def test_of_a_run_that_tells_no_shares_nothing_is_said(made):
     run = replace(made(), oscillating=None, oscillating_depthwise=None)
     assert rules.oscillation(run) is None
@@ -87,7 +109,7 @@ def test_frozen(made):
 
 
 def test_statistics_are_off_from_a_fifth_of_a_standard_deviation(made):
-    run = made()
+    run = made(finished=False)
     shifted = 0.2**2 / 2  # KL of two Gaussians of one variance, a fifth of its root apart
     norm = BatchNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
     off = rules.statistics_off(replace(run, batchnorms=(norm,)))
@@ -144,6 +166,29 @@ def test_advice_knows_the_cure(cure, said, made):
     assert (text_of(rules.advice(run)) or "").startswith(f"What to do: {said}")
 
 
+def test_re_estimation_is_advised_to_runs_that_were_cut_off_alone(made):
+    run = made(finished=False)
+    advised = "What to do: re-estimate batch norm (the end of quiesce train does), then train"
+    assert (text_of(rules.advice(run)) or "").startswith(advised)
+    off = rules.statistics_off(run)
+    assert off is not None
+    assert off.tone == "bad"
+    mended = rules.statistics_off(made("finished"))
+    assert mended is not None
+    assert mended.tone == "note"
+    assert mended.text.endswith("; the network that the run left has re-estimated ones.")
+    assert "re-estimate" not in (text_of(rules.advice(made("other"))) or "")
+
+
+def test_re_estimation_that_does_harm_is_not_advised(made):
+    harmed = Accuracy(running=62.5, reestimated=37.5)
+    run = replace(made(finished=False), top1=harmed)
+    assert "lowers top-1" in (text_of(rules.reestimation(run)) or "")
+    assert text_of(rules.advice(run)) == "What to do: train with freezing (cure.kind: freeze)."
+    rest = replace(made("b", **QUIET, remove=["probe.json"]), top1=harmed)
+    assert rules.advice(rest) is None  # nor is there nothing to mend
+
+
 def test_advice_when_all_is_frozen(made):
     run = replace(made(**QUIET), frozen=0.95)
     assert "raise cure.threshold" in (text_of(rules.advice(run)) or "")
@@ -162,6 +207,28 @@ def test_comparison_is_against_the_runs_without_a_cure(made):
     ]
     (several,) = rules.comparison([group("LSQ", bare, bare), group("freezing", cured, cured)])
     assert several.text.endswith("(means of 2 seeds).")
+
+
+def test_runs_of_different_data_are_not_compared(made):
+    def of(name, size, folder="~/digits", **differs):
+        run = made(name, **differs)
+        data = data_of({"data": {"name": "mnist5k", "image_size": size, "folder": folder}})
+        assert run.data is not None
+        return group(name, replace(run, data=data))
+
+    bare = of("bare", 28)
+    (told,) = rules.comparison([bare, of("large", 56, cure="freeze")])
+    assert told.text == (
+        "large is not compared with bare: they are runs of different data, data.image_size is 56 "
+        "and 28."
+    )
+    assert told.tone == "note"
+    spelled = of("same", 28, str(Path.home() / "x" / ".." / "digits"), cure="freeze")
+    (told,) = rules.comparison([bare, spelled])
+    assert told.text.startswith("same against bare: the oscillating share")
+    unknown = group("unknown", replace(made("unknown", cure="freeze"), data=None))
+    (told,) = rules.comparison([bare, unknown])
+    assert told.text.startswith("unknown against bare: ")
 
 
 def test_ranking_of_a_sweep(made):

@@ -5,7 +5,15 @@ import errno
 import pytest
 
 from quiesce.errors import DiskFullError, QuiesceError, RecipeError
-from quiesce.training.folder import CHECKPOINT, explained, locked, read_json, run_folder, write_json
+from quiesce.training.folder import (
+    CHECKPOINT,
+    FLOAT_CHECKPOINT,
+    explained,
+    locked,
+    read_json,
+    run_folder,
+    write_json,
+)
 
 
 def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
@@ -17,7 +25,7 @@ def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
 def fail(folder, error, *, written):
     """A run that writes a file, then fails."""
     with run_folder(folder):
-        (folder / written).parent.mkdir(exist_ok=True)
+        (folder / written).parent.mkdir(parents=True, exist_ok=True)
         (folder / written).touch()
         raise error
 
@@ -29,6 +37,23 @@ def test_failing_before_a_checkpoint_takes_away_what_was_made(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
 
 
+def test_failing_leaves_a_run_that_began_beside_it_alone(tmp_path):
+    def fail_beside(runs):
+        with run_folder(runs / "fails"):
+            fail_not(runs / "beside")
+            raise KeyboardInterrupt
+
+    def fail_not(folder):
+        with run_folder(folder):
+            write_json(folder / "summary.json", {})
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_beside(tmp_path / "made" / "runs")
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")]
+    assert left == ["made/runs/beside/summary.json"]
+    assert not (tmp_path / "made" / "runs" / "fails").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [(QuiesceError("bad"), "bad; the last good"), (KeyboardInterrupt(), "stopped; the last good")],
@@ -37,6 +62,15 @@ def test_failing_after_a_checkpoint_keeps_it_and_says_so(error, message, tmp_pat
     with pytest.raises(type(error), match=message):
         fail(tmp_path / "a", error, written=CHECKPOINT)
     assert (tmp_path / "a" / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("stage", [CHECKPOINT, FLOAT_CHECKPOINT])
+def test_the_checkpoint_before_the_last_is_kept_alone(stage, tmp_path):
+    """So a process leaves it that dies in a write, where a file can not have a second name."""
+    previous = (tmp_path / "a" / stage).with_name("previous.ckpt")
+    with pytest.raises(QuiesceError, match=rf"bad; the last good checkpoint is {previous}"):
+        fail(tmp_path / "a", QuiesceError("bad"), written=previous.relative_to(tmp_path / "a"))
+    assert previous.exists()
 
 
 def test_a_foreign_error_is_not_touched(tmp_path):

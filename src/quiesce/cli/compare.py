@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Arguments(
         prog="quiesce compare",
         description="Group runs by recipe; report mean and standard deviation over seeds, and the "
-        "difference to a baseline with its 95 %% interval, paired by seed.",
+        "difference to a baseline with its 95 % interval, paired by seed.",
     )
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="a run, a sweep, or a folder of runs"

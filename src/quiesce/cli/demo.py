@@ -9,7 +9,7 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console, show_runs
 from quiesce.cli.show_verification import show_shipped
 from quiesce.training.display import Display
-from quiesce.training.folder import FLOAT_NETWORK
+from quiesce.training.folder import FLOAT_NETWORK, write_json
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
@@ -17,6 +17,7 @@ from quiesce.training.sections import FloatStageConfig
 from quiesce.training.shipping import ship
 
 EXPORTED = "model.onnx"
+SHIPPED = "shipped.json"
 METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
 
 
@@ -39,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
             summaries[title] = run(recipe, display)
     show_runs(summaries, folder)
     last = list(METHODS.values())[-1]
-    show_shipped(ship(folder / last, folder / last / EXPORTED))
+    shipped = ship(folder / last, folder / last / EXPORTED)
+    write_json(folder / last / SHIPPED, shipped.tree())
+    show_shipped(shipped)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from quiesce.cli.arguments import Arguments
+from quiesce.cures.limit import log as warnings_of_freezing
 from quiesce.errors import RecipeError
 from quiesce.extras import require
 from quiesce.toy import METHODS, SYMBOLS, Outcome, Regression, page, try_method
@@ -28,20 +30,32 @@ def main(argv: Sequence[str]) -> int:
         require(module, "the figure of `quiesce toy`", "report")
     torch.manual_seed(0)  # of stochastic rounding
     regression = Regression(known.target, known.scale, ENERGY)
-    outcomes = [
-        try_method(
-            METHODS[name],
-            regression,
-            lr=known.lr,
-            steps=known.steps,
-            start=known.start,
-            momentum=known.momentum,
-        )
-        for name in _progress(known.methods)
-    ]
+    with _all_may_freeze():
+        outcomes = [
+            try_method(
+                METHODS[name],
+                regression,
+                lr=known.lr,
+                steps=known.steps,
+                start=known.start,
+                momentum=known.momentum,
+            )
+            for name in _progress(known.methods)
+        ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
     _show(outcomes, known)
     return 0
+
+
+@contextmanager
+def _all_may_freeze() -> Iterator[None]:
+    """No warning that a whole layer is frozen: here it is one weight, and the table tells it."""
+    before = warnings_of_freezing.disabled
+    warnings_of_freezing.disabled = True
+    try:
+        yield
+    finally:
+        warnings_of_freezing.disabled = before
 
 
 def _progress(names: Sequence[str]) -> Iterable[str]:

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,17 @@ PRINT = "--print_config"
 
 def main(argv: Sequence[str]) -> int:
     """Train by the recipe that `argv` names first, overridden by the flags behind it."""
-    if not argv or {"-h", "--help"} & set(argv):
+    if {"-h", "--help"} & set(argv):
         recipe_parser(usage=USAGE).print_help()
         return 0
+    if not argv:
+        raise RecipeError("name a recipe: quiesce train RECIPE; `quiesce recipes` lists them")
     name, *flags = argv
     if name.startswith(RESUME):
         return _resume(argv)
     if name.startswith("-"):
         raise RecipeError(f"the recipe comes first: {USAGE.splitlines()[0]}")
+    _refuse_folder_behind(flags)
     recipe = read_recipe(name, [flag for flag in flags if flag not in (PRINT, RESUME)])
     if PRINT in flags:
         sys.stdout.write(write_recipe(recipe))
@@ -42,6 +46,15 @@ def main(argv: Sequence[str]) -> int:
     train = run_or_resume if RESUME in flags else run
     _show(lambda display: train(recipe, display), recipe.folder)
     return 0
+
+
+def _refuse_folder_behind(flags: Sequence[str]) -> None:
+    behind = dict(pairwise(flags)).get(RESUME, "--")
+    if not behind.startswith("--") or any(flag.startswith(f"{RESUME}=") for flag in flags):
+        raise RecipeError(
+            f"{RESUME} behind a recipe takes no folder: quiesce train RECIPE {RESUME} --run RUN, "
+            f"or quiesce train {RESUME} RUN"
+        )
 
 
 def _resume(argv: Sequence[str]) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 from quiesce.comparison.fields import dotted, shortened
 from quiesce.comparison.measures import Measure
 from quiesce.comparison.runs import FinishedRun
+from quiesce.comparison.same_data import data_of, differing_field
 from quiesce.errors import RecipeError
-from quiesce.files import in_home
 
 NOT_THE_METHOD = {
     "version",
@@ -26,17 +26,6 @@ NOT_THE_METHOD = {
 
 FILE = "(a file)"
 """Stands for the path of a file of start weights: each seed has its own."""
-
-SAME_DATA = (
-    "name",
-    "folder",
-    "image_size",
-    "classes",
-    "train_images",
-    "test_images",
-    "channels",
-)
-"""Fields of `data` in which compared runs must agree: they say which images are classified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,20 +116,13 @@ def refuse_mixed_data(runs: Sequence[FinishedRun]) -> None:
         RecipeError: Two runs have different data.
     """
     for run in runs[1:]:
-        for field in SAME_DATA:
-            one, other = (_data(each.recipe, field) for each in (runs[0], run))
-            if one != other:
-                raise RecipeError(
-                    f"runs of different data: data.{field} is {one} in {runs[0].folder} and "
-                    f"{other} in {run.folder}; compare them apart, or ask for it with --mixed-data"
-                )
-
-
-def _data(recipe: dict[str, Any], field: str) -> Any:
-    value = (recipe.get("data") or {}).get(field)
-    if field == "folder" and value is not None:
-        return str(in_home(value).resolve())
-    return value
+        first, this = data_of(runs[0].recipe), data_of(run.recipe)
+        if (field := differing_field(first, this)) is not None:
+            raise RecipeError(
+                f"runs of different data: data.{field} is {first[field]} in {runs[0].folder} and "
+                f"{this[field]} in {run.folder}; compare them apart, or ask for it with "
+                "--mixed-data"
+            )
 
 
 def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from quiesce.comparison.measures import MEASURES
 from quiesce.errors import RecipeError
 from quiesce.foreign import tables, trees, values
+from quiesce.foreign.versions import refuse_newer
 from quiesce.training.folder import RECIPE, SUMMARY
 
 SWEEP = "sweep.json"
@@ -129,8 +130,8 @@ def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
     else:
         inside = sorted(path.parent for path in folder.glob(f"*/{RECIPE}"))
         if not inside:
-            what = "is not the folder of a run: it has no" if folder.is_dir() else "is no folder:"
-            raise RecipeError(f"{folder} {what} {RECIPE}; `quiesce train` makes one")
+            what = f"it has no {RECIPE}" if folder.is_dir() else "there is no such folder"
+            raise RecipeError(f"{folder} is no run folder: {what}; `quiesce train` makes one")
         yield from inside
 
 
@@ -142,11 +143,9 @@ def _tree(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} is damaged: it holds no fields")
     version = tree.get("version", VERSION)
-    if not isinstance(version, int) or version > VERSION:
-        raise RecipeError(
-            f"{path} has the format version {version}, and this quiesce reads up to {VERSION}: "
-            "upgrade quiesce"
-        )
+    if not isinstance(version, int):
+        raise RecipeError(f"{path} is damaged: its version is {version!r:.40}")
+    refuse_newer(str(path), version, VERSION)
     return tree
 
 

@@ -76,7 +76,8 @@ class Trajectory:
 def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> str:
     """Return the layer with the largest share of oscillating weights.
 
-    Depth-wise layers go first, as long as one of them oscillates at all.
+    Depth-wise layers go first, as long as one of them oscillates at all. Where no layer does, it
+    is the one with the weight of highest frequency.
 
     Args:
         tracker: Whose weights are looked at.
@@ -94,7 +95,7 @@ def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> st
         )
         if share > 0:
             return best
-    return (depthwise or weights)[0].name
+    return max([*depthwise, *weights], key=lambda weight: _highest(tracker, weight)).name
 
 
 def most_oscillating(tracker: OscillationTracker, layer: str, count: int = 16) -> Tensor:
@@ -105,14 +106,21 @@ def most_oscillating(tracker: OscillationTracker, layer: str, count: int = 16) -
     Raises:
         KeyError: The tracker follows no such layer.
     """
-    weight = _named(tracker.weights, layer)
-    frequency = torch.where(weight.frozen, -1.0, tracker.frequency(layer)).flatten()
+    frequency = _of_moving(tracker, _named(tracker.weights, layer)).flatten()
     return frequency.topk(min(count, len(frequency))).indices
 
 
+def _of_moving(tracker: OscillationTracker, weight: QuantizedWeight) -> Tensor:
+    """Frequencies, of the shape of the latent; -1 where the weight is frozen."""
+    return torch.where(weight.frozen, -1.0, tracker.frequency(weight.name))
+
+
+def _highest(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
+    return _of_moving(tracker, weight).max().item()
+
+
 def _oscillating(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
-    moving = (tracker.frequency(weight.name) > OSCILLATING) & ~weight.frozen
-    return moving.double().mean().item()
+    return (_of_moving(tracker, weight) > OSCILLATING).double().mean().item()
 
 
 def _named(weights: Sequence[QuantizedWeight], name: str) -> QuantizedWeight:

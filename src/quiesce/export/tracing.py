@@ -116,7 +116,8 @@ def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
         raise ExportError(f"{name} can not be exported: {reason(error)}") from error
     if program is None or program.exported_program is None:
         raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
-    if not program.exported_program.call_spec.out_spec.is_leaf():
+    returned = program.exported_program.call_spec.out_spec
+    if returned is None or not returned.is_leaf():
         raise not_one_tensor(name)
     _set_apart(program.model.graph)
     return program.model

@@ -6,6 +6,7 @@ numbers are those of onnx.proto.
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 LARGEST_GRAPH = 2**31 - 1
 """Bytes of an ONNX file: more no protocol buffer can have."""
@@ -15,6 +16,9 @@ GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
 NODE_ATTRIBUTE = 5
 ATTRIBUTE_TENSORS, ATTRIBUTE_OTHERS = (5, 10), (6, 11, 22, 23)  # others: graphs, sparse tensors
 TENSOR_DIMS, TENSOR_ELSEWHERE = 1, (13, 14)
+
+MOST_DIMS = 64
+"""Of a tensor; an export has four. The product of very many would take minutes."""
 
 CODES_PER_BYTE = 4
 """Of the narrowest type, int2."""
@@ -63,10 +67,13 @@ def _look_at(tensor: memoryview, size: int) -> None:
         if number in TENSOR_ELSEWHERE and value:
             raise ValueError("it has tensors in other files, which no export has")
         if number == TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else _varints(value)
+            new = [value] if isinstance(value, int) else _varints(value)
+            dims += islice(new, MOST_DIMS + 1)
+            if len(dims) > MOST_DIMS:
+                raise ValueError(f"it has a tensor of more than {MOST_DIMS} dimensions")
     if math.prod(dims) > CODES_PER_BYTE * size:
         raise ValueError(
-            f"a tensor claims the shape {tuple(dims)}, and the file has no room for it"
+            f"a tensor claims the shape {tuple(dims)!s:.60}, and the file has no room for it"
         )
 
 
@@ -99,12 +106,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         at += length
 
 
-def _varints(packed: memoryview) -> list[int]:
-    found, at = [], 0
+def _varints(packed: memoryview) -> Iterator[int]:
+    at = 0
     while at < len(packed):
         value, at = _varint(packed, at)
-        found.append(value)
-    return found
+        yield value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from quiesce.errors import QuiesceError, RecipeError
 from quiesce.foreign import arrays, tables, trees
+from quiesce.foreign.versions import refuse_newer
 
 VERSION = 1
 """Newest version of the files that is understood."""
@@ -96,11 +97,7 @@ def _tree(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] 
         version = tree["version"]
         if not isinstance(version, int):
             raise ValueError(f"its version is {version!r}")
-    if version > VERSION:
-        raise RecipeError(
-            f"{path} has format version {version}, and this quiesce reads up to {VERSION}: "
-            "pip install --upgrade quiesce"
-        )
+    refuse_newer(str(path), version, VERSION)
     return tree
 
 

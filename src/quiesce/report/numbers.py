@@ -26,7 +26,9 @@ def percent(share: float) -> str:
 
 
 def nats(value: float) -> str:
-    """Write a KL with two digits that count: "0.41 nats"."""
+    """Write a KL with two decimals, or the first digits that count: "1.00 nats", "0.0012 nats"."""
+    if value >= 0.01:
+        return f"{value:.2f} nats"
     return f"{value:.2g} nats" if value >= 1e-4 else "below 0.0001 nats" if value else "0 nats"
 
 

@@ -1,11 +1,12 @@
 """Layers and batch norms of a run, from its summary.json or, with more, its diagnosis.json."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import numpy as np
 
-from quiesce.foreign.values import count, maybe, number
+from quiesce.foreign.values import count, mapping, maybe, number
 from quiesce.report.runs import DEPTHWISE, BatchNorm, Histogram, Layer
 
 T = TypeVar("T", bound=Sized)
@@ -65,6 +66,27 @@ def _histogram(tree: dict[str, Any] | None, places: str) -> Histogram | None:
     if len(found.places) - len(found.counts) != (places == "edges"):
         raise ValueError(f"{len(found.counts)} counts do not fit {len(found.places)} {places}")
     return found
+
+
+def planned_bits(recipe: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
+    """Return the bits that a recipe has for each layer; nothing where it has no scheme.
+
+    Args:
+        recipe: The tree of a recipe.yaml.
+        names: Of the layers, in the order of the network: the first and the last are special.
+    """
+    scheme = mapping(recipe.get("scheme", {}))
+    usual, ends = (maybe(count, scheme.get(name)) for name in ("weight_bits", "first_last_bits"))
+    if usual is None or not names:
+        return {}
+    bits = dict.fromkeys(names, usual)
+    if ends is not None:
+        bits |= {names[0]: ends, names[-1]: ends}
+    for pattern, changes in mapping(scheme.get("overrides", {})).items():
+        own = maybe(count, mapping(changes).get("weight_bits"))
+        if own is not None:
+            bits |= {name: own for name in names if fnmatchcase(name, str(pattern))}
+    return bits
 
 
 def summarized_batchnorms(summary: dict[str, Any]) -> tuple[BatchNorm, ...]:

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quiesce.comparison.same_data import data_of
 from quiesce.foreign.values import count, mapping, maybe, number, text
 from quiesce.report.files import read_json, read_recipe, reading
 from quiesce.report.read_layers import (
     batchnorms_of,
     layers_of,
+    planned_bits,
     share,
     summarized_batchnorms,
     summarized_layers,
@@ -40,9 +42,12 @@ def read_run(folder: Path, title: str) -> Run:
     summary = read_json(folder / SUMMARY)
     diagnosis = read_json(folder / DIAGNOSIS)
     found = curves(folder / "metrics.csv")
+    over_time = layers_over_time(folder / "layers.csv")
     with reading(folder / (RECIPE if summary is None else SUMMARY)):
         told = _identity(recipe, summary or {}, folder)
         told |= _as_far_as_it_went(found) if summary is None else _headline(summary)
+    with reading(folder / RECIPE):
+        told["planned_bits"] = planned_bits(recipe, over_time.layers if over_time else ())
     with reading(folder / DIAGNOSIS):
         told |= _diagnosed(diagnosis, told["top1"]) if diagnosis else {}
     run = Run(
@@ -51,7 +56,7 @@ def read_run(folder: Path, title: str) -> Run:
         finished=summary is not None,
         **told,
         curves=found,
-        over_time=layers_over_time(folder / "layers.csv"),
+        over_time=over_time,
         batchnorm_curves=batchnorm_curves(folder / "batchnorm.csv"),
         batchnorm_losses=curves(folder / "batchnorm_loss.csv"),
         trajectories=trajectories(folder / "trajectories.npz"),
@@ -69,6 +74,7 @@ def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> 
         "settings": _settings(recipe) if recipe else str(folder),
         "seed": maybe(count, summary.get("seed", recipe.get("seed"))),
         "cure": _cure(mapping(recipe.get("cure", {}))) if recipe else None,
+        "data": _data(recipe) if recipe else None,
         "cut": number(oscillation.get("cut", CUT)),
         "near": NEAR,
         "low_bits": maybe(count, bits),
@@ -81,6 +87,12 @@ def _cure(section: dict[str, Any]) -> str:
     if kind not in CURES:
         raise ValueError(f"its cure is {kind!r:.40}, and must be one of {', '.join(CURES)}")
     return kind
+
+
+def _data(recipe: dict[str, Any]) -> dict[str, object]:
+    data = mapping(recipe.get("data") or {})
+    maybe(text, data.get("folder"))
+    return data_of({"data": data})
 
 
 def _settings(recipe: dict[str, Any]) -> str:

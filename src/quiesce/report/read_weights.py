@@ -11,6 +11,9 @@ from quiesce.report.runs import Probe, Trajectories
 LARGEST_POSITION = 1e30
 """Codes from 0 that a chart's float32 holds with room."""
 
+LARGEST_CODE = 255
+"""Of 8 bits without a sign."""
+
 
 def trajectories(path: Path) -> Trajectories | None:
     """Return trajectories.npz, its latents in codes; None where there is no such file.
@@ -29,6 +32,9 @@ def trajectories(path: Path) -> Trajectories | None:
         for name in ("latent", "code", "frequency"):
             if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
+        low, high = (count(arrays[name].item()) for name in ("quant_min", "quant_max"))
+        if not -LARGEST_CODE <= low < high <= LARGEST_CODE:
+            raise ValueError(f"{low} to {high} are no ends of a grid of 8 bits or fewer")
         scale, latent = arrays["scale"], arrays["latent"]
         if scale.shape not in (shape, shape[:1]) or not (np.isfinite(scale) & (scale > 0)).all():
             raise ValueError("`scale` is not above 0 for each step")
@@ -43,6 +49,8 @@ def trajectories(path: Path) -> Trajectories | None:
             position=position,
             code=arrays["code"].astype(int),
             frequency=arrays["frequency"],
+            quant_min=low,
+            quant_max=high,
         )
     return found if all(shape) else None
 

@@ -108,6 +108,10 @@ class Trajectories:
     """Shape (steps, weights)."""
     frequency: np.ndarray
     """Shape (steps, weights)."""
+    quant_min: int
+    """Lowest code of the grid."""
+    quant_max: int
+    """Highest code of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,8 @@ class Run:
     """Columns of metrics.csv."""
     over_time: LayersOverTime | None = None
     """Layers over the steps."""
+    planned_bits: dict[str, int] = field(default_factory=dict)
+    """Bits of these layers by the recipe, for where `layers` are not known."""
     batchnorm_curves: dict[str, Series] = field(default_factory=dict)
     """KL over the steps: the mean of depth-wise layers, and that of the others."""
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)
@@ -196,6 +202,8 @@ class Run:
     """Single weights."""
     probe: Probe | None = None
     """What `quiesce probe` found."""
+    data: dict[str, object] | None = None
+    """What says which images it classifies; None where no recipe was kept."""
     diagnosed: bool = False
     """Whether it has a diagnosis."""
     versions: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from quiesce.report.charts.cure import cure
 from quiesce.report.charts.offsets import offsets, offsets_by_layer
 from quiesce.report.charts.over_time import low_bit_shares, over_time
 from quiesce.report.charts.probe import other_codes
-from quiesce.report.charts.training import training
+from quiesce.report.charts.training import happens, training
 from quiesce.report.charts.trajectories import weights_over_time
 from quiesce.report.numbers import count
 from quiesce.report.runs import Group, Run, Subject
@@ -66,7 +66,10 @@ def quiet(run: Run) -> bool:
     """Whether it is known that no low-bit weight oscillates at the end, nor did on the way."""
     at_the_end = run.oscillating == 0 and not run.oscillating_depthwise
     shares = low_bit_shares(run)
-    return at_the_end and (shares is None or not np.nansum(shares[1]))
+    on_the_way = (shares is not None and np.nansum(shares[1]) > 0) or (
+        "oscillating" in run.curves and run.curves["oscillating"].values.any()
+    )
+    return at_the_end and not on_the_way
 
 
 def _sweep(subject: Subject) -> Section:
@@ -85,11 +88,14 @@ def _sweep(subject: Subject) -> Section:
 
 
 def _training(groups: Sequence[Group]) -> Section:
+    told = any("oscillating" in run.curves for group in groups for run in group.runs)
+    moving = happens(groups, "oscillating")
     return Section(
         name="training",
         short="Training",
         title="Training",
-        lead="All runs on one axis, over the optimizer steps of the quantized stage.",
+        lead="All runs on one axis, over the optimizer steps of the quantized stage."
+        + (" No weight oscillates, at any of them." if told and not moving else ""),
         charts=_there(training(groups)),
         instead="There is no step in a metrics.csv: train with csv among trainer.loggers.",
     )
@@ -109,15 +115,15 @@ def _schedules(groups: Sequence[Group]) -> Section:
 def _over_time(groups: Sequence[Group]) -> Section:
     found = [low_bit_shares(group.runs[0]) for group in groups]
     top = max((float(np.nanmax(each[1])) for each in found if each is not None), default=0.0)
-    charts = [over_time(group.runs[0], group.label, top) for group in groups]
-    still = all(quiet(group.runs[0]) for group in groups)
+    still, moving = _quiet(groups), _moving(groups)
     return Section(
         name="layers-over-time",
         short="Layers",
         title="Where weights oscillate, and when",
         lead="Share of weights of each layer that oscillate. First and last layer are left out "
-        "where they have more bits: their codes lie so close that most change, to no harm.",
-        by_run=() if still else _there(charts),
+        "where they have more bits: their codes lie so close that most change, to no harm."
+        + _of_the_quiet(groups),
+        by_run=_there(over_time(group.runs[0], group.label, top) for _, group in moving),
         instead="No weight oscillates."
         if still
         else "There is no layers.csv: quiesce train writes it where recording.layers is above 0.",
@@ -151,16 +157,19 @@ def _codes(groups: Sequence[Group]) -> Section:
 
 
 def _trajectories(groups: Sequence[Group]) -> Section:
+    still = _quiet(groups)
     return Section(
         name="trajectories",
         short="Single weights",
         title="Single weights",
         lead="Each time the latent crosses a threshold, the code jumps; back and forth is "
-        "oscillation.",
+        "oscillation." + _of_the_quiet(groups),
         by_run=_there(
-            weights_over_time(group.runs[0], group.label, i) for i, group in enumerate(groups)
+            weights_over_time(group.runs[0], group.label, i) for i, group in _moving(groups)
         ),
-        instead="No weights were recorded: set recording.trajectory_steps in the recipe.",
+        instead="No weight oscillates."
+        if still
+        else "No weights were recorded: set recording.trajectory_steps in the recipe.",
     )
 
 
@@ -178,7 +187,7 @@ def _batchnorm(groups: Sequence[Group]) -> Section:
 
 
 def _probe(groups: Sequence[Group]) -> Section:
-    still = all(quiet(group.runs[0]) for group in groups)
+    still = _quiet(groups)
     charts = [other_codes(group.runs[0], group.label, i) for i, group in enumerate(groups)]
     return Section(
         name="probe",
@@ -189,6 +198,23 @@ def _probe(groups: Sequence[Group]) -> Section:
         instead="Nothing: no weight oscillates." if still else "A probe finds out:",
         command="" if still else _command("probe", groups),
     )
+
+
+def _quiet(groups: Sequence[Group]) -> bool:
+    return all(quiet(group.runs[0]) for group in groups)
+
+
+def _moving(groups: Sequence[Group]) -> list[tuple[int, Group]]:
+    """Groups whose first run does not rest, with their places."""
+    return [(i, group) for i, group in enumerate(groups) if not quiet(group.runs[0])]
+
+
+def _of_the_quiet(groups: Sequence[Group]) -> str:
+    """Which of several runs have no chart, as there is nothing to draw."""
+    labels = [group.label for group in groups if quiet(group.runs[0])]
+    if not labels or len(labels) == len(groups):
+        return ""
+    return f" No weight oscillates in {' and '.join(labels)}."
 
 
 def _there(charts: Iterable[Chart | None]) -> tuple[Chart, ...]:

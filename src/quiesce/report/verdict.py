@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quiesce.comparison.same_data import differing_field
 from quiesce.report.numbers import cell, count, mean, nats, percent
-from quiesce.report.runs import Accuracy, Group, Run
+from quiesce.report.runs import DEPTHWISE, Accuracy, Group, Run
 
 RARE = 0.01
 """Share of oscillating weights below which they are called few."""
@@ -74,8 +75,11 @@ def oscillation(run: Run) -> Finding | None:
         text = f"{percent(run.oscillating_depthwise)} of depth-wise weights oscillate"
         if run.oscillating is not None:
             text += f" ({percent(run.oscillating)} of all low-bit weights)"
-    if run.low_bit_layers:
-        most = max(run.low_bit_layers, key=lambda layer: layer.oscillating)
+    layers = run.low_bit_layers
+    if run.oscillating_depthwise is not None:
+        layers = [layer for layer in layers if layer.kind == DEPTHWISE]
+    if layers:
+        most = max(layers, key=lambda layer: layer.oscillating)
         text += f", most in {most.name}: {percent(most.oscillating)}"
     return Finding(rule="oscillation", tone="bad" if worst >= RARE else "note", text=f"{text}.")
 
@@ -119,6 +123,9 @@ def statistics_off(run: Run) -> Finding | None:
     off = sum(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
     if off > 1:
         text += f", and those of {count(off - 1, 'other layer')} by {OFF_NATS:g} nats or more"
+    if _left_reestimated(run):
+        text += "; the network that the run left has re-estimated ones"
+        return Finding(rule="statistics", tone="note", text=f"{text}.")
     return Finding(rule="statistics", tone="bad", text=f"{text}.")
 
 
@@ -174,7 +181,9 @@ def probed(run: Run) -> Finding | None:
 def advice(run: Run) -> Finding | None:
     """What to do, by the limits of the other rules."""
     steps = []
-    if any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms):
+    off = any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
+    harmful = (_change(run.top1) or 0.0) <= -GAIN_POINTS
+    if off and not harmful and not _left_reestimated(run):
         steps.append("re-estimate batch norm (the end of quiesce train does)")
     if max(_shares(run), default=0.0) >= RARE:
         steps.append(MORE_CURE[run.cure or "none"])
@@ -183,7 +192,8 @@ def advice(run: Run) -> Finding | None:
     if steps:
         return Finding(rule="advice", tone="note", text=f"What to do: {', then '.join(steps)}.")
     cost = probed(run)
-    if not run.finished or not _shares(run) or (cost is not None and cost.tone == "bad"):
+    costs = harmful or (cost is not None and cost.tone == "bad")
+    if not run.finished or not _shares(run) or costs:
         return None
     return Finding(rule="advice", tone="good", text="There is nothing to mend.")
 
@@ -199,7 +209,7 @@ def comparison(groups: Sequence[Group]) -> list[Finding]:
     """Return what each cure did, against the first runs without one, or else the first runs.
 
     Means are over seeds; a group of fewer than two has no spread to judge a difference by, and the
-    sentence says so.
+    sentence says so. Groups that classify other images are not compared, and why is said.
     """
     bare = [group for group in groups if all(run.cure == "none" for run in group.runs)]
     base = (bare or list(groups))[0]
@@ -211,6 +221,13 @@ def comparison(groups: Sequence[Group]) -> list[Finding]:
 
 
 def _against(group: Group, base: Group) -> Finding | None:
+    one, other = base.runs[0].data, group.runs[0].data
+    if one is not None and other is not None and (field := differing_field(one, other)):
+        text = (
+            f"{group.label} is not compared with {base.label}: they are runs of different data, "
+            f"data.{field} is {other[field]} and {one[field]}."
+        )
+        return Finding(rule="comparison", tone="note", text=text)
     now, before = (mean(run.oscillating for run in each.runs) for each in (group, base))
     if now is None or before is None:
         return None
@@ -249,6 +266,11 @@ def ranking(groups: Sequence[Group]) -> list[Finding]:
 def final_top1(run: Run) -> float | None:
     """Top-1 of the network that the run leaves: re-estimated where it was."""
     return run.top1.running if run.top1.reestimated is None else run.top1.reestimated
+
+
+def _left_reestimated(run: Run) -> bool:
+    """Whether the network that is in the folder has statistics that were measured again."""
+    return run.finished and run.top1.reestimated is not None
 
 
 def _shares(run: Run) -> list[float]:

@@ -176,7 +176,7 @@ class Outcome:
     levels: tuple[float, ...]
     """Values of the grid that were emitted, later, rising."""
     frozen_at: int | None
-    """Steps after which the code was pinned, or None."""
+    """Step, the first being 0, after which the code was pinned, as `Freezing` tells it; or None."""
 
     @property
     def law_text(self) -> str:
@@ -236,7 +236,7 @@ def try_method(
     later, latent = trace.code[steps // 2 :], trace.latent[steps // 2 :, 0]
     scale = regression.scale.item()
     lawful = method.law and momentum == 0 and lr * regression.energy.item() <= LAWFUL
-    frozen = trace.frozen[:, 0]
+    frozen = trace.frozen[1:, 0]  # after each step
     return Outcome(
         method=method,
         trace=trace,

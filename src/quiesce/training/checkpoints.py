@@ -15,10 +15,8 @@ from torch import Tensor
 
 from quiesce.errors import CheckpointError
 from quiesce.files import sync, write_beside
+from quiesce.training.folder import LAST, PREVIOUS
 from quiesce.weight_files import unpickled
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-"""Names of the newest checkpoint of a folder and of the one before it."""
 
 _MARK = b"quiesce sha256 "
 _SEAL = len(_MARK) + 64

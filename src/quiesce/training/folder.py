@@ -12,13 +12,16 @@ from filelock import FileLock, Timeout
 from quiesce.errors import QuiesceError, RecipeError
 from quiesce.files import full_disk_named, write_beside
 from quiesce.foreign.trees import read_json as read_tree
+from quiesce.foreign.versions import refuse_newer
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 NETWORK = "network.safetensors"
 FLOAT_NETWORK = "float.safetensors"
-CHECKPOINT = "checkpoints/last.ckpt"
-FLOAT_CHECKPOINT = "checkpoints/float/last.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""Names of the newest checkpoint of a folder and of the one before it, which may be alone there."""
+CHECKPOINT = f"checkpoints/{LAST}"
+FLOAT_CHECKPOINT = f"checkpoints/float/{LAST}"
 LOCK = ".lock"
 LAYERS = "layers.csv"
 BATCHNORM = "batchnorm.csv"
@@ -43,7 +46,8 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     """Make `folder` for the block; when the block fails before a checkpoint, remove it again.
 
     Args:
-        folder: Must not exist; missing parents are made, and removed with it.
+        folder: Must not exist; missing parents are made, and removed with it if nothing else has
+            come into them.
         owner: Whether this process makes and removes it; False in all but the first of many.
 
     Raises:
@@ -59,19 +63,19 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     except FileExistsError as error:  # another run has made it since
         raise _exists(folder) from error
     except OSError as error:
-        _remove(topmost)
+        _remove(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         _probe(folder)
     except OSError as error:
-        _remove(topmost)
+        _remove(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         with locked(folder), explained(folder):
             yield folder
     except BaseException:
         if not has_checkpoint(folder):
-            _remove(topmost)
+            _remove(folder, topmost)
         raise
 
 
@@ -122,7 +126,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def _newest(folder: Path) -> Path | None:
-    paths = (folder / name for name in (CHECKPOINT, FLOAT_CHECKPOINT))
+    stages = (folder / name for name in (CHECKPOINT, FLOAT_CHECKPOINT))
+    paths = (stage.with_name(name) for stage in stages for name in (LAST, PREVIOUS))
     return next((path for path in paths if path.exists()), None)
 
 
@@ -156,19 +161,6 @@ def read_json(path: Path, version: int) -> dict[str, Any]:
     return tree
 
 
-def refuse_newer(what: str, found: Any, known: int) -> None:
-    """Refuse a file whose format a later quiesce has made.
-
-    Raises:
-        RecipeError: The version is newer than `known`.
-    """
-    if isinstance(found, int) and found > known:
-        raise RecipeError(
-            f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
-            f"{known}; update quiesce"
-        )
-
-
 def _exists(folder: Path) -> RecipeError:
     return RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
 
@@ -184,9 +176,14 @@ def _probe(folder: Path) -> None:
     probe.unlink()
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, topmost: Path) -> None:
+    """Remove a folder, and those above it up to `topmost` that hold nothing else."""
     if folder.exists():
         shutil.rmtree(folder)
+    with suppress(OSError):  # another run has begun beside this one
+        while folder != topmost:
+            folder = folder.parent
+            folder.rmdir()
 
 
 def _add_note(error: BaseException, note: str) -> None:

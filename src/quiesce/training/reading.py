@@ -19,7 +19,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from quiesce.errors import RecipeError
 from quiesce.files import in_home
 from quiesce.foreign.trees import read_yaml
-from quiesce.training.folder import refuse_newer
+from quiesce.foreign.versions import refuse_newer
+from quiesce.training.folder import RECIPE
 from quiesce.training.recipe import VERSION, Recipe
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
@@ -49,6 +50,11 @@ def find_recipe(recipe: str) -> Path:
     path = in_home(recipe)
     if path.is_file():
         return path
+    if (path / RECIPE).is_file():
+        raise RecipeError(
+            f"{recipe} is the folder of a run; quiesce train --resume {recipe} goes on with it, "
+            f"and quiesce train {path / RECIPE} begins another"
+        )
     if path.suffix in (".yaml", ".yml") or path.exists():
         raise RecipeError(f"{recipe}: no such file; `quiesce recipes` lists the shipped recipes")
     near = _nearest(recipe, shipped_recipes()) or "`quiesce recipes` lists what there is"
@@ -110,7 +116,7 @@ def write_recipe(recipe: Recipe) -> str:
 def recipe_parser(usage: str | None = None) -> ArgumentParser:
     """Return a parser with one flag for each field of a recipe, whose text is its help."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(usage=usage, exit_on_error=False)
+    parser = ArgumentParser(usage=usage, exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe, nested_key=None)
     return parser
 

@@ -15,11 +15,12 @@ from quiesce.data import Data, build_data
 from quiesce.diagnosis import has_statistics, population_statistics
 from quiesce.errors import CheckpointError, RecipeError, TrackingError
 from quiesce.foreign.values import count, mapping, number, text
+from quiesce.foreign.versions import refuse_newer
 from quiesce.models import build_model
 from quiesce.prepare import prepare, quantized_weights
 from quiesce.tracking import OscillationTracker
 from quiesce.training.display import Display
-from quiesce.training.folder import CHECKPOINT, RECIPE, SUMMARY, read_json, refuse_newer
+from quiesce.training.folder import CHECKPOINT, RECIPE, SUMMARY, read_json
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.scores import Batch, batches_within

@@ -12,9 +12,10 @@ from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files import remove_leftovers
 from quiesce.foreign.content import refuse_links
 from quiesce.foreign.values import count
+from quiesce.foreign.versions import refuse_newer
 from quiesce.tracking import OscillationTracker
 from quiesce.training.checkpoints import newest_sound
-from quiesce.training.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_newer
+from quiesce.training.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY
 from quiesce.training.module import NETWORK_PREFIX
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe

@@ -43,8 +43,9 @@ class SchemeConfig:
     ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
     """How first scales are found: least squared error, extremes, percentile, or LSQ's rule."""
 
-    clip: Literal["range", "round"] = "range"
-    """Where weights get a gradient: inside the grid (as papers write), or half a code beyond it."""
+    clip: Literal["range", "grid", "round"] = "range"
+    """Where weights get a gradient: between the ends of the grid (as papers write); grid: half a
+    code beyond them; round: only where the rounded value is none of the ends."""
 
     grad_scaling: bool = False
     """Scale the gradients of scales by LSQ's 1/sqrt(N * quant_max)."""

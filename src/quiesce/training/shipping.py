@@ -46,6 +46,20 @@ class Shipped:
     float_milliseconds: float
     """The float network's, timed in turns with it."""
 
+    def tree(self) -> dict[str, Any]:
+        """As JSON: sizes in bytes, times in milliseconds for one image, images right."""
+        found = self.verification
+        return {
+            "version": 1,
+            "verified": found.passed,
+            "images": found.images,
+            "right": found.right_runtime,
+            "bytes": self.size,
+            "float_bytes": self.float_size,
+            "milliseconds": self.milliseconds,
+            "float_milliseconds": self.float_milliseconds,
+        }
+
 
 def ship(folder: Path, path: Path) -> Shipped:
     """Export a run, verify it on its test images, and time it against its float network.

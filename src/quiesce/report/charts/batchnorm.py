@@ -48,14 +48,15 @@ def by_kind(groups: Sequence[Group]) -> Chart | None:
         "range": [len(kinds) - 0.5, -0.5],
         "showgrid": False,
     }
-    low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS)
-    high = max(worst.kl_mean, OFF_NATS)
+    # more than a decade from end to end, on which there are ticks always
+    low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS) / 4
+    high = 4 * max(worst.kl_mean, OFF_NATS)
     made = figure(
         traces,
         x="KL of population from running statistics, nats",
         y=None,
         height=90 + 60 * len(kinds),
-        xaxis=logarithmic(low, high) | {"range": [math.log10(low / 2), math.log10(2 * high)]},
+        xaxis=logarithmic(low, high) | {"range": [math.log10(low), math.log10(high)]},
         yaxis=rows,
     )
     made.add_vline(x=OFF_NATS, line={"color": HIGHLIGHT, "width": 1, "dash": "dot"})

@@ -84,6 +84,8 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
 def logarithmic(low: float, high: float) -> dict[str, Any]:
     """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 where there are few of them.
 
+    Where fewer than two of these lie between the ends, the axis is linear.
+
     Args:
         low: Least value on it, above 0.
         high: Greatest.
@@ -91,6 +93,8 @@ def logarithmic(low: float, high: float) -> dict[str, Any]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     heads = (1, 2, 5) if last - first <= 2 else (1,)
     values = [head * 10.0**power for power in range(first, last + 1) for head in heads]
+    if sum(low <= value <= high for value in values) < 2:
+        return {"type": "linear"}
     values = [value for value in values if low / 1.3 <= value <= high * 1.3]
     return {
         "type": "log",

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, figure, shortened, written
+from quiesce.report.charts.chart import Chart, figure, written
 from quiesce.report.charts.curves import legend
 from quiesce.report.charts.layer_map import layer_map, most_oscillating
-from quiesce.report.palette import INK, color, dash
+from quiesce.report.palette import color, dash
 from quiesce.report.runs import Group, Histogram, Run
 
-OFFSET = "offset from the nearest code, codes"
+OFFSET = "offset from the nearest code"
 
 BRIGHTEST = 5.0
 """Density, in multiples of even spacing, that has the strongest colour."""
@@ -40,28 +40,24 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
         for i, group, edges, each in found
     ]
     outside = [
-        f"{shortened(group.label)} goes up to {each.max():.1f}"
+        f"{group.label} goes up to {each.max():.1f}"
         for _, group, _, each in found
         if each.max() > HIGHEST
     ]
     made = figure(
         lines,
-        x=f"{OFFSET}; thresholds at ±0.5",
+        x=OFFSET,
         y="density, even spacing = 1",
         height=300,
         xaxis={"range": [-0.5, 0.5], "tickvals": [-0.5, -0.25, 0, 0.25, 0.5]},
         yaxis={"range": [0, HIGHEST]} if outside else {"rangemode": "tozero"},
     )
-    if outside:
-        place = {"x": 0.53, "y": 1, "xref": "paper", "yref": "paper"}
-        look = {"xanchor": "left", "yanchor": "top", "align": "left", "showarrow": False}
-        font = {"size": 12, "color": INK}
-        made.add_annotation(text="<br>".join(outside), font=font, **place, **look)
     ends = (f"{group.label} {max(each[0], each[-1]):.2g}" for _, group, _, each in found)
     return Chart(
         title="All low-bit weights",
         note="1 is even spacing. Weights that oscillate stand at the two ends, at the thresholds; "
-        "frozen and dampened ones stand in the middle, on their code.",
+        "frozen and dampened ones stand in the middle, on their code."
+        + (f" Beyond the chart, {', and '.join(outside)}." if outside else ""),
         alt=f"Density of offsets between -1/2 and 1/2; at the thresholds: {', '.join(ends)}.",
         figure=made,
         keys=legend(groups),

@@ -43,11 +43,19 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
 
 
 def low_bit_shares(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Return names and shares of low-bit layers, of all where bits are not known; None of none."""
+    """Return names and shares of low-bit layers, of all where bits are not known; None of none.
+
+    Where neither a summary nor a diagnosis tells of layers, the recipe says which have more bits.
+    """
     if run.over_time is None:
         return None
     low = {layer.name for layer in run.low_bit_layers}
-    chosen = [i for i, name in enumerate(run.over_time.layers) if name in low or not run.layers]
+    if not run.layers:
+        planned, most = run.planned_bits, run.low_bits
+        low = {
+            name for name in run.over_time.layers if most is None or planned.get(name, most) <= most
+        }
+    chosen = [i for i, name in enumerate(run.over_time.layers) if name in low]
     if not chosen:
         return None
     return [run.over_time.layers[i] for i in chosen], run.over_time.oscillating[chosen]

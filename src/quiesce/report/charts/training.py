@@ -9,7 +9,7 @@ from quiesce.report.runs import Group, Run, Series
 
 
 def training(groups: Sequence[Group]) -> list[Chart]:
-    """Return the curves that metrics.csv has."""
+    """Return the curves that metrics.csv has, but for what oscillates where nothing ever does."""
     made = [
         curves(
             groups,
@@ -27,10 +27,20 @@ def training(groups: Sequence[Group]) -> list[Chart]:
             y="share of low-bit weights, %",
             factor=100,
             zero=True,
-        ),
-        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step", zero=True),
+        )
+        if happens(groups, "oscillating")
+        else None,
+        curves(groups, "flips_per_step", title="Flips", y="codes that change in a step", zero=True)
+        if happens(groups, "flips_per_step")
+        else None,
     ]
     return [chart for chart in made if chart is not None]
+
+
+def happens(groups: Sequence[Group], column: str) -> bool:
+    """Whether a column of metrics.csv is above 0 at some step of some run."""
+    runs = [run for group in groups for run in group.runs]
+    return any(run.curves[column].values.any() for run in runs if column in run.curves)
 
 
 def _loss(run: Run) -> Series | None:

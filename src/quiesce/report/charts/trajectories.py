@@ -20,9 +20,6 @@ STEPS_SHOWN = 300
 PANEL = 170
 """Height of one weight, in pixels."""
 
-MOST_CODES = 256
-"""Either side of 0; no grid has thresholds beyond."""
-
 TITLE, LATENT, GAP = 0.17, 0.51, 0.06
 """Shares of a panel: its title on top, the latent below it, a gap; the rest is the code's."""
 
@@ -44,10 +41,12 @@ def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
         _panel(made, seen, int(weight), row, 1 / len(most), color(place))
     made.update_layout(xaxis={"anchor": f"y{2 * len(most)}"})
     shown = min(len(seen.steps), STEPS_SHOWN)
+    which = f"The {len(most)} of {len(seen.index)} recorded weights that oscillate most"
+    if not seen.frequency[-1].any():
+        which = f"None of the {len(seen.index)} recorded weights oscillates; {len(most)} of them"
     return Chart(
         title=f"{label}: {seen.layer}",
-        note=f"The {len(most)} of {len(seen.index)} recorded weights that oscillate most, in the "
-        f"last {shown} recorded steps.",
+        note=f"{which}, in the last {shown} recorded steps.",
         alt=f"Latent and code of {len(most)} weights of {seen.layer} over {shown} steps; the "
         f"first oscillates in {percent(float(seen.frequency[-1, most[0]]))} of steps.",
         figure=made,
@@ -87,8 +86,8 @@ def _panel(
         line={"color": MUTED, "width": 1.2, "shape": "hv"},
         hovertemplate="step %{x}: code %{y}<extra></extra>",
     )
-    for threshold in np.arange(max(np.floor(low), -MOST_CODES) - 0.5, min(high, MOST_CODES), 1.0):
-        if threshold > low:
+    for threshold in np.arange(seen.quant_min + 0.5, seen.quant_max, 1.0):
+        if low < threshold < high:
             line = {"color": HIGHLIGHT, "width": 1.5, "dash": "dot"}
             made.add_shape(
                 type="line", xref="paper", x0=0, x1=1, yref=latent, y0=threshold, y1=threshold,

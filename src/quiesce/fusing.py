@@ -85,11 +85,13 @@ def _compile(
             (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
         )
 
+    from torch._inductor import config  # this takes a second to import
+
     # without duck shapes, two sizes are one only where `function` needs them to be
     free = shapes.patch(use_duck_shape=False)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad(), free:
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
-        with torch._inductor.config.patch(_trusted()):
+        with config.patch(_trusted()):
             code = torch._inductor.standalone_compile(
                 graph, [*tensors], dynamic_shapes="from_graph"
             )
@@ -112,12 +114,12 @@ def _trusted() -> dict[str, bool]:
     Inductor builds and loads a program with each kind of them, seconds in all. That the CPU has
     them it knows before; so it is enough that the compiler takes their flags.
     """
-    from torch._inductor import cpp_builder, cpu_vec_isa  # these take a second to import
+    from torch._inductor import config, cpp_builder, cpu_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
 
     here = set(cpu_vec_isa.x86_isa_checker())
     kinds = [isa for isa in cpu_vec_isa.supported_vec_isa_list if set(str(isa).split()) <= here]
-    if torch._inductor.config.cpp.vec_isa_ok is not None or not kinds:
+    if config.cpp.vec_isa_ok is not None or not kinds:
         return {}
     try:
         for flags in {isa.build_arch_flags() for isa in kinds}:

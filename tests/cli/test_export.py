@@ -14,9 +14,12 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 from torch import nn
+from torchvision.transforms import Resize
 
 import quiesce as qs
 from quiesce.cli import main
+from quiesce.export.metadata import Preprocessing
+from quiesce.export.predict import Predictor, read_pixels
 from quiesce.training.finished import read_finished
 
 
@@ -112,6 +115,21 @@ def test_predict_names_the_classes(exported, pictures, capsys):
     assert all("class_" in line and "%" in line for line in (*lines[1:3], *lines[4:]))
 
 
+def test_a_picture_is_resized_as_in_training(tmp_path):
+    size, scale = (100, 425), 232  # of 232 * 425 / 100 = 986 the other order makes 985.99...
+    Image.new("L", size).save(tmp_path / "thin.png")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Image.Image.resize
+        patch.setattr(
+            Image.Image, "resize", lambda self, to, *a: seen.append(to) or plain(self, to, *a)
+        )
+        Resize(scale)(Image.open(tmp_path / "thin.png"))
+        how = Preprocessing(mean=(0.0,), std=(1.0,), size=(224, 224), resize=scale)
+        assert read_pixels(tmp_path / "thin.png", how, 1).shape == (1, 224, 224)
+    assert [tuple(to) for to in seen] == [(232, 986)] * 2
+
+
 def test_predict_needs_onnxruntime_and_pillow_alone(exported, pictures):
     code = f"""
 import sys
@@ -170,9 +188,13 @@ def test_an_output_that_exists(refused, run_folder, tmp_path):
     assert "model.onnx exists already; name another, or remove it" in told
 
 
-def test_an_output_in_no_folder(refused, run_folder, tmp_path):
-    told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model.onnx", "--no-verify")
-    assert "is no folder; make it first" in told
+@pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
+def test_an_output_in_no_folder_is_refused_before_the_run_is_read(
+    refused, run_folder, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr("quiesce.training.exporting.read_finished", lambda *_: 1 / 0)
+    told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model", "--format", kind)
+    assert f"{tmp_path / 'nowhere'} is no folder; make it first" in told
 
 
 def test_an_opset_too_old_for_int4(refused, run_folder):
@@ -226,16 +248,17 @@ class Branches(nn.Module):
 
 
 class Memory(nn.Module):
-    """A recurrent layer, which has no quantizer, between two that have."""
+    """A recurrent layer, which has no quantizer, between two that have, and a weight of its own."""
 
     def __init__(self):
         super().__init__()
+        self.mix = nn.Parameter(torch.eye(8))
         self.first = nn.Conv2d(3, 4, 3, stride=2)
         self.memory = nn.GRU(7, 8, batch_first=True)
         self.last = nn.Linear(8, 4)
 
     def forward(self, x):
-        return self.last(self.memory(self.first(x).mean(1))[0][:, -1])
+        return self.last(self.memory(self.first(x).mean(1))[0][:, -1] @ self.mix)
 
 
 def test_a_model_never_calibrated(refused, of_network, run_folder):
@@ -250,11 +273,14 @@ def test_a_layer_on_no_path(refused, of_network, run_folder):
     assert "idle is on no path from the input to the output (1 of 2 layers are not)" in told
 
 
-def test_an_unsupported_module_is_left_in_float_and_named(of_network, run_folder, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
+def test_an_unsupported_module_is_left_in_float_and_named(
+    of_network, run_folder, tmp_path, capsys, kind
+):
     of_network(prepared(Memory()))
-    argv = ["export", str(run_folder), "-o", str(tmp_path / "m.onnx"), "--no-verify"]
+    argv = ["export", str(run_folder), "-o", str(tmp_path / "m"), "--format", kind, "--no-verify"]
     assert main(argv) == 0
-    assert "left in float: memory\n" in capsys.readouterr().out
+    assert "left in float: Memory, memory\n" in capsys.readouterr().out
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(refused, run_folder, monkeypatch):
@@ -343,6 +369,14 @@ def test_a_picture_that_is_none(refused, exported, tmp_path):
 
 def test_a_picture_that_is_not_there(refused, exported, tmp_path):
     assert "no.png is not a file" in refused("predict", exported, tmp_path / "no.png")
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_fewer_classes_than_one(refused, exported, pictures, count):
+    told = refused("predict", exported, pictures[0], "--top", count)
+    assert f"--top must be at least 1 class, got {count}" in told
+    with pytest.raises(ValueError, match=f"`count` must be at least 1 class, got {count}"):
+        Predictor(exported)(Path(pictures[0]), count)
 
 
 def test_data_for_a_run_that_reads_none(refused, run_folder, exported, tmp_path):

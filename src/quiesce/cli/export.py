@@ -68,8 +68,7 @@ def main(argv: Sequence[str]) -> int:
     whole = sum(layer.integer for layer in layers)
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
     print(f"integer throughout: {whole}; integer weights, float arithmetic: {len(layers) - whole}")
-    if made.description.left_float:
-        print(f"left in float: {', '.join(made.description.left_float)}")
+    _show_left_float(made.description.left_float)
     if made.verification is None:
         print("not verified")
     else:
@@ -87,12 +86,20 @@ def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> 
         header = export_run_arrays(folder, path, flags)
         size, layers = path.stat().st_size, len(header["layers"])
         print(f"{path}: {size:,} bytes, {layers} quantized layers, codes as trained")
+        _show_left_float(header["left_float"])
         return 0
     try:
-        size = export_run_program(folder, path, flags, verify=not known.no_verify)
+        made = export_run_program(folder, path, flags, verify=not known.no_verify)
     except MismatchError as error:
         print(error)
         return MISMATCH
     checked = "not verified" if known.no_verify else "verified: codes exact, logits bit for bit"
-    print(f"{path}: {size:,} bytes\n{checked}")
+    print(f"{path}: {made.size:,} bytes")
+    _show_left_float(made.left_float)
+    print(checked)
     return 0
+
+
+def _show_left_float(names: Sequence[str]) -> None:
+    if names:
+        print(f"left in float: {', '.join(names)}")

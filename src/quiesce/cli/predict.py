@@ -17,6 +17,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures")
     parser.add_argument("--top", type=int, default=5, help="classes to print (default: 5)")
     known = parser.parse_args(argv)
+    if known.top < 1:
+        parser.error(f"--top must be at least 1 class, got {known.top}")
     predictor = Predictor(Path(known.file).expanduser())
     for picture in known.images:
         guesses = predictor(picture, known.top)

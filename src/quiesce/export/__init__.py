@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from quiesce.export.arrays import export_arrays as export_arrays
     from quiesce.export.onnx import Export as Export
     from quiesce.export.onnx import export_onnx as export_onnx
+    from quiesce.export.program import Program as Program
     from quiesce.export.program import export_program as export_program
     from quiesce.export.verification import LayerCheck as LayerCheck
     from quiesce.export.verification import Verification as Verification
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Export",
     "LayerCheck",
+    "Program",
     "Verification",
     "export_arrays",
     "export_onnx",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = {
     "Export": "onnx",
     "LayerCheck": "verification",
+    "Program": "program",
     "Verification": "verification",
     "export_arrays": "arrays",
     "export_onnx": "onnx",

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
-from quiesce.export.checks import check_path
+from quiesce.export.checks import check_path, left_float
 from quiesce.export.inputs import QuantizedInput
 from quiesce.export.onnx import Folded, fold
 from quiesce.export.packing import DEFAULT_OPSET
@@ -35,7 +35,8 @@ def export_arrays(
     (channels,) where there is one; `<name>.input_scale` float32 (), `<name>.input_zero_point` int8
     (), and with a learned offset `<name>.input_offset` float32 (). Of each operand of an addition
     that is on a grid: `<name>.scale`, maybe `<name>.offset`. The array `header` is JSON text: what
-    each layer is, its bits, the limits of its input codes, its geometry; limits of the operands.
+    each layer is, its bits, the limits of its input codes, its geometry; limits of the operands;
+    under `left_float` the modules with weights that have no array here.
 
     Args:
         model: Prepared and calibrated; it stays as it is.
@@ -76,7 +77,13 @@ def export_arrays(
             arrays[f"{site.name}.bias"] = site.bias.astype(np.float32)
         layers.append(described)
     additions = _additions(folded, arrays)
-    header = {"version": VERSION, "rule": RULE, "layers": layers, "additions": additions}
+    header = {
+        "version": VERSION,
+        "rule": RULE,
+        "layers": layers,
+        "additions": additions,
+        "left_float": left_float(model),
+    }
     arrays[HEADER] = np.array(json.dumps(header))
 
     def write(beside: Path) -> None:

@@ -57,8 +57,11 @@ class Predictor:
         """Return the `count` likeliest classes of a picture, the likeliest first.
 
         Raises:
+            ValueError: `count` is below 1.
             DataError: The picture can not be decoded.
         """
+        if count < 1:
+            raise ValueError(f"`count` must be at least 1 class, got {count}")
         how = self.description.preprocessing
         pixels = read_pixels(picture, how, self._channels)  # pyright: ignore[reportArgumentType]
         logits = self._logits(pixels)
@@ -115,8 +118,8 @@ def read_pixels(picture: Path, how: Preprocessing, channels: int) -> np.ndarray:
     height, width = how.size
     method = images.Resampling[how.interpolation.upper()]
     if how.resize is not None:
-        share = how.resize / min(image.size)
-        wide, high = (max(how.resize, int(side * share)) for side in image.size)
+        # the division last: torchvision's Resize rounds down so, and so did training
+        wide, high = (int(how.resize * side / min(image.size)) for side in image.size)
         if max(wide, high) > _LONGEST_SIDE:
             raise DataError(f"{picture} is too long and narrow to be resized")
         image = image.resize((wide, high), method)

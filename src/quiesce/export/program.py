@@ -9,13 +9,14 @@ import copy
 import io
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
-from quiesce.export.checks import check_example, check_path
+from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.integers import check_all_called, input_places, read_integers
 from quiesce.export.tracing import BATCH, not_one_tensor, reason
 from quiesce.files import write_beside
@@ -25,6 +26,20 @@ from quiesce.prepare import quantized_weights
 from quiesce.quantizer import FakeQuantizer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What `export_program` wrote."""
+
+    path: Path
+    """The file."""
+
+    size: int
+    """Bytes of the file."""
+
+    left_float: tuple[str, ...]
+    """Modules with weights that were not quantized, by name."""
+
+
 def export_program(
     model: nn.Module,
     path: str | Path,
@@ -32,7 +47,7 @@ def export_program(
     *,
     verify: bool = True,
     overwrite: bool = False,
-) -> int:
+) -> Program:
     """Write a prepared, calibrated model as a .pt2 that `torch.export.load` reads.
 
     Args:
@@ -44,7 +59,7 @@ def export_program(
         overwrite: Replace a file that exists.
 
     Returns:
-        Bytes of the file.
+        The file, and what of the model it holds in float.
 
     Raises:
         ExportError: The file exists or its folder does not; torch.export can not express the model,
@@ -62,7 +77,7 @@ def export_program(
     if verify and (wrong := _mismatch(model, images, content)):
         raise MismatchError(f"{path} was not written: {wrong}")
     write_beside(path, lambda beside: beside.write_bytes(content))
-    return len(content)
+    return Program(path=path, size=len(content), left_float=tuple(left_float(model)))
 
 
 class PlainInput(nn.Module):
@@ -131,7 +146,8 @@ def _saved(model: nn.Module, images: Tensor) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(plain, (example,), dynamic_shapes=dynamic)
-            if not program.call_spec.out_spec.is_leaf():
+            returned = program.call_spec.out_spec
+            if returned is None or not returned.is_leaf():
                 raise not_one_tensor(kind)
             check_all_called(read_integers(model), _called(program, plain))
             for node in _nodes(program):
@@ -145,16 +161,19 @@ def _saved(model: nn.Module, images: Tensor) -> bytes:
 
 
 def _called(program: torch.export.ExportedProgram, plain: nn.Module) -> set[str]:
-    """Names of the modules that something in the output was computed by."""
-    program.graph_module.graph.eliminate_dead_code()
-    names = {id(module): name for name, module in plain.named_modules()}
-    called = set()
-    for node in _nodes(program):
-        if node.users:  # what is left without checks something, and no value
-            for path, _ in node.meta.get("nn_module_stack", {}).values():
-                # a second call of "conv" is one of "conv@1"
-                called.add(names[id(plain.get_submodule(path.partition("@")[0]))])
-    return called
+    """Names of the layers from whose codes the output is computed; dead code goes."""
+    graph = program.graph_module.graph
+    graph.eliminate_dead_code()
+    buffers = program.graph_signature.inputs_to_buffers
+    # what is left and has no users checks a type
+    read = {node.name for node in graph.nodes if any(user.users for user in node.users)}
+    used = {id(plain.get_buffer(name)) for node, name in buffers.items() if node in read}
+    return {
+        name
+        for name, module in plain.named_modules()
+        if isinstance(module, QuantizedLayer)
+        and id(module.get_buffer("weight_quantizer.codes")) in used  # layers may share them
+    }
 
 
 def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:

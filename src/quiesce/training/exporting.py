@@ -10,7 +10,7 @@ from quiesce.export.arrays import export_arrays
 from quiesce.export.checks import check_path
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
-from quiesce.export.program import export_program
+from quiesce.export.program import Program, export_program
 from quiesce.export.verify import LEAST_IMAGES, images_needed
 from quiesce.training.finished import FinishedRun, read_finished
 
@@ -79,12 +79,8 @@ def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> di
 
 def export_run_program(
     folder: Path, path: Path, flags: Sequence[str] = (), *, verify: bool = True
-) -> int:
-    """Write the network of a run folder for torch alone, see `quiesce.export.program`.
-
-    Returns:
-        Bytes of the file.
-    """
+) -> Program:
+    """Write the network of a run folder for torch alone, see `quiesce.export.program`."""
     check_path(path)
     run = read_finished(folder, flags)
     return export_program(run.network, path, run.test_images(LEAST_IMAGES), verify=verify)

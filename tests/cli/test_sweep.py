@@ -1,16 +1,24 @@
 """`quiesce sweep`: the command around the sweep, and the bad input of it."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from quiesce.cli import INTERRUPTED, main
+from quiesce.cli.sweep import SweepProgress
+from quiesce.sweeping.plan import PlannedRun
+from quiesce.sweeping.processes import Task
 from quiesce.sweeping.sweep import shipped_sweeps
+from quiesce.training.reading import read_recipe
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -26,6 +34,67 @@ def test_a_grid_is_run_compared_and_not_run_again(tiny_flags, tmp_path, capsys):
     assert main(command) == 0
     again = capsys.readouterr()
     assert (again.out, again.err) == (first.out, "")
+
+
+@pytest.fixture
+def progress(monkeypatch):
+    """A line for three runs, one of them finished already, and what a terminal has seen of it."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    def make(terminal):
+        seen = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+        runs = [
+            PlannedRun(name=name, variant=None, fields={}, recipe=read_recipe(QUICK))
+            for name in "abc"
+        ]
+        return SweepProgress(runs, 1, seen), seen.file
+
+    return make
+
+
+def last_line(seen):
+    """What the line said when it was last drawn."""
+    drawn = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", seen.getvalue())
+    return next(text for text in reversed(re.split(r"[\r\n]", drawn)) if "sweep" in text)
+
+
+def shown(line, seen):
+    line._line.refresh()
+    return last_line(seen)
+
+
+def test_the_line_of_a_sweep_counts_runs_and_names_those_at_work(progress):
+    line, seen = progress(terminal=True)
+    with line:
+        assert "1/3" in shown(line, seen)
+        line.tell(task("float"), "started", "")
+        assert "float" in shown(line, seen)
+        line.tell(task("float"), "done", "")  # no run of the sweep: it does not count
+        line.tell(task("b"), "started", "")
+        line.tell(task("c"), "started", "")
+        assert "1/3" in shown(line, seen)
+        assert "b, c" in shown(line, seen)
+        line.tell(task("b"), "failed", "disk full")
+        assert "2/3" in shown(line, seen)
+        assert "b, c" not in shown(line, seen)
+        line.tell(task("c"), "done", "")
+        assert "3/3" in shown(line, seen)
+    assert "b: failed: disk full" in seen.getvalue()
+    assert "c: done" not in seen.getvalue()  # the line tells it
+
+
+def test_where_there_is_no_terminal_each_end_is_a_line(progress):
+    line, seen = progress(terminal=False)
+    with line:
+        line.tell(task("b"), "started", "")
+        line.tell(task("b"), "done", "")
+        line.tell(task("c"), "started", "")
+        line.tell(task("c"), "failed", "disk full")
+    assert seen.getvalue().splitlines() == ["b: done", "c: failed: disk full"]
+
+
+def task(name):
+    return Task(name=name, command=(), log=Path(name))
 
 
 def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsys):

@@ -82,9 +82,17 @@ class DistanceMeter:
         """Go on from `state_dict`; a half pair of another memory format is of other weights.
 
         So is one of weights that are split otherwise: it is dropped.
+
+        Raises:
+            ValueError: Its positions are of another number of weights than its layout.
         """
         same = state["layout"] == self._layout() and not self._split()
-        self._last = state["last"] if same else None
+        last = state["last"] if same else None
+        if last is not None:
+            samples = [home.every(self._sampling.weights)[0] for home in self._homes]
+            if [tuple(each.shape) for each in last] != [(2, len(index)) for index in samples]:
+                raise ValueError("the saved positions are of another number of weights")
+        self._last = last
 
     def _split(self) -> bool:
         return any(weight.shards is not None for home in self._homes for weight in home.weights)

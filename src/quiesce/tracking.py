@@ -22,6 +22,7 @@ rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from quiesce import history
 from quiesce.arena import Arena, Where, arenas
 from quiesce.distance import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.errors import TrackingError
+from quiesce.foreign.values import count
 from quiesce.reports import LayerReport, overall
 from quiesce.shards import Shards, whole
 from quiesce.tracked import TrackedArena
@@ -301,7 +303,10 @@ class OscillationTracker:
                 "the saved tracker follows the average of codes of other layers; make the Control "
                 "with the same cures before loading"
             )
-        self.steps, self._base = state["steps"], state["base"]
+        steps, base = count(state["steps"]), count(state["base"])
+        if not 0 <= steps - base <= 1 - math.log(_REBASE_AT) / math.log(self.decay):
+            raise TrackingError(f"the saved tracker has done {steps} steps, and its base is {base}")
+        self.steps, self._base = steps, base
         self._known_from = self.steps
         for weight in self.weights:
             (tracked, i), entries = self._places[weight.name], state["layers"][weight.name]

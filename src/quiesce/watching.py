@@ -37,6 +37,7 @@ from quiesce.deferred import Deferred
 from quiesce.errors import DivergedError
 from quiesce.explaining import Finding, explain, parameter_told
 from quiesce.faults import layer_of, local
+from quiesce.foreign.values import count
 from quiesce.quantizer import FakeQuantizer
 
 MOST_SKIPPED = 50
@@ -181,12 +182,18 @@ class Watch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; scales of another number than now are not compared with."""
-        self.step, self.skipped = state["step"], state["skipped"]
-        self._in_a_row, self._look_from = state["in_a_row"], state["look_from"]
+        """Go on from `state_dict`; scales of another number than now are not compared with.
+
+        Raises:
+            ValueError: What is known of the scales is not of as many of them.
+        """
+        self.step, self.skipped = count(state["step"]), count(state["skipped"])
+        self._in_a_row, self._look_from = count(state["in_a_row"]), count(state["look_from"])
         if state["first"].shape == self._first.shape:
+            if [each.shape for each in state["known"]] != [each.shape for each in self._known]:
+                raise ValueError("the saved watch knows of another number of scales than it has")
             self._first.copy_(state["first"])
-            self._known = [each.to(self._first.device) for each in state["known"]]
+            self._known = [each.to(self._first.device).bool() for each in state["known"]]
 
     def _read(self, loss: Tensor | None, forward: Callable[[], Any] | None) -> _Reading:
         grads = [local(p.grad) for p in self._parameters if p.grad is not None]

@@ -47,6 +47,8 @@ def command(*argv: object) -> bool:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(each) for each in argv])
     told = err.getvalue()
+    if argv[:2] == ("train", "--resume"):  # which says first from where it goes on
+        told = told[told.find("quiesce: ") :]
     if code == BAD_INPUT and not (told.startswith("quiesce: ") and told.count("\n") == 1):
         raise Wrong(f"exit code {BAD_INPUT} with {told!r}")
     if code not in (0, 1, BAD_INPUT):
@@ -54,10 +56,10 @@ def command(*argv: object) -> bool:
     return code != BAD_INPUT
 
 
-def trained(folder: Path) -> Path:
+def trained(folder: Path, *flags: str) -> Path:
     """Train for two steps."""
     run = folder / "run"
-    if not command("train", QUICK, *tiny.flags(), f"--run={run}"):
+    if not command("train", QUICK, *tiny.flags(), *flags, f"--run={run}"):
         raise Wrong("the run of these tests does not train")
     return run
 
@@ -148,6 +150,22 @@ def predict_or_verify(random: Random, folder: Path, path: Path) -> bool:
     return command("verify", folder / "run", path)
 
 
+def cut_off(folder: Path) -> list[Path]:
+    """A run after the first of its two steps; what is tried is a copy of it beside it."""
+    run = trained(folder, "--checkpoint.every=1")
+    last = run / "checkpoints" / "last.ckpt"
+    last.with_name("previous.ckpt").replace(last)
+    (run / "summary.json").unlink()
+    (folder / "tried").mkdir()
+    return [last]
+
+
+def resume(_: Random, folder: Path, __: Path) -> bool:
+    shutil.rmtree(folder / "tried")
+    shutil.copytree(folder / "run", folder / "tried")
+    return command("train", "--resume", folder / "tried")
+
+
 KINDS = {
     "recipe": Kind(
         recipes, mutations.yaml_of, lambda _, __, path: command("train", path, "--print_config")
@@ -171,6 +189,7 @@ KINDS = {
         mutations.torch_of,
         lambda _, folder, __: command("diagnose", folder / "run"),
     ),
+    "resume": Kind(cut_off, mutations.checkpoint_of, resume),
     "safetensors": Kind(
         lambda folder: [trained(folder) / "network.safetensors"],
         mutations.safetensors_of,

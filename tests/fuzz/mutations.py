@@ -3,13 +3,17 @@
 import io
 import json
 import math
+import tempfile
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 import yaml
+
+from quiesce.training.checkpoints import write_checkpoint
 
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**63, 10**400, 1e308, -1e308, math.nan, math.inf, 5e-324),
@@ -141,6 +145,25 @@ def torch_of(random: Random, content: bytes) -> bytes:
     if not content.startswith(b"PK"):
         return bytes_of(random, content)
     return zip_of(random, content, lambda random, _, member: bytes_of(random, member))
+
+
+def checkpoint_of(random: Random, content: bytes) -> bytes:
+    """Change a value of a checkpoint, and give it a checksum that is right."""
+    tree = torch.load(io.BytesIO(content), weights_only=True)
+    tensors = (
+        torch.zeros(0),
+        torch.zeros(3),
+        torch.zeros(1, dtype=torch.float16).expand(700_000_000),
+        torch.zeros(1, 1, dtype=torch.bool).expand(40_000_000, 1),
+        torch.zeros(2, dtype=torch.cfloat),
+        torch.zeros(1, device="meta"),
+    )
+    parts = [tree] + [part for part in tree.values() if isinstance(part, dict | list)]
+    tree_of(random, random.choice(parts), (*ODD, *tensors))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "last.ckpt")
+        write_checkpoint(tree, path)
+        return path.read_bytes()
 
 
 def npz_of(random: Random, content: bytes) -> bytes:

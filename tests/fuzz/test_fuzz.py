@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fuzz.kinds import KINDS
 from fuzz.trying import Ground
 
-LIGHT = {"recipe": 35, "sweep": 15, "json": 25, "csv": 20, "npz": 20, "pt": 30}
+LIGHT = {"recipe": 28, "sweep": 15, "json": 25, "csv": 20, "npz": 20, "pt": 22}
 HEAVY = {"sweep.json": 10, "recipe of a run": 10, "recipe of a network": 10}
-FILES = {**LIGHT, **HEAVY, "ckpt": 7, "safetensors": 8, "onnx": 10}
+FILES = {**LIGHT, **HEAVY, "ckpt": 7, "resume": 15, "safetensors": 8, "onnx": 10}
 """Of each kind: the more the quicker its command is."""
 
 

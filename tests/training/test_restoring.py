@@ -118,5 +118,5 @@ def test_a_tracker_of_another_version_is_no_surprise(job, tmp_path):
     content = torch.load(job.recipe.folder / "checkpoints" / "last.ckpt", weights_only=True)
     del content["callbacks"]["RecipeCallback"]["tracker"]["steps"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="its tracker lacks 'steps'; train again"):
+    with pytest.raises(CheckpointError, match="it lacks 'steps'; train again"):
         restore(tmp_path / "other.ckpt", str(job.recipe.folder / "recipe.yaml"))

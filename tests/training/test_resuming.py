@@ -1,5 +1,6 @@
 """Exact resume: a run that is killed, again and again, ends on the bits of one that was not."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -11,7 +12,7 @@ from killed_runs import FLAGS, Killer, assert_same_run
 from quiesce.cli import main
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.training import job as job_module
-from quiesce.training.checkpoints import SoundCheckpoints
+from quiesce.training.checkpoints import SoundCheckpoints, read_checkpoint, write_checkpoint
 from quiesce.training.folder import locked
 from quiesce.training.reading import read_recipe
 from quiesce.training.run import resume, run
@@ -162,8 +163,6 @@ def test_rows_that_are_missing_are_told_of(cut_off):
 
 def test_another_number_of_threads_is_told_of(cut_off, capsys):
     path = cut_off / "checkpoints" / "last.ckpt"
-    from quiesce.training.checkpoints import read_checkpoint, write_checkpoint
-
     content = read_checkpoint(path)
     content["quiesce"]["threads"] = 99
     write_checkpoint(content, path)
@@ -193,6 +192,59 @@ def test_what_can_not_be_resumed_is_refused(whole, tmp_path, capsys):
         resume(tmp_path / "nowhere")
     assert main(["train", "--resume", str(whole[0]), "--seed=3"]) == 2
     assert "--resume takes the folder of a run and nothing else" in capsys.readouterr().err
+
+
+def of_tracker(content):
+    return next(each for each in content["callbacks"].values() if "tracker" in each)
+
+
+def of_first_weight(content):
+    return content["optimizer_states"][0]["state"][0]
+
+
+WIDE = torch.zeros(1, dtype=torch.float16).expand(700_000_000)
+NESTED = functools.reduce(lambda inner, _: [inner] * 10, range(8), 1.0)
+"""A hundred million numbers in a kilobyte."""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.pop("loops"), "it lacks 'loops'"),
+        (lambda c: c.pop("lr_schedulers"), "it lacks 'lr_schedulers'"),
+        (lambda c: c.update(optimizer_states=[]), "not of one optimizer"),
+        (lambda c: c["optimizer_states"][0].update(param_groups=[]), "has 0 entries, not 2"),
+        (lambda c: of_first_weight(c).update(momentum_buffer=WIDE), "is not whole"),
+        (lambda c: of_first_weight(c).update(momentum_buffer=WIDE[:3].clone()), "no tensor of the"),
+        (
+            lambda c: of_first_weight(c).update(more=NESTED),
+            "of another version or training: 'more'",
+        ),
+        (lambda c: c["callbacks"].clear(), "it has nothing of RecipeCallback"),
+        (lambda c: c.update(callbacks=[1]), "no mapping"),
+        (lambda c: c.update(global_step="x"), "'x' is no whole number"),
+        (lambda c: c["quiesce"].pop("over"), "it lacks 'over'"),
+        (lambda c: c["quiesce"].update(random=[]), "of no process"),
+        (lambda c: c["quiesce"]["random"][0]["numpy"].__setitem__(2, 9999), "numpy are out of"),
+        (lambda c: c["quiesce"].update(batches=-1), "-1 is below 0"),
+        (lambda c: c.pop("epoch_so_far"), "it lacks 'epoch_so_far'"),
+        (lambda c: of_tracker(c).pop("stepped"), "does not fit this training: 'stepped'"),
+        (lambda c: of_tracker(c)["tracker"].update(steps=2**50), "and its base is"),
+        (lambda c: of_tracker(c)["watch"].pop("first"), "does not fit this training: 'first'"),
+        (lambda c: of_tracker(c)["watch"]["known"].pop(), "another number of scales"),
+    ],
+)
+def test_a_checkpoint_from_a_stranger_is_refused_in_one_line(change, told, cut_off, capsys):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    change(content)
+    write_checkpoint(content, path)
+    assert main(["train", "--resume", str(cut_off)]) == 2
+    err = capsys.readouterr().err
+    line = err[err.index("quiesce: ") :]
+    assert line.startswith(f"quiesce: {path} ")
+    assert told in line
+    assert line.count("\n") == 1
 
 
 def test_times_of_all_processes_are_added_up(whole, cut_off):

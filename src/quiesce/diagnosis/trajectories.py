@@ -21,6 +21,7 @@ class Trajectory:
 
     Raises:
         KeyError: The tracker follows no such layer.
+        ValueError: It has no weight of such an index.
     """
 
     def __init__(self, tracker: OscillationTracker, layer: str, index: Tensor) -> None:
@@ -28,6 +29,9 @@ class Trajectory:
         self.index = index
         self._tracker = tracker
         self._weight = _named(tracker.weights, layer)
+        size = self._weight.latent.numel()
+        if index.dim() != 1 or not ((index >= 0) & (index < size)).all():
+            raise ValueError(f"index must be of some of the {size} weights of {layer}")
         self._rows: list[tuple[int, Tensor]] = []
 
     @torch.no_grad()
@@ -44,7 +48,13 @@ class Trajectory:
         return {"layer": self.layer, "index": self.index, "rows": list(self._rows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`, of the same layer and the same weights."""
+        """Go on from `state_dict`, of the same layer and the same weights.
+
+        Raises:
+            ValueError: It is of another number of weights.
+        """
+        if any(row.shape != (4, len(self.index)) for _, row in state["rows"]):
+            raise ValueError(f"the saved trajectory is not of {len(self.index)} weights")
         self._rows = [(step, row) for step, row in state["rows"]]
 
     def arrays(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from quiesce.errors import QuiesceError, RecipeError
+from quiesce.errors import CheckpointError, QuiesceError, RecipeError
 from quiesce.files import full_disk_named, write_beside
 from quiesce.foreign.trees import read_json as read_tree
 from quiesce.foreign.versions import refuse_newer
@@ -112,7 +112,7 @@ def explained(folder: Path) -> Iterator[None]:
         with full_disk_named(folder):
             yield
     except BaseException as error:
-        if newest := _newest(folder):
+        if (newest := _newest(folder)) and not isinstance(error, CheckpointError):
             _add_note(
                 error,
                 f"the last good checkpoint is {newest}; to go on: quiesce train --resume {folder}",

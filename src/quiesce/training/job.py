@@ -230,7 +230,11 @@ class Job:
 
     def _fit(self, trainer: Trainer, make_optimizer: Any, found: Found | None) -> Classifier:
         module = Classifier(self.network, make_optimizer, self.recipe.lr_schedule)
-        fit(trainer, module, self.data, None if found is None else found.path)
+        if found is None:
+            fit(trainer, module, self.data)
+        else:
+            with found.goes_on(module, trainer, make_optimizer(self.network)):
+                fit(trainer, module, self.data, found.path)
         return module
 
     def _saving(self, path: Path, found: Found | None) -> Saving:

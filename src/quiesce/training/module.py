@@ -44,6 +44,8 @@ class Classifier(LightningModule):
         self.network = network
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
+        self.begun = False
+        """Whether a batch has been begun: until then a checkpoint is being taken up."""
         self.busy_s = 0.0
         """Seconds in training batches, without validation and loading."""
         self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
@@ -114,6 +116,7 @@ class Classifier(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the clock."""
+        self.begun = True
         self._batch_started_s = perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -208,7 +208,7 @@ def understood(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is not of this version of quiesce: its tracker lacks {error}; train again"
+            f"{path} is not of this version of quiesce: it lacks {error}; train again"
         ) from error
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error

@@ -1,12 +1,15 @@
 """What a run that was cut off has left, and how a later process goes on from it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+from lightning import Trainer
 from torch import nn
+from torch.optim import Optimizer
 
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files import remove_leftovers
@@ -16,10 +19,11 @@ from quiesce.foreign.versions import refuse_newer
 from quiesce.tracking import OscillationTracker
 from quiesce.training.checkpoints import newest_sound
 from quiesce.training.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY
-from quiesce.training.module import NETWORK_PREFIX
+from quiesce.training.module import NETWORK_PREFIX, Classifier
 from quiesce.training.reading import read_recipe
 from quiesce.training.recipe import Recipe
 from quiesce.training.restoring import control_of, load, tracker_of, understood
+from quiesce.training.resumable import gone_on_from, refuse_odd, refuse_unfit
 from quiesce.training.saving import OWN, VERSION
 from quiesce.training.summary import versions
 from quiesce.weight_files import named_tensors
@@ -77,6 +81,27 @@ class Found:
         """
         weights = named_tensors(self.content["state_dict"], self.path).items()
         load(network, {name.removeprefix(NETWORK_PREFIX): w for name, w in weights}, self.path)
+
+    @contextmanager
+    def goes_on(self, module: Classifier, trainer: Trainer, optimizer: Optimizer) -> Iterator[None]:
+        """Let a training go on from here in the block.
+
+        Args:
+            module: With a network of this stage.
+            trainer: That will train it.
+            optimizer: Over its parameters, like the one that will step them; changed.
+
+        Raises:
+            CheckpointError: It does not fit this training.
+        """
+        if self.stage == FLOAT:
+            self.load(module.network)
+        else:
+            control_of(self.content, self.path)
+        with understood(self.path):
+            refuse_unfit(self.content, trainer, optimizer)
+        with gone_on_from(self.path, module):
+            yield
 
     def tracker(self, network: nn.Module) -> OscillationTracker:
         """Return the tracker of a network that has this checkpoint's weights."""
@@ -146,6 +171,7 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
             raise CheckpointError(f"{found.path} is of no run that can be resumed; train again")
         with understood(found.path):
             refuse_newer(str(found.path), count(found.content[OWN]["version"]), VERSION)
+            refuse_odd(found.content)
             tell(f"going on from {found.path}: the {stage} network after {found.step} steps")
             _compare(found.content[OWN], tell)
         return found

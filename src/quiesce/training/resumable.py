@@ -89,6 +89,9 @@ def refuse_unfit(content: dict[str, Any], trainer: Trainer, optimizer: Optimizer
     if lacking := sorted(names - mapping(content["callbacks"]).keys()):
         raise ValueError(f"it has nothing of {lacking[0]}")
     for state in mapping(content["callbacks"]).values():
+        if "tracker" in state:
+            for each in (state["step"], state["tracker"]["steps"], state["tracker"]["base"]):
+                _size(each)
         if "recorded" in state:
             _refuse_odd_recording(state)
     schedule = LambdaLR(optimizer, lambda _: 1.0).state_dict()

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
 from quiesce.errors import TrackingError
-from quiesce.foreign.values import count
 from quiesce.tracking import OscillationTracker
 from quiesce.weights import QuantizedWeight
 
@@ -89,7 +88,6 @@ class Control:
 
         Raises:
             TrackingError: The state does not fit this tracker, or is of other optimizers.
-            ValueError: Its step is no whole number.
         """
         stepped = state["stepped"]
         if len(stepped) != len(self._optimizers):
@@ -98,7 +96,7 @@ class Control:
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
         self.tracker.load_state_dict(state["tracker"])
-        self.step = count(state["step"])
+        self.step = state["step"]
         self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:

@@ -33,7 +33,6 @@ from quiesce import history
 from quiesce.arena import Arena, Where, arenas
 from quiesce.distance import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.errors import TrackingError
-from quiesce.foreign.values import count
 from quiesce.reports import LayerReport, overall
 from quiesce.shards import Shards, whole
 from quiesce.tracked import TrackedArena
@@ -303,7 +302,7 @@ class OscillationTracker:
                 "the saved tracker follows the average of codes of other layers; make the Control "
                 "with the same cures before loading"
             )
-        steps, base = count(state["steps"]), count(state["base"])
+        steps, base = state["steps"], state["base"]
         if not 0 <= steps - base <= 1 - math.log(_REBASE_AT) / math.log(self.decay):
             raise TrackingError(f"the saved tracker has done {steps} steps, and its base is {base}")
         self.steps, self._base = steps, base

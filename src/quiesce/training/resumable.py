@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from quiesce.errors import CheckpointError, QuiesceError
+from quiesce.errors import CheckpointError, QuiesceError, TrackingError
 from quiesce.foreign.values import count, mapping, maybe, number, text
 from quiesce.lightning import QuiesceCallback, WatchCallback
 from quiesce.training.random_states import random_states
@@ -31,6 +31,7 @@ LONGEST_VERSION = 100
 """Characters of the version of a package."""
 
 _WATCHING = QuiesceCallback, WatchCallback
+_TOLD = QuiesceError, OSError, torch.OutOfMemoryError
 _WORDS = 624  # of numpy's generator: it reads at whatever place it is told
 
 
@@ -83,12 +84,14 @@ def refuse_unfit(content: dict[str, Any], trainer: Trainer, optimizer: Optimizer
     loops = trainer.fit_loop.state_dict()
     loops["state_dict"] = {"combined_loader": [{"epoch": 0, "batches": 0}]}
     _refuse_unlike(content["loops"]["fit_loop"], loops, "fit_loop")
-    callbacks: Any = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-    watching = (each for each in callbacks if isinstance(each, _WATCHING))
+    watching = (each for each in _callbacks(trainer) if isinstance(each, _WATCHING))
     names = {each.state_key for each in watching}
     if lacking := sorted(names - mapping(content["callbacks"]).keys()):
         raise ValueError(f"it has nothing of {lacking[0]}")
     for state in mapping(content["callbacks"]).values():
+        if "tracker" in state:
+            for each in (state["step"], state["tracker"]["steps"], state["tracker"]["base"]):
+                _size(each)
         if "recorded" in state:
             _refuse_odd_recording(state)
     schedule = LambdaLR(optimizer, lambda _: 1.0).state_dict()
@@ -114,10 +117,9 @@ def gone_on_from(path: Path, module: "Classifier") -> Iterator[None]:
     """
     try:
         yield
-    except (QuiesceError, OSError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # what odd entries raise there is open
-        if module.begun:
+        told = isinstance(error, _TOLD) and not isinstance(error, TrackingError)
+        if module.begun or told:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path} does not fit this training: {reason:.200}") from error
@@ -179,6 +181,10 @@ def _refuse_odd_recording(state: dict[str, Any]) -> None:
         text(trajectory["layer"])
         for done, _ in trajectory["rows"]:
             _size(done)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (made by a connector)
 
 
 def _size(value: Any) -> int:

@@ -43,6 +43,7 @@ fuzz: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/table.py

@@ -4,12 +4,7 @@ Usage: python benchmarks/speed.py [--rounds N]
 """
 
 import argparse
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,31 +60,6 @@ def tracker(weights: int, rounds: int) -> dict[str, Any]:
     return {"weights": weights, "flips": 0.005, "samples_s": samples, "ratios": ratios}
 
 
-def first_steps() -> dict[str, float]:
-    """Seconds of the first step in "quantizers" mode, in a new process, without and with cache."""
-    code = (
-        "import time; from networks import *; b = data(16, 96);"
-        "call = cure_steps('mobilenetv2_100', 'quantizers', b)['freezing'];"
-        "t = time.perf_counter(); call(); print(time.perf_counter() - t)"
-    )
-    with tempfile.TemporaryDirectory() as cache:
-        env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
-        seconds = [
-            float(
-                subprocess.run(
-                    [sys.executable, "-c", code],
-                    cwd=Path(__file__).parent,
-                    env=env,
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                ).stdout
-            )
-            for _ in range(2)
-        ]
-    return {"first run": seconds[0], "second run": seconds[1]}
-
-
 def _brevitas_step(name: str, batch_data: Any) -> Callable[[], Any] | None:
     try:
         from brevitas_network import brevitas_step
@@ -105,8 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     rounds = parser.parse_args().rounds
     torch.manual_seed(0)
-    results: dict[str, Any] = {"first_step_s": first_steps()}
-    print(results["first_step_s"], flush=True)
+    results: dict[str, Any] = {}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "mobilenetv2_16": lambda: mobilenet(16, rounds, with_brevitas=True),
         "mobilenetv2_64": lambda: mobilenet(64, max(6, rounds // 2), with_brevitas=False),

@@ -12,7 +12,7 @@ from quiesce.control import Control
 from quiesce.cures import Cure
 from quiesce.estimators import STE, Estimator
 from quiesce.grid import Grid
-from quiesce.prepare import prepare, quantized_weights
+from quiesce.prepare import prepare, quantized_weights, quantizer_parameters
 from quiesce.quantizer import FakeQuantizer
 from quiesce.scheme import Scheme
 from quiesce.toy.regression import Regression
@@ -73,6 +73,8 @@ def simulate(
     start = regression.target if start is None else start
     layer = compile_model(_layer(regression, start, grid, estimator), compile)
     (weight,) = quantized_weights(layer)
+    for scale in quantizer_parameters(layer):
+        scale.requires_grad_(False)
     optimizer = torch.optim.SGD([weight.latent], lr=lr, momentum=momentum)
     tracker = OscillationTracker([weight], momentum=tracker_momentum, distance=None)
     control = Control(optimizer, [weight], tracker, cures)

@@ -1,8 +1,8 @@
 """What tracking and curing cost under DDP: two processes on a CPU; writes results/distributed.json.
 
-One run times, turn by turn, steps of the same network at W4A4, compiled in mode "quantizers",
-without a tracker (LSQ) and with each cure, so that what the machine does meanwhile meets all of
-them. A ratio is of medians.
+One run times, turn by turn, steps of the same network at W4A4, in compile mode "off", without a
+tracker (LSQ) and with each cure, so that what the machine does meanwhile meets all of them. A ratio
+is of medians.
 
 Usage: python benchmarks/distributed.py [--steps 40]
 """
@@ -37,7 +37,7 @@ class Contestant:
         batch, size = NETWORKS[name]
         images, labels = data(batch * PROCESSES, size)
         self.images, self.labels = images[rank::PROCESSES], labels[rank::PROCESSES]
-        inner = quantized_network(name, "quantizers", images)
+        inner = quantized_network(name, "off", images)
         self.model = DistributedDataParallel(inner)
         self.optimizer = sgd(self.model)
         self.verified = "verified" in kind

@@ -129,6 +129,8 @@ def test_momentum_and_weight_decay_do_not_move_what_a_frozen_network_computes(ki
     images = torch.rand(4, 3, 6, 6)
     weights = qs.quantized_weights(model)
     latents = [weight.latent for weight in weights]
+    for scale in qs.quantizer_parameters(model):
+        scale.requires_grad_(False)
     optimizer = OPTIMIZERS[kind](latents)
     tracker = qs.OscillationTracker(weights, momentum=0.1)
     qs.Control(optimizer, weights, tracker, [qs.Freezing(0.5, max_frozen=None)])

@@ -31,7 +31,8 @@ class Control:
         cures: Act in this order, after the tracker.
 
     Raises:
-        TrackingError: No optimizer moves any of the weights, or the tracker follows others.
+        TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
+            scale (unless that requires no gradient); or the tracker follows others.
     """
 
     def __init__(

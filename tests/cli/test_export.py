@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -97,6 +98,17 @@ def test_the_file_knows_labels_and_summary_and_no_path(run_folder, exported):
     assert tree["labels"] == ["class_0", "class_1", "class_2", "class_3"]
     assert tree["summary"]["top1_percent"] == summary["top1_percent"]
     assert str(run_folder.parent).encode() not in exported.read_bytes()
+
+
+def test_a_loss_that_is_not_finite_is_told_as_none(run_folder, tmp_path):
+    folder, path = tmp_path / "run", tmp_path / "model.onnx"
+    shutil.copytree(run_folder, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["train_loss"] = float("nan")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert main(["export", str(folder), "-o", str(path), "--no-verify"]) == 0
+    (text,) = (each.value for each in onnx.load(path).metadata_props if each.key == "quiesce")
+    assert json.loads(text)["summary"]["train_loss"] is None
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A finished run as a file for runtimes, verified on its own test images."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def export_run(
         pack=pack,
         opset=opset,
         labels=run.data.classes,
-        summary={key: value for key, value in run.summary().items() if key in SUMMARY_KEYS},
+        summary=_finite({k: v for k, v in run.summary().items() if k in SUMMARY_KEYS}),
         preprocessing=preprocessing(run, folded=uint8),
         verify=verify,
     )
@@ -124,3 +125,12 @@ def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
         folded=folded,
         **options,
     )
+
+
+def _finite(tree: Any) -> Any:
+    """A tree ready for strict JSON: None where a number is not finite, as a loss may be."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -34,14 +34,16 @@ PROFILED = 10
 TARGETS = {"ours / ORT int8": 1.05, "float / ours": 1.4, "int4 / float bytes": 0.16}
 W4A4 = qs.Scheme(weight_bits=4, act_bits=4)
 INTEGERS = qs.Scheme(weight_bits=4, act_bits=4, residual="quantized")
+W4A8 = qs.Scheme(weight_bits=4, act_bits=8, residual="quantized")
 ALL_4 = qs.Scheme(weight_bits=4, act_bits=4, first_last_bits=None)
-OURS = {
-    "float_residual": (W4A4, "int8"),
-    "ours": (INTEGERS, "int8"),
-    "int4": (W4A4, "int4"),
-    "int4_all": (ALL_4, "int4"),
+OURS: dict[str, tuple[qs.Scheme, dict[str, Any]]] = {
+    "float_residual": (W4A4, {}),
+    "ours": (INTEGERS, {}),
+    "ours_a8": (W4A8, {"round_biases": True}),
+    "int4": (W4A4, {"pack": "int4"}),
+    "int4_all": (ALL_4, {"pack": "int4"}),
 }
-"""File to how it is quantized and in which container; `int4_all`: first and last layer too."""
+"""File to how it is quantized and exported; `int4_all`: first and last layer at 4 bits too."""
 
 
 def main() -> None:
@@ -74,6 +76,8 @@ def measure(name: str, rounds: int, threads: Sequence[int]) -> dict[str, Any]:
                 count: {
                     "ours / ORT int8": ratio(samples, "ours", "ort_int8"),
                     "float / ours": ratio(samples, "float", "ours"),
+                    "ours, W4A8 / ORT int8": ratio(samples, "ours_a8", "ort_int8"),
+                    "float / ours, W4A8": ratio(samples, "float", "ours_a8"),
                 }
                 for count, samples in times.items()
             },
@@ -94,10 +98,10 @@ def make_files(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, list
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     float_files(network_of(name), images, files["float"], files["ort_int8"])
     integer = {}
-    for kind, (scheme, pack) in OURS.items():
+    for kind, (scheme, options) in OURS.items():
         network = qs.prepare(network_of(name), scheme, images[:1])
         qs.calibrate(network, [images])
-        made = qs.export_onnx(network, files[kind], images, pack=pack, verify=False)
+        made = qs.export_onnx(network, files[kind], images, **options, verify=False)
         layers = made.description.layers
         integer[kind] = [sum(layer.integer for layer in layers), len(layers)]
     return files, integer

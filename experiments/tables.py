@@ -102,6 +102,7 @@ FILES = {
     "ort_int8": "ONNX Runtime's int8",
     "float_residual": "ours, W4A4",
     "ours": "ours, W4A4, `residual: quantized`",
+    "ours_a8": "ours, W4A8, `residual: quantized`, `--round-biases`",
     "int4": "ours, `--pack int4`",
     "int4_all": "the same, first and last layer at 4 bits too",
 }
@@ -131,7 +132,7 @@ def inference_table(results):
 
 def operators_table(results):
     """A row for each operator of the optimised graphs: how many of them, and their time."""
-    kinds = ("float", "ort_int8", "float_residual", "ours")
+    kinds = ("float", "ort_int8", "float_residual", "ours", "ours_a8")
     rows = [["", "", *(FILES[kind] for kind in kinds)]]
     for name, found in results["networks"].items():
         operators = [found["operators"][kind] for kind in kinds]

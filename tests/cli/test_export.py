@@ -57,6 +57,18 @@ def test_a_run_with_quantized_additions_is_exported_and_verified(tiny_flags, tmp
     assert "the addition read by blocks.1.expand.0 " in capsys.readouterr().out
 
 
+def test_rounded_biases_let_8_bit_layers_run_in_integers(tiny_flags, tmp_path, capsys):
+    folder, path = str(tmp_path / "run"), str(tmp_path / "model.onnx")
+    bits = ["--scheme.act_bits=8", "--scheme.residual=quantized", "--data.test_images=512"]
+    flags = [*tiny_flags, *bits, f"--run={folder}"]
+    assert main(["train", "mnist_lsq_w4a4", *flags]) == 0
+    assert main(["export", folder, "-o", str(tmp_path / "plain.onnx")]) == 0
+    assert "(more with --round-biases?)" in capsys.readouterr().out
+    assert main(["export", folder, "-o", path, "--round-biases"]) == 0
+    assert "integer throughout: 18;" in capsys.readouterr().out
+    assert main(["verify", folder, path]) == 0
+
+
 def test_no_verify_says_so(run_folder, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0

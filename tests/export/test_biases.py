@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiesce.export.biases import Inputs, Outputs, find_biases, runtime_codes
+from quiesce.export.biases import (
+    DOUBT,
+    MAX_DOUBTS,
+    Inputs,
+    Outputs,
+    find_biases,
+    largest_multiples,
+    runtime_codes,
+)
 from quiesce.grid import Grid
 
 
@@ -48,6 +56,40 @@ def test_every_reachable_accumulator_gets_its_trained_code(
     computed = runtime_codes(n * reach, whole, fine, step, outputs)
     assert (computed == expected)[~undecided].all()
     assert np.abs(codes * n).max() <= 127
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("signed", [False, True])
+def test_at_8_bits_whole_biases_are_found_but_for_accumulators_on_a_threshold(signed, sign) -> None:
+    rng = np.random.default_rng(0)
+    grid = Grid(8, signed)
+    first, last = grid.quant_min, grid.quant_max
+    inputs = Inputs(np.float32(0.02), first, last, last - first)
+    outputs = Outputs(np.float32(0.03), first, last)
+    moved = 0
+    for _ in range(50):
+        codes = rng.normal(0, 3, (1, 200)).round().clip(-8, 7).astype(np.int64)
+        unit = rng.uniform(0.01, 0.05, 1)  # of an output code
+        scale = sign * unit * float(outputs.scale) / float(inputs.scale)
+        bias = rng.normal(0, 30, 1) * float(outputs.scale)
+        most = largest_multiples(scale, bias, codes, inputs)
+        assert most is not None
+        fine = scale * float(inputs.scale) / most
+        bias = np.round(bias / fine) * fine
+        found = find_biases(scale, bias, codes, inputs, outputs)
+        assert found is not None
+        low = int(np.minimum(codes * first, codes * last).sum())
+        high = int(np.maximum(codes * first, codes * last).sum())
+        reach = np.arange(low, high + 1)
+        values = (reach * scale * float(inputs.scale) + bias) / float(outputs.scale)
+        expected = np.clip(np.round(values), first, last)
+        n, whole, small = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+        wrong = np.abs(runtime_codes(n * reach, whole, small, inputs.scale, outputs) - expected)
+        # off a threshold, in codes: DOUBT of sum and bias, of which each is below the other's 256
+        assert (np.abs(values % 1 - 0.5)[wrong > 0] <= DOUBT * 3 * 256).all()
+        assert wrong.max() <= 1
+        moved += int(np.count_nonzero(wrong)) / np.count_nonzero((values > first) & (values < last))
+    assert moved / 50 <= MAX_DOUBTS
 
 
 @given(

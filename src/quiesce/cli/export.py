@@ -18,8 +18,8 @@ def main(argv: Sequence[str]) -> int:
     """Write the file that `argv` asks for; 1 where it would not compute what training computed."""
     parser = Arguments(
         prog="quiesce export",
-        usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] [--opset N] "
-        "[--no-verify] [--field.name VALUE ...]",
+        usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] "
+        "[--round-biases] [--opset N] [--no-verify] [--field.name VALUE ...]",
         description="Export the network of a run folder as integers and verify that the file "
         "computes what the network computes; flags override the recipe.",
     )
@@ -45,6 +45,12 @@ def main(argv: Sequence[str]) -> int:
         default="float",
         help="uint8: the file takes raw pixels and normalises them itself (default: float)",
     )
+    parser.add_argument(
+        "--round-biases",
+        action="store_true",
+        help="move each bias to the nearest whole number that an integer convolution can add: with "
+        "more than 4 bits of activations few layers run in integers otherwise",
+    )
     parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: 21)")
     parser.add_argument("--no-verify", action="store_true", help="write without comparing")
     known, flags = parser.parse_known_args(argv)
@@ -59,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
             pack=known.pack,
             opset=known.opset,
             uint8=known.input == "uint8",
+            round_biases=known.round_biases,
             verify=not known.no_verify,
         )
     except MismatchError as error:
@@ -66,8 +73,12 @@ def main(argv: Sequence[str]) -> int:
         return MISMATCH
     layers = made.description.layers
     whole = sum(layer.integer for layer in layers)
+    hint = "" if known.round_biases or whole > len(layers) / 2 else " (more with --round-biases?)"
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
-    print(f"integer throughout: {whole}; integer weights, float arithmetic: {len(layers) - whole}")
+    print(
+        f"integer throughout: {whole}{hint}; integer weights, float arithmetic: "
+        f"{len(layers) - whole}"
+    )
     _show_left_float(made.description.left_float)
     if made.verification is None:
         print("not verified")
@@ -78,10 +89,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:
     """The formats that are not ONNX."""
-    options = {"pack": "int8", "input": "float", "opset": None}
+    options = {"pack": "int8", "input": "float", "opset": None, "round_biases": False}
     for name, default in options.items():
         if getattr(known, name) != default:
-            raise RecipeError(f"--{name} is for --format onnx, and the format is {known.format}")
+            flag = name.replace("_", "-")
+            raise RecipeError(f"--{flag} is for --format onnx, and the format is {known.format}")
     if known.format == "npz":
         header = export_run_arrays(folder, path, flags)
         size, layers = path.stat().st_size, len(header["layers"])

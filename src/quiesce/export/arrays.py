@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError
 from quiesce.export.checks import check_path, left_float
+from quiesce.export.folded import Folded, fold
 from quiesce.export.inputs import QuantizedInput
-from quiesce.export.onnx import Folded, fold
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.sites import Site, input_of
 from quiesce.files import write_beside

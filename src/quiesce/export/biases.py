@@ -10,6 +10,7 @@ checked threshold by threshold in the runtime's own float32 arithmetic: both sid
 right, and the function monotone, means all of them right.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -28,6 +29,16 @@ CLEARANCE = 4e-6
 some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. The
 integer runtime needs none, its arithmetic is checked as it is: where a trained threshold is itself
 that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
+
+
+MANY = 63
+"""Thresholds: more than these are hardly ever all clear, so the trained numbers are tried first."""
+
+DOUBT = 2**-21
+"""What training's float32 departs from exact sums, as a share of sum and bias: some 8 roundings."""
+
+MAX_DOUBTS = 5e-5
+"""Share of accumulators that may lie as near as that to thresholds; verification allows 1e-4."""
 
 
 class Inputs(NamedTuple):
@@ -84,19 +95,13 @@ def find_biases(
     Returns:
         None where one channel has no such bias.
     """
-    step, first, last = inputs.scale, min(inputs.low, 0), max(inputs.high, 0)  # zeros are padded
-    wide = codes.astype(np.int64)
-    lows = np.minimum(wide * first, wide * last).sum(1)
-    highs = np.maximum(wide * first, wide * last).sum(1)
-    largest = np.abs(wide).max(1)
-    room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
-    if (largest > room).any():
+    step, most = inputs.scale, largest_multiples(scale, bias, codes, inputs)
+    if most is None:
         return None
+    reaches = _reaches(codes, inputs)
     found = []
-    for channel in range(len(wide)):
-        reach = Reach(int(lows[channel]), int(highs[channel]))
-        most = int(room // max(1, largest[channel]))
-        one = _channel(scale[channel], bias[channel], reach, most, step, outputs)
+    for channel, reach in enumerate(reaches):
+        one = _channel(scale[channel], bias[channel], reach, int(most[channel]), step, outputs)
         if one is None:
             return None
         found.append(one)
@@ -109,11 +114,67 @@ def find_biases(
     )
 
 
+def largest_multiples(
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs
+) -> np.ndarray | None:
+    """By what each channel's codes can be multiplied at most; arguments as in `find_biases`.
+
+    Returns:
+        int64 (channels,), at least 1; None where one channel has no room for its codes, or has a
+        scale of 0.
+    """
+    largest = np.abs(codes.astype(np.int64)).max(1)
+    room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
+    if (largest > room).any() or (scale == 0).any():
+        return None
+    farthest = np.array([max(map(abs, reach)) for reach in _reaches(codes, inputs)])
+    sums = farthest + np.abs(bias / (scale * float(inputs.scale)))
+    exact = np.floor((EXACT_FLOAT - 1) / np.maximum(1, sums))
+    return np.maximum(1, np.minimum(room // np.maximum(1, largest), exact)).astype(np.int64)
+
+
 class Reach(NamedTuple):
     """Smallest and largest accumulator of a channel."""
 
     low: int
     high: int
+
+
+def _reaches(codes: np.ndarray, inputs: Inputs) -> list[Reach]:
+    first, last = min(inputs.low, 0), max(inputs.high, 0)  # zeros are padded
+    wide = codes.astype(np.int64)
+    lows = np.minimum(wide * first, wide * last).sum(1)
+    highs = np.maximum(wide * first, wide * last).sum(1)
+    return [Reach(int(low), int(high)) for low, high in zip(lows, highs, strict=True)]
+
+
+class Channel(NamedTuple):
+    """Where the codes of a channel change; the arrays are (codes - 1,), ascending.
+
+    Accumulators are counted in the direction in which codes grow: negative, where `sign` is.
+    """
+
+    reach: Reach
+
+    edges: np.ndarray
+    """float64, the thresholds in codes: halves."""
+
+    crossed: np.ndarray
+    """float64, the same in accumulators."""
+
+    first_above: np.ndarray
+    """The first reachable accumulator that gets the code above it."""
+
+    doubt: np.ndarray
+    """float64, how far an accumulator may be off that training's float32 can not tell from it."""
+
+    sign: int
+    """Of the scale, 1 or -1."""
+
+    step: np.float32
+    """Scale of the input."""
+
+    outputs: Outputs
 
 
 def runtime_codes(
@@ -137,8 +198,6 @@ def _channel(
     scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
 ) -> tuple[int, int, np.float32] | None:
     """(n, B, scale) of one channel; a scale below 0 is searched for in the mirror."""
-    if scale == 0:
-        return None
     unit = abs(scale) * float(step)
     sign = -1 if scale < 0 else 1
     if sign < 0:
@@ -151,35 +210,50 @@ def _channel(
     first_above = np.ceil(crossed)
     first_above += (first_above == crossed) & (upper % 2 == 1)  # a tie goes to the even code
     first_above = np.clip(first_above, reach.low, reach.high + 1)
-    for clearance, multiple in product((CLEARANCE, 0.0), range(most, 0, -1)):
-        one = _search(multiple, bias / unit, edges, first_above, reach, clearance)
-        if one is None:
-            continue
-        whole, width = one
-        fine = np.float32(sign * float(outputs.scale) / (width * float(step)))
-        if _is_right(multiple, sign * whole, fine, first_above, reach, sign, step, outputs):
-            return multiple, sign * whole, fine
-    # where ties go down and up by turns no thresholds fit in between: the same numbers may tie too
-    whole, fine = round(sign * bias / unit), np.float32(scale)
-    fits = abs(whole) + max(map(abs, reach)) < EXACT_FLOAT
-    if fits and _is_right(1, whole, fine, first_above, reach, sign, step, outputs):
-        return 1, whole, fine
+    doubt = DOUBT * (np.abs(crossed) + abs(bias / unit))
+    channel = Channel(reach, edges, crossed, first_above, doubt, sign, step, outputs)
+    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / unit, most):
+        if _is_right(channel, multiple, whole, fine, doubts):
+            return multiple, whole, fine
     return None
 
 
+def _candidates(
+    channel: Channel, scale: float, bias: float, most: int
+) -> Iterator[tuple[int, int, np.float32, float]]:
+    """(n, B, scale, share of doubts) to be tried; `bias` is in accumulators."""
+    sign, farthest = channel.sign, max(map(abs, channel.reach))
+
+    def as_trained(multiple: int, doubts: float) -> Iterator[tuple[int, int, np.float32, float]]:
+        whole = round(sign * multiple * bias)
+        if abs(whole) + multiple * farthest < EXACT_FLOAT:
+            yield multiple, whole, np.float32(scale / multiple), doubts
+
+    many = len(channel.crossed) > MANY
+    if many:
+        yield from as_trained(most, MAX_DOUBTS)
+    searched = [(0.0, most)] if many else product((CLEARANCE, 0.0), range(most, 0, -1))
+    for clearance, multiple in searched:
+        one = _search(channel, multiple, bias, clearance)
+        if one is not None:
+            whole, width = one
+            fine = sign * float(channel.outputs.scale) / (width * float(channel.step))
+            yield multiple, sign * whole, np.float32(fine), 0.0
+    # where ties go down and up by turns no thresholds fit between: the same numbers may tie too
+    yield from as_trained(1, 0.0)
+    if not many:
+        yield from as_trained(most, MAX_DOUBTS)
+
+
 def _search(
-    multiple: int,
-    bias: float,
-    edges: np.ndarray,
-    first_above: np.ndarray,
-    reach: Reach,
-    clearance: float,
+    channel: Channel, multiple: int, bias: float, clearance: float
 ) -> tuple[int, float] | None:
     """B, and accumulator units per output code, that clear all edges best; or None.
 
     Edge e lies at accumulator e*width - B of the multiplied codes. It has to fall between the last
     accumulator below it and the first above it: an interval for `width` from each, for each B.
     """
+    reach, edges, first_above = channel.reach, channel.edges, channel.first_above
     ideal = round(multiple * bias)
     tried = np.arange(ideal - multiple, ideal + multiple + 1, dtype=np.float64)[:, None]
     below = np.where(first_above > reach.low, multiple * (first_above - 1), -np.inf) + tried
@@ -201,18 +275,23 @@ def _search(
 
 
 def _is_right(
-    multiple: int,
-    bias: int,
-    scale: np.float32,
-    first_above: np.ndarray,
-    reach: Reach,
-    sign: int,
-    step: np.float32,
-    outputs: Outputs,
+    channel: Channel, multiple: int, bias: int, scale: np.float32, doubts: float = 0.0
 ) -> bool:
-    """Whether the runtime's arithmetic gives the trained code on both sides of every threshold."""
-    near = np.concatenate([first_above - 1, first_above, [reach.low, reach.high]])
-    near = near[(near >= reach.low) & (near <= reach.high)].astype(np.int64)
-    trained = outputs.low + (near[:, None] >= first_above).sum(1)
-    computed = runtime_codes(sign * multiple * near, bias, scale, step, outputs)
-    return bool((trained == computed).all())
+    """Whether the runtime's arithmetic gives the trained code on both sides of every threshold.
+
+    With `doubts`, that share of the accumulators between the first and the last threshold may get
+    the code beside theirs, where floats can not decide.
+    """
+    reach, first_above = channel.reach, channel.first_above
+    near = first_above[:, None] + np.array([-2, -1, 0, 1])
+    doubtful = np.abs(near - channel.crossed[:, None]) <= channel.doubt[:, None]
+    near = np.append(near.ravel(), [reach.low, reach.high])
+    doubtful = np.append(doubtful.ravel(), [False, False])
+    inside = (near >= reach.low) & (near <= reach.high)
+    near, doubtful = near[inside].astype(np.int64), doubtful[inside]
+    trained = channel.outputs.low + np.searchsorted(first_above, near, side="right")
+    products = channel.sign * multiple * near
+    computed = runtime_codes(products, bias, scale, channel.step, channel.outputs)
+    wrong = np.abs(trained - computed)
+    most = doubts * (first_above[-1] - first_above[0])
+    return bool((wrong <= doubtful).all() and np.unique(near[wrong > 0]).size <= most)

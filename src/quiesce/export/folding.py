@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quiesce.export.graphs import constant, replace, sole_use
-from quiesce.export.sites import Site
+from quiesce.export.sites import Site, parameter_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -46,4 +46,5 @@ def _fold(site: Site, norm: "ir.Node") -> None:
     bias = 0.0 if site.bias is None else site.bias
     site.scale = site.per_channel * factor
     site.bias = (bias - mean) * factor + beta
+    site.bias_parameter = parameter_name(norm.inputs[2])
     replace(norm, site.node.outputs[0])  # pyright: ignore[reportOptionalMemberAccess]

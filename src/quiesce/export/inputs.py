@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.graphs import constant, replace
+from quiesce.export.biases import Inputs, Outputs
+from quiesce.export.graphs import constant, replace, sole_use
 from quiesce.export.integers import InputGrid
-from quiesce.export.sites import numbered
+from quiesce.export.sites import Site, input_of, numbered
 from quiesce.export.tracing import INPUT, layer_of, markers
 
 if TYPE_CHECKING:
@@ -82,6 +83,30 @@ def absorb_activations(inputs: "Mapping[ir.Node, QuantizedInput]") -> None:
             _narrow(inputs[reader], *bounds)
             reader.replace_input_with(0, node.inputs[0])
         node.graph.remove(node, safe=True)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def between_quantizers(
+    site: Site, inputs: "Mapping[ir.Node, QuantizedInput]"
+) -> tuple[Inputs, Outputs] | None:
+    """What a convolution takes and the grid of what reads it, where both are codes.
+
+    Returns:
+        None where it is no convolution between two quantizers without learned offsets, alone with
+        its output.
+    """
+    before = input_of(site)
+    after = None if site.node is None else sole_use(site.node.outputs[0])
+    if site.kind != "convolution" or site.node is None or site.node.op_type != "Conv":
+        return None
+    if before is None or after is None or before not in inputs or after not in inputs:
+        return None
+    source, target = inputs[before], inputs[after]
+    if source.grid.offset is not None or target.grid.offset is not None:
+        return None
+    return (
+        Inputs(source.grid.scale, source.low, source.high, source.high + source.grid.zero_point),
+        Outputs(target.grid.scale, target.low, target.high),
+    )
 
 
 def _producers(inputs: "Mapping[ir.Node, QuantizedInput]") -> "list[ir.Node]":

@@ -1,7 +1,7 @@
 """From the nodes of the domain `quiesce` to ONNX operators that runtimes fuse.
 
 Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLinear; each weight an
-integer initializer and a DequantizeLinear; the bias of a layer
+integer initializer and what makes floats of it; the bias of a layer
 
 - an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
   `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
@@ -10,7 +10,9 @@ integer initializer and a DequantizeLinear; the bias of a layer
   addition behind a product, into the quantized operator by rounding it to int32 at a scale where
   one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
   So a convolution of codes has one even where its bias is 0: it would else become an integer one
-  that `biases` does not vouch for, whose sums of 8-bit products may overflow.
+  that `biases` does not vouch for, whose sums of 8-bit products may overflow (even if its weight
+  had no DequantizeLinear: a constant weight between a DequantizeLinear and a QuantizeLinear is
+  quantized by ONNX Runtime itself).
 
 No zero point is written where it is 0 throughout: runtimes take it so.
 
@@ -21,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.biases import Inputs, IntegerBiases, Outputs, find_biases
-from quiesce.export.graphs import Builder, replace, sole_use
-from quiesce.export.inputs import QuantizedInput
+from quiesce.export.biases import IntegerBiases, find_biases
+from quiesce.export.graphs import Builder, onnx_ir, replace
+from quiesce.export.inputs import QuantizedInput, between_quantizers
 from quiesce.export.packing import Pack, container
-from quiesce.export.sites import Site, input_of
+from quiesce.export.sites import Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,29 +40,14 @@ def integer_biases(
 ) -> IntegerBiases | None:
     """Return the integer biases of a site, or None where it has to keep a float one.
 
-    It has integer ones where it is a convolution between two quantizers without learned offsets,
-    alone with its output, its weight stays in int8, and `find_biases` finds them.
+    It has integer ones where it is a convolution between quantizers, its weight stays in int8, and
+    `find_biases` finds them.
     """
-    before = input_of(site)
-    after = None if site.node is None else sole_use(site.node.outputs[0])
-    if site.kind != "convolution" or site.node is None or site.node.op_type != "Conv":
+    between = between_quantizers(site, inputs)
+    if between is None or container(site.layer.bits, pack) != np.int8:
         return None
-    if before is None or after is None or before not in inputs or after not in inputs:
-        return None
-    if container(site.layer.bits, pack) != np.int8:
-        return None
-    source, target = inputs[before], inputs[after]
-    if source.grid.offset is not None or target.grid.offset is not None:
-        return None
-    channels = site.layer.channels
-    bias = np.zeros(channels) if site.bias is None else site.bias
-    return find_biases(
-        site.per_channel,
-        bias,
-        site.layer.codes.reshape(channels, -1),
-        Inputs(source.grid.scale, source.low, source.high, source.high + source.grid.zero_point),
-        Outputs(target.grid.scale, target.low, target.high),
-    )
+    bias = np.zeros(site.layer.channels) if site.bias is None else site.bias
+    return find_biases(site.per_channel, bias, site.channel_codes, *between)
 
 
 def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
@@ -108,7 +95,9 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
-    weight = _dequantized(build, site, integers, scale if scale.size > 1 else scale.reshape(()))
+    scale = scale if scale.size > 1 else scale.reshape(())
+    as_codes = biases is not None or (turned and holder == np.int8 and _is_fed_codes(site))
+    weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
     if turned and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
@@ -118,7 +107,7 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     if biases is not None:
         _integer_bias(graph, site, biases)
     elif site.bias is not None and site.kind == "convolution" and site.layer.input is None:
-        _own_bias(graph, site)
+        _own_bias(graph, site, site.bias)
     elif site.bias is not None:
         _subtracted_bias(graph, site, site.bias)
     elif site.kind == "convolution" and site.layer.input is not None:
@@ -126,22 +115,33 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     return holds
 
 
-def _dequantized(build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray) -> "ir.Value":
-    """The values of a weight.
+def _values(
+    build: Builder,
+    site: Site,
+    integers: "ir.Value",
+    scale: np.ndarray,
+    *,
+    taken_as_codes: bool,
+) -> "ir.Value":
+    """The values of a weight: by DequantizeLinear where an integer operator takes the codes.
 
-    Between codes and a product with floats stands a multiplication by the scale, behind a
-    DequantizeLinear of scale 1: where DequantizeLinear feeds the product itself, ONNX Runtime makes
-    MatMulNBits of both, which rounds the floats to 8 bits (the option
-    session.qdq_matmulnbits_accuracy_level is 4 unless somebody sets it).
+    Elsewhere by Cast and Mul, which runtimes compute once, when they load the file. ONNX Runtime
+    keeps a DequantizeLinear for the integer operators it hopes for: it would unpack the weight in
+    each run and deny it to its float kernels, or make MatMulNBits of it and a product with floats,
+    which rounds the floats to 8 bits (the option session.qdq_matmulnbits_accuracy_level is 4 unless
+    somebody sets it).
     """
-    steps = build.constant(f"{site.name}.weight_scale", scale)
-    values = f"{site.name}.weight_values"
-    holder = integers.const_value.numpy().dtype  # pyright: ignore[reportOptionalMemberAccess]
-    if site.kind == "linear" and not (_is_fed_codes(site) and holder == np.int8):
-        unit = build.constant(f"{site.name}.weight_unit", np.ones((), dtype=np.float32))
-        codes = build.node("DequantizeLinear", [integers, unit], f"{site.name}.weight_floats")
-        return build.node("Mul", [codes, steps], values)
-    return build.node("DequantizeLinear", [integers, steps], values, axis=_channel_axis(site))
+    values, axis = f"{site.name}.weight_values", _channel_axis(site)
+    if taken_as_codes:
+        steps = build.constant(f"{site.name}.weight_scale", scale)
+        return build.node("DequantizeLinear", [integers, steps], values, axis=axis)
+    shape = [1] * site.layer.codes.ndim
+    shape[axis] = scale.size
+    along = scale.reshape(shape) if scale.size > 1 else scale
+    steps = build.constant(f"{site.name}.weight_scale", along)
+    floating = onnx_ir().DataType.FLOAT
+    floats = build.node("Cast", [integers], f"{site.name}.weight_floats", to=floating)
+    return build.node("Mul", [floats, steps], values)
 
 
 def _is_fed_codes(site: Site) -> bool:
@@ -167,9 +167,8 @@ def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
     node.replace_input_with(2, value)
 
 
-def _own_bias(graph: "ir.Graph", site: Site) -> None:
+def _own_bias(graph: "ir.Graph", site: Site, bias: np.ndarray) -> None:
     node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
-    bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     build = Builder(graph, before=node)
     node.resize_inputs(3)
     node.replace_input_with(2, build.constant(f"{site.name}.own_bias", bias.astype(np.float32)))

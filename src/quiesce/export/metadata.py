@@ -106,6 +106,9 @@ class Description:
 
     preprocessing: Preprocessing | None = None
 
+    rounded_biases: bool = False
+    """Whether its biases are those of the network, rounded to what integer convolutions add."""
+
     def to_json(self) -> str:
         """Return the text that `read_description` reads to an equal description."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
@@ -152,6 +155,7 @@ def read_description(properties: Mapping[str, str], where: str | Path) -> Descri
             labels=tuple(map(text, tree["labels"])),
             summary=mapping(tree["summary"]),
             preprocessing=maybe(_preprocessing, tree["preprocessing"]),
+            rounded_biases=bool(tree.get("rounded_biases", False)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{where}: its description is damaged ({error}); export again") from error

@@ -5,21 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
-from quiesce.export.checks import check_example, check_path, left_float
-from quiesce.export.folding import fold_batchnorms
+from quiesce.export.checks import check_path, left_float
+from quiesce.export.folded import fold
 from quiesce.export.graphs import onnx_ir
-from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
-from quiesce.export.integers import check_all_called, read_inputs, read_integers
 from quiesce.export.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
-from quiesce.export.normalization import Normalization
 from quiesce.export.packing import Pack, check_pack
-from quiesce.export.sites import Site, find_sites
-from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers, reason, trace
+from quiesce.export.rounding import with_rounded_biases
+from quiesce.export.tracing import DOMAIN, INPUT, layer_of, reason
 from quiesce.export.verification import Verification
 from quiesce.export.verify import verify_model
 from quiesce.extras import require
@@ -59,6 +55,7 @@ def export_onnx(
     labels: Sequence[str] = (),
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
+    round_biases: bool = False,
     verify: bool = True,
     overwrite: bool = False,
 ) -> Export:
@@ -80,6 +77,10 @@ def export_onnx(
         summary: Numbers about the network that go along, ready for JSON.
         preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
             images; `example_input` stays what the model itself takes.
+        round_biases: Move each bias to the nearest whole number that an integer convolution can
+            add, see `quiesce.export.rounding`: what runs in integers with more than 4 bits of
+            activations. Verified layer by layer against a copy of the model with these biases, and
+            whole against the model.
         verify: Compare before writing.
         overwrite: Replace a file that exists.
 
@@ -105,6 +106,7 @@ def export_onnx(
         labels=labels,
         summary=summary,
         preprocessing=preprocessing,
+        round_biases=round_biases,
     )
     verification = None
     if verify:
@@ -125,8 +127,11 @@ def build_model(
     labels: Sequence[str] = (),
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
+    round_biases: bool = False,
 ) -> tuple[Any, Description]:
     """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description."""
+    if round_biases:
+        model = with_rounded_biases(model, example_input)
     folded = fold(model, example_input, opset, preprocessing)
     graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
     biases = [integer_biases(site, inputs, pack) for site in sites]
@@ -154,6 +159,7 @@ def build_model(
         labels=tuple(labels),
         summary=summary or {},
         preprocessing=preprocessing,
+        rounded_biases=round_biases,
     )
     try:
         return _finished(folded.traced, description), description
@@ -162,42 +168,6 @@ def build_model(
     except Exception as error:  # of onnx_ir, of the checker: what they raise is open
         name = type(model).__name__
         raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folded:
-    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
-
-    traced: "ir.Model"
-    sites: list[Site]
-    inputs: "dict[ir.Node, QuantizedInput]"
-
-
-def fold(
-    model: nn.Module,
-    example_input: Tensor,
-    opset: int,
-    preprocessing: Preprocessing | None = None,
-) -> Folded:
-    """Trace a prepared model and fold what can be folded, without touching a code.
-
-    Raises:
-        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
-    """
-    check_example(example_input)
-    layers = read_integers(model)
-    before = None
-    if preprocessing is not None and preprocessing.folded:
-        before = Normalization(preprocessing.mean, preprocessing.std)
-        example_input = torch.zeros(example_input.shape, dtype=torch.uint8)
-    traced = trace(model, example_input, opset, before)
-    graph = traced.graph
-    check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
-    sites = find_sites(graph, layers)
-    fold_batchnorms(sites)
-    inputs = find_inputs(graph, read_inputs(model))
-    absorb_activations(inputs)
-    return Folded(traced=traced, sites=sites, inputs=inputs)
 
 
 def _finished(model: "ir.Model", description: Description) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from quiesce.export.graphs import Builder, constant, replace, sole_use
 from quiesce.export.integers import LayerIntegers
-from quiesce.export.tracing import DOMAIN, INPUT, WEIGHT, layer_of, markers
+from quiesce.export.tracing import DOMAIN, INPUT, OWN, WEIGHT, layer_of, markers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,10 +42,18 @@ class Site:
     bias: np.ndarray | None = None
     """float64 (channels,), taken out of the graph."""
 
+    bias_parameter: str | None = None
+    """Name of the parameter that is added to the output, one for one, as part of `bias`."""
+
     @property
     def per_channel(self) -> np.ndarray:
         """`scale`, (channels,)."""
         return np.broadcast_to(self.scale, (self.layer.channels,))
+
+    @property
+    def channel_codes(self) -> np.ndarray:
+        """The codes, (channels, weights of a channel); not of a transposed convolution."""
+        return self.layer.codes.reshape(self.layer.channels, -1)
 
 
 def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[Site]:
@@ -77,6 +85,13 @@ def input_of(site: Site) -> "ir.Node | None":
     node = value.producer()
     marks = node is not None and node.domain == DOMAIN and node.op_type == INPUT
     return node if marks else None
+
+
+def parameter_name(value: "ir.Value | None") -> str | None:
+    """Name in the traced network of what an initializer holds, or None where it is none."""
+    if value is None or value.name is None or not value.is_initializer():
+        return None
+    return value.name.removeprefix(OWN)
 
 
 def split_gemm(graph: "ir.Graph") -> None:
@@ -138,6 +153,7 @@ def _take_bias(site: Site) -> None:
     if site.kind == "convolution":
         if len(node.inputs) > 2 and (bias := constant(node.inputs[2])) is not None:
             site.bias = bias.astype(np.float64)
+            site.bias_parameter = parameter_name(node.inputs[2])
             node.resize_inputs(2)
         return
     after = sole_use(node.outputs[0])

@@ -28,6 +28,7 @@ DOMAIN = "quiesce"
 INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
 LAYER = "layer"  # attribute that names the layer
 CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
+OWN = "float/"  # before the names of the network's own tensors
 BATCH = "batch"  # the dimension that stays open
 
 
@@ -131,7 +132,7 @@ def not_one_tensor(name: str) -> ExportError:
 def _set_apart(graph: "ir.Graph") -> None:
     """Rename the network's own tensors: "conv.weight_scale" is a name that lowering gives."""
     for value in list(graph.initializers.values()):
-        value.name = f"float/{value.name}"
+        value.name = OWN + (value.name or "")
 
 
 def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":

@@ -6,6 +6,9 @@ whole run say little of any layer. ONNX Runtime runs the layers twice, with all 
 optimisations and with none, and the integer network of `reference` says whether a difference is the
 runtime's or comes of training's float arithmetic; what the last layer makes of its codes, the
 logits, is compared with that network's. Last the file is run whole.
+
+Where a file was made with rounded biases, all up to here is compared with a copy of the trained
+network with the same biases rounded; the whole run with the network as it was trained.
 """
 
 import math
@@ -28,6 +31,7 @@ from quiesce.export.contents import (
 from quiesce.export.integers import InputGrid, read_inputs, read_integers
 from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.reference import run_reference
+from quiesce.export.rounding import with_rounded_biases
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
 from quiesce.export.trained import Computed, run_trained
 from quiesce.export.verification import (
@@ -109,15 +113,18 @@ def verify_model(
         )
         runner = _Runner(proto, description, grids, where)
     device = next(model.parameters()).device
+    exported = None if description.rounded_biases else model
     for images, labels in _chunks(batches):
         trained = run_trained(model, images.to(device))
         check_all_listed(trained.codes, names, grids, where)
         if found.images < LAYER_IMAGES:
-            reference = run_reference(model, images, trained.codes)
+            exported = exported or with_rounded_biases(model, images)
+            fed = trained if exported is model else run_trained(exported, images.to(device))
+            reference = run_reference(exported, images, fed.codes)
             with _reading(where):
-                given = runner.layers(images, trained.codes)
-                _compare_layers(found, trained, reference, given)
-                _compare_logits(found.logits, trained, reference, given)
+                given = runner.layers(images, fed.codes)
+                _compare_layers(found, fed, reference, given)
+                _compare_logits(found.logits, fed, reference, given)
         with _reading(where):
             _compare_whole(found, trained, runner.whole(images), labels)
     if not found.images:

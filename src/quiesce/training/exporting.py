@@ -33,6 +33,7 @@ def export_run(
     pack: Pack = "int8",
     opset: int | None = None,
     uint8: bool = False,
+    round_biases: bool = False,
     verify: bool = True,
 ) -> Export:
     """Export the network of a run folder to ONNX, and verify it on some of its test images.
@@ -46,6 +47,7 @@ def export_run(
         pack: Narrowest container of weight codes.
         opset: Version of the ONNX operators; None lets `export_onnx` choose.
         uint8: Let the file take raw pixels, 0 to 255, and normalise them itself.
+        round_biases: Move biases to whole numbers, see `export_onnx`.
         verify: Compare with the trained network before writing.
 
     Raises:
@@ -63,6 +65,7 @@ def export_run(
         labels=run.data.classes,
         summary=_finite({k: v for k, v in run.summary().items() if k in SUMMARY_KEYS}),
         preprocessing=preprocessing(run, folded=uint8),
+        round_biases=round_biases,
         verify=verify,
     )
 

@@ -1,0 +1,55 @@
+"""A prepared network as a traced graph in which all is folded that can be, ready to be lowered."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.export.checks import check_example
+from quiesce.export.folding import fold_batchnorms
+from quiesce.export.inputs import QuantizedInput, absorb_activations, find_inputs
+from quiesce.export.integers import check_all_called, read_inputs, read_integers
+from quiesce.export.metadata import Preprocessing
+from quiesce.export.normalization import Normalization
+from quiesce.export.sites import Site, find_sites
+from quiesce.export.tracing import WEIGHT, layer_of, markers, trace
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
+
+    traced: "ir.Model"
+    sites: list[Site]
+    inputs: "dict[ir.Node, QuantizedInput]"
+
+
+def fold(
+    model: nn.Module,
+    example_input: Tensor,
+    opset: int,
+    preprocessing: Preprocessing | None = None,
+) -> Folded:
+    """Trace a prepared model and fold what can be folded, without touching a code.
+
+    Raises:
+        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+    """
+    check_example(example_input)
+    layers = read_integers(model)
+    before = None
+    if preprocessing is not None and preprocessing.folded:
+        before = Normalization(preprocessing.mean, preprocessing.std)
+        example_input = torch.zeros(example_input.shape, dtype=torch.uint8)
+    traced = trace(model, example_input, opset, before)
+    graph = traced.graph
+    check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
+    sites = find_sites(graph, layers)
+    fold_batchnorms(sites)
+    inputs = find_inputs(graph, read_inputs(model))
+    absorb_activations(inputs)
+    return Folded(traced=traced, sites=sites, inputs=inputs)

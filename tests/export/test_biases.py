@@ -166,10 +166,28 @@ def test_sums_that_older_processors_can_not_hold_are_refused() -> None:
     assert find_biases(np.array([1e-3]), np.array([0.0]), codes, wide, outputs) is None
 
 
-def test_a_channel_whose_scale_is_zero_is_left_in_float() -> None:
-    outputs = Outputs(np.float32(1), 0, 7)
-    inputs = Inputs(np.float32(1), 0, 7, 7)
-    assert find_biases(np.zeros(1), np.ones(1), np.ones((1, 3)), inputs, outputs) is None
+@pytest.mark.parametrize("scale", [0.0, 1e-300, -1e-30, 1e-12, -1e-9, 2e-6])
+@pytest.mark.parametrize("bias", [-3.2, 0.5, 2.499, 7.0, 1e6])
+@pytest.mark.parametrize("high", [7, 255])
+def test_a_dead_channel_has_one_code_or_two(scale, bias, high) -> None:
+    # what a batch norm whose factor went to nothing leaves: in units of 1e-30 no bias is an integer
+    codes = np.random.default_rng(0).integers(-4, 4, (1, 500))
+    inputs, outputs = Inputs(np.float32(1), 0, 15, 15), Outputs(np.float32(1), 0, high)
+    found = find_biases(np.array([scale]), np.array([bias]), codes, inputs, outputs)
+    assert found is not None
+    low, top = int(np.minimum(codes * 15, 0).sum()), int(np.maximum(codes * 15, 0).sum())
+    reach = np.arange(low, top + 1)
+    expected, undecided = trained_codes(reach, scale, np.float32(1), bias, outputs)
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    computed = runtime_codes(n * reach, whole, fine, np.float32(1), outputs)
+    assert (computed == expected)[~undecided].all()
+    assert computed.max() - computed.min() <= 1
+
+
+def test_an_output_of_one_code_needs_no_threshold() -> None:
+    inputs, outputs = Inputs(np.float32(1), 0, 7, 7), Outputs(np.float32(1), 3, 3)
+    found = find_biases(np.ones(1), np.ones(1), np.ones((1, 3)), inputs, outputs)
+    assert found is not None
 
 
 def test_sums_of_many_products_are_no_obstacle() -> None:

@@ -84,3 +84,26 @@ def test_lite0_of_imagenet_after_calibration_alone(pictures, bits, right, tmp_pa
     found = qs.verify_onnx(network, tmp_path / "model.onnx", batches)
     assert found.passed
     assert right is None or found.right_runtime >= right
+
+
+@pytest.mark.slow
+def test_lite0_of_imagenet_in_integers_at_8_bits(pictures, tmp_path) -> None:
+    images, labels = pictures
+    config = ModelConfig(name="tf_efficientnet_lite0", weights="package")
+    network = build_model(config, num_classes=1000, input_shape=(3, 224, 224)).eval()
+    scheme = qs.Scheme(weight_bits=7, act_bits=8, per_channel=True, residual="quantized")
+    qs.prepare(network, scheme, images[:1])
+    qs.calibrate(network, [images])
+    made = qs.export_onnx(
+        network, tmp_path / "model.onnx", images[:2], round_biases=True, verify=False
+    )
+    # not the first and the last layer, nor the convolution before the average
+    assert [each.name for each in made.description.layers if not each.integer] == [
+        "conv_stem",
+        "conv_head",
+        "classifier",
+    ]
+    batches = list(zip(images.split(5), labels.split(5), strict=True))
+    found = qs.verify_onnx(network, made.path, batches)
+    assert found.passed, found.verdict
+    assert found.right_runtime >= 17

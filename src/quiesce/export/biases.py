@@ -31,14 +31,20 @@ integer runtime needs none, its arithmetic is checked as it is: where a trained 
 that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
 
 
+INT32_MAX = 2**31 - 1
+
+SMALLEST = 1e-200
+"""Floats of an accumulator; a batch norm may make less of a dead channel, or nothing."""
+
 MANY = 63
 """Thresholds: more than these are hardly ever all clear, so the trained numbers are tried first."""
 
 DOUBT = 2**-21
 """What training's float32 departs from exact sums, as a share of sum and bias: some 8 roundings."""
 
-MAX_DOUBTS = 5e-5
-"""Share of accumulators that may lie as near as that to thresholds; verification allows 1e-4."""
+MAX_DOUBTS = 2e-4
+"""Share of a channel's accumulators that may get the other code of a threshold that near: one of
+5,000. Most channels have none; verification allows a layer 1e-4."""
 
 
 class Inputs(NamedTuple):
@@ -120,15 +126,15 @@ def largest_multiples(
     """By what each channel's codes can be multiplied at most; arguments as in `find_biases`.
 
     Returns:
-        int64 (channels,), at least 1; None where one channel has no room for its codes, or has a
-        scale of 0.
+        int64 (channels,), at least 1; None where one channel has no room for its codes.
     """
     largest = np.abs(codes.astype(np.int64)).max(1)
     room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
-    if (largest > room).any() or (scale == 0).any():
+    if (largest > room).any():
         return None
     farthest = np.array([max(map(abs, reach)) for reach in _reaches(codes, inputs)])
-    sums = farthest + np.abs(bias / (scale * float(inputs.scale)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sums = np.nan_to_num(farthest + np.abs(bias / (scale * float(inputs.scale))))
     exact = np.floor((EXACT_FLOAT - 1) / np.maximum(1, sums))
     return np.maximum(1, np.minimum(room // np.maximum(1, largest), exact)).astype(np.int64)
 
@@ -168,6 +174,9 @@ class Channel(NamedTuple):
     doubt: np.ndarray
     """float64, how far an accumulator may be off that training's float32 can not tell from it."""
 
+    unit: float
+    """Floats of an accumulator, above 0."""
+
     sign: int
     """Of the scale, 1 or -1."""
 
@@ -194,25 +203,48 @@ def runtime_codes(
     return np.clip(np.round(scaled), outputs.low, outputs.high).astype(np.int64)
 
 
-def _channel(
-    scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
-) -> tuple[int, int, np.float32] | None:
-    """(n, B, scale) of one channel; a scale below 0 is searched for in the mirror."""
-    unit = abs(scale) * float(step)
+def count_doubts(
+    scale: float, bias: float, codes: np.ndarray, inputs: Inputs, outputs: Outputs
+) -> int:
+    """How many thresholds of a channel lie on an accumulator as far as floats can tell.
+
+    Args:
+        scale: Floats per weight code.
+        bias: In floats.
+        codes: (1, weights of the channel), integers.
+        inputs: What the layer takes.
+        outputs: The grid of what follows.
+    """
+    (reach,) = _reaches(codes, inputs)
+    channel = _look(scale, bias, reach, inputs.scale, outputs)
+    inside = (channel.crossed >= channel.reach.low) & (channel.crossed <= channel.reach.high)
+    distance = np.abs(channel.crossed - np.round(channel.crossed))
+    return int(np.count_nonzero(inside & (distance <= channel.doubt)))
+
+
+def _look(scale: float, bias: float, reach: Reach, step: np.float32, outputs: Outputs) -> Channel:
+    """A channel whose scale is below 0 is seen in the mirror."""
+    # the batch norm of a dead channel makes next to nothing of it
+    unit = max(SMALLEST, abs(scale) * float(step))
     sign = -1 if scale < 0 else 1
     if sign < 0:
         reach = Reach(-reach.high, -reach.low)
     upper = np.arange(outputs.low + 1, outputs.high + 1)
     edges = upper - 0.5  # between code upper - 1 and code upper
-    if not len(edges):
-        return None
     crossed = (edges * float(outputs.scale) - bias) / unit  # the accumulator at each edge
     first_above = np.ceil(crossed)
     first_above += (first_above == crossed) & (upper % 2 == 1)  # a tie goes to the even code
     first_above = np.clip(first_above, reach.low, reach.high + 1)
     doubt = DOUBT * (np.abs(crossed) + abs(bias / unit))
-    channel = Channel(reach, edges, crossed, first_above, doubt, sign, step, outputs)
-    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / unit, most):
+    return Channel(reach, edges, crossed, first_above, doubt, unit, sign, step, outputs)
+
+
+def _channel(
+    scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
+) -> tuple[int, int, np.float32] | None:
+    """(n, B, scale) of one channel."""
+    channel = _look(scale, bias, reach, step, outputs)
+    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / channel.unit, most):
         if _is_right(channel, multiple, whole, fine, doubts):
             return multiple, whole, fine
     return None
@@ -226,9 +258,13 @@ def _candidates(
 
     def as_trained(multiple: int, doubts: float) -> Iterator[tuple[int, int, np.float32, float]]:
         whole = round(sign * multiple * bias)
-        if abs(whole) + multiple * farthest < EXACT_FLOAT:
+        # a sum that float32 rounds is as doubtful as others
+        if abs(whole) + multiple * farthest < (INT32_MAX if doubts else EXACT_FLOAT):
             yield multiple, whole, np.float32(scale / multiple), doubts
 
+    if not len(channel.crossed):
+        yield from _coarse(channel)
+        return
     many = len(channel.crossed) > MANY
     if many:
         yield from as_trained(most, MAX_DOUBTS)
@@ -243,6 +279,28 @@ def _candidates(
     yield from as_trained(1, 0.0)
     if not many:
         yield from as_trained(most, MAX_DOUBTS)
+    yield from _coarse(channel)
+
+
+def _coarse(channel: Channel) -> Iterator[tuple[int, int, np.float32, float]]:
+    """For a channel that has one code, or two, at all accumulators: a coarse scale tells them.
+
+    Batch norms leave such channels behind. In units of theirs the bias is beyond all integers.
+    """
+    reach, first_above, sign = channel.reach, channel.first_above, channel.sign
+    inside = (first_above > reach.low) & (first_above <= reach.high)
+    if inside.sum() > 1:
+        return
+    farthest = max(map(abs, reach))
+    width = 4 * farthest + 1  # accumulators of a code; odd, so that halves of it are halves
+    if inside.any():
+        place = int(inside.argmax())
+        whole = int(channel.edges[place] * width + 0.5 - first_above[place])
+    else:
+        whole = width * (channel.outputs.low + int((first_above <= reach.low).sum()))
+    if abs(whole) + farthest <= INT32_MAX:
+        fine = sign * float(channel.outputs.scale) / (width * float(channel.step))
+        yield 1, sign * whole, np.float32(fine), 0.0
 
 
 def _search(
@@ -293,5 +351,5 @@ def _is_right(
     products = channel.sign * multiple * near
     computed = runtime_codes(products, bias, scale, channel.step, channel.outputs)
     wrong = np.abs(trained - computed)
-    most = doubts * (first_above[-1] - first_above[0])
+    most = doubts * float(np.ptp(first_above)) if doubts else 0.0
     return bool((wrong <= doubtful).all() and np.unique(near[wrong > 0]).size <= most)

@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases import Inputs, Outputs, find_biases, largest_multiples
+from quiesce.export.biases import (
+    Inputs,
+    Outputs,
+    count_doubts,
+    find_biases,
+    largest_multiples,
+)
 from quiesce.export.folded import fold
 from quiesce.export.inputs import between_quantizers
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.sites import Site
+
+LARGEST = 2**31
+"""Units: beyond no bias is an int32, and the channel is dead."""
 
 SHIFTS = (0, 1, -1, 2, -2)
 """Units next to the nearest whole bias that are tried where its thresholds lie on accumulators."""
@@ -69,14 +78,31 @@ def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.
         return None
     units = scale * float(inputs.scale) / multiples
     values = own.copy()
-    for channel, unit in enumerate(units):
+    for channel in range(len(own)):
+        tried = _tried(own[channel], bias[channel], units[channel])
         one = slice(channel, channel + 1)
-        for shift in SHIFTS:
-            whole = (np.round(bias[one] / unit) + shift) * unit
-            values[one] = own[one] + (whole - bias[one])  # rounded to float32
-            made = bias[one] + (values[one].astype(np.float64) - own[one])
+        numbers = [bias[channel] + (float(value) - float(own[channel])) for value in tried]
+        whole = range(len(tried) - 1)
+        doubts = [
+            count_doubts(scale[channel], numbers[place], codes[one], inputs, outputs)
+            for place in whole
+        ]
+        for place in [*sorted(whole, key=doubts.__getitem__), len(whole)]:
+            made = np.array([numbers[place]])
             if find_biases(scale[one], made, codes[one], inputs, outputs) is not None:
+                values[channel] = tried[place]
                 break
         else:
             return None
     return values
+
+
+def _tried(own: np.float32, bias: float, unit: float) -> list[np.float32]:
+    """Values of a parameter: those that make a bias whole, the nearest first, and the one it has.
+
+    The bias of a dead channel, whose units are too small, no value makes whole.
+    """
+    if abs(bias) >= LARGEST * abs(unit):
+        return [own]
+    whole = [(np.round(bias / unit) + shift) * unit for shift in SHIFTS]
+    return [*(np.float32(own + (each - bias)) for each in whole), own]

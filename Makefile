@@ -5,7 +5,7 @@
 #   make check   lint, format and types
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
 #   make fuzz    thousands of damaged and hostile files; an hour
-#   make bench   the benchmarks: results as JSON, a table of targets; a quarter of an hour
+#   make bench   the benchmarks: results as JSON, a table of targets; twenty minutes
 #   make bench-inference   speed and size of exported networks in ONNX Runtime; minutes
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
 #   make VENV=elsewhere PYTHON=python3.12 test

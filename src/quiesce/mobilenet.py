@@ -34,7 +34,7 @@ class InvertedResidual(nn.Module):
 
 
 class SmallMobileNetV2(nn.Module):
-    """About 47,000 weights, 20 convolutions, 6 of them depth-wise.
+    """About 42,000 weights, 20 convolutions, 6 of them depth-wise.
 
     Args:
         channels: Of the images, 1 for digits.

@@ -7,7 +7,7 @@
         watch.check(loss, lambda: model(images))
         optimizer.step()
 
-A check reads the norm of all gradients, the loss, and the scales: a thousandth or so of a step.
+A check reads the norm of all gradients, the loss, and the scales: some thousandths of a step.
 Only when one of them is wrong the layers are looked at one by one. Where torch.distributed is
 initialised every rank has to check; all come to the same verdict, so that none is left waiting. An
 accelerator is not waited for: there a step is judged when the next one is checked, and before a

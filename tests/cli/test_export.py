@@ -69,6 +69,16 @@ def test_rounded_biases_let_8_bit_layers_run_in_integers(tiny_flags, tmp_path, c
     assert main(["verify", folder, path]) == 0
 
 
+@pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
+def test_force_replaces_a_file(run_folder, tmp_path, kind) -> None:
+    path = tmp_path / "model"
+    path.write_text("old")
+    check = [] if kind == "npz" else ["--no-verify"]
+    asked = ["export", str(run_folder), "-o", str(path), "--format", kind, *check]
+    assert main([*asked, "--force"]) == 0
+    assert path.read_bytes() != b"old"
+
+
 def test_no_verify_says_so(run_folder, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0
@@ -209,7 +219,7 @@ def test_no_output(refused, run_folder):
 def test_an_output_that_exists(refused, run_folder, tmp_path):
     (tmp_path / "model.onnx").write_text("mine")
     told = refused("export", run_folder, "-o", tmp_path / "model.onnx")
-    assert "model.onnx exists already; name another, or remove it" in told
+    assert "model.onnx exists already; name another, or replace it (--force, " in told
 
 
 @pytest.mark.parametrize("kind", ["onnx", "program", "npz"])

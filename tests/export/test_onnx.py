@@ -144,7 +144,7 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(network, tmp_path)
 
 def test_an_existing_file_is_refused_and_stays(network, tmp_path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(ExportError, match="exists already; name another, or remove it"):
+    with pytest.raises(ExportError, match="exists already; name another, or replace it"):
         qs.export_onnx(network, tmp_path / "model.onnx", images())
     assert (tmp_path / "model.onnx").read_text() == "mine"
     qs.export_onnx(network, tmp_path / "model.onnx", images(), overwrite=True, verify=False)

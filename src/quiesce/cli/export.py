@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Arguments(
         prog="quiesce export",
         usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] "
-        "[--round-biases] [--opset N] [--no-verify] [--field.name VALUE ...]",
+        "[--round-biases] [--opset N] [--no-verify] [--force] [--field.name VALUE ...]",
         description="Export the network of a run folder as integers and verify that the file "
         "computes what the network computes; flags override the recipe.",
     )
@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: 21)")
     parser.add_argument("--no-verify", action="store_true", help="write without comparing")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
     known, flags = parser.parse_known_args(argv)
     folder, path = Path(known.run).expanduser(), Path(known.output).expanduser()
     if known.format != "onnx":
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             uint8=known.input == "uint8",
             round_biases=known.round_biases,
             verify=not known.no_verify,
+            overwrite=known.force,
         )
     except MismatchError as error:
         print(error)
@@ -95,13 +97,15 @@ def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> 
             flag = name.replace("_", "-")
             raise RecipeError(f"--{flag} is for --format onnx, and the format is {known.format}")
     if known.format == "npz":
-        header = export_run_arrays(folder, path, flags)
+        header = export_run_arrays(folder, path, flags, overwrite=known.force)
         size, layers = path.stat().st_size, len(header["layers"])
         print(f"{path}: {size:,} bytes, {layers} quantized layers, codes as trained")
         _show_left_float(header["left_float"])
         return 0
     try:
-        made = export_run_program(folder, path, flags, verify=not known.no_verify)
+        made = export_run_program(
+            folder, path, flags, verify=not known.no_verify, overwrite=known.force
+        )
     except MismatchError as error:
         print(error)
         return MISMATCH

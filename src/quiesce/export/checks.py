@@ -17,7 +17,8 @@ def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; name another, or remove it")
+        how = "--force, or overwrite=True in a program"
+        raise ExportError(f"{path} exists already; name another, or replace it ({how})")
     if not path.parent.is_dir():
         raise ExportError(f"{path} can not be made: {path.parent} is no folder; make it first")
     return path

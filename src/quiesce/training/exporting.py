@@ -35,6 +35,7 @@ def export_run(
     uint8: bool = False,
     round_biases: bool = False,
     verify: bool = True,
+    overwrite: bool = False,
 ) -> Export:
     """Export the network of a run folder to ONNX, and verify it on some of its test images.
 
@@ -49,11 +50,12 @@ def export_run(
         uint8: Let the file take raw pixels, 0 to 255, and normalise them itself.
         round_biases: Move biases to whole numbers, see `export_onnx`.
         verify: Compare with the trained network before writing.
+        overwrite: Replace a file that exists.
 
     Raises:
         QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
     """
-    check_path(path)  # before data are read and the network is run
+    check_path(path, overwrite=overwrite)  # before data are read and the network is run
     run = read_finished(folder, flags)
     count = images_needed(run.network, run.test_images(1)) if verify else 2
     return export_onnx(
@@ -67,27 +69,36 @@ def export_run(
         preprocessing=preprocessing(run, folded=uint8),
         round_biases=round_biases,
         verify=verify,
+        overwrite=overwrite,
     )
 
 
-def export_run_arrays(folder: Path, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+def export_run_arrays(
+    folder: Path, path: Path, flags: Sequence[str] = (), *, overwrite: bool = False
+) -> dict[str, Any]:
     """Write the network of a run folder as plain arrays, see `quiesce.export.arrays`.
 
     Returns:
         The header of the file.
     """
-    check_path(path)
+    check_path(path, overwrite=overwrite)
     run = read_finished(folder, flags)
-    return export_arrays(run.network, path, run.test_images(2))
+    return export_arrays(run.network, path, run.test_images(2), overwrite=overwrite)
 
 
 def export_run_program(
-    folder: Path, path: Path, flags: Sequence[str] = (), *, verify: bool = True
+    folder: Path,
+    path: Path,
+    flags: Sequence[str] = (),
+    *,
+    verify: bool = True,
+    overwrite: bool = False,
 ) -> Program:
     """Write the network of a run folder for torch alone, see `quiesce.export.program`."""
-    check_path(path)
+    check_path(path, overwrite=overwrite)
     run = read_finished(folder, flags)
-    return export_program(run.network, path, run.test_images(LEAST_IMAGES), verify=verify)
+    images = run.test_images(LEAST_IMAGES)
+    return export_program(run.network, path, images, verify=verify, overwrite=overwrite)
 
 
 def verify_run(

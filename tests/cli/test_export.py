@@ -386,6 +386,12 @@ def test_an_onnx_that_reaches_out(refused, run_folder, exported, pictures, tmp_p
     assert told in refused(command, *rest)
 
 
+def test_metadata_that_are_no_text(refused, exported, pictures, tmp_path):
+    content = exported.read_bytes().replace(b'"labels"', b'"\xff\xfebels"')
+    (tmp_path / "bad.onnx").write_bytes(content)
+    assert "its metadata are no text" in refused("predict", tmp_path / "bad.onnx", pictures[0])
+
+
 @pytest.mark.parametrize("size", [[10**6, 10**6], [16], ["a", "b"]])
 def test_pictures_of_an_absurd_size(refused, exported, pictures, tmp_path, size):
     proto = onnx.load(exported)

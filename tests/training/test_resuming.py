@@ -7,10 +7,13 @@ import shutil
 
 import pytest
 import torch
+from lightning import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from killed_runs import FLAGS, Killer, assert_same_run
 from quiesce.cli import main
 from quiesce.errors import CheckpointError, RecipeError
+from quiesce.training import fitting
 from quiesce.training import job as job_module
 from quiesce.training.checkpoints import SoundCheckpoints, read_checkpoint, write_checkpoint
 from quiesce.training.folder import locked
@@ -56,9 +59,9 @@ def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_
     assert_same_run(tmp_path / "whole", killed)
 
 
-def train_and_copy(folder, kind):
+def train_and_copy(folder, changes):
     """A finished run, and what its folder held when each checkpoint had been written."""
-    values = {**FLAGS, **SHORT, **KINDS[kind]}
+    values = {**FLAGS, **SHORT, **changes}
     flags = [f"--{name}={value}" for name, value in values.items()]
     save, copies = SoundCheckpoints.save_checkpoint, []
 
@@ -76,7 +79,7 @@ def train_and_copy(folder, kind):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Such a run, of two epochs."""
-    return train_and_copy(tmp_path_factory.mktemp("whole"), "epochs")
+    return train_and_copy(tmp_path_factory.mktemp("whole"), KINDS["epochs"])
 
 
 @pytest.fixture
@@ -87,11 +90,37 @@ def cut_off(whole, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_checkpoint_leads_to_the_same_bits(kind, whole, tmp_path):
-    finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, kind)
+    finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, KINDS[kind])
     for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
         resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
         resume(resumed)
         assert_same_run(finished, resumed)
+
+
+def test_a_precision_scaler_goes_on_where_it_was(tmp_path, monkeypatch):
+    # an accelerator has one with trainer.precision=16-mixed; on a CPU it takes a plugin
+    def trainer_with_a_scaler(**options):
+        scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=2)
+        options["plugins"].append(MixedPrecision("16-mixed", "cpu", scaler))
+        return Trainer(**{**options, "precision": None})
+
+    monkeypatch.setattr(fitting, "Trainer", trainer_with_a_scaler)
+    longer = {"trainer.max_epochs": 4, "recording.trajectory_begin": 0}
+    finished, copies = train_and_copy(tmp_path, {**KINDS["epochs"], **longer})
+    quantized = [copy for copy in copies if (copy / "checkpoints" / "last.ckpt").is_file()]
+    states = [scaler_of(copy, "checkpoints") for copy in quantized]
+    assert len({state["scale"] for state in states}) > 1  # steps were skipped
+    assert len({state["_growth_tracker"] for state in states}) == 2
+    for copy in quantized[3::7]:
+        resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
+        resume(resumed)
+        assert_same_run(finished, resumed)
+        assert scaler_of(resumed, "checkpoints") == scaler_of(finished, "checkpoints")
+
+
+def scaler_of(folder, stage):
+    """State of the precision scaler in the last checkpoint of a run."""
+    return read_checkpoint(folder / stage / "last.ckpt")["MixedPrecision"]
 
 
 def test_a_recipe_begins_or_goes_on_as_its_folder_tells(whole, cut_off, tmp_path, capsys):
@@ -222,6 +251,8 @@ NESTED = functools.reduce(lambda inner, _: [inner] * 10, range(5), 1.0)
         ),
         (lambda c: c["callbacks"].clear(), "holds no oscillation tracker"),
         (lambda c: c.update(callbacks=[1]), "no mapping"),
+        (lambda c: c["callbacks"].update(more=torch.zeros(2)), "no mapping"),
+        (lambda c: c.update(loops=torch.zeros(2)), "no mapping"),
         (lambda c: c.update(global_step="x"), "'x' is no whole number"),
         (lambda c: c["quiesce"].pop("over"), "it lacks 'over'"),
         (lambda c: c["quiesce"].update(random=[]), "of no process"),

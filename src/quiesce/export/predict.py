@@ -45,7 +45,10 @@ class Predictor:
             raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o FILE`")
         self._where = path
         self._session = session(_content(path), optimized=True, where=path)
-        properties = self._session.get_modelmeta().custom_metadata_map
+        try:
+            properties = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{path}: its metadata are no text ({error.reason})") from error
         self.description: Description = read_description(properties, path)
         if self.description.preprocessing is None:
             raise ExportError(

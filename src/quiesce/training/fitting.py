@@ -27,6 +27,7 @@ HARMLESS = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*GPU available but not used.*",
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own, on new versions of torch
+    r".*Detected call of `lr_scheduler\.step\(\)` before.*",  # where a scaler skips the first step
     r".*Starting from v1\.9\.0, `tensorboardX` has been removed.*",
 )
 """What Lightning warns of and is meant to be as it is here."""

@@ -83,12 +83,12 @@ def refuse_unfit(content: dict[str, Any], trainer: Trainer, optimizer: Optimizer
     """
     loops = trainer.fit_loop.state_dict()
     loops["state_dict"] = {"combined_loader": [{"epoch": 0, "batches": 0}]}
-    _refuse_unlike(content["loops"]["fit_loop"], loops, "fit_loop")
+    _refuse_unlike(mapping(content["loops"])["fit_loop"], loops, "fit_loop")
     watching = (each for each in _callbacks(trainer) if isinstance(each, _WATCHING))
     names = {each.state_key for each in watching}
     if lacking := sorted(names - mapping(content["callbacks"]).keys()):
         raise ValueError(f"it has nothing of {lacking[0]}")
-    for state in mapping(content["callbacks"]).values():
+    for state in map(mapping, mapping(content["callbacks"]).values()):
         if "tracker" in state:
             for each in (state["step"], state["tracker"]["steps"], state["tracker"]["base"]):
                 _size(each)

@@ -97,6 +97,30 @@ def test_a_sweep_lists_no_runs_of_elsewhere(tmp_path, capsys):
     assert "not run yet" in capsys.readouterr().err
 
 
+ODD_SWEEPS = {
+    "no name of a folder": ("report", lambda run: run.update(folder="a\0b")),
+    "it lists no runs": ("compare", lambda run: run.update(folder="a\0b")),
+    "too large": ("report", lambda run: run["fields"].update({"cure.threshold.end": 10**400})),
+}
+
+
+@pytest.mark.parametrize("said", ODD_SWEEPS)
+def test_a_sweep_that_sets_or_names_what_can_not_be(said, refused, tmp_path):
+    command, change = ODD_SWEEPS[said]
+    sweep = make_sweep(tmp_path / "sweep", "cure.threshold.end", [0.01, 0.02], seeds=1)
+    tree = json.loads((sweep / "sweep.json").read_text())
+    change(tree["runs"][0])
+    (sweep / "sweep.json").write_text(json.dumps(tree))
+    assert said in refused(command, sweep)
+
+
+def test_a_sweep_over_lists_is_reported(tmp_path):
+    sweep = make_sweep(tmp_path / "sweep", "trainer.loggers", [["csv", "x"], ["csv"]], seeds=1)
+    page = tmp_path / "page.html"
+    assert main(["report", str(sweep), "-o", str(page)]) == 0
+    assert "loggers = [&#34;csv&#34;, &#34;x&#34;]" in page.read_text()
+
+
 def test_a_file_that_is_a_device(made, refused):
     (made / "summary.json").unlink()
     (made / "summary.json").symlink_to("/dev/zero")

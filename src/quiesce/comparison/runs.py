@@ -124,8 +124,8 @@ def _run_folders(folder: Path, baselines: list[str]) -> Iterator[Path]:
         sweep = read_json(folder / SWEEP)
         baselines += filter(None, [sweep.get("baseline")])
         try:
-            yield from [folder / Path(run["folder"]).name for run in sweep["runs"]]
-        except (KeyError, TypeError) as error:
+            yield from [folder / values.file_name(run["folder"]) for run in sweep["runs"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"{folder / SWEEP} is damaged: it lists no runs") from error
     else:
         inside = sorted(path.parent for path in folder.glob(f"*/{RECIPE}"))

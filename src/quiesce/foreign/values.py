@@ -1,6 +1,7 @@
 """Values in trees from strangers, of the type that they are read as or refused."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +32,14 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r:.40} is no text")
     return value
+
+
+def file_name(value: Any) -> str:
+    """Return the last part of a path; raises ValueError where it is no text that may be one."""
+    name = Path(text(value)).name
+    if not name or "\0" in name:
+        raise ValueError(f"{value!r:.40} is no name of a folder")
+    return name
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """From folders to what the page is about: finds the runs, names and groups them."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quiesce.errors import RecipeError
-from quiesce.foreign.values import count, maybe
+from quiesce.foreign.values import count, file_name, maybe, number, text
 from quiesce.report.files import read_json, reading
 from quiesce.report.read_run import RECIPE, SUMMARY, read_run
 from quiesce.report.runs import Group, Run, Subject
@@ -87,10 +88,11 @@ def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
     members: dict[tuple[str, Fields], list[Run]] = {}
     missing = []
     with reading(folder / SWEEP):
-        swept = tuple(tree["set"])
+        swept = tuple(map(text, tree["set"]))
         for planned in tree["runs"]:
-            setting = (str(planned.get("variant", "")), tuple(planned["fields"].items()))
-            path = folder / Path(planned["folder"]).name
+            fields = tuple((name, _value(value)) for name, value in planned["fields"].items())
+            setting = (str(planned.get("variant", "")), fields)
+            path = folder / file_name(planned["folder"])
             if _is_run(path):
                 run = replace(read_run(path, path.name), seed=maybe(count, planned["seed"]))
                 members.setdefault(setting, []).append(run)
@@ -110,6 +112,14 @@ def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
     )
     title = folder.resolve().name
     return Subject(title=title, groups=groups, swept=swept, missing=tuple(missing))
+
+
+def _value(value: object) -> object:
+    """What a sweep set, as a number where it is one, else as a word."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number(value)  # one that no axis holds is refused
+        return value
+    return value if value is None or isinstance(value, str | bool) else json.dumps(value)
 
 
 def _setting(variant: str, fields: Fields) -> str:

@@ -209,6 +209,11 @@ def test_names_reach_plotly_as_text():
     assert len(shortened("x" * 40)) == 24
 
 
+@pytest.mark.parametrize("high", [float("inf"), 1.7e308, float("nan")])
+def test_an_axis_that_ends_at_no_number_is_linear(high):
+    assert logarithmic(0.1, high) == {"type": "linear"}
+
+
 def test_logarithmic_axes_have_few_and_readable_ticks():
     assert logarithmic(0.04, 0.5)["ticktext"] == ["0.05", "0.1", "0.2", "0.5"]
     assert logarithmic(2e-5, 0.4)["ticktext"] == [

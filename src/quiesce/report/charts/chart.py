@@ -81,15 +81,21 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
     )
 
 
+LARGEST = 1e300
+"""At the end of a logarithmic axis: the decade above is a number too."""
+
+
 def logarithmic(low: float, high: float) -> dict[str, Any]:
     """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 where there are few of them.
 
-    Where fewer than two of these lie between the ends, the axis is linear.
+    Where fewer than two of these lie between the ends, or an end is no number, the axis is linear.
 
     Args:
         low: Least value on it, above 0.
         high: Greatest.
     """
+    if not high < LARGEST:
+        return {"type": "linear"}
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     heads = (1, 2, 5) if last - first <= 2 else (1,)
     values = [head * 10.0**power for power in range(first, last + 1) for head in heads]

@@ -118,7 +118,8 @@ def verify_model(
         trained = run_trained(model, images.to(device))
         check_all_listed(trained.codes, names, grids, where)
         if found.images < LAYER_IMAGES:
-            exported = exported or with_rounded_biases(model, images)
+            if exported is None:
+                exported = with_rounded_biases(model, images)
             fed = trained if exported is model else run_trained(exported, images.to(device))
             reference = run_reference(exported, images, fed.codes)
             with _reading(where):

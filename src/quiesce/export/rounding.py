@@ -44,8 +44,9 @@ def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
     accumulators). The same network and the same kind of input give the same numbers.
 
     Left as they are: biases of layers that run in integers without this, that the network reads
-    more than once, of layers with 8-bit weights and inputs (their products do not fit into the 16
-    bits of older processors), and of layers that are not between two quantizers.
+    more than once, that come of a batch norm without a shift, of layers with 8-bit weights and
+    inputs (their products do not fit into the 16 bits of older processors), and of layers that are
+    not between two quantizers.
 
     Args:
         model: Prepared, calibrated and trained; it stays as it is.
@@ -83,9 +84,9 @@ def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.
     made = bias + (tried.astype(np.float64) - own.astype(np.float64))
     doubts = [count_doubts(scale, each, codes, inputs, outputs) for each in made[:-1]]
     order = np.argsort(doubts, axis=0, kind="stable")
-    order = np.append(order, [np.full(len(own), len(order))], axis=0)
+    last = np.full(len(own), len(order))
     values, missing = own.copy(), np.arange(len(own))
-    for places in order:
+    for places in (*order, last):
         place = places[missing]
         searched = find_each(scale[missing], made[place, missing], codes[missing], inputs, outputs)
         found = np.array([one is not None for one in searched])
@@ -113,4 +114,4 @@ def _tried(own: np.ndarray, bias: np.ndarray, units: np.ndarray) -> np.ndarray:
         nearest = np.round(bias / units)
         whole = np.stack([own + ((nearest + shift) * units - bias) for shift in SHIFTS])
         dead = np.abs(bias) >= LARGEST * np.abs(units)
-        return np.append(np.where(dead, own, whole), [own], axis=0).astype(np.float32)
+        return np.vstack([np.where(dead, own, whole), own]).astype(np.float32)

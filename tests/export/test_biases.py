@@ -167,7 +167,7 @@ def test_sums_that_older_processors_can_not_hold_are_refused() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-300, -1e-30, 1e-12, -1e-9, 2e-6])
-@pytest.mark.parametrize("bias", [-3.2, 0.5, 2.499, 7.0, 1e6])
+@pytest.mark.parametrize("bias", [-3.2, 0.0, 0.5, 2.499, 7.0, 1e6])
 @pytest.mark.parametrize("high", [7, 255])
 def test_a_dead_channel_has_one_code_or_two(scale, bias, high) -> None:
     # what a batch norm whose factor went to nothing leaves: in units of 1e-30 no bias is an integer
@@ -182,6 +182,7 @@ def test_a_dead_channel_has_one_code_or_two(scale, bias, high) -> None:
     computed = runtime_codes(n * reach, whole, fine, np.float32(1), outputs)
     assert (computed == expected)[~undecided].all()
     assert computed.max() - computed.min() <= 1
+    assert abs(inputs.scale * fine) >= np.finfo(np.float32).tiny
 
 
 def test_an_output_of_one_code_needs_no_threshold() -> None:

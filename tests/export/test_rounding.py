@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import quiesce as qs
+from quiesce.errors import ExportError
 from quiesce.export.biases import largest_multiples
 from quiesce.export.folded import fold
 from quiesce.export.inputs import between_quantizers
@@ -38,7 +39,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def built(network):
-    return build_model(network, digits(), pack="int8", opset=DEFAULT_OPSET, round_biases=True)
+    rounded = with_rounded_biases(network, digits())
+    return build_model(rounded, digits(), pack="int8", opset=DEFAULT_OPSET, rounded_biases=True)
 
 
 def test_an_8_bit_body_runs_in_integers_only_with_it(network, built, tmp_path) -> None:
@@ -127,11 +129,70 @@ class SharedNorm(nn.Module):
         return self.last(torch.relu(self.norm(self.third(x)))).mean((2, 3))
 
 
-def test_a_shift_that_two_layers_share_stays() -> None:
-    network = calibrated(SharedNorm(), weight_bits=4, act_bits=8, first_input_bits=8)
+class ReadElsewhere(nn.Module):
+    """A batch norm behind a convolution, and behind a pooling, which nothing folds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.second = nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 4, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.pool = nn.AvgPool2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        beside = self.norm(self.pool(x)).mean((1, 2, 3))
+        x = torch.relu(self.norm(self.second(x)))
+        return self.last(x).mean((2, 3)) + beside[:, None]
+
+
+@pytest.mark.parametrize("kind", [SharedNorm, ReadElsewhere])
+def test_a_shift_that_is_read_twice_stays(kind) -> None:
+    network = calibrated(kind(), weight_bits=4, act_bits=8, first_input_bits=8)
     rounded = with_rounded_biases(network, images(2))
     assert torch.equal(rounded.norm.bias, network.norm.bias)
     assert torch.equal(rounded.second.bias, network.second.bias)
+
+
+def test_biases_that_integers_add_as_they_are_stay() -> None:
+    torch.manual_seed(0)
+    network = calibrated(SmallMobileNetV2(), digits(), weight_bits=4, act_bits=4)
+    rounded = dict(with_rounded_biases(network, digits(2)).named_parameters())
+    assert all(torch.equal(each, rounded[name]) for name, each in network.named_parameters())
+
+
+class WithoutLength(nn.Sequential):
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_network_of_no_length_is_compared_with_itself() -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    network = calibrated(WithoutLength(*layers), weight_bits=4, act_bits=8)
+    proto, _ = build_model(network, images(), pack="int8", opset=DEFAULT_OPSET)
+    found = verify_model(network, proto, [(images(256), None)], where="model.onnx")
+    assert sum(layer.differ for layer in found.layers) == 0
+    assert sum(layer.whole for layer in found.layers) == 0
+
+
+def test_a_flag_set_or_unset_by_hand_is_caught(network, built) -> None:
+    plain, _ = build_model(network, digits(), pack="int8", opset=DEFAULT_OPSET)
+    for proto, old, new in ((plain, "false", "true"), (built[0], "true", "false")):
+        changed = copy.deepcopy(proto)
+        (told,) = (each for each in changed.metadata_props if each.key == "quiesce")
+        flag = '"rounded_biases":{}'.format
+        assert flag(old) in told.value
+        told.value = told.value.replace(flag(old), flag(new))
+        assert not verify_model(network, changed, [(digits(), None)], where="model.onnx").passed
+
+
+def test_packed_weights_have_no_integer_convolution_to_round_for(network, tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ExportError, match="give --round-biases or --pack, not both"):
+        qs.export_onnx(network, path, digits(2), pack="int4", round_biases=True)
+    assert not path.exists()
 
 
 def test_without_a_batch_norm_the_convolutions_own_bias_moves(tmp_path) -> None:

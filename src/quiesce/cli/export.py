@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--round-biases",
         action="store_true",
-        help="move each bias to the nearest whole number that an integer convolution can add: with "
-        "more than 4 bits of activations few layers run in integers otherwise",
+        help="move biases to whole numbers that integer convolutions can add: with more than 5 "
+        "bits of activations few layers run in integers otherwise",
     )
     parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: 21)")
     parser.add_argument("--no-verify", action="store_true", help="write without comparing")
@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
         return MISMATCH
     layers = made.description.layers
     whole = sum(layer.integer for layer in layers)
-    hint = "" if known.round_biases or whole > len(layers) / 2 else " (more with --round-biases?)"
+    few = known.pack == "int8" and not known.round_biases and whole <= len(layers) / 2
+    hint = " (more with --round-biases?)" if few else ""
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
     print(
         f"integer throughout: {whole}{hint}; integer weights, float arithmetic: "

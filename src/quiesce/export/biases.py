@@ -33,6 +33,9 @@ that near to an accumulator, floats can not decide it anyhow, and no distance is
 
 INT32_MAX = 2**31 - 1
 
+TINY = float(np.finfo(np.float32).tiny)
+"""Smallest scale that is written: runtimes may take what is below for 0, which is no scale."""
+
 SMALLEST = 1e-200
 """Floats of an accumulator; a batch norm may make less of a dead channel, or nothing."""
 
@@ -63,6 +66,14 @@ class Outputs(NamedTuple):
     scale: np.float32
     low: int
     high: int
+
+
+class Integers(NamedTuple):
+    """What replaces scale and bias of one channel, see `IntegerBiases`."""
+
+    multiple: int
+    bias: int
+    scale: np.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +112,8 @@ def find_biases(
     Returns:
         None where one channel has no such bias.
     """
-    step, most = inputs.scale, largest_multiples(scale, bias, codes, inputs)
-    if most is None:
-        return None
-    reaches = _reaches(codes, inputs)
     found = []
-    for channel, reach in enumerate(reaches):
-        one = _channel(scale[channel], bias[channel], reach, int(most[channel]), step, outputs)
+    for one in find_each(scale, bias, codes, inputs, outputs):
         if one is None:
             return None
         found.append(one)
@@ -116,8 +122,30 @@ def find_biases(
         multiple=np.array(multiple, dtype=np.int64),
         bias=np.array(whole, dtype=np.int32),
         scale=np.array(fine, dtype=np.float32),
-        bias_scale=step * np.array(fine, dtype=np.float32),
+        bias_scale=inputs.scale * np.array(fine, dtype=np.float32),
     )
+
+
+def find_each(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    codes: np.ndarray,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> Iterator[Integers | None]:
+    """Search as `find_biases`, with the same arguments, and give what is found channel by channel.
+
+    Yields:
+        None where a channel has no such bias.
+    """
+    most = largest_multiples(scale, bias, codes, inputs)
+    if most is None:
+        yield from [None] * len(codes)
+        return
+    for channel, ends in enumerate(zip(*_reaches(codes, inputs), strict=True)):
+        reach = Reach(*map(int, ends))
+        numbers = scale[channel], bias[channel], reach, int(most[channel])
+        yield _channel(*numbers, inputs.scale, outputs)
 
 
 def largest_multiples(
@@ -132,7 +160,8 @@ def largest_multiples(
     room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
     if (largest > room).any():
         return None
-    farthest = np.array([max(map(abs, reach)) for reach in _reaches(codes, inputs)])
+    lows, highs = _reaches(codes, inputs)
+    farthest = np.maximum(-lows, highs)
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = np.nan_to_num(farthest + np.abs(bias / (scale * float(inputs.scale))))
     exact = np.floor((EXACT_FLOAT - 1) / np.maximum(1, sums))
@@ -146,12 +175,12 @@ class Reach(NamedTuple):
     high: int
 
 
-def _reaches(codes: np.ndarray, inputs: Inputs) -> list[Reach]:
+def _reaches(codes: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest accumulators, int64 (channels,) both."""
     first, last = min(inputs.low, 0), max(inputs.high, 0)  # zeros are padded
-    wide = codes.astype(np.int64)
-    lows = np.minimum(wide * first, wide * last).sum(1)
-    highs = np.maximum(wide * first, wide * last).sum(1)
-    return [Reach(int(low), int(high)) for low, high in zip(lows, highs, strict=True)]
+    below = np.minimum(codes, 0).sum(1, dtype=np.int64)
+    above = np.maximum(codes, 0).sum(1, dtype=np.int64)
+    return above * first + below * last, above * last + below * first
 
 
 class Channel(NamedTuple):
@@ -204,49 +233,72 @@ def runtime_codes(
 
 
 def count_doubts(
-    scale: float, bias: float, codes: np.ndarray, inputs: Inputs, outputs: Outputs
-) -> int:
-    """How many thresholds of a channel lie on an accumulator as far as floats can tell.
+    scale: np.ndarray,
+    bias: np.ndarray,
+    codes: np.ndarray,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> np.ndarray:
+    """How many thresholds of each channel lie on an accumulator as far as floats can tell.
 
     Args:
-        scale: Floats per weight code.
-        bias: In floats.
-        codes: (1, weights of the channel), integers.
+        scale: float64 (channels,), floats per weight code.
+        bias: float64 (channels,), in floats.
+        codes: (channels, weights of a channel), integers.
         inputs: What the layer takes.
         outputs: The grid of what follows.
+
+    Returns:
+        int64 (channels,).
     """
-    (reach,) = _reaches(codes, inputs)
-    channel = _look(scale, bias, reach, inputs.scale, outputs)
-    inside = (channel.crossed >= channel.reach.low) & (channel.crossed <= channel.reach.high)
-    distance = np.abs(channel.crossed - np.round(channel.crossed))
-    return int(np.count_nonzero(inside & (distance <= channel.doubt)))
+    lows, highs = (each[:, None] for each in _reaches(codes, inputs))
+    mirrored = scale[:, None] < 0
+    lows, highs = np.where(mirrored, -highs, lows), np.where(mirrored, -lows, highs)
+    unit = _unit(scale[:, None], inputs.scale)
+    crossed, doubt = _crossings(bias[:, None], unit, outputs)
+    near = np.abs(crossed - np.round(crossed)) <= doubt
+    return np.count_nonzero(near & (crossed >= lows) & (crossed <= highs), axis=1)
+
+
+def _unit(scale: np.ndarray | float, step: np.float32) -> np.ndarray:
+    """Floats of an accumulator; the batch norm of a dead channel makes next to nothing of it."""
+    return np.maximum(SMALLEST, np.abs(scale) * float(step))
+
+
+def _crossings(
+    bias: np.ndarray | float, unit: np.ndarray | float, outputs: Outputs
+) -> tuple[np.ndarray, np.ndarray]:
+    """The accumulator at each threshold, and how far from it floats can not tell."""
+    crossed = (_edges(outputs) * float(outputs.scale) - bias) / unit
+    return crossed, DOUBT * (np.abs(crossed) + np.abs(bias / unit))
+
+
+def _edges(outputs: Outputs) -> np.ndarray:
+    """The thresholds, in codes: between each and the one before."""
+    return np.arange(outputs.low + 1, outputs.high + 1) - 0.5
 
 
 def _look(scale: float, bias: float, reach: Reach, step: np.float32, outputs: Outputs) -> Channel:
     """A channel whose scale is below 0 is seen in the mirror."""
-    # the batch norm of a dead channel makes next to nothing of it
-    unit = max(SMALLEST, abs(scale) * float(step))
+    unit = float(_unit(scale, step))
     sign = -1 if scale < 0 else 1
     if sign < 0:
         reach = Reach(-reach.high, -reach.low)
-    upper = np.arange(outputs.low + 1, outputs.high + 1)
-    edges = upper - 0.5  # between code upper - 1 and code upper
-    crossed = (edges * float(outputs.scale) - bias) / unit  # the accumulator at each edge
+    edges = _edges(outputs)
+    crossed, doubt = _crossings(bias, unit, outputs)
     first_above = np.ceil(crossed)
-    first_above += (first_above == crossed) & (upper % 2 == 1)  # a tie goes to the even code
+    first_above += (first_above == crossed) & ((edges + 0.5) % 2 == 1)  # ties go to the even code
     first_above = np.clip(first_above, reach.low, reach.high + 1)
-    doubt = DOUBT * (np.abs(crossed) + abs(bias / unit))
     return Channel(reach, edges, crossed, first_above, doubt, unit, sign, step, outputs)
 
 
 def _channel(
     scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
-) -> tuple[int, int, np.float32] | None:
-    """(n, B, scale) of one channel."""
+) -> Integers | None:
     channel = _look(scale, bias, reach, step, outputs)
     for multiple, whole, fine, doubts in _candidates(channel, scale, bias / channel.unit, most):
         if _is_right(channel, multiple, whole, fine, doubts):
-            return multiple, whole, fine
+            return Integers(multiple, whole, fine)
     return None
 
 
@@ -259,7 +311,9 @@ def _candidates(
     def as_trained(multiple: int, doubts: float) -> Iterator[tuple[int, int, np.float32, float]]:
         whole = round(sign * multiple * bias)
         # a sum that float32 rounds is as doubtful as others
-        if abs(whole) + multiple * farthest < (INT32_MAX if doubts else EXACT_FLOAT):
+        if abs(whole) + multiple * farthest >= (INT32_MAX if doubts else EXACT_FLOAT):
+            return
+        if min(1.0, float(channel.step)) * abs(scale) / multiple >= TINY:
             yield multiple, whole, np.float32(scale / multiple), doubts
 
     if not len(channel.crossed):

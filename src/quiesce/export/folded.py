@@ -1,5 +1,7 @@
 """A prepared network as a traced graph in which all is folded that can be, ready to be lowered."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from quiesce.export.inputs import QuantizedInput, absorb_activations, find_input
 from quiesce.export.integers import check_all_called, read_inputs, read_integers
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.normalization import Normalization
-from quiesce.export.sites import Site, find_sites
+from quiesce.export.sites import Site, find_sites, parameter_name
 from quiesce.export.tracing import WEIGHT, layer_of, markers, trace
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ class Folded:
     traced: "ir.Model"
     sites: list[Site]
     inputs: "dict[ir.Node, QuantizedInput]"
+
+    reads: Mapping[str, int]
+    """How often the network reads each of its parameters, before anything was folded."""
 
 
 def fold(
@@ -48,8 +53,10 @@ def fold(
     traced = trace(model, example_input, opset, before)
     graph = traced.graph
     check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
+    names = (parameter_name(value) for node in graph for value in node.inputs)
+    reads = Counter(name for name in names if name is not None)
     sites = find_sites(graph, layers)
     fold_batchnorms(sites)
     inputs = find_inputs(graph, read_inputs(model))
     absorb_activations(inputs)
-    return Folded(traced=traced, sites=sites, inputs=inputs)
+    return Folded(traced=traced, sites=sites, inputs=inputs, reads=reads)

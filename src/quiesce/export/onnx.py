@@ -77,10 +77,10 @@ def export_onnx(
         summary: Numbers about the network that go along, ready for JSON.
         preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
             images; `example_input` stays what the model itself takes.
-        round_biases: Move each bias to the nearest whole number that an integer convolution can
-            add, see `quiesce.export.rounding`: what runs in integers with more than 4 bits of
-            activations. Verified layer by layer against a copy of the model with these biases, and
-            whole against the model.
+        round_biases: Move biases to whole numbers that integer convolutions can add, see
+            `quiesce.export.rounding`, where they can not add the trained ones: most layers with
+            more than 5 bits of activations. Verified layer by layer against a copy of the model
+            with these biases, and whole against the model. Only with `pack` int8.
         verify: Compare before writing.
         overwrite: Replace a file that exists.
 
@@ -98,19 +98,26 @@ def export_onnx(
     path = check_path(path, overwrite=overwrite)
     check_told(labels, summary or {})
     opset = check_pack(pack, opset)
+    if round_biases and pack != "int8":
+        raise ExportError(
+            f"rounded biases are for integer convolutions, and {pack} weights have none; "
+            "give --round-biases or --pack, not both (round_biases and pack in a program)"
+        )
+    exported = with_rounded_biases(model, example_input) if round_biases else model
     proto, description = build_model(
-        model,
+        exported,
         example_input,
         pack=pack,
         opset=opset,
         labels=labels,
         summary=summary,
         preprocessing=preprocessing,
-        round_biases=round_biases,
+        rounded_biases=round_biases,
     )
     verification = None
     if verify:
-        verification = verify_model(model, proto, [(example_input, None)], where=path.name)
+        images = [(example_input, None)]
+        verification = verify_model(model, proto, images, where=path.name, exported=exported)
         if not verification.passed:
             raise MismatchError(f"{path} was not written: {verification.verdict}")
     content = proto.SerializeToString()
@@ -127,11 +134,12 @@ def build_model(
     labels: Sequence[str] = (),
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
-    round_biases: bool = False,
+    rounded_biases: bool = False,
 ) -> tuple[Any, Description]:
-    """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description."""
-    if round_biases:
-        model = with_rounded_biases(model, example_input)
+    """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description.
+
+    Args as there, but for `rounded_biases`: whether `model` is a copy `with_rounded_biases`.
+    """
     folded = fold(model, example_input, opset, preprocessing)
     graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
     biases = [integer_biases(site, inputs, pack) for site in sites]
@@ -159,7 +167,7 @@ def build_model(
         labels=tuple(labels),
         summary=summary or {},
         preprocessing=preprocessing,
-        rounded_biases=round_biases,
+        rounded_biases=rounded_biases,
     )
     try:
         return _finished(folded.traced, description), description

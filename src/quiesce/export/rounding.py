@@ -7,7 +7,6 @@ the network that it came from.
 """
 
 import copy
-from collections import Counter
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from quiesce.export.biases import (
     Outputs,
     count_doubts,
     find_biases,
+    find_each,
     largest_multiples,
 )
 from quiesce.export.folded import fold
@@ -43,9 +43,10 @@ def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
     by at most half a unit (by two and a half where the codes' thresholds would come to lie on
     accumulators). The same network and the same kind of input give the same numbers.
 
-    Left as they are: biases that several layers share, of layers with 8-bit weights and inputs
-    (their products do not fit into the 16 bits of older processors), and of layers that are not
-    between two quantizers.
+    Left as they are: biases of layers that run in integers without this, that the network reads
+    more than once, that come of a batch norm without a shift, of layers with 8-bit weights and
+    inputs (their products do not fit into the 16 bits of older processors), and of layers that are
+    not between two quantizers.
 
     Args:
         model: Prepared, calibrated and trained; it stays as it is.
@@ -57,52 +58,60 @@ def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
     folded = fold(model, example_input, DEFAULT_OPSET)
     rounded = copy.deepcopy(model)
     parameters = dict(rounded.named_parameters())
-    uses = Counter(site.bias_parameter for site in folded.sites)
     for site in folded.sites:
         between = between_quantizers(site, folded.inputs)
-        parameter = parameters.get(site.bias_parameter or "")
-        if between is None or parameter is None or uses[site.bias_parameter] > 1:
+        name = site.bias_parameter
+        if between is None or name not in parameters or folded.reads[name] > 1:
             continue
-        values = _whole(site, parameter.cpu().numpy(), *between)
+        values = _whole(site, parameters[name].cpu().numpy(), *between)
         if values is not None:
-            parameter.copy_(torch.from_numpy(values))
+            parameters[name].copy_(torch.from_numpy(values))
     return rounded
 
 
 def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.ndarray | None:
-    """Values for the parameter `own` with which `find_biases` finds integers for a site."""
+    """Values for the parameter `own` with which `find_biases` finds integers for a site.
+
+    Returns:
+        None where it finds them as it is, or with no values.
+    """
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     scale, codes = site.per_channel, site.channel_codes
     multiples = largest_multiples(scale, bias, codes, inputs)
-    if multiples is None:
+    if multiples is None or find_biases(scale, bias, codes, inputs, outputs) is not None:
         return None
-    units = scale * float(inputs.scale) / multiples
-    values = own.copy()
-    for channel in range(len(own)):
-        tried = _tried(own[channel], bias[channel], units[channel])
-        one = slice(channel, channel + 1)
-        numbers = [bias[channel] + (float(value) - float(own[channel])) for value in tried]
-        whole = range(len(tried) - 1)
-        doubts = [
-            count_doubts(scale[channel], numbers[place], codes[one], inputs, outputs)
-            for place in whole
-        ]
-        for place in [*sorted(whole, key=doubts.__getitem__), len(whole)]:
-            made = np.array([numbers[place]])
-            if find_biases(scale[one], made, codes[one], inputs, outputs) is not None:
-                values[channel] = tried[place]
-                break
-        else:
-            return None
-    return values
+    tried = _tried(own, bias, scale * float(inputs.scale) / multiples)
+    made = bias + (tried.astype(np.float64) - own.astype(np.float64))
+    doubts = [count_doubts(scale, each, codes, inputs, outputs) for each in made[:-1]]
+    order = np.argsort(doubts, axis=0, kind="stable")
+    last = np.full(len(own), len(order))
+    values, missing = own.copy(), np.arange(len(own))
+    for places in (*order, last):
+        place = places[missing]
+        searched = find_each(scale[missing], made[place, missing], codes[missing], inputs, outputs)
+        found = np.array([one is not None for one in searched])
+        values[missing[found]] = tried[place, missing][found]
+        missing = missing[~found]
+        if not missing.size:
+            return values
+    return None
 
 
-def _tried(own: np.float32, bias: float, unit: float) -> list[np.float32]:
+def _tried(own: np.ndarray, bias: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Values of a parameter: those that make a bias whole, the nearest first, and the one it has.
 
     The bias of a dead channel, whose units are too small, no value makes whole.
+
+    Args:
+        own: float32 (channels,), the parameter.
+        bias: float64 (channels,), in floats.
+        units: float64 (channels,), floats.
+
+    Returns:
+        float32 (tried, channels).
     """
-    if abs(bias) >= LARGEST * abs(unit):
-        return [own]
-    whole = [(np.round(bias / unit) + shift) * unit for shift in SHIFTS]
-    return [*(np.float32(own + (each - bias)) for each in whole), own]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        nearest = np.round(bias / units)
+        whole = np.stack([own + ((nearest + shift) * units - bias) for shift in SHIFTS])
+        dead = np.abs(bias) >= LARGEST * np.abs(units)
+        return np.vstack([np.where(dead, own, whole), own]).astype(np.float32)

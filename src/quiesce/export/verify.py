@@ -95,9 +95,22 @@ def images_needed(model: nn.Module, image: Tensor) -> int:
 
 
 def verify_model(
-    model: nn.Module, proto: Any, batches: Iterable[Batch], *, where: str | Path
+    model: nn.Module,
+    proto: Any,
+    batches: Iterable[Batch],
+    *,
+    where: str | Path,
+    exported: nn.Module | None = None,
 ) -> Verification:
-    """As `verify_onnx`, on an onnx.ModelProto; `where` is what messages call it."""
+    """As `verify_onnx`, on an onnx.ModelProto.
+
+    Args:
+        model: The prepared, trained model.
+        proto: What was made of it.
+        batches: Images and labels or None.
+        where: What messages call `proto`.
+        exported: `model`, or its copy with rounded biases, where that is at hand already.
+    """
     description = description_of(proto, where)
     layers = read_integers(model)
     grids = read_inputs(model)
@@ -113,12 +126,14 @@ def verify_model(
         )
         runner = _Runner(proto, description, grids, where)
     device = next(model.parameters()).device
-    exported = None if description.rounded_biases else model
+    if not description.rounded_biases:
+        exported = model
     for images, labels in _chunks(batches):
         trained = run_trained(model, images.to(device))
         check_all_listed(trained.codes, names, grids, where)
         if found.images < LAYER_IMAGES:
-            exported = exported or with_rounded_biases(model, images)
+            if exported is None:
+                exported = with_rounded_biases(model, images)
             fed = trained if exported is model else run_trained(exported, images.to(device))
             reference = run_reference(exported, images, fed.codes)
             with _reading(where):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quiesce import history, passes
 from quiesce.arena import Arena, Where
+from quiesce.errors import TrackingError
 from quiesce.flat import indices
 
 _RATE_MOMENTUM = 0.99
@@ -104,10 +105,18 @@ class TrackedArena:
         }
 
     def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
-        """Undo `state`."""
+        """Undo `state`.
+
+        Raises:
+            TrackingError: What was saved is not of this layer's shape.
+        """
         for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
             if kept is not None and saved is not None:
-                self.home.layer(kept, layer).copy_(saved)
+                mine = self.home.layer(kept, layer)
+                if not isinstance(saved, Tensor) or saved.shape != mine.shape:
+                    name = self.home.weights[layer].name
+                    raise TrackingError(f"the saved tracker has {name} in another shape")
+                mine.copy_(saved)
         self.fresh, self._busy = slice(None), False
 
 

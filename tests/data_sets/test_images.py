@@ -3,6 +3,7 @@ import torch
 
 from quiesce.data import DataConfig
 from quiesce.data.images import Mirror, Shift, TensorImages, channel_statistics
+from quiesce.errors import DataError
 
 
 def test_a_pixel_becomes_its_share_of_255_less_mean_over_std() -> None:
@@ -54,5 +55,5 @@ def test_statistics_are_the_data_sets_own_unless_given() -> None:
 
 
 def test_statistics_for_another_number_of_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="`mean` must be 1 or 3 numbers, got 2"):
+    with pytest.raises(DataError, match=r"data\.mean must be 1 or 3 numbers, got 2"):
         channel_statistics(DataConfig(mean=(0.1, 0.2)), (0.5,) * 3, (0.5,) * 3)

@@ -227,6 +227,10 @@ def of_tracker(content):
     return next(each for each in content["callbacks"].values() if "tracker" in each)
 
 
+def of_layer(content):
+    return next(iter(of_tracker(content)["tracker"]["layers"].values()))
+
+
 def of_first_weight(content):
     return content["optimizer_states"][0]["state"][0]
 
@@ -261,6 +265,8 @@ NESTED = functools.reduce(lambda inner, _: [inner] * 10, range(5), 1.0)
         (lambda c: c.pop("epoch_so_far"), "it lacks 'epoch_so_far'"),
         (lambda c: of_tracker(c).pop("stepped"), "does not fit this training: 'stepped'"),
         (lambda c: of_tracker(c)["tracker"].update(steps=2**50), "and its base is"),
+        (lambda c: of_layer(c).update(frequency=2**80), "in another shape"),
+        (lambda c: of_layer(c).update(frequency=torch.zeros(1)), "in another shape"),
         (lambda c: of_tracker(c)["watch"].pop("first"), "does not fit this training: 'first'"),
         (lambda c: of_tracker(c)["watch"]["known"].pop(), "another number of scales"),
     ],

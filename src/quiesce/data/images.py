@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from quiesce.data.config import DataConfig
+from quiesce.errors import DataError
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -102,13 +103,13 @@ def channel_statistics(
     """Mean and std that `config` gives, or else the data set's own, as tensors of (channels,).
 
     Raises:
-        ValueError: `config` gives neither one number nor one for each channel.
+        DataError: `config` gives neither one number nor one for each channel.
     """
     chosen = {}
     for field, own in (("mean", mean), ("std", std)):
         given = getattr(config, field)
         if given is not None and len(given) not in (1, len(own)):
-            raise ValueError(f"`{field}` must be 1 or {len(own)} numbers, got {len(given)}")
+            raise DataError(f"data.{field} must be 1 or {len(own)} numbers, got {len(given)}")
         chosen[field] = torch.tensor(own if given is None else given).expand(len(own))
     return chosen
 

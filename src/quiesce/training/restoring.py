@@ -210,7 +210,10 @@ def understood(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} is not of this version of quiesce: it lacks {error}; train again"
         ) from error
-    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        *(ValueError, TypeError, AttributeError, IndexError),
+        *(RuntimeError, ArithmeticError),  # what torch makes of odd numbers
+    ) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 

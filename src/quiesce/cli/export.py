@@ -7,6 +7,7 @@ from pathlib import Path
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show_verification import show_verification
 from quiesce.errors import MismatchError, RecipeError
+from quiesce.export.metadata import Exported
 from quiesce.export.packing import PACKS
 from quiesce.training.exporting import export_run, export_run_arrays, export_run_program
 
@@ -75,8 +76,8 @@ def main(argv: Sequence[str]) -> int:
         return MISMATCH
     layers = made.description.layers
     whole = sum(layer.integer for layer in layers)
-    few = known.pack == "int8" and not known.round_biases and whole <= len(layers) / 2
-    hint = " (more with --round-biases?)" if few else ""
+    moved = known.round_biases or known.pack != "int8"
+    hint = "" if moved or not any(map(_may_gain, layers)) else " (more with --round-biases?)"
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
     print(
         f"integer throughout: {whole}{hint}; integer weights, float arithmetic: "
@@ -88,6 +89,11 @@ def main(argv: Sequence[str]) -> int:
     else:
         show_verification(made.verification)
     return 0
+
+
+def _may_gain(layer: Exported) -> bool:
+    """Whether a layer may come to run in integers by rounding its bias."""
+    return not layer.integer and layer.bits < 8 and (layer.input_bits or 0) > 4
 
 
 def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:

@@ -1,6 +1,11 @@
 """What every test starts from."""
 
 import os
+import signal
+
+# Started in the background by a shell, the suite ignores Ctrl-C, and so would what it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tensors of tests are small: a second thread only waits, here and in subprocesses.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

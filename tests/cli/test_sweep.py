@@ -128,7 +128,10 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
     while not (run / "checkpoints" / "last.ckpt").exists() and time.monotonic() < until_s:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    try:
+        _, err = process.communicate(timeout=100)
+    finally:
+        process.send_signal(signal.SIGTERM)  # ends the process of its run too
     assert process.returncode == INTERRUPTED
     assert err.splitlines()[-1] == f"quiesce: stopped; the same command goes on in {folder}"
     assert not (run / "summary.json").exists()

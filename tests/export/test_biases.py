@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiesce.export.biases import (
-    DOUBT,
-    MAX_DOUBTS,
-    Inputs,
-    Outputs,
-    find_biases,
-    largest_multiples,
-    runtime_codes,
-)
+from quiesce.export.biases import MAX_DOUBTS, find_biases, largest_multiples
+from quiesce.export.thresholds import DOUBT, Inputs, Outputs, runtime_codes
 from quiesce.grid import Grid
 
 
@@ -189,6 +182,9 @@ def test_an_output_of_one_code_needs_no_threshold() -> None:
     inputs, outputs = Inputs(np.float32(1), 0, 7, 7), Outputs(np.float32(1), 3, 3)
     found = find_biases(np.ones(1), np.ones(1), np.ones((1, 3)), inputs, outputs)
     assert found is not None
+    n, whole, fine = int(found.multiple[0]), int(found.bias[0]), found.scale[0]
+    computed = runtime_codes(n * np.arange(22), whole, fine, np.float32(1), outputs)
+    assert (computed == 3).all()
 
 
 def test_sums_of_many_products_are_no_obstacle() -> None:

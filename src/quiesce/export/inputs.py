@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.biases import Inputs, Outputs
 from quiesce.export.graphs import constant, replace, sole_use
 from quiesce.export.integers import InputGrid
 from quiesce.export.sites import Site, input_of, numbered
+from quiesce.export.thresholds import Inputs, Outputs
 from quiesce.export.tracing import INPUT, layer_of, markers
 
 if TYPE_CHECKING:

@@ -12,18 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases import (
-    Inputs,
-    Outputs,
-    count_doubts,
-    find_biases,
-    find_each,
-    largest_multiples,
-)
+from quiesce.export.biases import find_biases, find_each, largest_multiples
 from quiesce.export.folded import fold
 from quiesce.export.inputs import between_quantizers
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.sites import Site
+from quiesce.export.thresholds import Inputs, Outputs, count_doubts
 
 LARGEST = 2**31
 """Units: beyond no bias is an int32, and the channel is dead."""

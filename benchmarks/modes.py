@@ -18,7 +18,7 @@ from typing import Any
 from measuring import save
 from networks import cure_steps, data
 
-from quiesce.compile import MODES, CompileMode
+from quiesce.quantization.compile import MODES, CompileMode
 
 NETWORKS = {"mobilenetv2_mnist": (32, 28), "mobilenetv2_100": (16, 96)}
 """Name to batch and image size: the network of the demo, and one twenty times as large."""

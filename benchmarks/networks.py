@@ -5,12 +5,12 @@ from typing import Any
 
 import timm
 import torch
+from quiesce.models.small_mobilenet import SmallMobileNetV2
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
-from quiesce.compile import CompileMode
-from quiesce.mobilenet import SmallMobileNetV2
+from quiesce.quantization.compile import CompileMode
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
 LR = 1e-3

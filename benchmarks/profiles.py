@@ -21,8 +21,8 @@ from networks import SCALE_LR, cure_steps, data, float_step, quantized_network, 
 from torch.profiler import ProfilerActivity, profile
 
 import quiesce as qs
-from quiesce import kernels
-from quiesce.quantizer import FakeQuantizer
+from quiesce.arithmetic import kernels
+from quiesce.quantization.quantizer import FakeQuantizer
 
 STEPS = 3
 MOST = 14

@@ -18,17 +18,13 @@ from unittest.mock import patch
 import torch
 from lightning import Callback, Trainer
 from measuring import save
+from quiesce.models.build import ModelConfig
 from torch import nn
 
 import quiesce as qs
 from quiesce.data.config import DataConfig
-from quiesce.models import ModelConfig
-from quiesce.training import cures
-from quiesce.training import job as job_module
-from quiesce.training.display import Display
-from quiesce.training.recipe import Recipe
-from quiesce.training.run import run
-from quiesce.training.sections import (
+from quiesce.recipes.recipe import Recipe
+from quiesce.recipes.sections import (
     CureConfig,
     OptimizerConfig,
     RampConfig,
@@ -36,6 +32,10 @@ from quiesce.training.sections import (
     SchemeConfig,
     TrainerConfig,
 )
+from quiesce.training import recipe_callback
+from quiesce.training import stages
+from quiesce.training.display import Display
+from quiesce.training.run import run
 
 STEPS = 20_000
 EPOCH = 500
@@ -151,7 +151,7 @@ def both_cures(config: CureConfig, total: int) -> list[qs.Cure]:
     return [qs.Dampening(qs.cosine(1e-6, 1e-4, total, begin=0.0)), *MAKE_CURES(config, total)]
 
 
-MAKE_CURES = cures.make_cures
+MAKE_CURES = recipe_callback.make_cures
 
 
 def judge(samples: list[dict[str, float]]) -> dict[str, float]:
@@ -178,8 +178,8 @@ def main() -> None:
         folder = Path(place, "run")
         sampler = Sampler(folder)
         changes = (
-            patch.object(cures, "make_cures", both_cures),
-            patch.object(job_module, "build_model", small_network),
+            patch.object(recipe_callback, "make_cures", both_cures),
+            patch.object(stages, "build_model", small_network),
         )
         with changes[0], changes[1]:
             summary = run(recipe(folder, steps), SamplingDisplay(sampler))

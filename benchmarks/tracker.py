@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.compile import CompileMode
+from quiesce.quantization.compile import CompileMode
 
 FLIPS = 0.005  # share of codes that change in each step
 _PERIOD = 8  # sets of flips that take turns

@@ -22,7 +22,7 @@ from measuring import save
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.training.network_file import save_network
+from quiesce.run_folder.network_file import save_network
 
 LAYERS = 2_000
 SIDE = 14_143  # a square layer of 200 million weights

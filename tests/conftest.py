@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-import tiny
+from support import tiny
 
 settings.register_profile("quiesce", deadline=None)  # the first call of anything is slow
 settings.load_profile("quiesce")

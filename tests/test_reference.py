@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.compile import MODES, CompileMode
-from quiesce.quantizer import FakeQuantizer
-from small_networks import Walk, weights_only
+from quiesce.quantization.compile import MODES, CompileMode
+from quiesce.quantization.quantizer import FakeQuantizer
+from support.small_networks import Walk, weights_only
 
-FILE = Path(os.environ.get("QUIESCE_REFERENCE", Path(__file__).parent / "data" / "reference.npz"))
+FILE = Path(os.environ.get("QUIESCE_REFERENCE", Path(__file__).parent / "golden" / "reference.npz"))
 with np.load(FILE) as archive:
     REFERENCE = {key: archive[key] for key in archive}
 

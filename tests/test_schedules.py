@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quiesce.schedules import constant, cosine, linear
 
-REFERENCE = np.load(Path(__file__).parent / "data" / "reference.npz")
+REFERENCE = np.load(Path(__file__).parent / "golden" / "reference.npz")
 values = st.floats(-1e3, 1e3)
 totals = st.integers(1, 10_000)
 shares = st.floats(0, 1)

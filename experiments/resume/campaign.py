@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from measuring import environment  # noqa: E402
 
-from killed_runs import Killer, assert_same_run  # noqa: E402
+from support.killed_runs import Killer, assert_same_run  # noqa: E402
 
 RESULT = Path(__file__).with_name("campaign.json")
 KILLS = 6

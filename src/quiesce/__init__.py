@@ -6,9 +6,7 @@ the names of `quiesce.public` come with the first of them that is asked for, so 
 only reads files does not wait for torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,23 +55,15 @@ __all__ = [
     "whole",
 ]
 
-_NAMED_LIKE_THEIR_FILE = ("calibrate", "compile", "fake_quantize", "prepare")
+
+def __getattr__(name: str) -> Any:
+    """Get a public name, and with the first one all of them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'quiesce' has no attribute {name!r}")
+    public = import_module("quiesce.public")
+    globals().update({each: getattr(public, each) for each in __all__})
+    return globals()[name]
 
 
-class _Package(ModuleType):
-    """This package as a module: gets its public names late, and keeps them."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module 'quiesce' has no attribute {name!r}")
-        public = import_module("quiesce.public")
-        vars(self).update({each: getattr(public, each) for each in __all__})
-        return vars(self)[name]
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Refuse what an import does: to hide the function `prepare` behind its file prepare.py."""
-        if not (isinstance(value, ModuleType) and name in _NAMED_LIKE_THEIR_FILE):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

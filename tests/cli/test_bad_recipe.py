@@ -2,7 +2,7 @@
 
 import pytest
 
-from quiesce.training.reading import shipped_recipes
+from quiesce.recipes.reading import shipped_recipes
 
 QUICK = "mnist_freeze_w3a3"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from quiesce.cli import main
-from quiesce.training import job as job_module
+from quiesce.training import stages
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -193,7 +193,7 @@ def test_ctrl_c_in_training_leaves_nothing_half_written(tiny_run, tmp_path, monk
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_module.Classifier, "training_step", pressed)
+    monkeypatch.setattr(stages.Classifier, "training_step", pressed)
     assert main(["train", QUICK, *tiny_run]) == 130
     assert capsys.readouterr().err == "quiesce: stopped\n"
     assert not (tmp_path / "run").exists()

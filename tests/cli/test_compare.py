@@ -6,7 +6,7 @@ import json
 import pytest
 
 from quiesce.cli import main
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
 from quiesce.training.run import run
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import quiesce.cli.demo as demo
 from quiesce.cli import main
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from torch import nn
 from torchvision.transforms import Resize
 
 import quiesce as qs
+from quiesce.after_training.finished import read_finished
 from quiesce.cli import main
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.predict import Predictor, read_pixels
-from quiesce.training.finished import read_finished
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_verify_fails_with_exit_code_1_and_the_layer(run_folder, exported, tmp_p
 
 
 def test_export_that_would_be_wrong_exits_with_1(run_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("quiesce.export.verification.MAX_SHARE", -1.0)
+    monkeypatch.setattr("quiesce.export.verification.result.MAX_SHARE", -1.0)
     assert main(["export", str(run_folder), "-o", str(tmp_path / "model.onnx")]) == 1
     assert "was not written: stem.0: " in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -226,7 +226,7 @@ def test_an_output_that_exists(refused, run_folder, tmp_path):
 def test_an_output_in_no_folder_is_refused_before_the_run_is_read(
     refused, run_folder, tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setattr("quiesce.training.exporting.read_finished", lambda *_: 1 / 0)
+    monkeypatch.setattr("quiesce.after_training.export.read_finished", lambda *_: 1 / 0)
     told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model", "--format", kind)
     assert f"{tmp_path / 'nowhere'} is no folder; make it first" in told
 
@@ -257,7 +257,7 @@ def of_network(run_folder, monkeypatch):
 
     def put(network):
         run = replace(read_finished(run_folder), network=network)
-        monkeypatch.setattr("quiesce.training.exporting.read_finished", lambda *_: run)
+        monkeypatch.setattr("quiesce.after_training.export.read_finished", lambda *_: run)
 
     return put
 

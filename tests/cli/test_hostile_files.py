@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from quiesce.files.atomic import write_beside
 
-from made_runs import Made, make_run, make_sweep
 from quiesce.cli import main
-from quiesce.files import write_beside
-from quiesce.training.folder import write_json
+from quiesce.run_folder.folder import write_json
+from support.made_runs import Made, make_run, make_sweep
 
 QUICK = "mnist_freeze_w3a3"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -1,7 +1,7 @@
 """`quiesce recipes`."""
 
 from quiesce.cli import main
-from quiesce.training.reading import shipped_recipes
+from quiesce.recipes.reading import shipped_recipes
 
 
 def test_every_shipped_recipe_has_a_line_that_tells_what_it_is(capsys):

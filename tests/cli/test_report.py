@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from made_runs import make_run
 from quiesce.cli import main
+from support.made_runs import make_run
 
 
 @pytest.fixture

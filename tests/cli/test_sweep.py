@@ -15,10 +15,10 @@ from rich.console import Console
 
 from quiesce.cli import INTERRUPTED, main
 from quiesce.cli.sweep import SweepProgress
-from quiesce.sweeping.plan import PlannedRun
-from quiesce.sweeping.processes import Task
-from quiesce.sweeping.sweep import shipped_sweeps
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
+from quiesce.sweeps.plan import PlannedRun
+from quiesce.sweeps.processes import Task
+from quiesce.sweeps.sweep import shipped_sweeps
 
 QUICK = "mnist_freeze_w3a3"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from quiesce.cli import main
-from quiesce.cures.limit import log as warnings_of_freezing
+from quiesce.cures.frozen_limit import log as warnings_of_freezing
 from quiesce.toy import METHODS
 
 QUICK = ("toy", "--steps", "40", "--methods", "ste", "freezing")

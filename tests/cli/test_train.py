@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from quiesce.cli import main
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
 
 QUICK = "mnist_dampen_w3a3"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from quiesce.comparison.finished_runs import find_runs
 from quiesce.comparison.groups import find_group, group_runs, refuse_mixed_data
-from quiesce.comparison.runs import find_runs
 from quiesce.errors import RecipeError
 
 

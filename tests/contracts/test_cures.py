@@ -12,8 +12,8 @@ from torch import Tensor
 import quiesce as qs
 from quiesce import cures
 from quiesce.schedules import ScheduleLike
-from small_networks import Walk, prepared_network
-from states import assert_same_state
+from support.small_networks import Walk, prepared_network
+from support.states import assert_same_state
 
 MAKE: dict[type[qs.Cure], Callable[[float | ScheduleLike], qs.Cure]] = {
     qs.Dampening: qs.Dampening,

@@ -1,4 +1,4 @@
-"""What every estimator promises; a new member of quiesce.estimators is added to MEMBERS."""
+"""What every estimator promises; a new member of quiesce.arithmetic.estimators is added to MEMBERS."""
 
 import copy
 import inspect
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 import quiesce as qs
-from quiesce import estimators
-from quiesce.fake_quantize import Rule, quantize_backward, quantize_forward
-from quiesce.kernels import FUSED
-from quiesce.training.estimators import KINDS, READ_BY
-from quiesce.training.reading import read_recipe, write_recipe
-from small_networks import Walk, weights_only
+from quiesce.arithmetic import estimators
+from quiesce.arithmetic.fake_quantize import Rule, quantize_backward, quantize_forward
+from quiesce.arithmetic.kernels import FUSED
+from quiesce.recipes.estimator_section import KINDS, READ_BY
+from quiesce.recipes.reading import read_recipe, write_recipe
+from support.small_networks import Walk, weights_only
 
 MEMBERS: list[qs.Estimator] = [
     qs.STE(),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import quiesce as qs
 from quiesce.cures.dampening import AGGREGATIONS
 from quiesce.errors import TrackingError
-from small_networks import Walk, one_layer, prepared_network, weights_only
+from support.small_networks import Walk, one_layer, prepared_network, weights_only
 
 
 def written_out(weights: list[qs.QuantizedWeight], aggregation: str, free: list[Tensor]) -> Tensor:

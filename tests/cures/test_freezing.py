@@ -12,7 +12,7 @@ from torch import Tensor
 
 import quiesce as qs
 from quiesce.errors import TrackingError
-from small_networks import Walk, one_layer, prepared_network
+from support.small_networks import Walk, one_layer, prepared_network
 
 THRESHOLDS: dict[str, Callable[[int], float | None]] = {
     "constant": qs.constant(0.2),

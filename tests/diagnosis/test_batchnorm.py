@@ -6,7 +6,7 @@ import torch
 import quiesce as qs
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics, population_statistics
 from quiesce.errors import NothingToDoError
-from small_networks import prepared_network
+from support.small_networks import prepared_network
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 import quiesce as qs
 from quiesce.diagnosis import draw, oscillating_choices, replaced
 from quiesce.errors import TrackingError
-from small_networks import Walk, one_layer, prepared_network
+from support.small_networks import Walk, one_layer, prepared_network
 
 MOMENTUM = 0.01
 

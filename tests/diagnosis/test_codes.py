@@ -4,7 +4,7 @@ import torch
 
 import quiesce as qs
 from quiesce.diagnosis import code_counts
-from small_networks import one_layer
+from support.small_networks import one_layer
 
 
 def test_codes_are_counted_as_the_network_computes_with_them():

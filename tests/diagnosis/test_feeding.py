@@ -5,7 +5,7 @@ from torch import nn
 
 import quiesce as qs
 from quiesce.diagnosis import feeding_layers
-from small_networks import weights_only
+from support.small_networks import weights_only
 
 
 class Odd(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 
 import quiesce as qs
 from quiesce.diagnosis import layer_kind
-from small_networks import weights_only
+from support.small_networks import weights_only
 
 LAYERS = [
     (nn.Conv2d(4, 4, 3, groups=4), "depth-wise"),

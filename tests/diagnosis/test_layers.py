@@ -8,8 +8,8 @@ import torch
 import quiesce as qs
 from quiesce.diagnosis import code_counts, diagnose_layers, near_threshold, offset_histogram
 from quiesce.diagnosis.layers import quantiles
-from small_networks import Walk, prepared_network
-from states import assert_same_state
+from support.small_networks import Walk, prepared_network
+from support.states import assert_same_state
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 
 from quiesce.diagnosis import LearningOptions, learn, oscillating_choices, replaced
 from quiesce.diagnosis.learning import inverse, pull, relaxed
-from small_networks import Walk, one_layer
+from support.small_networks import Walk, one_layer
 
 WEIGHTS = 12
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import quiesce as qs
 from quiesce.diagnosis import clipped, near_threshold, offset_histogram, offsets
-from small_networks import one_layer, weights_only
+from support.small_networks import one_layer, weights_only
 
 
 def weight_at(*scaled, bits=3):

@@ -5,8 +5,8 @@ import torch
 
 import quiesce as qs
 from quiesce.diagnosis import Trajectory, most_oscillating, most_oscillating_layer
-from quiesce.tracking import OSCILLATING
-from small_networks import Walk, prepared_network
+from quiesce.oscillation.tracker import OSCILLATING
+from support.small_networks import Walk, prepared_network
 
 FULL, DEPTHWISE, LINEAR = "0", "3", "6"
 

@@ -15,7 +15,7 @@ from quiesce.export import program as program_module
 from quiesce.export.arrays import export_arrays
 from quiesce.export.onnx import export_onnx
 from quiesce.export.program import export_program
-from quiesce.scheme import Scheme
+from quiesce.quantization.scheme import Scheme
 
 from .networks import calibrated, images, mobile
 
@@ -165,7 +165,7 @@ def test_an_existing_file_is_refused(network, tmp_path) -> None:
 
 
 def test_a_model_never_calibrated(tmp_path) -> None:
-    from quiesce.prepare import prepare
+    from quiesce.quantization.prepare import prepare
 
     network = prepare(mobile(), Scheme(), images())
     with pytest.raises(NotCalibratedError):

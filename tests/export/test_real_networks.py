@@ -3,12 +3,12 @@
 import onnx
 import pytest
 import torch
+from quiesce.models.build import ModelConfig, build_model
 from torch import nn
 
 import quiesce as qs
-from imagenet import labelled_pictures
-from quiesce.models import ModelConfig, build_model
-from quiesce.modes import inference
+from quiesce.inference import inference
+from support.imagenet import labelled_pictures
 
 from .networks import shaken
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from quiesce.training.checkpoints import write_checkpoint
+from quiesce.run_folder.checkpoint_file import write_checkpoint
 
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**63, 10**400, 1e308, -1e308, math.nan, math.inf, 5e-324),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from made_runs import QUIET, Made, make_run
-from quiesce.report.read_run import read_run
+from quiesce.report.reading.run import read_run
+from support.made_runs import QUIET, Made, make_run
 
 
 @pytest.fixture

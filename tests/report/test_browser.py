@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from made_runs import Made, make_run, make_sweep
 from quiesce.report.collect import collect
 from quiesce.report.page import page
+from support.made_runs import Made, make_run, make_sweep
 
 from .test_page import evil_run as evil_run
 
@@ -25,7 +25,7 @@ OPEN_S = 10.0
 
 @pytest.fixture(scope="module")
 def open_page():
-    from browser import opened
+    from support.browser import opened
 
     with opened() as open_page:
         yield open_page
@@ -50,7 +50,7 @@ def pages(tmp_path_factory):
 @pytest.mark.parametrize("name", ["runs", "sweep", "cut"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_page(name, width, pages, open_page):
-    from browser import MARKS
+    from support.browser import MARKS
 
     seen = open_page(pages[name], width, "light")
     assert seen.console() == []

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from made_runs import Made, make_run, make_sweep
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import logarithmic, shortened, written
@@ -20,9 +19,10 @@ from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
 from quiesce.report.collect import collect
-from quiesce.report.read_layers import planned_bits
-from quiesce.report.runs import Group
+from quiesce.report.reading.layers import planned_bits
+from quiesce.report.run_data import Group
 from quiesce.report.sections import quiet, sections
+from support.made_runs import Made, make_run, make_sweep
 
 
 def group(*runs):

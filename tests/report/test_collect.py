@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from made_runs import Made, make_run, make_sweep
 from quiesce.errors import RecipeError
 from quiesce.report.collect import collect
-from quiesce.report.read_series import WINDOW, smoothed, thinned
-from quiesce.report.runs import Series
+from quiesce.report.reading.series import WINDOW, smoothed, thinned
+from quiesce.report.run_data import Series
+from support.made_runs import Made, make_run, make_sweep
 
 
 def test_a_whole_run_has_everything(made):

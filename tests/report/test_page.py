@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from made_runs import Made, make_run, make_sweep, write_json
 from quiesce.report.collect import collect
 from quiesce.report.page import embedded, page
+from support.made_runs import Made, make_run, make_sweep, write_json
 
 MEGABYTE = 1_000_000
 EVIL = '</script><script>document.title="evil"</script><b onclick="x">%{x} {{ 7 * 7 }}'

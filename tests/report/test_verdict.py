@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from made_runs import QUIET
 from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
-from quiesce.report.runs import Accuracy, BatchNorm, Group
+from quiesce.report.run_data import Accuracy, BatchNorm, Group
+from support.made_runs import QUIET
 
 
 def text_of(finding):

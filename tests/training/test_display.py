@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from quiesce.recipes.reading import read_recipe
 from quiesce.training.display import Display
-from quiesce.training.reading import read_recipe
 from quiesce.training.run import run
 
 

@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from killed_runs import FLAGS, assert_same_run
 from quiesce.cli import main
-from quiesce.training.checkpoints import SoundCheckpoints, read_checkpoint
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
+from quiesce.run_folder.checkpoint_file import SoundCheckpoints, read_checkpoint
 from quiesce.training.run import run
+from support.killed_runs import FLAGS, assert_same_run
 
 SHORT = {"float_stage.epochs": 1, "trainer.max_epochs": 2, "trainer.deterministic": "false"}
 

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from killed_runs import FLAGS
-from processes import together
 from quiesce.errors import CheckpointError, DiskFullError
-from quiesce.training.reading import read_recipe
-from quiesce.training.recipe import Recipe
+from quiesce.recipes.reading import read_recipe
+from quiesce.recipes.recipe import Recipe
 from quiesce.training.run import resume, run
+from support.killed_runs import FLAGS
+from support.processes import together
 
 SHORT = {
     "trainer.strategy": "ddp",
@@ -32,9 +32,9 @@ SHORT = {
 }
 
 WRITERS = (
-    "quiesce.training.checkpoints._write_sealed",
-    "quiesce.training.tables.full_disk_named",
-    "quiesce.training.recorder._write_arrays",
+    "quiesce.run_folder.checkpoint_file._write_sealed",
+    "quiesce.run_folder.csv_table.full_disk_named",
+    "quiesce.training.recording.recorder._write_arrays",
 )
 
 

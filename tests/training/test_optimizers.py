@@ -8,8 +8,8 @@ from torch import nn, ones
 from torch.optim.lr_scheduler import LambdaLR
 
 import quiesce as qs
+from quiesce.recipes.sections import OptimizerConfig
 from quiesce.training.optimizers import JoinedOptimizer, joined_optimizer, make_optimizer
-from quiesce.training.sections import OptimizerConfig
 
 SGD = OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
 ADAM = OptimizerConfig(kind="adam", lr=0.01)

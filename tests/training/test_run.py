@@ -8,13 +8,13 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from quiesce.models.build import build_model
 from safetensors.torch import load_file
 
+from quiesce.after_training.evaluate import evaluate
 from quiesce.errors import DivergedError, PrepareError, RecipeError
-from quiesce.models import build_model
-from quiesce.training.evaluation import evaluate
-from quiesce.training.network_file import read_description
-from quiesce.training.reading import read_recipe
+from quiesce.recipes.reading import read_recipe
+from quiesce.run_folder.network_file import read_description
 from quiesce.training.run import run
 
 QUICK = "mnist_freeze_w3a3"

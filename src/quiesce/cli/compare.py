@@ -20,7 +20,7 @@ from quiesce.comparison.tables import (
     markdown,
     spreads,
 )
-from quiesce.training.folder import write_text
+from quiesce.run_folder.folder import write_text
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quiesce.after_training.ship import ship
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console, show_runs
 from quiesce.cli.show_verification import show_shipped
+from quiesce.recipes.reading import read_recipe
+from quiesce.recipes.recipe import Recipe
+from quiesce.recipes.sections import FloatStageConfig
+from quiesce.run_folder.folder import FLOAT_NETWORK, write_json
 from quiesce.training.display import Display
-from quiesce.training.folder import FLOAT_NETWORK, write_json
-from quiesce.training.reading import read_recipe
-from quiesce.training.recipe import Recipe
 from quiesce.training.run import run
-from quiesce.training.sections import FloatStageConfig
-from quiesce.training.shipping import ship
 
 EXPORTED = "model.onnx"
 SHIPPED = "shipped.json"

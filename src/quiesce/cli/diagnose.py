@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from quiesce.after_training.diagnose import diagnose
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console
 from quiesce.cli.show_diagnosis import show_diagnosis
-from quiesce.training.diagnosing import diagnose
 from quiesce.training.display import Display
 
 

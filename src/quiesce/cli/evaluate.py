@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from quiesce.after_training.evaluate import evaluate
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console
 from quiesce.training.display import Display
-from quiesce.training.evaluation import evaluate
 
 
 def main(argv: Sequence[str]) -> int:

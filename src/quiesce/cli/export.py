@@ -4,12 +4,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from quiesce.after_training.export import export_run, export_run_arrays, export_run_program
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show_verification import show_verification
 from quiesce.errors import MismatchError, RecipeError
 from quiesce.export.metadata import Exported
 from quiesce.export.packing import PACKS
-from quiesce.training.exporting import export_run, export_run_arrays, export_run_program
 
 FORMATS = ("onnx", "program", "npz")
 MISMATCH = 1

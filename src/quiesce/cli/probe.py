@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from quiesce.after_training.probe import ProbeConfig, probe
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import progress_console
 from quiesce.errors import RecipeError
-from quiesce.tracking import OSCILLATING
+from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.run_folder.folder import PROBE
 from quiesce.training.display import Display
-from quiesce.training.folder import PROBE
-from quiesce.training.probing import ProbeConfig, probe
 
 LEGEND = """\
 drawn: each oscillating weight on one of its two codes, by its share of the

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from quiesce.cli.arguments import Arguments
-from quiesce.training.reading import SHIPPED, shipped_recipes, title_of
+from quiesce.recipes.reading import SHIPPED, shipped_recipes, title_of
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,9 +12,13 @@ from rich.text import Text
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
 from quiesce.diagnosis.offsets import NEAR, Histogram
-from quiesce.tracking import OSCILLATING
-from quiesce.training.diagnosis import REESTIMATED, RUNNING, Diagnosis
-from quiesce.training.folder import DIAGNOSIS
+from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.run_folder.folder import DIAGNOSIS
+from quiesce.training.recording.diagnosis_file import (
+    REESTIMATED,
+    RUNNING,
+    Diagnosis,
+)
 
 NAME_WIDTH = 20
 BARS = " ▁▂▃▄▅▆▇█"

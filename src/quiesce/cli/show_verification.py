@@ -1,7 +1,7 @@
 """The table of a verification, for `quiesce verify` and `quiesce export`."""
 
+from quiesce.after_training.ship import Shipped
 from quiesce.export import Verification
-from quiesce.training.shipping import Shipped
 
 
 def show_verification(found: Verification, *, every: bool = False) -> None:

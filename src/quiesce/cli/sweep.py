@@ -13,11 +13,11 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.compare import show_comparison
 from quiesce.comparison.compare import compare
 from quiesce.errors import RecipeError
-from quiesce.sweeping.folder import SweepFolder
-from quiesce.sweeping.plan import PlannedRun, plan
-from quiesce.sweeping.processes import State, Task
-from quiesce.sweeping.run_sweep import Outcome, run_sweep
-from quiesce.sweeping.sweep import (
+from quiesce.recipes.reading import read_recipe, title_of
+from quiesce.sweeps.plan import PlannedRun, plan
+from quiesce.sweeps.processes import State, Task
+from quiesce.sweeps.run_sweep import Outcome, run_sweep
+from quiesce.sweeps.sweep import (
     SHIPPED,
     Sweep,
     find_sweep,
@@ -26,7 +26,7 @@ from quiesce.sweeping.sweep import (
     read_sweep,
     shipped_sweeps,
 )
-from quiesce.training.reading import read_recipe, title_of
+from quiesce.sweeps.sweep_folder import SweepFolder
 
 SOME_FAILED = 1
 

@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from quiesce.cli.arguments import Arguments
-from quiesce.cures.limit import log as warnings_of_freezing
+from quiesce.cures.frozen_limit import log as warnings_of_freezing
 from quiesce.errors import RecipeError
 from quiesce.extras import require
 from quiesce.toy import METHODS, SYMBOLS, Outcome, Regression, page, try_method

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quiesce.errors import RecipeError
-from quiesce.training.reading import read_recipe, recipe_parser, write_recipe
+from quiesce.recipes.reading import read_recipe, recipe_parser, write_recipe
 
 if TYPE_CHECKING:
     from quiesce.training.display import Display
@@ -75,7 +75,7 @@ def _resume(argv: Sequence[str]) -> int:
 def _show(train: Callable[["Display"], dict[str, Any]], folder: Path) -> None:
     from quiesce.cli.show import progress_console, show_runs
     from quiesce.training.display import Display
-    from quiesce.training.job import is_first_process
+    from quiesce.training.stages import is_first_process
 
     with Display(progress_console()) as display:
         summary = train(display)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from quiesce.after_training.export import verify_run
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show_verification import show_verification
-from quiesce.training.exporting import verify_run
 
 MISMATCH = 1
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quiesce.comparison.finished_runs import find_runs
 from quiesce.comparison.groups import Group, find_group, group_runs, refuse_mixed_data
 from quiesce.comparison.measures import MEASURES, Measure
-from quiesce.comparison.runs import find_runs
 from quiesce.comparison.statistics import Difference, Spread, difference, spread
 from quiesce.errors import RecipeError
 

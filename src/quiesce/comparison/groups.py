@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from quiesce.comparison.fields import dotted, shortened
+from quiesce.comparison.finished_runs import FinishedRun
 from quiesce.comparison.measures import Measure
-from quiesce.comparison.runs import FinishedRun
+from quiesce.comparison.recipe_fields import dotted, shortened
 from quiesce.comparison.same_data import data_of, differing_field
 from quiesce.errors import RecipeError
 

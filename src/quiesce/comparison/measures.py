@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quiesce.foreign.values import maybe, number
+from quiesce.files.untrusted.typed_values import maybe, number
 
 LARGEST = 1e100
 """Of a measured number; its square is a float still."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from quiesce.files import in_home
+from quiesce.files.atomic import in_home
 
 SAME_DATA = (
     "name",

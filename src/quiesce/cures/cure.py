@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike, constant
-from quiesce.tracking import OscillationTracker
-from quiesce.weights import QuantizedWeight
 
 
 class Cure(ABC):

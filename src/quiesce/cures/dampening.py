@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from quiesce import passes
-from quiesce.arena import Arena
+from quiesce.arithmetic import weight_passes
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.errors import TrackingError
+from quiesce.oscillation.arena import Arena
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
-from quiesce.tracking import OscillationTracker
-from quiesce.weights import QuantizedWeight
 
 Aggregation = Literal["sum", "mean", "kernel_mean"]
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
@@ -100,7 +100,7 @@ class _Pull(torch.autograd.Function):
         ctx.save_for_backward(*latents)
         ctx.read = [home.read() for home in homes]
         pulls = [
-            home.run(passes.pull, now, factor)
+            home.run(weight_passes.pull, now, factor)
             for home, now, factor in zip(homes, ctx.read, factors, strict=True)
         ]
         return torch.stack(pulls).sum() * strength
@@ -113,6 +113,6 @@ class _Pull(torch.autograd.Function):
         upstream = grads[0] * ctx.strength
         pulls = []
         for home, now, factor in zip(ctx.homes, ctx.read, ctx.factors, strict=True):
-            gradient = home.run(passes.pull_gradient, now, factor, upstream)
+            gradient = home.run(weight_passes.pull_gradient, now, factor, upstream)
             pulls += [home.layer(gradient, i) for i in range(len(home.weights))]
         return None, None, None, *pulls

@@ -15,15 +15,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quiesce import passes
-from quiesce.arena import Arena, Where
+from quiesce.arithmetic import weight_passes
+from quiesce.arithmetic.grid import check_bits
 from quiesce.cures.cure import Cure, as_schedule
-from quiesce.cures.limit import FrozenLimit
+from quiesce.cures.frozen_limit import FrozenLimit
 from quiesce.errors import TrackingError
-from quiesce.grid import check_bits
+from quiesce.oscillation.arena import Arena, Where
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
-from quiesce.tracking import OscillationTracker
-from quiesce.weights import QuantizedWeight
 
 _SLACK = 1 + 1e-6  # on the decay, for the rounding of two products
 
@@ -152,5 +152,5 @@ class Freezing(Cure):
             codes = torch.round(tracker.average_before(home, where))
             codes = codes.clamp(home.grid.quant_min, home.grid.quant_max)
         else:
-            codes = passes.emitted(home.select(now, where))
+            codes = weight_passes.emitted(home.select(now, where))
         home.freeze(now, above if isinstance(where, slice) else where, codes)

@@ -40,7 +40,7 @@ _MODULES = {
     "mnist5k": "mnist5k",
     "cifar10": "cifar",
     "cifar100": "cifar",
-    "folder": "folder",
+    "folder": "image_folder",
     "made_up": "made_up",
 }
 

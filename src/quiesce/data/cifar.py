@@ -11,7 +11,7 @@ from quiesce.data.config import DataConfig
 from quiesce.data.images import Images, Mirror, Shift, TensorImages, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
-from quiesce.files import in_home
+from quiesce.files.atomic import in_home
 
 SIDE = 32  # pixels
 _NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}

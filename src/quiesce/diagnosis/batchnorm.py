@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.batchnorm import reestimate_batchnorm
+from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
 from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.layers import quantiles
-from quiesce.modes import buffers_of, put_back
+from quiesce.inference import buffers_of, put_back
 
 
 @dataclass(frozen=True, kw_only=True)

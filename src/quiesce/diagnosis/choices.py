@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quiesce.tracking import OSCILLATING, OscillationTracker
-from quiesce.weights import QuantizedWeight
+from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quiesce.weights import QuantizedWeight
+from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
 @dataclass(frozen=True, kw_only=True)

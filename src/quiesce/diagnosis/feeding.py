@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.layers import LAYERS
-from quiesce.modes import inference
+from quiesce.inference import inference
+from quiesce.quantization.quantized_layers import LAYERS
 
 
 @torch.no_grad()

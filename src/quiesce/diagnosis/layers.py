@@ -9,8 +9,8 @@ from torch import Tensor
 from quiesce.diagnosis.codes import CodeCounts, code_counts
 from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
-from quiesce.reports import LayerReport
-from quiesce.tracking import OSCILLATING, OscillationTracker
+from quiesce.oscillation.layer_report import LayerReport
+from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.diagnosis.choices import Choice, replaced
-from quiesce.modes import inference
+from quiesce.inference import inference
 from quiesce.schedules import cosine
 
 ZETA, GAMMA = 1.1, -0.1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quiesce.weights import QuantizedWeight
+from quiesce.quantization.quantized_weight import QuantizedWeight
 
 NEAR = 0.01
 """Distance from a threshold, in codes, within which a latent counts as near it."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from quiesce.diagnosis.kinds import layer_kind
-from quiesce.tracking import OSCILLATING, OscillationTracker
-from quiesce.weights import QuantizedWeight
+from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
 class Trajectory:

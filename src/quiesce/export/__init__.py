@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from quiesce.export.onnx import export_onnx as export_onnx
     from quiesce.export.program import Program as Program
     from quiesce.export.program import export_program as export_program
-    from quiesce.export.verification import LayerCheck as LayerCheck
-    from quiesce.export.verification import Verification as Verification
-    from quiesce.export.verify import verify_onnx as verify_onnx
+    from quiesce.export.verification.result import LayerCheck as LayerCheck
+    from quiesce.export.verification.result import Verification as Verification
+    from quiesce.export.verification.verify import verify_onnx as verify_onnx
 
 __all__ = [
     "Export",
@@ -29,13 +29,13 @@ __all__ = [
 ]
 _HOMES = {
     "Export": "onnx",
-    "LayerCheck": "verification",
+    "LayerCheck": "verification.result",
     "Program": "program",
-    "Verification": "verification",
+    "Verification": "verification.result",
     "export_arrays": "arrays",
     "export_onnx": "onnx",
     "export_program": "program",
-    "verify_onnx": "verify",
+    "verify_onnx": "verification.verify",
 }
 
 

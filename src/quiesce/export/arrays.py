@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError
 from quiesce.export.checks import check_path, left_float
-from quiesce.export.folded import Folded, fold
-from quiesce.export.inputs import QuantizedInput
+from quiesce.export.graph.folded_graph import Folded, fold
+from quiesce.export.graph.quantized_inputs import QuantizedInput
+from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
-from quiesce.export.sites import Site, input_of
-from quiesce.files import write_beside
+from quiesce.files.atomic import write_beside
 
 HEADER = "header"
 VERSION = 1

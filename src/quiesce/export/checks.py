@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
-from quiesce.layers import QuantizedLayer
-from quiesce.quantizer import FakeQuantizer
+from quiesce.quantization.quantized_layers import QuantizedLayer
+from quiesce.quantization.quantizer import FakeQuantizer
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -9,10 +9,10 @@ from typing import Any
 
 from quiesce.errors import ExportError
 from quiesce.extras import require
-from quiesce.foreign.content import read_bytes
-from quiesce.foreign.graphs import LARGEST_GRAPH, refuse_unsafe
-from quiesce.foreign.trees import parse_json
-from quiesce.foreign.values import count, mapping, maybe, number, text
+from quiesce.files.untrusted.limits import read_bytes
+from quiesce.files.untrusted.onnx_graphs import LARGEST_GRAPH, refuse_unsafe
+from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
+from quiesce.files.untrusted.yaml_and_json import parse_json
 
 KEY = "quiesce"
 """Key of the description among the model's metadata properties."""

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
+from quiesce.export.biases.rounded_biases import with_rounded_biases
 from quiesce.export.checks import check_path, left_float
-from quiesce.export.folded import fold
-from quiesce.export.graphs import onnx_ir
-from quiesce.export.lowering import integer_biases, lower_input, lower_weight
+from quiesce.export.graph.edits import onnx_ir
+from quiesce.export.graph.folded_graph import fold
+from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
+from quiesce.export.graph.tracing import DOMAIN, INPUT, layer_of, reason
 from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
 from quiesce.export.packing import Pack, check_pack
-from quiesce.export.rounding import with_rounded_biases
-from quiesce.export.tracing import DOMAIN, INPUT, layer_of, reason
-from quiesce.export.verification import Verification
-from quiesce.export.verify import verify_model
+from quiesce.export.verification.result import Verification
+from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
-from quiesce.files import write_beside
+from quiesce.files.atomic import write_beside
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,7 +78,7 @@ def export_onnx(
         preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
             images; `example_input` stays what the model itself takes.
         round_biases: Move biases to whole numbers that integer convolutions can add, see
-            `quiesce.export.rounding`, where they can not add the trained ones: most layers with
+            `quiesce.export.biases.rounded_biases`, where they can not add the trained ones: most layers with
             more than 5 bits of activations. Verified layer by layer against a copy of the model
             with these biases, and whole against the model. Only with `pack` int8.
         verify: Compare before writing.

@@ -11,8 +11,8 @@ from quiesce.errors import DataError, ExportError
 from quiesce.export.metadata import Description, Preprocessing, read_description
 from quiesce.export.runtime import session
 from quiesce.extras import require
-from quiesce.foreign.content import read_bytes
-from quiesce.foreign.graphs import LARGEST_GRAPH, refuse_unsafe
+from quiesce.files.untrusted.limits import read_bytes
+from quiesce.files.untrusted.onnx_graphs import LARGEST_GRAPH, refuse_unsafe
 
 _LONGEST_SIDE = 2**15
 """Pixels of a resized picture before it is cropped."""

@@ -16,14 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
+from quiesce.export.biases.layer_integers import (
+    check_all_called,
+    input_places,
+    read_integers,
+)
 from quiesce.export.checks import check_example, check_path, left_float
-from quiesce.export.integers import check_all_called, input_places, read_integers
-from quiesce.export.tracing import BATCH, not_one_tensor, reason
-from quiesce.files import write_beside
-from quiesce.layers import QuantizedLayer
-from quiesce.modes import inference
-from quiesce.prepare import quantized_weights
-from quiesce.quantizer import FakeQuantizer
+from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
+from quiesce.files.atomic import write_beside
+from quiesce.inference import inference
+from quiesce.quantization.prepare import quantized_weights
+from quiesce.quantization.quantized_layers import QuantizedLayer
+from quiesce.quantization.quantizer import FakeQuantizer
 
 
 @dataclass(frozen=True, kw_only=True)

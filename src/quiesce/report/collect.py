@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.errors import RecipeError
-from quiesce.foreign.values import count, file_name, maybe, number, text
-from quiesce.report.files import read_json, reading
-from quiesce.report.read_run import RECIPE, SUMMARY, read_run
-from quiesce.report.runs import Group, Run, Subject
+from quiesce.files.untrusted.typed_values import count, file_name, maybe, number, text
+from quiesce.report.reading.files import read_json, reading
+from quiesce.report.reading.run import RECIPE, SUMMARY, read_run
+from quiesce.report.run_data import Group, Run, Subject
 
 SWEEP = "sweep.json"
 

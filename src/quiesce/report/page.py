@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 from quiesce.report import tables
 from quiesce.report.charts.chart import Chart
 from quiesce.report.palette import DARK, LIGHT, color, variable
-from quiesce.report.runs import Subject
+from quiesce.report.run_data import Subject
 from quiesce.report.sections import SHOWN, sections
 from quiesce.report.verdict import comparison, ranking, verdict
 

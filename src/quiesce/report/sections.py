@@ -17,7 +17,7 @@ from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import happens, training
 from quiesce.report.charts.trajectories import weights_over_time
 from quiesce.report.numbers import count
-from quiesce.report.runs import Group, Run, Subject
+from quiesce.report.run_data import Group, Run, Subject
 
 SHOWN = 4
 """Most groups that are shown run by run, of each its first run; the others are in tables and

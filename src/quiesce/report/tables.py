@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quiesce.report.numbers import MISSING, cell
 from quiesce.report.palette import color
-from quiesce.report.runs import Group, Layer, Run
+from quiesce.report.run_data import Group, Layer, Run
 
 
 @dataclass(frozen=True, kw_only=True)

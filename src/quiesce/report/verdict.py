@@ -10,7 +10,7 @@ from typing import Literal
 
 from quiesce.comparison.same_data import differing_field
 from quiesce.report.numbers import cell, count, mean, nats, percent
-from quiesce.report.runs import DEPTHWISE, Accuracy, Group, Run
+from quiesce.report.run_data import DEPTHWISE, Accuracy, Group, Run
 
 RARE = 0.01
 """Share of oscillating weights below which they are called few."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quiesce import estimators
+from quiesce.arithmetic import estimators
 from quiesce.cures import Cure, Dampening, Freezing
 from quiesce.toy.regression import Regression, freeze_latency
 from quiesce.toy.simulation import Trace, simulate

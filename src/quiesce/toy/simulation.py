@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quiesce.compile import CompileMode
-from quiesce.compile import compile as compile_model
-from quiesce.control import Control
+from quiesce.arithmetic.estimators import STE, Estimator
+from quiesce.arithmetic.grid import Grid
 from quiesce.cures import Cure
-from quiesce.estimators import STE, Estimator
-from quiesce.grid import Grid
-from quiesce.prepare import prepare, quantized_weights, quantizer_parameters
-from quiesce.quantizer import FakeQuantizer
-from quiesce.scheme import Scheme
+from quiesce.cures.control import Control
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.compile import CompileMode
+from quiesce.quantization.compile import compile as compile_model
+from quiesce.quantization.prepare import prepare, quantized_weights, quantizer_parameters
+from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.scheme import Scheme
 from quiesce.toy.regression import Regression
-from quiesce.tracking import OscillationTracker
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from quiesce.prepare import quantizer_parameters
-from quiesce.training.sections import OptimizerConfig
+from quiesce.quantization.prepare import quantizer_parameters
+from quiesce.recipes.sections import OptimizerConfig
 
 
 class JoinedOptimizer(Optimizer):

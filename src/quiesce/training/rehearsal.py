@@ -8,9 +8,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.data import Data
 from quiesce.errors import DataError, RecipeError
-from quiesce.prepare import prepare, quantized_weights
-from quiesce.training.recipe import Recipe
-from quiesce.training.recorder import check_layer
+from quiesce.quantization.prepare import prepare, quantized_weights
+from quiesce.recipes.recipe import Recipe
+from quiesce.training.recording.recorder import check_layer
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from quiesce.files import remove_leftovers
-from quiesce.training.display import Display
-from quiesce.training.folder import (
+from quiesce.files.atomic import remove_leftovers
+from quiesce.recipes.reading import read_recipe, write_recipe
+from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.folder import (
     RECIPE,
     SUMMARY,
     explained,
@@ -19,11 +20,14 @@ from quiesce.training.folder import (
     run_folder,
     write_text,
 )
-from quiesce.training.job import Job, is_first_process
-from quiesce.training.reading import read_recipe, write_recipe
-from quiesce.training.recipe import Recipe
-from quiesce.training.resuming import find_checkpoint, recipe_of, refuse_other_recipe
-from quiesce.training.summary import VERSION
+from quiesce.training.display import Display
+from quiesce.training.recording.summary import VERSION
+from quiesce.training.resuming.found_checkpoint import (
+    find_checkpoint,
+    recipe_of,
+    refuse_other_recipe,
+)
+from quiesce.training.stages import Job, is_first_process
 
 
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:

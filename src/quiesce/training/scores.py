@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy
 
 from quiesce.errors import DataError
-from quiesce.modes import inference
+from quiesce.inference import inference
 
 Batch = tuple[Tensor, Tensor]
 """Images (batch, channels, height, width) and labels (batch,)."""

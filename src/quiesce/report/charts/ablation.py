@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from quiesce.report.charts.chart import Chart, Key, figure, written
 from quiesce.report.numbers import known
 from quiesce.report.palette import color
-from quiesce.report.runs import Group, Run
+from quiesce.report.run_data import Group, Run
 from quiesce.report.verdict import final_top1
 
 

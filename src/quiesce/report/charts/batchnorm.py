@@ -10,7 +10,7 @@ from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
 from quiesce.report.charts.curves import curves, legend
 from quiesce.report.numbers import nats
 from quiesce.report.palette import HIGHLIGHT, color
-from quiesce.report.runs import DEPTHWISE, Group, Run, Series
+from quiesce.report.run_data import DEPTHWISE, Group, Run, Series
 from quiesce.report.verdict import OFF_NATS
 
 FLOOR_NATS = 1e-6

@@ -9,7 +9,7 @@ from quiesce.report.charts.chart import Chart, figure, written
 from quiesce.report.charts.curves import legend
 from quiesce.report.charts.layer_map import layer_map, most_oscillating
 from quiesce.report.palette import color
-from quiesce.report.runs import Group, Histogram, Run
+from quiesce.report.run_data import Group, Histogram, Run
 
 
 def codes(groups: Sequence[Group]) -> Chart | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from quiesce.report.charts.chart import Chart
 from quiesce.report.charts.curves import curves
-from quiesce.report.runs import Group, Run, Series
+from quiesce.report.run_data import Group, Run, Series
 
 CURES = {
     "freeze": ("Freezing threshold", "oscillations per step"),

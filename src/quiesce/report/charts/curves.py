@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
 from quiesce.report.palette import color, dash
-from quiesce.report.runs import Group, Run, Series
+from quiesce.report.run_data import Group, Run, Series
 
 STEPS = "optimizer step"
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from quiesce.report.charts.chart import figure, ticks
 from quiesce.report.palette import scale
-from quiesce.report.runs import Layer
+from quiesce.report.run_data import Layer
 
 ROWS = 60
 """Most layers of a map."""

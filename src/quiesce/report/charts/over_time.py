@@ -6,7 +6,7 @@ from quiesce.report.charts.chart import Chart
 from quiesce.report.charts.curves import STEPS
 from quiesce.report.charts.layer_map import ROWS, layer_map
 from quiesce.report.numbers import percent
-from quiesce.report.runs import Run
+from quiesce.report.run_data import Run
 
 
 def over_time(run: Run, label: str, top: float) -> Chart | None:

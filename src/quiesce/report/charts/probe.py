@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from quiesce.report.charts.chart import Chart, figure
 from quiesce.report.palette import color
-from quiesce.report.runs import Run
+from quiesce.report.run_data import Run
 
 
 def other_codes(run: Run, label: str, place: int) -> Chart | None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from quiesce.report.charts.chart import Chart
 from quiesce.report.charts.curves import curves
-from quiesce.report.read_series import WINDOW, smoothed
-from quiesce.report.runs import Group, Run, Series
+from quiesce.report.reading.series import WINDOW, smoothed
+from quiesce.report.run_data import Group, Run, Series
 
 
 def training(groups: Sequence[Group]) -> list[Chart]:

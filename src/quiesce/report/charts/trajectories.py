@@ -9,7 +9,7 @@ from quiesce.report.charts.chart import Chart, Key, figure
 from quiesce.report.charts.curves import STEPS
 from quiesce.report.numbers import percent
 from quiesce.report.palette import HIGHLIGHT, INK, MUTED, RULE, color
-from quiesce.report.runs import Run, Trajectories
+from quiesce.report.run_data import Run, Trajectories
 
 WEIGHTS = 3
 """How many are drawn, of those recorded: the ones that oscillated most at the end."""

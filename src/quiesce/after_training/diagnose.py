@@ -1,0 +1,62 @@
+"""A run on disk, diagnosed: what `quiesce diagnose` does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from quiesce.after_training.restored import Restored, restore
+from quiesce.diagnosis import diagnose_batchnorm
+from quiesce.run_folder.folder import DIAGNOSIS, write_json
+from quiesce.training.display import Display
+from quiesce.training.recording.diagnosis_file import (
+    BATCHES,
+    REESTIMATED,
+    RUNNING,
+    Diagnosis,
+)
+from quiesce.training.scores import top1_percent
+
+
+def diagnose(
+    run: Path,
+    recipe: str | None = None,
+    flags: Sequence[str] = (),
+    display: Display | None = None,
+) -> Diagnosis:
+    """Rebuild network and tracker from a run's last checkpoint and see what there is to see.
+
+    A run folder gets diagnosis.json, in place of an earlier one.
+
+    Args:
+        run: A run folder, finished or not, or a checkpoint.
+        recipe: Name or path of the recipe of a checkpoint.
+        flags: Override the recipe: ["--data.folder", "/elsewhere"].
+        display: Where progress is drawn, entered by the caller; None draws nothing.
+
+    Raises:
+        RecipeError, CheckpointError, DataError: As `restore` raises them.
+    """
+    restored = restore(run, recipe, flags)
+    diagnosis = Diagnosis(finished=restored.finished)
+    diagnosis.see_layers(restored.tracker, restored.prefix)
+    _see_statistics(diagnosis, restored, display or Display())
+    if run.is_dir():
+        write_json(run / DIAGNOSIS, diagnosis.tree())
+    return diagnosis
+
+
+def _see_statistics(diagnosis: Diagnosis, restored: Restored, display: Display) -> None:
+    network, count = restored.network, restored.recipe.batchnorm.batches
+
+    def see(kind: str) -> None:
+        top1 = top1_percent(network, restored.test(display, f"top-1, {kind}"))
+        training = restored.training(count or BATCHES, display, f"loss, {kind}")
+        diagnosis.see_score(kind, network, training, top1)
+
+    see(RUNNING)
+    with restored.reestimated(display) as kl:
+        if kl:
+            example = torch.zeros(1, *restored.data.input_shape, device=restored.device)
+            diagnosis.norms = diagnose_batchnorm(network, kl, example)
+            see(REESTIMATED)

@@ -1,0 +1,30 @@
+"""The network of a finished run, measured again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quiesce.after_training.finished import read_finished
+from quiesce.training.display import Display
+from quiesce.training.scores import batches_within, top1_percent
+
+
+def evaluate(folder: Path, flags: Sequence[str] = (), display: Display | None = None) -> float:
+    """Rebuild the network of a run folder and measure it on the test images.
+
+    Args:
+        folder: What a run left behind.
+        flags: Override its recipe: ["--data.folder", "/elsewhere"].
+        display: Where progress is drawn, entered by the caller; None draws nothing.
+
+    Returns:
+        Top-1 in percent.
+
+    Raises:
+        RecipeError: The folder is not that of a finished run, or a flag is wrong.
+        CheckpointError: The network's file is damaged or does not fit the recipe.
+        DataError: The test images can not be read.
+    """
+    run = read_finished(folder, flags)
+    count = batches_within(run.recipe.trainer.limit_val_batches, len(run.data.test))
+    batches = (display or Display()).track(run.test_batches(), "top-1", count)
+    return top1_percent(run.network, batches)

@@ -1,0 +1,150 @@
+"""A finished run as a file for runtimes, verified on its own test images."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quiesce.after_training.finished import FinishedRun, read_finished
+from quiesce.errors import RecipeError
+from quiesce.export import Export, Verification, export_onnx, verify_onnx
+from quiesce.export.arrays import export_arrays
+from quiesce.export.checks import check_path
+from quiesce.export.metadata import Preprocessing
+from quiesce.export.packing import Pack
+from quiesce.export.program import Program, export_program
+from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
+
+SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
+"""Of summary.json, what goes into the file; nothing among them is a path."""
+
+WITH_FOLDER = ("folder", "cifar10", "cifar100")
+"""Data sets that are read from a folder of the user's."""
+
+PICTURES = "folder"
+"""The data set whose pictures are resized and cropped on reading."""
+
+
+def export_run(
+    folder: Path,
+    path: Path,
+    flags: Sequence[str] = (),
+    *,
+    pack: Pack = "int8",
+    opset: int | None = None,
+    uint8: bool = False,
+    round_biases: bool = False,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> Export:
+    """Export the network of a run folder to ONNX, and verify it on some of its test images.
+
+    So many that every layer can be judged (see `images_needed`); `quiesce verify` takes all.
+
+    Args:
+        folder: What a run left behind.
+        path: The file to make.
+        flags: Override the recipe of the run.
+        pack: Narrowest container of weight codes.
+        opset: Version of the ONNX operators; None lets `export_onnx` choose.
+        uint8: Let the file take raw pixels, 0 to 255, and normalise them itself.
+        round_biases: Move biases to whole numbers, see `export_onnx`.
+        verify: Compare with the trained network before writing.
+        overwrite: Replace a file that exists.
+
+    Raises:
+        QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
+    """
+    check_path(path, overwrite=overwrite)  # before data are read and the network is run
+    run = read_finished(folder, flags)
+    count = images_needed(run.network, run.test_images(1)) if verify else 2
+    return export_onnx(
+        run.network,
+        path,
+        run.test_images(count),
+        pack=pack,
+        opset=opset,
+        labels=run.data.classes,
+        summary=_finite({k: v for k, v in run.summary().items() if k in SUMMARY_KEYS}),
+        preprocessing=preprocessing(run, folded=uint8),
+        round_biases=round_biases,
+        verify=verify,
+        overwrite=overwrite,
+    )
+
+
+def export_run_arrays(
+    folder: Path, path: Path, flags: Sequence[str] = (), *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the network of a run folder as plain arrays, see `quiesce.export.arrays`.
+
+    Returns:
+        The header of the file.
+    """
+    check_path(path, overwrite=overwrite)
+    run = read_finished(folder, flags)
+    return export_arrays(run.network, path, run.test_images(2), overwrite=overwrite)
+
+
+def export_run_program(
+    folder: Path,
+    path: Path,
+    flags: Sequence[str] = (),
+    *,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> Program:
+    """Write the network of a run folder for torch alone, see `quiesce.export.program`."""
+    check_path(path, overwrite=overwrite)
+    run = read_finished(folder, flags)
+    images = run.test_images(LEAST_IMAGES)
+    return export_program(run.network, path, images, verify=verify, overwrite=overwrite)
+
+
+def verify_run(
+    folder: Path, path: Path, data: Path | None, flags: Sequence[str] = ()
+) -> Verification:
+    """Compare an exported file with the network of a run folder, on test images with labels.
+
+    Args:
+        folder: What a run left behind.
+        path: The exported file.
+        data: Folder of images in place of the one in the recipe, or None.
+        flags: Override the recipe of the run.
+
+    Raises:
+        RecipeError: The run's images come with a package, and `data` is given.
+        QuiesceError: Anything that `read_finished` or `verify_onnx` refuses.
+    """
+    given = [] if data is None else [f"--data.folder={data}"]
+    run = read_finished(folder, [*flags, *given])
+    name = run.recipe.data.name
+    if data is not None and name not in WITH_FOLDER:
+        raise RecipeError(f"{folder}: its data set {name} is in no folder; leave out --data")
+    return verify_onnx(run.network, path, run.test_batches())
+
+
+def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
+    """Return how the run's test images were made, for whoever feeds the file."""
+    config, data = run.recipe.data, run.data
+    size = data.input_shape[1], data.input_shape[2]
+    options: dict[str, Any] = {}
+    if config.name == PICTURES:
+        options = {"resize": int(size[0] / config.crop_share)}
+    return Preprocessing(
+        mean=data.mean,
+        std=data.std,
+        size=size,
+        interpolation=config.interpolation,
+        folded=folded,
+        **options,
+    )
+
+
+def _finite(tree: Any) -> Any:
+    """A tree ready for strict JSON: None where a number is not finite, as a loss may be."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

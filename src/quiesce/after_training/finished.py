@@ -1,0 +1,75 @@
+"""The network of a finished run, as its folder keeps it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.after_training.restored import load, untrained
+from quiesce.data import Data
+from quiesce.errors import RecipeError
+from quiesce.files.weight_files import read_weights
+from quiesce.recipes.reading import read_recipe
+from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, read_json
+from quiesce.training.recording.summary import VERSION
+from quiesce.training.scores import Batch, batches_within
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """What `read_finished` found in a folder."""
+
+    folder: Path
+
+    recipe: Recipe
+
+    data: Data
+
+    network: nn.Module
+    """Prepared, with its trained weights and scales, on the CPU."""
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Test images and their labels, as many as the recipe measures on."""
+        count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
+        return islice(self.data.test, count)
+
+    def test_images(self, count: int) -> Tensor:
+        """Return the first `count` test images, or all where there are fewer: (images, ...)."""
+        parts, found = [], 0
+        for images, _ in self.test_batches():
+            parts.append(images[: count - found])
+            found += len(parts[-1])
+            if found == count:
+                break
+        return torch.cat(parts)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of summary.json, or nothing where there is none."""
+        path = self.folder / SUMMARY
+        return read_json(path, VERSION) if path.is_file() else {}
+
+
+def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:
+    """Rebuild the network of a run folder, and its data.
+
+    Args:
+        folder: What a run left behind.
+        flags: Override its recipe: ["--data.folder", "/elsewhere"].
+
+    Raises:
+        RecipeError: The folder is not that of a finished run, or a flag is wrong.
+        CheckpointError: The network's file is damaged or does not fit the recipe.
+        DataError: The images can not be read.
+    """
+    for name in (RECIPE, NETWORK):
+        if not (folder / name).is_file():
+            raise RecipeError(f"{folder} is not the folder of a finished run: it has no {name}")
+    recipe = read_recipe(str(folder / RECIPE), flags)
+    data, network = untrained(recipe)
+    load(network, read_weights(folder / NETWORK), folder / NETWORK)
+    return FinishedRun(folder=folder, recipe=recipe, data=data, network=network)

@@ -1,0 +1,278 @@
+"""A network in the middle or at the end of its training, from what a run left on disk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from quiesce.data import Data, build_data
+from quiesce.diagnosis import has_statistics, population_statistics
+from quiesce.errors import CheckpointError, RecipeError, TrackingError
+from quiesce.files.untrusted.format_version import refuse_newer
+from quiesce.files.untrusted.typed_values import count, mapping, number, text
+from quiesce.files.weight_files import load_weights, named_tensors, unpickled
+from quiesce.models.build import build_model
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.prepare import prepare, quantized_weights
+from quiesce.recipes.reading import read_recipe
+from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, read_json
+from quiesce.training.display import Display
+from quiesce.training.recording.summary import VERSION as SUMMARY_VERSION
+from quiesce.training.scores import Batch, batches_within
+
+CONTROL_VERSION = 1
+"""Newest version of the state of `quiesce.Control` that is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What a checkpoint and its recipe tell."""
+
+    recipe: Recipe
+    data: Data
+    network: nn.Module
+    """Prepared, with the running batch-norm statistics of its last step."""
+    tracker: OscillationTracker
+    """Of its weights, as of the last step; it can be read, and stepped."""
+    prefix: str
+    """What the tracker's names have before those of the network's layers."""
+    finished: bool
+    """Whether the run went on to its end; of a checkpoint outside a run folder it is not known."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
+        """Yield the first `count` training batches of the last epoch; the same each time."""
+        return self._there(self.data.train, min(count, len(self.data.train)), display, title)
+
+    def test(self, display: Display, title: str) -> Iterator[Batch]:
+        """Yield the test batches, as many as the recipe measures on."""
+        limit = self.recipe.trainer.limit_val_batches
+        count = batches_within(limit, len(self.data.test))
+        return self._there(self.data.test, count, display, title)
+
+    @contextmanager
+    def reestimated(self, display: Display) -> Iterator[dict[str, Tensor]]:
+        """Let the network have re-estimated batch-norm statistics for the length of the block.
+
+        Yields:
+            Name of the batch norm to KL(re-estimated || running) of its channels, in nats; empty
+            where there is no batch norm, or the recipe re-estimates none.
+        """
+        count = self.recipe.batchnorm.batches
+        if count is None or not has_statistics(self.network):
+            yield {}
+            return
+        batches = self.training(count, display, "batch norm")
+        with population_statistics(self.network, batches, count) as kl:
+            yield kl
+
+    def _there(
+        self, loader: DataLoader, count: int, display: Display, title: str
+    ) -> Iterator[Batch]:
+        for images, labels in display.track(islice(loader, count), title, count):
+            yield images.to(self.device), labels.to(self.device)
+
+
+def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> Restored:
+    """Rebuild network and tracker from the last checkpoint of a run.
+
+    Args:
+        run: A run folder, or a checkpoint of a Trainer with a `QuiesceCallback`.
+        recipe: Name or path of the recipe of a checkpoint; of a run folder its own, if None.
+        flags: Override the recipe: ["--data.folder", "/elsewhere"].
+
+    Raises:
+        RecipeError: `run` is neither, was cut off before its first checkpoint, or is of a newer
+            format; or there is no recipe, or a wrong flag.
+        CheckpointError: The checkpoint is damaged or does not fit the recipe.
+        DataError: The images can not be read.
+    """
+    checkpoint, recipe, finished = _locate(run, recipe)
+    known = read_recipe(recipe, flags)
+    content = _read(checkpoint)
+    control = control_of(content, checkpoint)
+    data, network = untrained(known)
+    prefix = _prefix(control["tracker"]["names"], network, checkpoint)
+    weights = named_tensors(content["state_dict"], checkpoint)
+    load(network, _without(prefix, weights), checkpoint)
+    network.to(_device(known))
+    tracker = tracker_of(network, control["tracker"], prefix, checkpoint)
+    sampler: Any = data.train.sampler
+    sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
+    return Restored(
+        recipe=known,
+        data=data,
+        network=network,
+        tracker=tracker,
+        prefix=prefix,
+        finished=finished,
+    )
+
+
+def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
+    """Return the data of a recipe and its network, prepared and with random weights."""
+    data = build_data(recipe.data, seed=recipe.seed)
+    shape = data.input_shape
+    start = replace(recipe.model, weights="random")
+    network = build_model(start, num_classes=len(data.classes), input_shape=shape)
+    prepare(network, recipe.scheme.scheme(), torch.zeros(1, *shape))
+    return data, network
+
+
+def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the weights of a file into a prepared network, scales and grids too.
+
+    Raises:
+        CheckpointError: They do not fit it, in a tensor or in the bits of a quantizer.
+    """
+    try:
+        load_weights(network, weights, source=path)
+    except RuntimeError as error:  # of torch, with a line for each quantizer that does not fit
+        first = str(error).partition("\n")[2].partition("\n")[0].strip()
+        raise CheckpointError(f"{path}: {first or error}") from error
+
+
+def _locate(run: Path, recipe: str | None) -> tuple[Path, str, bool]:
+    """Checkpoint, recipe, and whether the run is finished."""
+    if run.is_file():
+        if recipe is None:
+            raise RecipeError(f"{run}: a checkpoint needs its recipe: --recipe NAME or FILE")
+        return run, recipe, True
+    own, checkpoint, summary = run / RECIPE, run / CHECKPOINT, run / SUMMARY
+    if not own.is_file():
+        what = f"it has no {RECIPE}" if run.exists() else "there is no such folder"
+        raise RecipeError(f"{run} is no run folder: {what}; `quiesce train` makes one")
+    if not checkpoint.is_file():
+        raise RecipeError(
+            f"{run} has no {CHECKPOINT}: the run was cut off before the end of its first epoch, "
+            "there is no network to look at; train again"
+        )
+    if finished := summary.is_file():
+        read_json(summary, SUMMARY_VERSION)
+    return checkpoint, recipe or str(own), finished
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = unpickled(path)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no state_dict")
+    with understood(path):
+        count(content.get("epoch", 0))
+    return content
+
+
+def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the state of the `Control` in a checkpoint.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    with understood(path):
+        states = mapping(content.get("callbacks", {})).values()
+        found = [state for state in states if isinstance(state, dict) and "tracker" in state]
+        if not found:
+            raise CheckpointError(
+                f"{path} holds no oscillation tracker; it must be of a training with a "
+                "QuiesceCallback"
+            )
+        refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
+        tracker = mapping(found[0]["tracker"])
+        number(tracker["momentum"])
+        for names in (tracker["names"], tracker["followed"]):
+            if not isinstance(names, list):
+                raise ValueError(f"its tracker follows {names!r:.40}, which are no names")
+            for name in names:
+                text(name)
+        return found[0]
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Make one line of a checkpoint whose entries are missing or of another kind.
+
+    Raises:
+        CheckpointError: The block raised what such entries raise.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} is not of this version of quiesce: it lacks {error}; train again"
+        ) from error
+    except (
+        *(ValueError, TypeError, AttributeError, IndexError),
+        *(RuntimeError, ArithmeticError),  # what torch makes of odd numbers
+    ) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
+    """What a user's module puts before the names of the network's layers."""
+    own = [weight.name for weight in quantized_weights(network)]
+    prefix = names[0].removesuffix(own[0]) if names else ""
+    if [prefix + name for name in own] != list(names):
+        odd = sorted({prefix + name for name in own} ^ set(names)) or ["their order"]
+        raise CheckpointError(
+            f"{path} does not fit the recipe: the quantized layers differ in {odd[0]}"
+        )
+    return prefix
+
+
+def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def tracker_of(
+    network: nn.Module, state: dict[str, Any], prefix: str, path: Path
+) -> OscillationTracker:
+    """Return a tracker of a network's weights, in a saved state.
+
+    Args:
+        network: With the weights of the same checkpoint.
+        state: Of a tracker.
+        prefix: What its names have before those of the network's layers.
+        path: What messages call the checkpoint.
+
+    Raises:
+        CheckpointError: It does not fit.
+    """
+    weights = quantized_weights(_within(prefix, network))
+    try:
+        tracker = OscillationTracker(weights, state["momentum"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
+    try:
+        with understood(path):
+            for number in ("steps", "base"):
+                count(state[number])
+            tracker.load_state_dict(state)
+    except (TrackingError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
+    return tracker
+
+
+def _within(prefix: str, network: nn.Module) -> nn.Module:
+    """Modules around the network, so that its layers have the names they had in training."""
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.Module()
+        outer.add_module(name, network)
+        network = outer
+    return network
+
+
+def _device(recipe: Recipe) -> torch.device:
+    """The accelerator that the recipe trains on, if it is here, else the CPU."""
+    there = torch.cuda.is_available() and recipe.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if there else "cpu")

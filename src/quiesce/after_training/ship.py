@@ -1,0 +1,113 @@
+"""A finished run shipped and measured: what the demo says last."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quiesce.after_training.export import export_run
+from quiesce.after_training.finished import FinishedRun, read_finished
+from quiesce.errors import MismatchError
+from quiesce.export import Verification, verify_onnx
+from quiesce.export.graph.edits import onnx_ir
+from quiesce.export.graph.tracing import translate
+from quiesce.export.packing import DEFAULT_OPSET
+from quiesce.export.runtime import session
+from quiesce.models.build import build_model
+
+ROUNDS = 30
+"""Timed runs of each file, in turns; the medians count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """An exported run beside its float network, both in ONNX Runtime."""
+
+    path: Path
+
+    verification: Verification
+    """On all test images that the recipe measures on."""
+
+    size: int
+    """Bytes."""
+
+    float_size: int
+    """Bytes of the float network's ONNX file."""
+
+    milliseconds: float
+    """For one image, one thread."""
+
+    float_milliseconds: float
+    """The float network's, timed in turns with it."""
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON: sizes in bytes, times in milliseconds for one image, images right."""
+        found = self.verification
+        return {
+            "version": 1,
+            "verified": found.passed,
+            "images": found.images,
+            "right": found.right_runtime,
+            "bytes": self.size,
+            "float_bytes": self.float_size,
+            "milliseconds": self.milliseconds,
+            "float_milliseconds": self.float_milliseconds,
+        }
+
+
+def ship(folder: Path, path: Path) -> Shipped:
+    """Export a run, verify it on its test images, and time it against its float network.
+
+    Raises:
+        MismatchError: The file does not compute what the network computes.
+    """
+    made = export_run(folder, path)
+    run = read_finished(folder)
+    found = verify_onnx(run.network, path, run.test_batches())
+    if not found.passed:
+        raise MismatchError(f"{path}: {found.verdict}")
+    images = run.test_images(2)
+    float_content = _float_network(run, images)
+    ours, theirs = time_in_turns([path.read_bytes(), float_content], images[:1])
+    return Shipped(
+        path=path,
+        verification=found,
+        size=made.size,
+        float_size=len(float_content),
+        milliseconds=ours,
+        float_milliseconds=theirs,
+    )
+
+
+def time_in_turns(contents: list[bytes], image: Tensor) -> list[float]:
+    """Median milliseconds of files in ONNX Runtime on one thread, timed in turns."""
+    feed: dict[str, np.ndarray] = {"images": image.numpy()}
+    sessions = [session(content, optimized=True, threads=1) for content in contents]
+    calls: list[Callable[[], Any]] = [
+        lambda each=each: each.run(["logits"], feed) for each in sessions
+    ]
+    for call in calls:
+        call()
+    samples: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):
+        for call, sample in zip(calls, samples, strict=True):
+            started_s = time.perf_counter()
+            call()
+            sample.append(1000 * (time.perf_counter() - started_s))
+    return [statistics.median(sample) for sample in samples]
+
+
+def _float_network(run: FinishedRun, images: Tensor) -> bytes:
+    """The float architecture of a run as ONNX; size and time do not depend on its weights."""
+    start = replace(run.recipe.model, weights="random")
+    data = run.data
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(start, num_classes=len(data.classes), input_shape=data.input_shape)
+    traced = translate(network.eval(), images, DEFAULT_OPSET, run.recipe.model.name)
+    return onnx_ir().to_proto(traced).SerializeToString()

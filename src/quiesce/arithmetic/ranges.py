@@ -1,0 +1,154 @@
+"""First scales, found from data: how wide a step is before training moves it.
+
+    mse         the step whose rounding error has the least mean square: a search, the default
+    minmax      the largest magnitude lies on the end of the grid
+    percentile  the 99.9th percentile of the magnitudes lies there; the rest is clipped
+    lsq         2 * mean|x| / sqrt(quant_max), arXiv:1902.08153
+
+Nothing to measure (all zeros): the scale is 1, every code is 0, and nothing is divided by zero.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from quiesce.arithmetic.grid import Grid
+
+Range = Literal["mse", "minmax", "percentile", "lsq"]
+RANGES: tuple[str, ...] = get_args(Range)
+PERCENTILE = 0.999
+_COARSE, _FINE = 120, 24
+_SEARCHED = 2**18  # values per row that a search looks at; more change the result by less than 1 %
+
+
+def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
+    """Scale of least mean squared rounding error, by a coarse and then a fine search.
+
+    Args:
+        x: Floats; with `per_channel` the first dimension counts channels.
+        grid: Which integers exist. An unsigned grid puts all of x below 0 to 0.
+        per_channel: One scale per slice x[i].
+
+    Returns:
+        A scalar tensor, or shape (channels, 1, ..., 1) with as many dimensions as `x`.
+    """
+    return find_scale(x, grid, "mse", 0 if per_channel else None)
+
+
+def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = None) -> Tensor:
+    """Scale by any of the methods above.
+
+    Args:
+        x: Floats.
+        grid: Which integers exist.
+        method: One of `RANGES`.
+        channel_dim: Dimension with a scale of its own for each index, or None for one scale.
+
+    Returns:
+        A scalar tensor, or one broadcastable to `x` with size 1 outside `channel_dim`.
+
+    Raises:
+        ValueError: `method` is unknown.
+    """
+    check_range(method)
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    rows = x.reshape(1, -1) if channel_dim is None else x.transpose(0, channel_dim).flatten(1)
+    scale = _SEARCH[method](rows, grid)
+    scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, 1.0)
+    if channel_dim is None:
+        return scale.reshape(())
+    return scale.reshape([-1 if dim == channel_dim else 1 for dim in range(x.dim())])
+
+
+def find_affine(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Scale and offset (LSQ+) of least mean squared error among 144 shrunken ranges of `x`.
+
+    Args:
+        x: Floats, any shape.
+        grid: Unsigned; its code 0 stands for the offset.
+
+    Returns:
+        Scalar tensors: floats per code, and the value of code 0 in units of x.
+    """
+    rows = sample(x.detach().flatten().float(), _SEARCHED)
+    low, high = rows.min(), rows.max()
+    best, least = (torch.ones_like(low), low), torch.inf
+    if low == high:
+        return best
+    shares = torch.linspace(0, 0.4, 12).tolist()
+    for cut_low in shares:
+        for cut_high in shares:
+            offset = low + cut_low * (high - low)
+            scale = (high - cut_high * (high - low) - offset) / grid.quant_max
+            error = (
+                (grid.codes(rows - offset, scale) * scale + offset - rows).square().mean().item()
+            )
+            if error < least:
+                best, least = (scale, offset), error
+    return best
+
+
+def sample(x: Tensor, most: int) -> Tensor:
+    """Evenly spread columns of `x`, about `most` of them, the same ones each time.
+
+    Args:
+        x: Shape (..., columns).
+        most: How many columns are enough, at least 1.
+
+    Returns:
+        Shape (..., fewer columns). The spacing shares no factor with the number of columns, so
+        that it does not fall in step with channels or rows.
+    """
+    columns = x.shape[-1]
+    spacing = max(1, columns // most)
+    while math.gcd(spacing, columns) > 1:
+        spacing += 1
+    return x[..., ::spacing]
+
+
+def check_range(method: str) -> None:
+    """Raise ValueError unless `method` names a way to find a scale."""
+    if method not in RANGES:
+        raise ValueError(f"ranges must be one of {RANGES}, got {method!r}")
+
+
+def _minmax(rows: Tensor, grid: Grid) -> Tensor:
+    high = rows.amax(1).clamp_min(0) / grid.quant_max
+    if not grid.signed:
+        return high
+    return torch.maximum(high, rows.amin(1).clamp_max(0) / grid.quant_min)
+
+
+def _percentile(rows: Tensor, grid: Grid) -> Tensor:
+    rank = max(1, round(PERCENTILE * rows.shape[1]))
+    return rows.abs().kthvalue(rank, dim=1).values / grid.quant_max
+
+
+def _lsq(rows: Tensor, grid: Grid) -> Tensor:
+    return 2 * rows.abs().mean(1) / grid.quant_max**0.5
+
+
+def _mse(rows: Tensor, grid: Grid) -> Tensor:
+    """Search 1/120 .. 1.2 of the min-max scale, then between the neighbours of the best."""
+    widest = _minmax(rows, grid)
+    rows = sample(rows, _SEARCHED)
+    coarse = torch.linspace(1 / _COARSE, 1.2, _COARSE, device=rows.device)
+    best = _least(rows, grid, widest, coarse.expand(len(rows), -1))
+    reach = torch.linspace(-1, 1, _FINE, device=rows.device) * (coarse[1] - coarse[0])
+    return widest * _least(rows, grid, widest, best[:, None] + reach)
+
+
+def _least(rows: Tensor, grid: Grid, widest: Tensor, factors: Tensor) -> Tensor:
+    """For each row the factor on `widest` of least squared error; factors: (rows, candidates)."""
+    best, least = factors[:, 0].clone(), rows.new_full((len(rows),), torch.inf)
+    for factor in factors.unbind(1):
+        scale = (widest * factor)[:, None]
+        error = (grid.codes(rows, scale) * scale - rows).square().sum(1)
+        better = (error < least) & (factor > 0)
+        best, least = torch.where(better, factor, best), torch.where(better, error, least)
+    return best
+
+
+_SEARCH = {"mse": _mse, "minmax": _minmax, "percentile": _percentile, "lsq": _lsq}

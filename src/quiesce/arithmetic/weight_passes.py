@@ -1,0 +1,125 @@
+"""The passes that trackers and cures make over latent weights, as pure tensor functions.
+
+Every one reads each weight once; each can be compiled into one kernel.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quiesce.arithmetic import weight_history
+from quiesce.arithmetic.estimators import Estimator
+from quiesce.arithmetic.weight_history import Layout
+
+Pass = Callable[..., Tensor]
+"""(operands, further tensors...) to a tensor."""
+
+
+class Operands(NamedTuple):
+    """Weights of one grid as the passes see them."""
+
+    latent: Tensor
+    """Floats of any shape: (rows, entries) of an arena, a layer's own, or a selection."""
+    scale: Tensor
+    """Floats per code, above 0, broadcastable to the latent."""
+    limits: Tensor
+    """(quant_min, quant_max), a tensor so that one compiled kernel serves every grid."""
+    records: Tensor
+    """History records of the latent's shape, see `quiesce.arithmetic.weight_history`."""
+    estimator: Estimator
+    """Whose rounding decides codes."""
+
+
+def rounded(weight: Operands) -> Tensor:
+    """Codes of the latents as if nothing were frozen: integral, float32 or wider."""
+    wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    previous = None
+    if weight.estimator.needs_history:
+        previous = weight_history.code_of(weight.records, _layout(weight))
+    code = weight.estimator.round(wide / weight.scale, previous)
+    return code.clamp(weight.limits[0], weight.limits[1])
+
+
+def emitted(weight: Operands) -> Tensor:
+    """Codes that the network computes with, pinned ones among them: as `rounded`."""
+    pinned = weight_history.code_of(weight.records, _layout(weight))
+    return torch.where(
+        weight_history.is_frozen(weight.records, _layout(weight)), pinned, rounded(weight)
+    )
+
+
+def quantized(weight: Operands) -> Tensor:
+    """Scale * code, of the latent's shape, float32 or wider."""
+    return weight.scale * emitted(weight)
+
+
+def settle(weight: Operands) -> Tensor:
+    """Put frozen latents back on scale * code, in place; say whose record is out of date.
+
+    Returns:
+        uint8 of the latent's shape, 0 or 1. No bool: compiled for a CPU, bools are stored one by
+        one, which takes twenty times as long.
+    """
+    stale = weight_history.needs_update(weight.records, rounded(weight), _layout(weight))
+    _pin(weight)
+    return torch.where(stale, 1.0, 0.0).to(torch.uint8)
+
+
+def track(
+    weight: Operands, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
+) -> Tensor:
+    """One tracker step over everything, in place: records, frequencies, averages; and the pin.
+
+    Args:
+        weight: Rows of weights, (rows, entries); their records advance.
+        frequency: Stored frequencies, of the latent's shape; `event` is added where it oscillated.
+        average: Stored averages, or None; `entry` times the jump of the code is added.
+        event: A scalar.
+        entry: A scalar.
+
+    Returns:
+        float32 (2, rows): how many codes flipped, and how many of those oscillated.
+    """
+    moves = weight_history.advance(weight.records, rounded(weight), _layout(weight))
+    _pin(weight)
+    weight.records.copy_(moves.record)
+    oscillated = torch.where(moves.oscillated, 1.0, 0.0)
+    frequency.add_(event * oscillated)
+    if average is not None:
+        average.add_(entry * moves.jump)
+    flipped = torch.where(moves.flipped, 1.0, 0.0)
+    return torch.stack([flipped.sum(1), oscillated.sum(1)])
+
+
+def residual(weight: Operands) -> Tensor:
+    """Latent minus quantized value inside the range, 0 outside and where frozen: as `rounded`."""
+    wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    off_grid = wide - weight.scale * rounded(weight)
+    low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
+    free = (
+        (wide >= low) & (wide <= high) & ~weight_history.is_frozen(weight.records, _layout(weight))
+    )
+    return torch.where(free, off_grid, 0.0)
+
+
+def pull(weight: Operands, factors: Tensor) -> Tensor:
+    """Dampening's sum of factor * residual^2: a scalar; `factors` broadcast to the latent."""
+    return (factors * residual(weight).square()).sum()
+
+
+def pull_gradient(weight: Operands, factors: Tensor, upstream: Tensor) -> Tensor:
+    """Gradient of `pull`, times a scalar, in the shape and dtype of the latent."""
+    return (2 * upstream * factors * residual(weight)).to(weight.latent.dtype)
+
+
+def _layout(weight: Operands) -> Layout:
+    return Layout.read(weight.records, weight.limits)
+
+
+def _pin(weight: Operands) -> None:
+    code = weight_history.code_of(weight.records, _layout(weight))
+    pinned = (weight.scale * code).to(weight.latent.dtype)
+    frozen = weight_history.is_frozen(weight.records, _layout(weight))
+    weight.latent.copy_(torch.where(frozen, pinned, weight.latent))

@@ -1,0 +1,143 @@
+"""Tracker and cures around an optimizer: the two lines that a training loop adds.
+
+    control = Control(optimizer, weights, tracker, [Freezing(0.02)])
+    loss = loss + control.penalty()
+
+Everything that must happen after an optimizer step hangs on the step itself, so that accumulation,
+evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from quiesce.cures.cure import Cure
+from quiesce.errors import TrackingError
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.quantization.quantized_weight import QuantizedWeight
+
+
+class Control:
+    """Lets the tracker read, and the cures act, once after every optimizer step.
+
+    Args:
+        optimizer: What moves the weights; several where weights and scales have their own. A step
+            is then over when all of them have stepped, or when one begins its next.
+        weights: As `quantized_weights` gives them.
+        tracker: Follows these weights.
+        cures: Act in this order, after the tracker.
+
+    Raises:
+        TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
+            scale (unless that requires no gradient); or the tracker follows others.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer | Sequence[Optimizer],
+        weights: Sequence[QuantizedWeight],
+        tracker: OscillationTracker,
+        cures: Sequence[Cure] = (),
+    ) -> None:
+        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        _check(optimizers, weights, tracker)
+        self.weights = list(weights)
+        self.tracker = tracker
+        self.cures = list(cures)
+        self.step = 0
+        self._stepped: set[int] = set()
+        self._optimizers = optimizers
+        for cure in self.cures:
+            cure.attach(self.weights, tracker)
+        self._handles = [
+            handle
+            for one in optimizers
+            for handle in (
+                one.register_step_pre_hook(self._before_step),
+                one.register_step_post_hook(self._after_step),
+            )
+        ]
+
+    def penalty(self) -> Tensor:
+        """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
+        terms = [cure.penalty(self.step) for cure in self.cures]
+        present = [term for term in terms if term is not None]
+        if not present:
+            return torch.zeros((), device=self.weights[0].latent.device)
+        return torch.stack(present).sum()
+
+    def close(self) -> None:
+        """Let go of the optimizers: nothing happens after their steps any more."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step count and tracker. Frozen codes are in the model's own state, with the history."""
+        return {
+            "version": 1,
+            "step": self.step,
+            "stepped": [id(one) in self._stepped for one in self._optimizers],
+            "tracker": self.tracker.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; load the model's own state too.
+
+        Raises:
+            TrackingError: The state does not fit this tracker, or is of other optimizers.
+        """
+        stepped = state["stepped"]
+        if len(stepped) != len(self._optimizers):
+            raise TrackingError(
+                f"the saved control was of {len(stepped)} optimizers, this one is of "
+                f"{len(self._optimizers)}; make it with the same ones before loading"
+            )
+        self.tracker.load_state_dict(state["tracker"])
+        self.step = state["step"]
+        self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
+
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if id(optimizer) in self._stepped:  # another one was skipped in the step before
+            self._finish()
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        # A fused optimizer is called even where GradScaler means to skip, and told so.
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return
+        self._stepped.add(id(optimizer))
+        if len(self._stepped) == len(self._optimizers):
+            self._finish()
+
+    def _finish(self) -> None:
+        self._stepped.clear()
+        self.tracker.step()
+        for cure in self.cures:
+            cure.after_step(self.step)
+        self.step += 1
+
+
+def _check(
+    optimizers: Sequence[Optimizer], weights: Sequence[QuantizedWeight], tracker: OscillationTracker
+) -> None:
+    moved = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
+    if not any(id(weight.latent) in moved for weight in weights):
+        raise TrackingError(
+            "the optimizer moves none of these weights; make it from the parameters of the model "
+            "that was prepared"
+        )
+    for weight in weights:
+        scale = weight.scale_parameter
+        if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
+            raise TrackingError(
+                f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "
+                "quiesce.prepare, or leave the scales as calibrated: requires_grad_(False) on each "
+                "of quiesce.quantizer_parameters(model)"
+            )
+    followed = {id(weight.latent) for weight in tracker.weights}
+    if any(id(weight.latent) not in followed for weight in weights):
+        raise TrackingError("the tracker follows other weights; make both from the same list")

@@ -1,0 +1,1 @@
+"""Integer biases that give every reachable accumulator its trained code."""

@@ -1,0 +1,248 @@
+"""Biases that an integer convolution can hold and that move no code.
+
+A runtime's integer convolution computes round(M (acc + B)) with an int32 bias B and one float
+multiplier M a channel. At few bits one unit of the accumulator is a tenth of an output code or
+more, so a bias rounded to a whole unit moves percents of all codes. Here codes are written n times
+as large into their 8-bit container, at a scale n times as fine, which gives the bias n times the
+resolution; then n, B and, by a fraction of a code, M are searched for such that every accumulator
+the layer can reach gets the code that the trained network gives it. What the search returns is
+checked threshold by threshold in the runtime's own float32 arithmetic (`thresholds`). Only where an
+accumulator lies on a threshold as far as floats can tell, it may get the code beside its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from quiesce.export.biases.thresholds import (
+    Channel,
+    Inputs,
+    Outputs,
+    Reach,
+    is_right,
+    look,
+    reaches,
+)
+
+CONTAINER_MAX = 127
+PAIR_MAX = 32767
+"""What two products of uint8 and int8 may sum to: processors without VNNI add them in int16."""
+
+EXACT_FLOAT = 2**24
+"""Integers below are exact in float32, in which runtimes multiply accumulators."""
+
+CLEARANCE = 4e-6
+"""Distance that thresholds keep from reachable accumulators, as a share of the farthest threshold:
+some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. The
+integer runtime needs none, its arithmetic is checked as it is: where a trained threshold is itself
+that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
+
+INT32_MAX = 2**31 - 1
+
+TINY = float(np.finfo(np.float32).tiny)
+"""Smallest scale that is written: runtimes may take what is below for 0, which is no scale."""
+
+MANY = 63
+"""Thresholds: more than these are hardly ever all clear, so the trained numbers are tried first."""
+
+MAX_DOUBTS = 2e-4
+"""Share of a channel's accumulators that may get the other code of a threshold that near: one of
+5,000. Most channels have none; verification allows a layer 1e-4."""
+
+
+class Integers(NamedTuple):
+    """What replaces scale and bias of one channel, see `IntegerBiases`."""
+
+    multiple: int
+    bias: int
+    scale: np.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerBiases:
+    """What replaces scale and bias of a layer; all of shape (channels,)."""
+
+    multiple: np.ndarray
+    """int64, at least 1: n, by which the codes are multiplied."""
+
+    bias: np.ndarray
+    """int32, in units of `bias_scale`."""
+
+    scale: np.ndarray
+    """float32, floats per unit of the multiplied code."""
+
+    bias_scale: np.ndarray
+    """float32, floats per unit of the bias: that of the input times `scale`."""
+
+
+def find_biases(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    codes: np.ndarray,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> IntegerBiases | None:
+    """Search for integer biases that give every reachable accumulator its trained code.
+
+    Args:
+        scale: float64 (channels,), floats per weight code.
+        bias: float64 (channels,), in floats.
+        codes: (channels, weights of a channel), integers.
+        inputs: What the layer takes.
+        outputs: The grid of what follows.
+
+    Returns:
+        None where one channel has no such bias.
+    """
+    found = []
+    for one in find_each(scale, bias, codes, inputs, outputs):
+        if one is None:
+            return None
+        found.append(one)
+    multiple, whole, fine = zip(*found, strict=True)
+    return IntegerBiases(
+        multiple=np.array(multiple, dtype=np.int64),
+        bias=np.array(whole, dtype=np.int32),
+        scale=np.array(fine, dtype=np.float32),
+        bias_scale=inputs.scale * np.array(fine, dtype=np.float32),
+    )
+
+
+def find_each(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    codes: np.ndarray,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> Iterator[Integers | None]:
+    """Search as `find_biases`, with the same arguments, and give what is found channel by channel.
+
+    Yields:
+        None where a channel has no such bias.
+    """
+    most = largest_multiples(scale, bias, codes, inputs)
+    if most is None:
+        yield from [None] * len(codes)
+        return
+    for channel, ends in enumerate(zip(*reaches(codes, inputs), strict=True)):
+        reach = Reach(*map(int, ends))
+        numbers = scale[channel], bias[channel], reach, int(most[channel])
+        yield _channel(*numbers, inputs.scale, outputs)
+
+
+def largest_multiples(
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs
+) -> np.ndarray | None:
+    """By what each channel's codes can be multiplied at most; arguments as in `find_biases`.
+
+    Returns:
+        int64 (channels,), at least 1; None where one channel has no room for its codes.
+    """
+    largest = np.abs(codes.astype(np.int64)).max(1)
+    room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
+    if (largest > room).any():
+        return None
+    lows, highs = reaches(codes, inputs)
+    farthest = np.maximum(-lows, highs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sums = np.nan_to_num(farthest + np.abs(bias / (scale * float(inputs.scale))))
+    exact = np.floor((EXACT_FLOAT - 1) / np.maximum(1, sums))
+    return np.maximum(1, np.minimum(room // np.maximum(1, largest), exact)).astype(np.int64)
+
+
+def _channel(
+    scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
+) -> Integers | None:
+    """What is found for one channel; `most`: the largest multiple of its codes."""
+    channel = look(scale, bias, reach, step, outputs)
+    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / channel.unit, most):
+        if is_right(channel, multiple, whole, fine, doubts):
+            return Integers(multiple, whole, fine)
+    return None
+
+
+def _candidates(
+    channel: Channel, scale: float, bias: float, most: int
+) -> Iterator[tuple[int, int, np.float32, float]]:
+    """(n, B, scale, share of doubts) to be tried; `bias` is in accumulators."""
+    sign, farthest = channel.sign, max(map(abs, channel.reach))
+
+    def as_trained(multiple: int, doubts: float) -> Iterator[tuple[int, int, np.float32, float]]:
+        whole = round(sign * multiple * bias)
+        # a sum that float32 rounds is as doubtful as others
+        if abs(whole) + multiple * farthest >= (INT32_MAX if doubts else EXACT_FLOAT):
+            return
+        if min(1.0, float(channel.step)) * abs(scale) / multiple >= TINY:
+            yield multiple, whole, np.float32(scale / multiple), doubts
+
+    if not len(channel.crossed):
+        yield from _coarse(channel)
+        return
+    many = len(channel.crossed) > MANY
+    if many:
+        yield from as_trained(most, MAX_DOUBTS)
+    searched = [(0.0, most)] if many else product((CLEARANCE, 0.0), range(most, 0, -1))
+    for clearance, multiple in searched:
+        one = _search(channel, multiple, bias, clearance)
+        if one is not None:
+            whole, width = one
+            fine = sign * float(channel.outputs.scale) / (width * float(channel.step))
+            yield multiple, sign * whole, np.float32(fine), 0.0
+    # where ties go down and up by turns no thresholds fit between: the same numbers may tie too
+    yield from as_trained(1, 0.0)
+    if not many:
+        yield from as_trained(most, MAX_DOUBTS)
+    yield from _coarse(channel)
+
+
+def _coarse(channel: Channel) -> Iterator[tuple[int, int, np.float32, float]]:
+    """For a channel that has one code, or two, at all accumulators: a coarse scale tells them.
+
+    Batch norms leave such channels behind. In units of theirs the bias is beyond all integers.
+    """
+    reach, first_above, sign = channel.reach, channel.first_above, channel.sign
+    inside = (first_above > reach.low) & (first_above <= reach.high)
+    if inside.sum() > 1:
+        return
+    farthest = max(map(abs, reach))
+    width = 4 * farthest + 1  # accumulators of a code; odd, so that halves of it are halves
+    if inside.any():
+        place = int(inside.argmax())
+        whole = int(channel.edges[place] * width + 0.5 - first_above[place])
+    else:
+        whole = width * (channel.outputs.low + int((first_above <= reach.low).sum()))
+    if abs(whole) + farthest <= INT32_MAX:
+        fine = sign * float(channel.outputs.scale) / (width * float(channel.step))
+        yield 1, sign * whole, np.float32(fine), 0.0
+
+
+def _search(
+    channel: Channel, multiple: int, bias: float, clearance: float
+) -> tuple[int, float] | None:
+    """B, and accumulator units per output code, that clear all edges best; or None.
+
+    Edge e lies at accumulator e*width - B of the multiplied codes. It has to fall between the last
+    accumulator below it and the first above it: an interval for `width` from each, for each B.
+    """
+    reach, edges, first_above = channel.reach, channel.edges, channel.first_above
+    ideal = round(multiple * bias)
+    tried = np.arange(ideal - multiple, ideal + multiple + 1, dtype=np.float64)[:, None]
+    below = np.where(first_above > reach.low, multiple * (first_above - 1), -np.inf) + tried
+    above = np.where(first_above <= reach.high, multiple * first_above, np.inf) + tried
+    ends = np.stack([below / edges, above / edges])
+    lowest = np.maximum(ends.min(0).max(1), 1e-9)
+    highest = ends.max(0).min(1)
+    open_ended = ~np.isfinite(highest)
+    highest = np.where(open_ended, 2 * lowest + 1, highest)
+    width = (lowest + highest) / 2
+    at = edges * width[:, None]
+    clear = np.minimum(at - below, above - at).min(1)
+    best = int(clear.argmax())
+    limit = max(abs(multiple * end + tried[best, 0]) for end in reach)
+    farthest = min(limit, float(np.abs(at[best]).max()))
+    if clear[best] <= clearance * farthest or limit >= EXACT_FLOAT:
+        return None
+    return int(tried[best, 0]), float(width[best])

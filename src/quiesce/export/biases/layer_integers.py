@@ -1,0 +1,187 @@
+"""A prepared layer as integers: what of it has to arrive in the exported file, unchanged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from quiesce.errors import ExportError, NothingToDoError
+from quiesce.quantization.prepare import quantized_weights
+from quiesce.quantization.quantized_additions import Addition
+from quiesce.quantization.quantized_layers import TRANSPOSED, QuantizedLayer, channel_dim
+from quiesce.quantization.quantized_weight import QuantizedWeight
+from quiesce.quantization.quantizer import FakeQuantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGrid:
+    """How a layer's input is rounded: code = clip(round((x - offset) / scale), low, high)."""
+
+    bits: int
+    """Width of a code."""
+
+    low: int
+    """Smallest code."""
+
+    high: int
+    """Largest code."""
+
+    scale: np.float32
+    """Floats per code, above 0."""
+
+    offset: np.float32 | None
+    """Value of code 0, or None where it is 0 and not learned."""
+
+    @property
+    def zero_point(self) -> int:
+        """What is added to a code in its uint8 container, so that the smallest is 0.
+
+        Signed codes go into uint8 too: ONNX Runtime makes an integer convolution only of inputs and
+        outputs of one type.
+        """
+        return -self.low
+
+    def code(self, x: float) -> int:
+        """The code of one value, decided in float32 as in training."""
+        shifted = np.float32(x) - (self.offset or np.float32(0))
+        return int(np.clip(np.round(shifted / self.scale), self.low, self.high))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerIntegers:
+    """A quantized layer: the codes of its weight, their scale, and the grid of its input."""
+
+    name: str
+    """Of the module in the model."""
+
+    bits: int
+    """Width of a weight code."""
+
+    codes: np.ndarray
+    """int8, the weight's shape."""
+
+    scale: np.ndarray
+    """float32 (1,) or (output channels,): floats per code, above 0."""
+
+    channels: int
+    """Output channels."""
+
+    transposed: bool
+    """Whether it is a transposed convolution, whose weight counts output channels second."""
+
+    input: InputGrid | None
+    """None for a float input."""
+
+    shared_with: str
+    """Name of the first layer that has the same weight; its own where there is none."""
+
+
+def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
+    """Read every quantized layer of a prepared model, by name, in the order of its modules.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+        NotCalibratedError: A quantizer has no scale yet; the message names it.
+        ExportError: A parameter is of another type than float32, or a layer shares a weight whose
+            scales are not those of its own output channels.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ExportError(f"{name} is {kind}, a file holds float32; export model.float()")
+    views = {id(view.latent): view for view in quantized_weights(model)}
+    return {
+        name: _read(name, module, views[id(module.latent)])
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+
+
+class Place(NamedTuple):
+    """Where a quantizer of activations sits: at the input of a layer, or at an addition."""
+
+    name: str
+    """The layer's, or the addition's with ".left" or ".right"."""
+
+    owner: nn.Module
+
+    attribute: str
+    """Name of the quantizer in `owner`; several owners may share one quantizer."""
+
+    @property
+    def quantizer(self) -> FakeQuantizer:
+        """What sits there."""
+        return getattr(self.owner, self.attribute)
+
+
+def input_places(model: nn.Module) -> list[Place]:
+    """Return where a prepared model rounds activations, in the order of its modules."""
+    places = []
+    for name, module in model.named_modules():
+        if isinstance(module, Addition):
+            places += [Place(f"{name}.{side}", module, side) for side in ("left", "right")]
+        elif isinstance(module, QuantizedLayer) and module.input_quantizer is not None:
+            places.append(Place(name, module, "input_quantizer"))
+    return places
+
+
+def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
+    """Return the grids of a prepared model's activations by the names of their places.
+
+    Raises:
+        NotCalibratedError: A quantizer has no scale yet; the message names it.
+    """
+    return {place.name: _input_grid(place.quantizer) for place in input_places(model)}
+
+
+def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> None:
+    """Refuse a network of which a layer is on no path from input to output.
+
+    Raises:
+        NothingToDoError: With the name of the first such layer.
+    """
+    if idle := [name for name in layers if name not in called]:
+        raise NothingToDoError(
+            f"{idle[0]} is on no path from the input to the output ({len(idle)} of {len(layers)} "
+            "layers are not); remove it from the model, or give an example_input that reaches it"
+        )
+
+
+def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerIntegers:
+    scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
+    codes = weight.codes().cpu().contiguous().numpy()
+    transposed = isinstance(layer, TRANSPOSED)
+    if scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
+        raise ExportError(
+            f"{name} shares the weight of {weight.name}, whose scales are of other channels than "
+            "it puts out; prepare both with per_channel=False"
+        )
+    channels = codes.shape[0]
+    if isinstance(layer, TRANSPOSED):
+        channels = codes.shape[1] * layer.groups
+    return LayerIntegers(
+        name=name,
+        bits=weight.grid.bits,
+        codes=codes,
+        scale=scale,
+        channels=channels,
+        transposed=transposed,
+        input=None if layer.input_quantizer is None else _input_grid(layer.input_quantizer),
+        shared_with=weight.name,
+    )
+
+
+def _input_grid(quantizer: FakeQuantizer) -> InputGrid:
+    if quantizer.grid is None:
+        raise quantizer.not_calibrated()
+    offset = quantizer.offset
+    return InputGrid(
+        bits=quantizer.bits,
+        low=quantizer.grid.quant_min,
+        high=quantizer.grid.quant_max,
+        scale=np.float32(quantizer.step_size.item()),
+        offset=None if offset is None else np.float32(offset.item()),
+    )

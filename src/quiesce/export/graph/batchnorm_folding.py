@@ -1,0 +1,50 @@
+"""Batch norms folded into the scale and bias of the layer before; no code changes.
+
+A layer with codes z gives y = s z*x + b; the batch norm after it g (y - m) / sqrt(v + eps) + h.
+With k = g / sqrt(v + eps) both together are (s k) z*x + (b - m) k + h: a scale per output channel,
+below zero where g is, and another bias. All in float64.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quiesce.export.graph.edits import constant, replace, sole_use
+from quiesce.export.graph.weight_sites import Site, parameter_name
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def fold_batchnorms(sites: list[Site]) -> None:
+    """Fold each batch norm that alone reads the output of a site into that site."""
+    for site in sites:
+        norm = None if site.node is None else sole_use(site.node.outputs[0])
+        if norm is not None and norm.op_type == "BatchNormalization" and _is_per_channel(site):
+            _fold(site, norm)
+
+
+def _is_per_channel(site: Site) -> bool:
+    """Whether the channels of the weight are those that a batch norm after it counts."""
+    node = site.node
+    if node is None:
+        return False
+    if site.kind == "linear":  # (batch, tokens, features) has its features elsewhere
+        rank = node.outputs[0].shape
+        return rank is not None and len(rank) == 2
+    group = node.attributes.get("group")
+    return node.op_type == "Conv" or group is None or group.as_int() == 1
+
+
+def _fold(site: Site, norm: "ir.Node") -> None:
+    numbers = [constant(value) for value in norm.inputs[1:5]]
+    if any(each is None for each in numbers):
+        return
+    gamma, beta, mean, var = (np.asarray(each, dtype=np.float64) for each in numbers)
+    epsilon = norm.attributes.get("epsilon")
+    factor = gamma / np.sqrt(var + (1e-5 if epsilon is None else epsilon.as_float()))
+    bias = 0.0 if site.bias is None else site.bias
+    site.scale = site.per_channel * factor
+    site.bias = (bias - mean) * factor + beta
+    site.bias_parameter = parameter_name(norm.inputs[2])
+    replace(norm, site.node.outputs[0])  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,0 +1,192 @@
+"""From the nodes of the domain `quiesce` to ONNX operators that runtimes fuse.
+
+Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLinear; each weight an
+integer initializer and what makes floats of it; the bias of a layer
+
+- an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
+  `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
+- a float where the input is one, in the convolution itself;
+- else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
+  addition behind a product, into the quantized operator by rounding it to int32 at a scale where
+  one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
+  So a convolution of codes has one even where its bias is 0: it would else become an integer one
+  that `biases` does not vouch for, whose sums of 8-bit products may overflow (even if its weight
+  had no DequantizeLinear: a constant weight between a DequantizeLinear and a QuantizeLinear is
+  quantized by ONNX Runtime itself).
+
+No zero point is written where it is 0 throughout: runtimes take it so.
+
+Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quiesce.export.biases.integer_biases import IntegerBiases, find_biases
+from quiesce.export.graph.edits import Builder, onnx_ir, replace
+from quiesce.export.graph.quantized_inputs import QuantizedInput, between_quantizers
+from quiesce.export.graph.weight_sites import Site
+from quiesce.export.packing import Pack, container
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+
+def integer_biases(
+    site: Site, inputs: "Mapping[ir.Node, QuantizedInput]", pack: Pack
+) -> IntegerBiases | None:
+    """Return the integer biases of a site, or None where it has to keep a float one.
+
+    It has integer ones where it is a convolution between quantizers, its weight stays in int8, and
+    `find_biases` finds them.
+    """
+    between = between_quantizers(site, inputs)
+    if between is None or container(site.layer.bits, pack) != np.int8:
+        return None
+    bias = np.zeros(site.layer.channels) if site.bias is None else site.bias
+    return find_biases(site.per_channel, bias, site.channel_codes, *between)
+
+
+def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
+    """Write QuantizeLinear, Clip and DequantizeLinear for one quantized input."""
+    grid, name, marker = quantized.grid, quantized.name, quantized.marker
+    build = Builder(graph, before=marker)
+    scale = build.constant(f"{name}.input_scale", np.asarray(grid.scale, dtype=np.float32))
+    zero = build.constant(f"{name}.input_zero", np.asarray(grid.zero_point, dtype=np.uint8))
+    value = marker.inputs[0]
+    offset = None
+    if grid.offset is not None:  # LSQ+: the value of code 0, which is no multiple of the scale
+        offset = build.constant(f"{name}.input_offset", np.asarray(grid.offset, dtype=np.float32))
+        value = build.node("Sub", [value, offset], f"{name}.input_shifted")
+    low, high = quantized.low + grid.zero_point, quantized.high + grid.zero_point
+    if (low, high) == (0, np.iinfo(np.uint8).max):  # QuantizeLinear saturates there by itself
+        codes = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_codes")
+    else:
+        wide = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_rounded")
+        ends = [
+            build.constant(f"{name}.input_{end}", np.asarray(number, dtype=np.uint8))
+            for end, number in (("low", low), ("high", high))
+        ]
+        codes = build.node("Clip", [wide, *ends], f"{name}.input_codes")
+    made = build.node("DequantizeLinear", [codes, scale, zero], f"{name}.input")
+    if offset is not None:
+        made = build.node("Add", [made, offset], f"{name}.input_unshifted")
+    replace(marker, made)
+
+
+def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiases | None) -> str:
+    """Write the weight of a site as integers, and its bias as `biases` or as a float subtraction.
+
+    Returns:
+        Name of the initializer that holds the codes.
+    """
+    turned = site.kind == "linear"
+    codes = site.layer.codes.T if turned else site.layer.codes
+    scale = site.scale.astype(np.float32)
+    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
+    if biases is not None:
+        shape = (-1, *(1,) * (codes.ndim - 1))
+        codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
+        scale = biases.scale
+        holds = f"{site.name}.weight_multiples"
+    holder = container(site.layer.bits, pack)
+    build = Builder(graph, before=site.marker)
+    integers = build.constant(holds, codes.astype(holder))
+    scale = scale if scale.size > 1 else scale.reshape(())
+    as_codes = biases is not None or (turned and holder == np.int8 and _is_fed_codes(site))
+    weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
+    if turned and site.node is not None:
+        transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
+        replace(transposition, weight)  # pyright: ignore[reportArgumentType]
+        graph.remove(site.marker, safe=True)
+    else:
+        replace(site.marker, weight)
+    if biases is not None:
+        _integer_bias(graph, site, biases)
+    elif site.bias is not None and site.kind == "convolution" and site.layer.input is None:
+        _own_bias(graph, site, site.bias)
+    elif site.bias is not None:
+        _subtracted_bias(graph, site, site.bias)
+    elif site.kind == "convolution" and site.layer.input is not None:
+        _subtracted_bias(graph, site, np.zeros(site.layer.channels))
+    return holds
+
+
+def _values(
+    build: Builder,
+    site: Site,
+    integers: "ir.Value",
+    scale: np.ndarray,
+    *,
+    taken_as_codes: bool,
+) -> "ir.Value":
+    """The values of a weight: by DequantizeLinear where an integer operator takes the codes.
+
+    Elsewhere by Cast and Mul, which runtimes compute once, when they load the file. ONNX Runtime
+    keeps a DequantizeLinear for the integer operators it hopes for: it would unpack the weight in
+    each run and deny it to its float kernels, or make MatMulNBits of it and a product with floats,
+    which rounds the floats to 8 bits (the option session.qdq_matmulnbits_accuracy_level is 4 unless
+    somebody sets it).
+    """
+    values, axis = f"{site.name}.weight_values", _channel_axis(site)
+    if taken_as_codes:
+        steps = build.constant(f"{site.name}.weight_scale", scale)
+        return build.node("DequantizeLinear", [integers, steps], values, axis=axis)
+    shape = [1] * site.layer.codes.ndim
+    shape[axis] = scale.size
+    along = scale.reshape(shape) if scale.size > 1 else scale
+    steps = build.constant(f"{site.name}.weight_scale", along)
+    floating = onnx_ir().DataType.FLOAT
+    floats = build.node("Cast", [integers], f"{site.name}.weight_floats", to=floating)
+    return build.node("Mul", [floats, steps], values)
+
+
+def _is_fed_codes(site: Site) -> bool:
+    """Whether a site multiplies what a DequantizeLinear gives, with no offset in between."""
+    value = None if site.node is None else site.node.inputs[0]
+    feeder = None if value is None else value.producer()
+    return feeder is not None and feeder.op_type == "DequantizeLinear"
+
+
+def _channel_axis(site: Site) -> int:
+    return 1 if site.kind == "linear" or site.layer.transposed else 0
+
+
+def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    build = Builder(graph, before=node)
+    parts = [
+        build.constant(f"{site.name}.folded_bias", biases.bias),
+        build.constant(f"{site.name}.bias_scale", biases.bias_scale),
+    ]
+    value = build.node("DequantizeLinear", parts, f"{site.name}.bias_values", axis=0)
+    node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def _own_bias(graph: "ir.Graph", site: Site, bias: np.ndarray) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    build = Builder(graph, before=node)
+    node.resize_inputs(3)
+    node.replace_input_with(2, build.constant(f"{site.name}.own_bias", bias.astype(np.float32)))
+
+
+def _subtracted_bias(graph: "ir.Graph", site: Site, bias: np.ndarray) -> None:
+    node: ir.Node = site.node  # pyright: ignore[reportAssignmentType]
+    spatial = 0 if site.kind == "linear" else site.layer.codes.ndim - 2
+    number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
+    build = Builder(graph, after=node)
+    old = node.outputs[0]
+    if old.is_graph_output():  # the sum takes its name
+        old.name = f"{site.name}.product"
+    readers = list(old.uses())
+    parts = [old, build.constant(f"{site.name}.minus_bias", number)]
+    made = build.node("Sub", parts, f"{site.name}.sum", like=old)
+    for reader, place in readers:
+        reader.replace_input_with(place, made)
+    for place, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[place] = made

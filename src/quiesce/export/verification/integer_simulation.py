@@ -1,0 +1,160 @@
+"""An integer network of our own, to say who errs where runtime and training disagree.
+
+Every quantized layer multiplies and adds the trained network's codes as integers; the sums have to
+fit into int32. Between the sums and the next codes everything (scale, bias, batch norm, activation,
+additions) is in float64, and a code is decided once: round half to even, then clip. Integers are
+held in float64 here, where sums below 2^53 are exact.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import ExportError
+from quiesce.export.biases.layer_integers import Place, input_places
+from quiesce.export.graph.weight_sites import numbered
+from quiesce.export.verification.trained_codes import Computed
+from quiesce.quantization.prepare import quantized_weights
+from quiesce.quantization.quantized_layers import QuantizedLayer, channel_dim
+
+ACCUMULATOR_MAX = 2**31 - 1
+
+
+@torch.no_grad()
+def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]) -> Computed:
+    """Compute the codes of every quantized input and the logits, from the given codes before each.
+
+    Args:
+        model: Prepared and calibrated; it stays as it is.
+        images: (batch, ...).
+        codes: The trained network's own, as `run_trained` gives them; every layer is fed these.
+
+    Returns:
+        Codes by name: int16, so that what lies off the 8-bit range shows. Logits in float64.
+
+    Raises:
+        ExportError: A sum of products does not fit into int32, or the model can not compute in
+            float64.
+    """
+    made, computed = _integer_network(model, codes)
+    try:
+        logits = made(images.detach().cpu().double())
+    except RuntimeError as error:
+        raise ExportError(
+            f"{type(model).__name__} can not compute in float64, as the integer reference must "
+            f"({str(error).partition(chr(10))[0]}); export it without verification"
+        ) from error
+    return Computed(computed, logits.numpy())
+
+
+def _integer_network(
+    model: nn.Module, codes: Mapping[str, np.ndarray]
+) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    weights = {id(w.latent): w.codes().cpu().double() for w in quantized_weights(model)}
+    of_layer = {
+        name: weights[id(module.latent)]
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+    computed: dict[str, np.ndarray] = {}
+    calls: Counter[str] = Counter()
+    network = copy.deepcopy(model).cpu().double().eval()
+    for name, layer in list(network.named_modules()):
+        if not isinstance(layer, QuantizedLayer):
+            continue
+        layer.register_forward_hook(_Scaling(name, layer, _layer_scale(layer)))
+        layer.add_module("weight_quantizer", _Given(of_layer[name]))
+        layer._parameters["bias"] = None  # added after scaling
+    for place in input_places(network):
+        judge = _Judge(place, codes, computed, calls)
+        place.owner.add_module(place.attribute, judge)
+    return network, computed
+
+
+def _layer_scale(layer: QuantizedLayer) -> Tensor:
+    """Floats per code of the weight, broadcastable to the output."""
+    scale = layer.weight_quantizer.step_size
+    if scale.numel() == 1:
+        return scale.reshape(())
+    flat = scale.reshape(-1)
+    if channel_dim(layer) == 1:
+        flat = flat.repeat(getattr(layer, "groups", 1))
+    return _along_channels(layer, flat)
+
+
+def _along_channels(layer: nn.Module, values: Tensor) -> Tensor:
+    """(channels,) as it broadcasts to the output of a layer."""
+    weight = layer._parameters["weight"]
+    spatial = 0 if isinstance(layer, nn.Linear) or weight is None else weight.dim() - 2
+    return values.reshape(-1, *(1,) * spatial)
+
+
+class _Given(nn.Module):
+    """Gives the codes of a weight, as they are in the original."""
+
+    def __init__(self, codes: Tensor) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.codes
+
+
+class _Judge(nn.Module):
+    """Notes what code each value gets, and passes the trained network's code on.
+
+    A layer gets integers, whose sums are scaled behind it; an addition their values.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        codes: Mapping[str, np.ndarray],
+        computed: dict[str, np.ndarray],
+        calls: "Counter[str]",
+    ) -> None:
+        super().__init__()
+        self.place = place.name
+        self.quantizer = place.quantizer
+        self.integers = isinstance(place.owner, QuantizedLayer)
+        self.codes = codes
+        self.computed = computed
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantizer = self.quantizer
+        name = numbered(self.place, self.calls)
+        shifted = x if quantizer.offset is None else x - quantizer.offset
+        low, high = quantizer.limits
+        code = torch.round(shifted / quantizer.step_size).clamp(low, high)
+        self.computed[name] = code.to(torch.int16).numpy()
+        given = torch.from_numpy(self.codes[name]).double()
+        if quantizer.offset is not None:  # no integer multiple of anything
+            return given * quantizer.step_size + quantizer.offset
+        return given if self.integers else given * quantizer.step_size
+
+
+class _Scaling:
+    """Turns a layer's sums of integers into its output."""
+
+    def __init__(self, name: str, layer: QuantizedLayer, scale: Tensor) -> None:
+        quantizer = layer.input_quantizer
+        bias = layer._parameters.get("bias")
+        self.name = name
+        self.integer = quantizer is not None and quantizer.offset is None
+        self.scale = scale
+        if quantizer is not None and quantizer.offset is None:
+            self.scale = scale * quantizer.step_size
+        self.bias = None if bias is None else _along_channels(layer, bias.detach())
+
+    def __call__(self, _module: nn.Module, _args: object, sums: Tensor) -> Tensor:
+        if self.integer and sums.numel() and float(sums.abs().max()) > ACCUMULATOR_MAX:
+            raise ExportError(
+                f"{self.name}: sums of products do not fit into int32; give it fewer bits"
+            )
+        scaled = sums * self.scale
+        return scaled if self.bias is None else scaled + self.bias

@@ -1,0 +1,89 @@
+"""What the trained network computes: the codes of every quantized input, and the logits."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quiesce.export.biases.layer_integers import input_places
+from quiesce.export.graph.tracing import not_one_tensor
+from quiesce.export.graph.weight_sites import numbered
+from quiesce.inference import inference
+from quiesce.quantization.quantizer import FakeQuantizer
+
+Note = Callable[[str, FakeQuantizer, Tensor], None]
+
+
+class Computed(NamedTuple):
+    """Of one batch."""
+
+    codes: dict[str, np.ndarray]
+    """Quantized input of a layer or an addition, by name and call ("conv", "conv:2"), to its codes:
+    int8 or uint8."""
+
+    logits: np.ndarray
+    """(batch, ...), floats."""
+
+
+@torch.no_grad()
+def run_trained(model: nn.Module, images: Tensor) -> Computed:
+    """Run a prepared model as it is, in inference mode, and note the codes it uses.
+
+    Args:
+        model: Prepared and calibrated; its modes come back.
+        images: (batch, ...), on the device of `model`.
+
+    Raises:
+        ExportError: It returns something else than one tensor.
+    """
+    codes: dict[str, np.ndarray] = {}
+    calls: Counter[str] = Counter()
+
+    def note(layer: str, quantizer: FakeQuantizer, output: Tensor) -> None:
+        codes[numbered(layer, calls)] = codes_of(quantizer, output)
+
+    with inference(model), _noting(model, note):
+        logits = model(images)
+    if not isinstance(logits, Tensor):
+        raise not_one_tensor(type(model).__name__)
+    return Computed(codes, logits.float().cpu().numpy())
+
+
+def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
+    """The codes whose values a quantizer has emitted: int8 or uint8, of the same shape."""
+    if quantizer.offset is not None:
+        values = values - quantizer.offset
+    integers = torch.round(values / quantizer.step_size)
+    signed = quantizer.grid is not None and quantizer.grid.signed
+    return integers.to(torch.int8 if signed else torch.uint8).cpu().numpy()
+
+
+class _Noted(nn.Module):
+    """Stands for a quantizer at one of its places: several may share it."""
+
+    def __init__(self, name: str, quantizer: FakeQuantizer, note: Note) -> None:
+        super().__init__()
+        self.name = name
+        self.quantizer = quantizer
+        self.note = note
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.quantizer(x)
+        self.note(self.name, self.quantizer, output)
+        return output
+
+
+@contextmanager
+def _noting(model: nn.Module, note: Note) -> Iterator[None]:
+    places = [(place, place.quantizer) for place in input_places(model)]
+    try:
+        for place, quantizer in places:
+            place.owner.add_module(place.attribute, _Noted(place.name, quantizer, note))
+        yield
+    finally:
+        for place, quantizer in places:
+            place.owner.add_module(place.attribute, quantizer)

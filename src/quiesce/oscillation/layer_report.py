@@ -1,0 +1,54 @@
+"""What a tracker tells of a layer, and of all layers together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """What the tracker knows of one layer, or of all of them together."""
+
+    name: str
+    """Name of the layer; "all" for the summary."""
+    weights: int
+    """How many weights."""
+    bits: int | None
+    """Bits of a code; None where layers differ."""
+    oscillating: float
+    """Share of weights whose frequency is above the cut, 0 to 1."""
+    frozen: float
+    """Share of weights whose code is pinned, 0 to 1."""
+    flips_per_step: float
+    """Codes that change in a step, averaged over all steps."""
+    total_oscillations: int
+    """Oscillations since the start, over all weights."""
+    distance_ratio: float | None
+    """See `quiesce.oscillation.distance_ratio`; None where it is not measured."""
+    transition_rate: float
+    """Share of codes that change in a step, its average with momentum 0.99 from zero."""
+
+
+def overall(layers: Sequence[LayerReport], distance_ratio: float | None) -> LayerReport:
+    """One report over all layers, each weight counting once.
+
+    Args:
+        layers: At least one.
+        distance_ratio: Over all of them; sums of distances can not be had from ratios.
+    """
+    total = sum(layer.weights for layer in layers)
+    bits = {layer.bits for layer in layers}
+
+    def mean(field: str) -> float:
+        return sum(getattr(layer, field) * layer.weights for layer in layers) / total
+
+    return LayerReport(
+        name="all",
+        weights=total,
+        bits=bits.pop() if len(bits) == 1 else None,
+        oscillating=mean("oscillating"),
+        frozen=mean("frozen"),
+        flips_per_step=sum(layer.flips_per_step for layer in layers),
+        total_oscillations=sum(layer.total_oscillations for layer in layers),
+        distance_ratio=distance_ratio,
+        transition_rate=mean("transition_rate"),
+    )

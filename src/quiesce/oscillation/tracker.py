@@ -1,0 +1,386 @@
+"""Which weights oscillate, and how often: read once per optimizer step, after it.
+
+A weight oscillates in a step if its code changed, and against the direction of its last change.
+Its frequency f is the exponential average of that: f <- m*o + (1-m)*f, with o 1 or 0.
+
+Between two oscillations f only decays, so it need not be touched: what is stored is
+F = f / (1-m)^n, n the steps since a common base, which stays constant meanwhile. The same holds for
+D = (average of codes - code) / (1-m)^n, which changes only where the code does. So a step reads
+every latent once and writes only where something happened, and both averages are decayed when
+they are read. Every few thousand steps the base moves on and all are rescaled.
+
+All weights lie in a few arenas (see `quiesce.oscillation.arena`), so a step is a few passes, however many
+layers there are.
+
+State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
+flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
+Wider grids: record 4, F 4, and D 4 where they may be frozen.
+
+Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. The transition
+rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJet, arXiv:2502.20853.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quiesce.arithmetic import weight_history
+from quiesce.errors import TrackingError
+from quiesce.oscillation.arena import Arena, Where, arenas
+from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
+from quiesce.oscillation.layer_report import LayerReport, overall
+from quiesce.oscillation.tracker_state import TrackedArena
+from quiesce.parallel.split_weights import Shards, whole
+from quiesce.quantization.quantized_weight import QuantizedWeight
+
+OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
+_REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
+
+
+class OscillationTracker:
+    """Follows the codes of `weights` from optimizer step to optimizer step.
+
+    There is one tracker per weight at a time: it keeps the weight's history records up to date, and
+    a later tracker takes them over.
+
+    Args:
+        weights: As `quantized_weights` gives them. Latents and records are moved side by side in
+            memory, see `quiesce.oscillation.arena`.
+        momentum: m above, in (0, 1): the weight of the newest step. The paper's recipes use 0.001
+            to 0.01; an average over about 1/m steps.
+        distance: How the distance ratio is sampled, or None not to measure it.
+
+    Raises:
+        ValueError: `momentum` is outside (0, 1), or there is no weight.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[QuantizedWeight],
+        momentum: float = 0.01,
+        *,
+        distance: DistanceSampling | None = DistanceSampling(),  # noqa: B008 (immutable)
+    ) -> None:
+        if not 0 < momentum < 1:
+            raise ValueError(f"momentum must be above 0 and below 1, got {momentum}")
+        if not weights:
+            raise ValueError("weights is empty: there is nothing to track")
+        self.weights = list(weights)
+        self.momentum = momentum
+        self.steps = 0
+        self._token = object()
+        for weight in self.weights:
+            weight.tracked_by = self._token
+        # 1 - m as a float32 pass over all weights would apply it, so that both agree.
+        self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
+        self._base = 0
+        self._tracked = [TrackedArena(home) for home in arenas(self.weights)]
+        self._places = {
+            weight.name: (tracked, i)
+            for tracked in self._tracked
+            for i, weight in enumerate(tracked.home.weights)
+        }
+        self._distance = None if distance is None else DistanceMeter(self.arenas, distance)
+        self._known_from = 0  # the step count from which on nothing happened unseen
+
+    @property
+    def arenas(self) -> list[Arena]:
+        """Where the weights lie, for cures, which act on all of an arena at once."""
+        return [tracked.home for tracked in self._tracked]
+
+    def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
+        """Keep the average of codes of these weights too, and of those in the same arenas.
+
+        Raises:
+            TrackingError: The tracker has stepped already.
+        """
+        if self.steps:
+            raise TrackingError(
+                "the average of codes runs from the first step; attach cures before"
+            )
+        for weight in weights:
+            tracked, _ = self._place(weight.name)
+            if tracked.average is None:
+                tracked.average = torch.zeros_like(tracked.frequency)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Read the codes as the optimizer left them. The first call only remembers them.
+
+        Raises:
+            TrackingError: Another tracker has taken over the weights, or their memory format has
+                changed, or they have been split over processes since.
+        """
+        if any(weight.tracked_by is not self._token for weight in self.weights):
+            raise TrackingError(
+                "another tracker follows these weights now; keep one, and step only that"
+            )
+        for weight in self.weights:
+            weight.check_current()
+        self._rebase()
+        for tracked in self._tracked:
+            if self.steps == 0:
+                tracked.remember()
+            else:
+                age = self._age()
+                tracked.advance(self.momentum * self.decay**-age, self.decay ** -(age - 1))
+        if self._distance is not None:
+            self._distance.step(self.steps)
+        self.steps += 1
+
+    def frequency(self, name: str) -> Tensor:
+        """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step.
+
+        Where the latent is split over processes, here and in what follows: of the part held here.
+        """
+        tracked, i = self._place(name)
+        self._gather()
+        return tracked.home.layer(tracked.frequency, i) * self.decay ** (self._age() - 1)
+
+    def follows_average(self, name: str) -> bool:
+        """Whether there is an `average` of this layer."""
+        return self._place(name)[0].average is not None
+
+    def average(self, name: str) -> Tensor:
+        """Exponential average of the layer's codes up to now: its latent's shape.
+
+        Raises:
+            TrackingError: Nothing follows this layer's average.
+        """
+        tracked, i = self._place(name)
+        self._gather()
+        if tracked.average is None:
+            raise TrackingError(f"nothing follows the average of codes of {name}")
+        code = weight_history.code_of(tracked.home.weights[i].history, tracked.home.layout)
+        return code + tracked.home.layer(tracked.average, i) * self.decay ** (self._age() - 1)
+
+    def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
+        """Layer name to the mask of weights whose frequency is above `cut`."""
+        return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
+
+    def above(
+        self, homes: Iterable[Arena], threshold: float, *, fresh_only: bool = False
+    ) -> Iterator[tuple[Arena, Where, Tensor]]:
+        """Weights whose frequency is above `threshold`, frozen ones perhaps among them.
+
+        Args:
+            homes: Those of `arenas` to look at.
+            threshold: A frequency.
+            fresh_only: Look only where something happened in the last step, as far as that is
+                known: enough for who asked after the step before with a threshold that has not
+                fallen by more than a factor `decay` since, for then no other weight can be new.
+
+        Yields:
+            An arena, a selection of its entries, and bool flags of the selection, 1-D.
+        """
+        shrink = self.decay ** (self._age() - 1)
+        only_fresh = fresh_only and self.steps - 1 > self._known_from
+        for home in homes:
+            tracked = self._of(home)
+            where = tracked.fresh if only_fresh else slice(None)
+            yield home, where, tracked.frequency.view(-1)[where] > threshold / shrink
+
+    def average_before(self, home: Arena, where: Where) -> Tensor:
+        """Average of codes before this step's code entered it, for the selection: 1-D floats."""
+        tracked = self._of(home)
+        if tracked.average is None:
+            raise TrackingError(f"nothing follows the average of codes of {home.weights[0].name}")
+        code = weight_history.code_of(home.records.view(-1)[where], home.layout)
+        return code + tracked.average.view(-1)[where] * self.decay ** (self._age() - 2)
+
+    def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
+        """One report per layer, in the order of the weights.
+
+        Over all parts where weights are split over processes, which then all call this.
+
+        Args:
+            cut: The frequency above which a weight counts as oscillating, 0 to 1.
+
+        Raises:
+            ValueError: `cut` is no frequency.
+        """
+        if not 0 <= cut <= 1:
+            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
+        return self._reports(cut)[0]
+
+    def summary(self, cut: float = OSCILLATING) -> LayerReport:
+        """The same over all layers, each weight counting once."""
+        return overall(*self._reports(cut))
+
+    def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
+        """Of each layer, and the distance ratio over all of them."""
+        if not 0 <= cut <= 1:
+            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
+        self._gather()
+        shrink = self.decay ** (self._age() - 1)
+        shares = {}
+        for tracked in self._tracked:
+            columns = torch.stack(tracked.shares(cut / shrink), 1)
+            shares |= {w.name: row for w, row in zip(tracked.home.weights, columns, strict=True)}
+        sums = self._sums()
+        table = self._over_parts(
+            {name: torch.cat([shares[name], sums[name]]) for name in self._names}
+        ).tolist()
+        reports, ways = [], [0.0, 0.0]
+        for weight, row in zip(self.weights, table, strict=True):
+            oscillating, frozen, flips, oscillations, rate, *way = row
+            ways = [ways[0] + way[0], ways[1] + way[1]] if way else ways
+            report = LayerReport(
+                name=weight.name,
+                weights=weight.latent.numel(),
+                bits=weight.grid.bits,
+                oscillating=oscillating,
+                frozen=frozen,
+                flips_per_step=flips / max(1, self.steps - 1),
+                total_oscillations=round(oscillations),
+                distance_ratio=distance_ratio(*way) if way else None,
+                transition_rate=rate,
+            )
+            reports.append(report)
+        return reports, None if self._distance is None else distance_ratio(*ways)
+
+    def state_bytes(self) -> int:
+        """Bytes held for the weights: history records, frequencies, averages of codes."""
+        return sum(
+            held.numel() * held.element_size()
+            for tracked in self._tracked
+            for held in (tracked.home.records, tracked.frequency, tracked.average)
+            if held is not None
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that tracking needs to go on, but for the history records, which the model saves.
+
+        Frequencies and averages are by layer, in the shape and order of its dimensions, whatever
+        the memory format. Where weights are split over processes these are split alike, as
+        torch.distributed.checkpoint takes them, and all processes call this.
+        """
+        self._gather()
+        table = self._over_parts(self._sums())
+        layers: dict[str, dict[str, Any]] = {}
+        for weight, sums in zip(self.weights, table, strict=True):
+            tracked, i = self._places[weight.name]
+            entries = tracked.state(i)
+            if weight.shards is not None:
+                entries = {k: v if v is None else weight.shards.join(v) for k, v in entries.items()}
+            layers[weight.name] = {**entries, "sums": sums.clone()}
+        return {
+            "version": 1,
+            "names": self._names,
+            "momentum": self.momentum,
+            "steps": self.steps,
+            "base": self._base,
+            "followed": self._followed(),
+            "layers": layers,
+            "distance": None if self._distance is None else self._distance.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; load the model's own state too, it holds the history.
+
+        The state may be of weights that were split over more or fewer processes, or were not.
+
+        Raises:
+            TrackingError: The state is of other layers, of another momentum, or of cures that
+                need other averages.
+        """
+        if state["names"] != self._names:
+            odd = sorted(set(state["names"]) ^ set(self._names)) or ["their order"]
+            raise TrackingError(f"the saved tracker follows other layers; they differ in {odd[0]}")
+        if state["momentum"] != self.momentum:
+            raise TrackingError(
+                f"the saved tracker has momentum {state['momentum']}, this one {self.momentum}; "
+                "their frequencies do not compare"
+            )
+        if state["followed"] != self._followed():
+            raise TrackingError(
+                "the saved tracker follows the average of codes of other layers; make the Control "
+                "with the same cures before loading"
+            )
+        steps, base = state["steps"], state["base"]
+        if not 0 <= steps - base <= 1 - math.log(_REBASE_AT) / math.log(self.decay):
+            raise TrackingError(f"the saved tracker has done {steps} steps, and its base is {base}")
+        self.steps, self._base = steps, base
+        self._known_from = self.steps
+        for weight in self.weights:
+            (tracked, i), entries = self._places[weight.name], state["layers"][weight.name]
+            tracked.load(i, {k: _part(v, weight.shards) for k, v in entries.items() if k != "sums"})
+            self._load_sums(weight, entries["sums"])
+        if self._distance is not None and state["distance"] is not None:
+            self._distance.load_state_dict(state["distance"])
+
+    def _sums(self) -> dict[str, Tensor]:
+        """Of each layer what adds up over its parts: float64 (3,), with the distances (5,).
+
+        Flips and oscillations since the start, transition rate, ways of latents and of codes.
+        """
+        ways = {} if self._distance is None else self._distance.traveled()
+        sums = {}
+        for name in self._names:
+            tracked, i = self._places[name]
+            parts = [tracked.counts[:, i], tracked.rate[i : i + 1]]
+            sums[name] = torch.cat([*parts, *([ways[name]] if ways else [])])
+        return sums
+
+    def _load_sums(self, weight: QuantizedWeight, sums: Tensor) -> None:
+        tracked, i = self._places[weight.name]
+        # they are of all parts: one process counts them on
+        mine = sums if weight.shards is None or weight.shards.first else torch.zeros_like(sums)
+        tracked.counts[:, i], tracked.rate[i] = mine[:2], mine[2]
+        if self._distance is not None and len(mine) > 3:
+            self._distance.traveled()[weight.name].copy_(mine[3:])
+
+    def _over_parts(self, rows: dict[str, Tensor]) -> Tensor:
+        """Rows of all layers in their order, each added up over the parts of its weight."""
+        table = torch.stack([rows[name] for name in self._names])
+        groups: dict[object, list[int]] = {}
+        for i, weight in enumerate(self.weights):
+            groups.setdefault(weight.shards and weight.shards.key, []).append(i)
+        for members in groups.values():
+            shards = self.weights[members[0]].shards
+            if shards is not None:
+                table[members] = shards.total(table[members])
+        return table
+
+    @property
+    def _names(self) -> list[str]:
+        return [weight.name for weight in self.weights]
+
+    def _place(self, name: str) -> tuple[TrackedArena, int]:
+        if name not in self._places:
+            raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._places)}")
+        return self._places[name]
+
+    def _of(self, home: Arena) -> TrackedArena:
+        return next(tracked for tracked in self._tracked if tracked.home is home)
+
+    def _gather(self) -> None:
+        for tracked in self._tracked:
+            tracked.home.gather()
+
+    def _followed(self) -> list[str]:
+        return [w.name for w in self.weights if self.follows_average(w.name)]
+
+    def _age(self) -> int:
+        return self.steps - self._base
+
+    def _rebase(self) -> None:
+        if self.decay ** -self._age() > _REBASE_AT:
+            shrink = self.decay ** (self._age() - 1)
+            for tracked in self._tracked:
+                for stored in (tracked.frequency, tracked.average):
+                    if stored is not None:
+                        stored.mul_(shrink)
+            self._base = self.steps - 1
+
+
+def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
+    """Of a saved tensor, whole or split, what this process holds."""
+    if values is None:
+        return None
+    return whole(values) if shards is None else shards.part(values)

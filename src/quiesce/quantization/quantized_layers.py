@@ -1,0 +1,99 @@
+"""Layers that quantize their input and weight, made from any convolution or linear class.
+
+A prepared layer keeps being what it was: its class becomes a subclass of its own class, whose
+forward quantizes the input, shows the quantized weight where the parent looks for `weight`, and
+calls the parent. So every subclass works (timm's Conv2dSame too), `weight` keeps its name in the
+state_dict, and torch.compile and torch.export see one graph.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from quiesce.quantization.quantizer import FakeQuantizer
+
+LAYERS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+_Base = nn.Module if TYPE_CHECKING else object
+
+
+class QuantizedLayer(_Base):
+    """The part that `quantized_class` puts before a layer's own class."""
+
+    input_quantizer: FakeQuantizer | None
+    weight_quantizer: FakeQuantizer
+    _emitted: Tensor | None
+
+    @property
+    def latent(self) -> nn.Parameter:
+        """The float weight that the optimizer moves."""
+        return self._parameters["weight"]  # pyright: ignore[reportReturnType]
+
+    @property
+    def weight(self) -> Tensor:
+        """The latent weight; inside the layer's own forward the quantized one."""
+        emitted = self._emitted
+        return self.latent if emitted is None else emitted
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The parent's forward on quantized input and weight."""
+        if self.input_quantizer is not None:
+            input = self.input_quantizer(input)
+        object.__setattr__(self, "_emitted", self.weight_quantizer(self.latent))
+        try:
+            return super().forward(input, *args, **kwargs)
+        finally:
+            object.__setattr__(self, "_emitted", None)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
+        """Pickle and copy by the float class: the class made here has no importable name."""
+        return _remake, (float_class(self),), self.__dict__.copy()
+
+
+@cache
+def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of `cls` whose forward quantizes; the same object each time."""
+    body = {"__module__": cls.__module__, "__doc__": f"{cls.__name__}, quantized by quiesce."}
+    return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), body)
+
+
+def float_class(layer: nn.Module) -> type[nn.Module]:
+    """The class that a quantized layer had before."""
+    return type(layer).__mro__[2]
+
+
+def channel_dim(layer: nn.Module) -> int:
+    """Dimension of the weight that counts output channels."""
+    return 1 if isinstance(layer, TRANSPOSED) else 0
+
+
+def quantize_layer(
+    layer: nn.Module, weight_quantizer: FakeQuantizer, input_quantizer: FakeQuantizer | None
+) -> None:
+    """Turn a float layer into a quantized one, in place."""
+    layer.__class__ = quantized_class(type(layer))
+    object.__setattr__(layer, "_emitted", None)
+    layer.weight_quantizer = weight_quantizer
+    layer.add_module("input_quantizer", input_quantizer)
+
+
+def restore_layer(layer: nn.Module) -> None:
+    """Turn a quantized layer back into a float one, in place; its weight stays the latent."""
+    layer.__class__ = float_class(layer)
+    del layer.weight_quantizer, layer.input_quantizer, layer._emitted
+
+
+def _remake(cls: type[nn.Module]) -> nn.Module:
+    made = quantized_class(cls)
+    return made.__new__(made)

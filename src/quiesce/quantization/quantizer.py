@@ -1,0 +1,213 @@
+"""A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.arithmetic.estimators import STE, Estimator
+from quiesce.arithmetic.fake_quantize import (
+    Clip,
+    FakeQuantize,
+    Rule,
+    check_clip,
+    lsq_grad_scale,
+    positive,
+)
+from quiesce.arithmetic.grid import Grid, check_bits
+from quiesce.arithmetic.kernels import EAGER
+from quiesce.arithmetic.ranges import Range, check_range
+from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
+from quiesce.errors import NotCalibratedError, TrackingError
+
+
+class FakeQuantizer(nn.Module):
+    """Rounds what passes through it to a grid, and learns the grid's scale (LSQ), maybe its offset.
+
+    Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
+    is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
+    weights `history`, one packed record per weight (see `quiesce.arithmetic.weight_history`), made here so that a
+    compiled forward reads from the first step on what freezing writes later.
+
+    Args:
+        bits: Width of the codes, 2 to 8.
+        scale_shape: () for one scale, else the shape that broadcasts to the tensor.
+        weight: The latent weight that it quantizes, or None for activations.
+        learn_offset: LSQ+: learn the value of code 0 too. Activations only.
+        clip: Where gradients pass, see `quiesce.fake_quantize`.
+        grad_scaling: Multiply the gradients of scale and offset by LSQ's 1/sqrt(N*quant_max), N the
+            weights that share a scale, or the features of one sample.
+        estimator: Rounding and its gradient.
+        ranges: How `calibrate` finds the first scale.
+
+    Raises:
+        ValueError, TypeError: An argument out of its range.
+    """
+
+    scale: nn.Parameter
+    offset: nn.Parameter | None
+    limits: Tensor
+    history: Tensor | None
+
+    def __init__(
+        self,
+        bits: int,
+        *,
+        scale_shape: tuple[int, ...] = (),
+        weight: Tensor | None = None,
+        learn_offset: bool = False,
+        clip: Clip = "range",
+        grad_scaling: bool = False,
+        estimator: Estimator = STE(),  # noqa: B008 (immutable)
+        ranges: Range = "mse",
+    ) -> None:
+        super().__init__()
+        check_bits("bits", bits)
+        check_clip(clip)
+        check_range(ranges)
+        self.bits = bits
+        self.name = ""
+        self.grid: Grid | None = None
+        self.grad_scaling = grad_scaling
+        self.ranges: Range = ranges
+        self.kernels = EAGER
+        self.observe: Callable[[Tensor], None] | None = None
+        self.tracked_by: object = None
+        self.scale = nn.Parameter(torch.ones(scale_shape))
+        self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
+        self.register_buffer("limits", torch.zeros(2))
+        history = None
+        if weight is not None:
+            dtype = Layout.of(Grid(bits, signed=True)).dtype
+            history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
+        self.register_buffer("history", history)
+        self.rule = Rule(clip, estimator)
+
+    def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
+        """Start from this grid: `scale` and `offset` in units of x, of the shapes declared."""
+        with torch.no_grad():
+            self.scale.copy_(scale.reshape(self.scale.shape))
+            if self.offset is not None:
+                self.offset.copy_(torch.zeros(()) if offset is None else offset)
+            self.limits.copy_(torch.tensor([grid.quant_min, grid.quant_max]))
+        self.grid = grid
+
+    @property
+    def step_size(self) -> Tensor:
+        """The scale in use, detached: floats per code, above 0, broadcastable to the tensor."""
+        return positive(self.scale.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize `x`; shape and dtype stay.
+
+        Raises:
+            NotCalibratedError: There is no grid yet.
+            TrackingError: In training, the estimator needs the codes of the last step and no
+                tracker keeps them.
+        """
+        if self.observe is not None:
+            self.observe(x)
+            return x
+        if self.grid is None:
+            raise self.not_calibrated()
+        noise = self._noise(x)
+        self._check_tracked()
+        # inside a compiled model the compiler sees the plain operators, and fuses across layers;
+        # the fused passes take no noise
+        plain = torch.compiler.is_compiling() or noise is not None
+        kernels = EAGER if plain else self.kernels
+        return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
+            x,
+            self.scale,
+            self.offset,
+            self.limits,
+            self.history,
+            noise,
+            self.rule,
+            self._grad_scale(x),
+            kernels.forward,
+            kernels.backward,
+        )
+
+    def not_calibrated(self) -> NotCalibratedError:
+        """What to raise where a scale is needed and there is none."""
+        return NotCalibratedError(
+            f"{self.name or 'a quantizer'} has no scale yet; "
+            "call quiesce.calibrate(model, batches) first"
+        )
+
+    @torch.no_grad()
+    def remember(self, latent: Tensor) -> None:
+        """Start the history of a weight from the codes nearest to `latent`; what is frozen stays.
+
+        Nothing where the estimator does not read them: a tracker starts them in any case.
+        """
+        if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
+            return
+        layout = Layout.of(self.grid)
+        wide = latent.to(torch.promote_types(latent.dtype, torch.float32))
+        code = torch.round(wide / self.step_size).clamp(self.grid.quant_min, self.grid.quant_max)
+        fresh = pack(code, STILL, False, layout)
+        self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
+
+    def _noise(self, x: Tensor) -> Tensor | None:
+        if not (self.training and self.rule.estimator.needs_noise):
+            return None
+        return torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+
+    def _check_tracked(self) -> None:
+        reads = self.rule.estimator.needs_history and self.history is not None
+        if reads and self.training and self.tracked_by is None:
+            raise TrackingError(
+                f"{self.name}: {type(self.rule.estimator).__name__} reads the code of the last "
+                "step, which nothing keeps; make a quiesce.Control before the first training step"
+            )
+
+    def _grad_scale(self, x: Tensor) -> float | None:
+        if not self.grad_scaling or self.grid is None:
+            return None
+        shared_by = x.shape[0] if self.history is None else self.scale.numel()
+        return lsq_grad_scale(x.numel() // shared_by, self.grid)
+
+    def _forget(self) -> None:
+        """As before calibration: a new float network has neither this grid nor frozen codes."""
+        self.limits.zero_()
+        self.grid = None
+        if self.history is not None:
+            self.history.zero_()
+
+    def extra_repr(self) -> str:
+        """Bits, kind of grid, and how many scales."""
+        kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
+        return f"bits={self.bits}, {kind}, scales={self.scale.numel()}"
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
+        if not any(key.startswith(prefix) for key in state_dict):
+            self._forget()
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self.grid = None
+        low, high = (int(end) for end in self.limits.tolist())
+        if (low, high) == (0, 0):
+            return
+        grid = Grid(self.bits, signed=low < 0)
+        if (grid.quant_min, grid.quant_max) != (low, high):
+            error_msgs.append(
+                f"{prefix}limits: the checkpoint's codes go from {low} to {high}, this model is "
+                f"prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
+            )
+            return
+        self.grid = grid

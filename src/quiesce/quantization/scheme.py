@@ -1,0 +1,154 @@
+"""Which layers are quantized, and how: one frozen value that `prepare` reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from quiesce.arithmetic.estimators import STE, Estimator
+from quiesce.arithmetic.fake_quantize import Clip, check_clip
+from quiesce.arithmetic.grid import check_bits
+from quiesce.arithmetic.ranges import Range, check_range
+from quiesce.errors import PrepareError
+
+Residual = Literal["float", "quantized"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerScheme:
+    """What one layer gets; the fields that `Scheme.overrides` may set."""
+
+    weight_bits: int
+    """Bits of the weight's codes, 2 to 8."""
+    act_bits: int | None
+    """Bits of the input's codes, 2 to 8, or None for a float input."""
+    per_channel: bool
+    """One weight scale per output channel instead of one for the tensor."""
+    ranges: Range
+    """How the first scales are found, one of `quiesce.arithmetic.ranges.RANGES`."""
+
+    def __post_init__(self) -> None:
+        check_bits("weight_bits", self.weight_bits)
+        if self.act_bits is not None:
+            check_bits("act_bits", self.act_bits)
+        check_range(self.ranges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How a model is quantized. Patterns are shell patterns on module names (fnmatch).
+
+    Raises:
+        ValueError, TypeError: A field out of its range, or an override of an unknown field.
+    """
+
+    weight_bits: int = 4
+    """Bits of weight codes, 2 to 8."""
+    act_bits: int | None = 4
+    """Bits of the codes of layer inputs, 2 to 8, or None to leave activations in float."""
+    first_last_bits: int | None = 8
+    """Bits of the first and the last layer's weights and of the last layer's input, or None to
+    treat them as all others. First and last are by order of call."""
+    first_input_bits: int | None = None
+    """Bits of the first layer's input, the image, or None to leave it in float."""
+    per_channel: bool = False
+    """One weight scale per output channel instead of one for the tensor."""
+    ranges: Range = "mse"
+    """How the first scales are found: mse, minmax, percentile or lsq."""
+    clip: Clip = "range"
+    """Where gradients pass at the ends of the grid, see `quiesce.fake_quantize`."""
+    grad_scaling: bool = False
+    """Multiply the gradients of scales by LSQ's 1/sqrt(N*quant_max)."""
+    learn_offset: bool = False
+    """LSQ+: learn the value of code 0 of every input, on an unsigned grid."""
+    estimator: Estimator = STE()  # noqa: RUF009 (immutable)
+    """Rounding of the weights, and its gradient."""
+    act_estimator: Estimator = STE()  # noqa: RUF009 (immutable)
+    """Rounding of the layers' inputs, and its gradient; not one that needs a weight's history."""
+    residual: Residual = "float"
+    """What happens to additions of two activations: float, or quantized: both operands are rounded
+    to `act_bits`, by the very quantizer of the layers that read the same tensor, so that the body
+    of a residual network can run in integers."""
+    include: Sequence[str] = ("*",)
+    """Layers to quantize."""
+    exclude: Sequence[str] = ()
+    """Layers to leave in float, of those included."""
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pattern to fields of `LayerScheme`; of several matching patterns the last one wins."""
+
+    def __post_init__(self) -> None:
+        check_clip(self.clip)
+        if self.act_estimator.needs_history:
+            raise ValueError(
+                "act_estimator must round without a history, which inputs have not, got "
+                f"{self.act_estimator}; {type(self.act_estimator).__name__} is for weights"
+            )
+        for name in ("first_last_bits", "first_input_bits"):
+            if (bits := getattr(self, name)) is not None:
+                check_bits(name, bits)
+        if self.residual not in get_args(Residual):
+            known = " or ".join(get_args(Residual))
+            raise ValueError(f"residual must be {known}, got {self.residual!r}")
+        if self.residual == "quantized" and self.act_bits is None:
+            raise ValueError("residual quantized needs act_bits, 2 to 8, got None")
+        for name in ("include", "exclude"):
+            if isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a sequence of patterns, got a single string")
+        known = {f.name for f in fields(LayerScheme)}
+        base = self._base()
+        for pattern, changes in self.overrides.items():
+            if unknown := sorted(set(changes) - known):
+                may = ", ".join(sorted(known))
+                raise ValueError(f"overrides[{pattern!r}] sets {unknown[0]!r}; it may set {may}")
+            replace(base, **changes)
+
+    def _base(self) -> LayerScheme:
+        return LayerScheme(
+            weight_bits=self.weight_bits,
+            act_bits=self.act_bits,
+            per_channel=self.per_channel,
+            ranges=self.ranges,
+        )
+
+    def of_additions(self) -> LayerScheme:
+        """What the operands of additions get: what a layer gets that nothing singles out."""
+        return self._base()
+
+    def selects(self, name: str) -> bool:
+        """Whether the layer called `name` is to be quantized."""
+        included = any(fnmatchcase(name, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+    def resolve(self, names: Sequence[str]) -> dict[str, LayerScheme]:
+        """The scheme of each layer.
+
+        Args:
+            names: The layers to quantize, in order of call; the first and the last are special.
+        """
+        layers = dict.fromkeys(names, self._base())
+        if names and self.first_last_bits is not None:
+            bits = self.first_last_bits
+            for name in {names[0], names[-1]}:
+                act_bits = None if self.act_bits is None else bits
+                layers[name] = replace(layers[name], weight_bits=bits, act_bits=act_bits)
+        if names:
+            layers[names[0]] = replace(layers[names[0]], act_bits=self.first_input_bits)
+        for pattern, changes in self.overrides.items():
+            for name in names:
+                if fnmatchcase(name, pattern):
+                    layers[name] = replace(layers[name], **changes)
+        return layers
+
+    def check_patterns(self, names: Sequence[str]) -> None:
+        """Refuse a pattern that matches no layer: a typing error otherwise goes unseen for days.
+
+        Raises:
+            PrepareError: With the pattern and the layer name nearest to it.
+        """
+        for where in ("include", "exclude", "overrides"):
+            for pattern in getattr(self, where):
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    near = get_close_matches(pattern, names, n=1, cutoff=0.3)
+                    hint = f"; the nearest is {near[0]!r}" if near else ""
+                    raise PrepareError(f"{where}: {pattern!r} matches no layer{hint}")

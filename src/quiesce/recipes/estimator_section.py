@@ -1,0 +1,78 @@
+"""The section of a recipe that names an estimator and its number."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from quiesce.arithmetic import estimators
+
+KINDS: Mapping[str, Any] = {
+    "ste": estimators.STE,
+    "ewgs": estimators.EWGS,
+    "dsq": estimators.DSQ,
+    "stacked_sigmoid": estimators.StackedSigmoid,
+    "psg": estimators.PSG,
+    "stableqat": estimators.StableQAT,
+    "stochastic_rounding": estimators.StochasticRounding,
+    "hysteresis": estimators.Hysteresis,
+}
+"""Kind to class."""
+
+READ_BY = {
+    "delta": "ewgs",
+    "alpha": "dsq",
+    "slope": "stacked_sigmoid",
+    "scaling": "psg",
+    "amplitude": "stableqat",
+    "width": "hysteresis",
+}
+"""Number to the kind that reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorConfig:
+    """How codes are rounded, and what gradient stands in for its own; none is a cure."""
+
+    kind: Literal[
+        "ste",
+        "ewgs",
+        "dsq",
+        "stacked_sigmoid",
+        "psg",
+        "stableqat",
+        "stochastic_rounding",
+        "hysteresis",
+    ] = "ste"
+    """Which estimator; all but the last two round to nearest."""
+
+    delta: float = 0.2
+    """ewgs: how much gradients are scaled, per step of rounding error, 0 to below 2."""
+
+    alpha: float = 0.4
+    """dsq: softness of the staircase, above 0 (hard) and below 1 (a straight line)."""
+
+    slope: float = 1.0
+    """stacked_sigmoid: of the logistic at every threshold, above 0 and at most 100."""
+
+    scaling: float = 2.0
+    """psg: factor on the gradient per step of rounding error, above 0 and at most 1000."""
+
+    amplitude: float = 0.21
+    """stableqat: of the harmonic, 0 (the STE) to below 0.2251."""
+
+    width: float = 1.0
+    """hysteresis: of the dead band around a threshold, in steps, above 0 and at most 1."""
+
+    def __post_init__(self) -> None:
+        for name, kind in READ_BY.items():
+            if kind != self.kind and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"`{name}` is read by kind {kind} and kind is {self.kind}: leave it out, or "
+                    f"set kind: {kind}"
+                )
+        self.estimator()
+
+    def estimator(self) -> estimators.Estimator:
+        """Return the quiesce.Estimator, which checks its number."""
+        reads = [name for name, kind in READ_BY.items() if kind == self.kind]
+        return KINDS[self.kind](**{name: getattr(self, name) for name in reads})

@@ -1,0 +1,82 @@
+"""Single weights of a run: their trajectories, and what a probe found out about their codes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from quiesce.files.untrusted.typed_values import count, maybe, number
+from quiesce.report.reading.files import read_arrays, read_json, reading
+from quiesce.report.run_data import Probe, Trajectories
+
+LARGEST_POSITION = 1e30
+"""Codes from 0 that a chart's float32 holds with room."""
+
+LARGEST_CODE = 255
+"""Of 8 bits without a sign."""
+
+
+def trajectories(path: Path) -> Trajectories | None:
+    """Return trajectories.npz, its latents in codes; None where there is no such file.
+
+    Raises:
+        RecipeError: The file is damaged.
+    """
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    with reading(path):
+        shape = (len(arrays["steps"]), len(arrays["index"]))
+        for name in ("steps", "index", "code"):
+            if arrays[name].dtype.kind not in "iu":
+                raise ValueError(f"`{name}` are no whole numbers")
+        for name in ("latent", "code", "frequency"):
+            if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
+                raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
+        low, high = (count(arrays[name].item()) for name in ("quant_min", "quant_max"))
+        if not -LARGEST_CODE <= low < high <= LARGEST_CODE:
+            raise ValueError(f"{low} to {high} are no ends of a grid of 8 bits or fewer")
+        scale, latent = arrays["scale"], arrays["latent"]
+        if scale.shape not in (shape, shape[:1]) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("`scale` is not above 0 for each step")
+        with np.errstate(over="ignore"):
+            position = latent / (scale if scale.ndim == latent.ndim else scale[:, None])
+        if not (np.abs(position) < LARGEST_POSITION).all():
+            raise ValueError("`latent` is not finite, or too far off to be drawn")
+        found = Trajectories(
+            layer=str(arrays["layer"]),
+            steps=arrays["steps"],
+            index=arrays["index"],
+            position=position,
+            code=arrays["code"].astype(int),
+            frequency=arrays["frequency"],
+            quant_min=low,
+            quant_max=high,
+        )
+    return found if all(shape) else None
+
+
+def probe(path: Path) -> Probe | None:
+    """Return probe.json; None where there is no such file.
+
+    Raises:
+        RecipeError: The file is damaged, or newer than this quiesce.
+    """
+    tree = read_json(path)
+    if tree is None:
+        return None
+    with reading(path):
+        if not tree["weights"]:
+            return None  # nothing oscillates, and so nothing was tried
+        learned = tree.get("learned")
+        return Probe(
+            weights=count(tree["weights"]),
+            samples=count(tree["samples"]),
+            before=_loss_and_top1(tree["before"]),
+            drawn=np.array(tree["sampled"]["each"], float).reshape(-1, 2),
+            learned=_loss_and_top1(learned) if learned else None,
+            changed=maybe(count, learned.get("changed")) if learned else None,
+        )
+
+
+def _loss_and_top1(tree: dict[str, float]) -> tuple[float, float]:
+    return number(tree["loss"]), number(tree["top1_percent"])

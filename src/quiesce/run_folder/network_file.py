@@ -1,0 +1,106 @@
+"""The trained network as a safetensors file whose header says how it is quantized."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from quiesce.errors import CheckpointError
+from quiesce.files.atomic import write_beside
+from quiesce.files.untrusted.safetensors_header import refuse_long_header
+from quiesce.files.untrusted.typed_values import mapping
+from quiesce.files.untrusted.yaml_and_json import parse_json
+from quiesce.quantization.quantized_additions import Addition
+from quiesce.quantization.quantized_layers import QuantizedLayer
+from quiesce.quantization.quantizer import FakeQuantizer
+
+VERSION = 1
+"""Version of the description in the header."""
+
+KEY = "quiesce"
+"""Key of the description in the header's metadata."""
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write the state dict of `network`, float or prepared, and its description.
+
+    Args:
+        network: Every tensor of its state dict is written, a shared one under each of its names.
+        path: Written beside and renamed.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {"format": "pt", KEY: json.dumps(describe(network))}
+
+    def write(beside: Path) -> None:
+        try:
+            save_file(tensors, beside, metadata=metadata)
+        except SafetensorError as error:  # its own word for what the system says
+            if "os error 28" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    write_beside(path, write, needed)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what the header of a file of `save_network` says, without reading its tensors.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        refuse_long_header(path)
+        with safe_open(path, framework="pt") as file:
+            return mapping(parse_json((file.metadata() or {}).get(KEY, "{}")))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or cut off ({error}); fetch it again") from error
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """Return how each layer is quantized, ready for JSON.
+
+    Returns:
+        {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
+        "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits",
+        "quant_min", "quant_max", "scale": name of its tensor, "offset": name of its tensor or
+        None}. No layers means a float network.
+    """
+    layers = {
+        name: {
+            "weight": _describe_quantizer(module.weight_quantizer, f"{name}.weight_quantizer"),
+            "input": _describe_quantizer(module.input_quantizer, f"{name}.input_quantizer"),
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, QuantizedLayer)
+    }
+    additions = {
+        name: {
+            side: _describe_quantizer(getattr(module, side), f"{name}.{side}")
+            for side in ("left", "right")
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, Addition)
+    }
+    rule = "scale * clip(round_half_even(x / scale), quant_min, quant_max)"
+    return {"version": VERSION, "rule": rule, "layers": layers, "additions": additions}
+
+
+def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:
+    if quantizer is None or quantizer.grid is None:
+        return None
+    return {
+        "bits": quantizer.bits,
+        "quant_min": quantizer.grid.quant_min,
+        "quant_max": quantizer.grid.quant_max,
+        "scale": f"{name}.scale",
+        "offset": None if quantizer.offset is None else f"{name}.offset",
+    }

@@ -1,0 +1,169 @@
+"""What a sweep is: a recipe, named variants of it, a grid of fields, and seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import RecipeError
+from quiesce.files.atomic import in_home
+from quiesce.files.untrusted.yaml_and_json import parse_yaml
+from quiesce.recipes.reading import load_yaml
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the sweeps that come with quiesce."""
+
+VERSION = 1
+"""Version of the format of sweep files and of sweep.json."""
+
+MOST_RUNS = 10_000
+"""Of a sweep; a grid of ten fields with ten values each would be planned for ever."""
+
+NOT_SWEPT = {
+    "seed": "--seeds sweeps it",
+    "run": "-o names the folder",
+    "name": "runs get their own",
+}
+"""Fields of a recipe that a grid may not hold, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Every variant at every point of the grid with every seed is one run."""
+
+    name: str
+    """Name of the sweep; its default folder is runs/<name>."""
+
+    recipe: str
+    """Name of a shipped recipe, or path of a YAML file."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds, each 0 or more, no two alike."""
+
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name to changed fields, dotted: {"cosine": {"cure.strength.schedule": "cosine"}}. `recipe`
+    among them takes another recipe to start from. The name becomes that of the variant's recipe."""
+
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted field to its values."""
+
+    baseline: str | None = None
+    """What `quiesce compare` compares to when it is not told: the name of a variant or recipe."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or self.name != Path(self.name).name:
+            raise ValueError(f"`name` must be a word without slashes, got {self.name!r:.60}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` must be 0 or more, each once, got {list(self.seeds)}")
+        points = math.prod(map(len, self.grid.values()))
+        runs = len(self.seeds) * max(1, len(self.variants)) * points
+        if runs > MOST_RUNS:
+            raise ValueError(f"a sweep has at most {MOST_RUNS:,} runs, got {runs:,}")
+        for name in self.variants:
+            if not name or name != Path(name).name:
+                raise ValueError(f"`variants` must have names without slashes, got {name!r}")
+        for changes in (self.grid, *self.variants.values()):
+            for each in NOT_SWEPT.keys() & changes.keys():
+                raise ValueError(f"`{each}` can not be set in a sweep: {NOT_SWEPT[each]}")
+        for each, values in self.grid.items():
+            if not values or any(values.count(value) > 1 for value in values):
+                raise ValueError(f"`{each}` must have values, each once, got {values}")
+
+
+def shipped_sweeps() -> list[str]:
+    """Return the names of the sweeps that come with quiesce, sorted."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find_sweep(name: str) -> Path | None:
+    """Return the file of a shipped sweep, or of a path to one; None where it may be a recipe."""
+    if name in shipped_sweeps():
+        return SHIPPED / f"{name}.yaml"
+    path = in_home(name)
+    return path if path.is_file() and "recipe" in _load(path) else None
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        RecipeError: It is no YAML, has an unknown field, a wrong type or a wrong value.
+    """
+    tree = {"name": path.stem, **_load(path)}
+    version = tree.pop("version", VERSION)
+    if version != VERSION:
+        raise RecipeError(f"{path}: `version` must be {VERSION} for this quiesce, got {version}")
+    kinds: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("name", "recipe", "baseline"), str),
+        **dict.fromkeys(("variants", "grid"), dict),
+        "seeds": (int, list),
+    }
+    for key, value in tree.items():
+        if key not in kinds:
+            near = get_close_matches(str(key), kinds, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"fields here: {', '.join(kinds)}"
+            raise RecipeError(f"{path}: unknown field `{key}`; {hint}")
+        if not isinstance(value, kinds[key]):
+            raise RecipeError(f"{path}: `{key}` can not be {value!r:.60}")
+    for key, inner in (("variants", dict), ("grid", list)):
+        for name, value in tree.get(key, {}).items():
+            if not isinstance(value, inner) or not isinstance(name, str):
+                kind = "a mapping of fields" if inner is dict else "a list of values"
+                raise RecipeError(f"{path}: `{key}.{name}` must be {kind}, got {value!r:.60}")
+    if "seeds" in tree:
+        tree["seeds"] = _seeds(tree["seeds"], f"{path}: ")
+    try:
+        return Sweep(**tree)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds that the command line asks for: "5" is 0 to 4, "3,7" is 3 and 7.
+
+    Raises:
+        RecipeError: It is neither.
+    """
+    listed = _values(text, "--seeds: ")
+    return _seeds(listed[0] if len(listed) == 1 and "," not in text else listed, "--seeds: ")
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the grid that the command line asks for: ["cure.strength.end=0.1,0.2"].
+
+    Values are YAML; a list or a text with a comma stands in brackets or quotes.
+
+    Raises:
+        RecipeError: A setting is not field=value,value, or names a field twice.
+    """
+    grid = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"--set {setting}: must be field=value,value...")
+        if name in grid:
+            raise RecipeError(f"--set {setting}: {name} is set twice; give all values at once")
+        grid[name] = _values(text, f"--set {setting}: ")
+    return grid
+
+
+def _values(text: str, where: str) -> list[Any]:
+    try:
+        return parse_yaml(f"[{text}]")
+    except ValueError as error:
+        raise RecipeError(f"{where}not valid YAML: {text}") from error
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    if type(value) is int and 1 <= value <= MOST_RUNS:
+        return tuple(range(value))
+    if isinstance(value, list) and value and all(type(each) is int for each in value):
+        return tuple(value)
+    raise RecipeError(f"{where}`seeds` must be how many, or a list of seeds, got {value!r:.60}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    tree = load_yaml(path)
+    return tree if isinstance(tree, dict) else {}

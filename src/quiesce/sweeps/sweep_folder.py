@@ -1,0 +1,146 @@
+"""The folder of a sweep: sweep.json, the recipe of each run, their logs, and the runs."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from quiesce.comparison.finished_runs import SWEEP, read_json
+from quiesce.comparison.recipe_fields import dotted
+from quiesce.errors import RecipeError
+from quiesce.files.untrusted.limits import refuse_links
+from quiesce.recipes.reading import read_recipe, write_recipe
+from quiesce.run_folder.folder import (
+    FLOAT_NETWORK,
+    RECIPE,
+    SUMMARY,
+    has_checkpoint,
+    write_json,
+    write_text,
+)
+from quiesce.sweeps.plan import PlannedRun
+from quiesce.sweeps.sweep import VERSION, Sweep
+
+
+class SweepFolder:
+    """Where the files of a sweep are.
+
+    Args:
+        folder: The sweep's; made when it is opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def opened(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> Iterator[None]:
+        """Make the folder, or go on in it, and keep other sweeps out meanwhile.
+
+        Raises:
+            RecipeError: The folder holds something else, or a run of this name by another recipe,
+                or another process sweeps in it, or it holds a symbolic link.
+        """
+        if self.folder.exists() and not (self.folder / SWEEP).is_file():
+            raise RecipeError(f"{self.folder} exists and is no sweep; name another: -o FOLDER")
+        try:
+            refuse_links(self.folder)
+        except ValueError as error:
+            raise RecipeError(f"{self.folder}: {error}; put it there itself") from error
+        self.refuse_changed(runs)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                for run in runs:
+                    path = self.recipe(run)
+                    path.parent.mkdir(exist_ok=True)
+                    if not path.exists():
+                        write_text(path, write_recipe(run.recipe))
+                write_json(self.folder / SWEEP, self._tree(sweep, runs))
+                yield
+        except Timeout as error:
+            raise RecipeError(f"another process is sweeping in {self.folder}") from error
+
+    def refuse_changed(self, runs: Sequence[PlannedRun]) -> None:
+        """Refuse to go on with recipes that are not those of the earlier runs.
+
+        Raises:
+            RecipeError: A field of a run's recipe has changed since the folder was made.
+        """
+        for run in runs:
+            if not (path := self.recipe(run)).is_file():
+                continue
+            old, new = dict(dotted(read_recipe(str(path)).tree())), dotted(run.recipe.tree())
+            for field, value in new:
+                if old.get(field) != value:
+                    raise RecipeError(
+                        f"{self.folder} was made by another recipe: in {run.name} {field} was "
+                        f"{old.get(field)} and now is {value}; name another folder: -o FOLDER"
+                    )
+
+    def recipe(self, run: PlannedRun) -> Path:
+        """Return the file of a run's recipe, as it was planned."""
+        return self.folder / "recipes" / f"{run.name}.yaml"
+
+    def run(self, run: PlannedRun) -> Path:
+        """Return the folder of a run."""
+        return self.folder / run.name
+
+    def log(self, name: str) -> Path:
+        """Return the file of what a process says."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def float_network(self, key: str) -> Path:
+        """Return the file of a shared float network."""
+        return self.folder / "float" / key / FLOAT_NETWORK
+
+    def is_finished(self, run: PlannedRun) -> bool:
+        """Whether a run has written its summary, which comes last."""
+        return (self.run(run) / SUMMARY).is_file()
+
+    def goes_on(self, run: PlannedRun) -> bool:
+        """Whether a run was cut off late enough to be resumed."""
+        folder = self.run(run)
+        return (folder / RECIPE).is_file() and has_checkpoint(folder)
+
+    def clear(self, run: Path) -> None:
+        """Take away what a run that did not finish has left."""
+        if run.exists():
+            shutil.rmtree(run)
+
+    def _tree(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, Any]:
+        """The content of sweep.json; runs of earlier calls stay in it."""
+        path = self.folder / SWEEP
+        listed = read_json(path)["runs"] if path.is_file() else []
+        now = [_entry(run) for run in runs]
+        names = {run.name for run in runs}
+        listed = [run for run in listed if run["folder"] not in names] + now
+        swept = [item for run in listed for item in run["fields"].items()]
+        return {
+            "version": VERSION,
+            "name": sweep.name,
+            "recipe": sweep.recipe,
+            "variants": sweep.variants,
+            "set": {
+                field: _each_once(value for other, value in swept if other == field)
+                for field in dict(swept)
+            },
+            "seeds": _each_once(run["seed"] for run in listed),
+            "baseline": sweep.baseline,
+            "runs": listed,
+        }
+
+
+def _entry(run: PlannedRun) -> dict[str, Any]:
+    variant = {} if run.variant is None else {"variant": run.variant}
+    return {"folder": run.name, **variant, "fields": run.fields, "seed": run.recipe.seed}
+
+
+def _each_once(values: Iterator[Any]) -> list[Any]:
+    once = []
+    for value in values:
+        if value not in once:
+            once.append(value)
+    return once

@@ -1,0 +1,60 @@
+"""metrics.csv: what a Trainer logs, in one table of fixed columns.
+
+Lightning's CSVLogger removes a file that is there already and writes it anew when a column comes
+late. This one only adds rows, so that a run that is resumed goes on in the same file.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from quiesce.run_folder.csv_table import CsvTable
+
+METRICS = "metrics.csv"
+
+COLUMNS = (
+    *("step", "epoch", "loss", "epoch_loss", "top1_percent"),
+    *("oscillating", "frozen", "flips_per_step", "lr", "cure"),
+)
+"""All that is logged while training."""
+
+
+class MetricsTable(Logger):
+    """Writes metrics.csv.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.table = CsvTable(folder / METRICS, COLUMNS)
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """None of many: there is one."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row.
+
+        Raises:
+            KeyError: There is no column for one of them.
+            DiskFullError: There is no space for it.
+        """
+        if unknown := sorted(set(metrics) - set(COLUMNS)):
+            raise KeyError(f"{METRICS} has no column {unknown[0]!r}; add it to COLUMNS")
+        row = {**metrics, "step": step}
+        self.table.add([[row.get(column) for column in COLUMNS]])
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: recipe.yaml holds them."""

@@ -1,0 +1,93 @@
+"""Recording in a Lightning Trainer: the `Recorder`, called once a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
+from quiesce.parallel.processes import alike
+from quiesce.recipes.recipe import Recipe
+from quiesce.training.classifier import NETWORK_PREFIX
+from quiesce.training.recording.recorder import Recorder
+from quiesce.training.scores import Batch
+
+
+class RecordingCallback(Callback):
+    """Writes down what a recipe's section `recording` asks for.
+
+    Args:
+        recipe: Of the run.
+        tracking: The callback that tracks; it comes before this one in the Trainer's list.
+
+    Attributes:
+        batches: Images and labels to measure batch norm on, where the recipe asks for it; set it
+            before training.
+    """
+
+    def __init__(self, recipe: Recipe, tracking: QuiesceCallback) -> None:
+        self._recipe = recipe
+        self._tracking = tracking
+        self._recorder: Recorder | None = None
+        self._saved: dict[str, Any] | None = None
+        self.batches: Sequence[Batch] = ()
+
+    @property
+    def failure(self) -> Exception | None:
+        """That of the recorder."""
+        return None if self._recorder is None else self._recorder.failure
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the recorder, now that tracker and number of steps are known."""
+        if self._tracking.control is None:
+            return
+        boards = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
+        self._recorder = Recorder(
+            self._recipe.folder,
+            pl_module.network,  # pyright: ignore[reportArgumentType]
+            self._tracking.control,
+            self._recipe.recording,
+            total=int(trainer.estimated_stepping_batches),
+            batches=self.batches,
+            max_bits=self._recipe.scheme.weight_bits,
+            prefix=NETWORK_PREFIX,
+            board=boards[0].experiment if boards else None,
+            writes=trainer.is_global_zero,
+        )
+        if self._saved is not None:
+            self._recorder.load_state_dict(self._saved)
+            self._saved = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoint: the recorder's state."""
+        return {} if self._recorder is None else self._recorder.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoint; applied when training starts."""
+        self._saved = state_dict or None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write down what is due after the batch before; the clock of this one runs not yet."""
+        if self._recorder is not None:
+            self._recorder.step()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write down what is due after the last batch, and what is left."""
+        if self._recorder is not None:
+            self._recorder.step()
+        with alike():
+            self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write what there is: a run that is cut off can be looked at up to there."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None

@@ -1,0 +1,105 @@
+"""What a run measured, and the summary.json that is made of it."""
+
+import dataclasses
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor, nn
+
+from quiesce.diagnosis import layer_kind
+from quiesce.oscillation.layer_report import LayerReport
+from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.recipes.recipe import Recipe
+from quiesce.training.recording.diagnosis_file import Diagnosis
+from quiesce.training.recording.oscillation_shares import over, up_to
+
+VERSION = 1
+"""Version of the summary's format."""
+
+PACKAGES = ("quiesce", "torch", "lightning", "timm", "torchvision")
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """What the stages of a run find out, in the order in which they do."""
+
+    top1_percent: dict[str, float | None] = field(
+        default_factory=lambda: dict.fromkeys(("float", "rounded", "trained", "reestimated"))
+    )
+    """Of the float network; right after rounding it, calibrated and untrained; after training;
+    after batch-norm re-estimation (None where there is nothing to re-estimate)."""
+
+    train_loss: float | None = None
+    """Cross-entropy, averaged over the last epoch."""
+
+    steps: int = 0
+    """Optimizer steps of the quantized stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage, and of all."""
+
+    seconds_per_step: float | None = None
+    """Of an optimizer step of the quantized stage, without loading and validation."""
+
+    layers: list[LayerReport] = field(default_factory=list)
+    """Oscillation of each layer at the end of training."""
+
+    kl: dict[str, Tensor] = field(default_factory=dict)
+    """Batch norm to KL(re-estimated || running) of its channels, in nats."""
+
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    """What else there is to see in the network, for diagnosis.json."""
+
+
+def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[str, Any]:
+    """Return the content of summary.json: shares from 0 to 1, times in seconds, KL in nats."""
+    depthwise = depthwise_layers(network)
+    low_bit = up_to(recipe.scheme.weight_bits, measured.layers)
+    groups = {
+        "low_bit": low_bit,
+        "low_bit_depthwise": [layer for layer in low_bit if layer.name in depthwise],
+        "every_bit": measured.layers,
+    }
+    return {
+        "version": VERSION,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "top1_percent": measured.top1_percent,
+        "train_loss": measured.train_loss,
+        "steps": measured.steps,
+        "seconds": measured.seconds,
+        "seconds_per_step": measured.seconds_per_step,
+        "oscillation": {
+            "cut": OSCILLATING,
+            "momentum": recipe.tracker.momentum,
+            "low_bits": recipe.scheme.weight_bits,
+            **{name: over(layers) for name, layers in groups.items()},
+            "layers": [
+                {**dataclasses.asdict(layer), "depthwise": layer.name in depthwise}
+                for layer in measured.layers
+            ],
+        },
+        "batchnorm_kl": {
+            name: {"mean": kl.mean().item(), "max": kl.max().item()}
+            for name, kl in measured.kl.items()
+        },
+        "versions": versions(),
+    }
+
+
+def depthwise_layers(network: nn.Module) -> set[str]:
+    """Return the names of convolutions with one group for each input channel, and more than one."""
+    return {name for name, m in network.named_modules() if layer_kind(m) == "depth-wise"}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Going on from a checkpoint, bit for bit."""

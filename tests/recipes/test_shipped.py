@@ -1,0 +1,16 @@
+"""Every recipe that comes with quiesce runs: two steps on tiny made-up images."""
+
+import pytest
+
+from quiesce.recipes.reading import read_recipe, shipped_recipes
+from quiesce.training.run import run
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_two_steps_of(name, tiny_run):
+    recipe = read_recipe(name, [*tiny_run, "--data.image_size=32", "--model.weights=random"])
+    summary = run(recipe)
+    assert summary["name"] == name
+    assert summary["steps"] == 2
+    assert summary["oscillation"]["low_bit"]["weights"] > 30_000
+    assert (recipe.folder / "network.safetensors").exists()

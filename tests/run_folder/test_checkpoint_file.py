@@ -1,0 +1,106 @@
+"""Checkpoint files: whole, with a checksum, the last two kept."""
+
+import errno
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quiesce.errors import CheckpointError, DiskFullError
+from quiesce.run_folder.checkpoint_file import newest_sound, read_checkpoint, write_checkpoint
+from quiesce.run_folder import checkpoint_file
+
+
+def content(step):
+    return {"global_step": step, "weights": torch.full((50,), float(step)), "more": (1, [2.5])}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder with the checkpoints of steps 1 and 2."""
+    for step in (0, 1, 2):
+        write_checkpoint(content(step), tmp_path / "last.ckpt")
+    return tmp_path
+
+
+def steps(folder):
+    return [read_checkpoint(path)["global_step"] for path in sorted(folder.iterdir())]
+
+
+def test_the_last_two_are_kept(two):
+    assert sorted(path.name for path in two.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert steps(two) == [2, 1]
+
+
+def test_without_second_names_the_last_two_are_kept_too(two, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    write_checkpoint(content(3), two / "last.ckpt")
+    assert steps(two) == [3, 2]
+
+
+def test_any_reader_of_torch_opens_it(two):
+    read = torch.load(two / "last.ckpt", weights_only=True)
+    assert torch.equal(read["weights"], content(2)["weights"])
+    assert zipfile.ZipFile(two / "last.ckpt").testzip() is None
+
+
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_one_changed_byte_is_noticed(where, bit, tmp_path_factory):
+    path = tmp_path_factory.mktemp("changed") / "last.ckpt"
+    write_checkpoint(content(1), path)
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"last.ckpt is damaged \(checksum\)"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("left", [0, 1, 80, 81, 82, 500, -1])
+def test_a_file_that_is_cut_off_is_noticed(left, two):
+    path = two / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(CheckpointError, match=r"is damaged \(checksum\)"):
+        read_checkpoint(path)
+
+
+def test_the_newest_sound_one_is_found_and_told_of(two):
+    told = []
+    path, found = newest_sound(two, told.append)
+    assert (path.name, found["global_step"], told) == ("last.ckpt", 2, [])
+    (two / "last.ckpt").write_bytes(b"")
+    path, found = newest_sound(two, told.append)
+    assert (path.name, found["global_step"]) == ("previous.ckpt", 1)
+    assert told == [
+        f"{two / 'last.ckpt'} is damaged (checksum); going on from {two / 'previous.ckpt'}, step 1"
+    ]
+    assert newest_sound(two / "nothing", told.append) is None
+
+
+def test_a_write_that_fails_leaves_both(two, monkeypatch):
+    def full(self, data):
+        self.error = OSError(errno.ENOSPC, "No space left on device")
+        raise self.error
+
+    monkeypatch.setattr(checkpoint_file._Hashed, "write", full)
+    told = r"last.ckpt can not be written: No space left on device \(200 bytes are needed, [\d.]+ "
+    with pytest.raises(DiskFullError, match=told):
+        write_checkpoint(content(3), two / "last.ckpt")
+    assert steps(two) == [2, 1]
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_code_is_not_run(tmp_path, capsys):
+    write_checkpoint({"code": Code()}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="holds pickled code, which is never run"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert capsys.readouterr().out == ""

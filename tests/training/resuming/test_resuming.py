@@ -1,0 +1,302 @@
+"""Exact resume: a run that is killed, again and again, ends on the bits of one that was not."""
+
+import functools
+import itertools
+import json
+import shutil
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.plugins import MixedPrecision
+
+from quiesce.cli import main
+from quiesce.errors import CheckpointError, RecipeError
+from quiesce.recipes.reading import read_recipe
+from quiesce.run_folder.checkpoint_file import SoundCheckpoints, read_checkpoint, write_checkpoint
+from quiesce.run_folder.folder import locked
+from quiesce.training import trainer
+from quiesce.training import stages
+from quiesce.training.run import resume, run
+from support.killed_runs import FLAGS, Killer, assert_same_run
+
+WRITES = 600
+"""Calls of `write` that a few checkpoints take."""
+
+SHORT = {
+    "float_stage.epochs": 1,
+    "calibration.batches": 9,  # more than an epoch has
+    "trainer.max_epochs": 2,
+    "checkpoint.every": 1,
+}
+KINDS = {
+    "epochs": {"trainer.deterministic": "false"},
+    "max_steps": {
+        "trainer.max_epochs": 3,
+        "trainer.max_steps": 8,
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.deterministic": "false",
+    },
+}
+
+
+def test_a_run_killed_at_six_random_moments_ends_on_the_bits_of_a_whole_one(tmp_path):
+    killer = Killer(seed=6)
+    seconds = killer.whole(tmp_path / "whole")
+    turns, kills, killed = itertools.count(), 0, tmp_path / "killed0"
+    while kills < 6:
+        by_clock = next(turns) % 2 == 0
+        died = (
+            killer.kill_within(killed, seconds / 2)
+            if by_clock
+            else killer.kill_in_write(killed, WRITES)
+        )
+        kills += died
+        if not died:  # it was finished before: the next one is of another run
+            assert_same_run(tmp_path / "whole", killed)
+            killed = tmp_path / f"killed{kills}"
+    killer.whole(killed)
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def train_and_copy(folder, changes):
+    """A finished run, and what its folder held when each checkpoint had been written."""
+    values = {**FLAGS, **SHORT, **changes}
+    flags = [f"--{name}={value}" for name, value in values.items()]
+    save, copies = SoundCheckpoints.save_checkpoint, []
+
+    def save_and_copy(self, *args, **options):
+        save(self, *args, **options)
+        copies.append(folder / f"after{len(copies)}")
+        shutil.copytree(folder / "run", copies[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SoundCheckpoints, "save_checkpoint", save_and_copy)
+        run(read_recipe("mnist_freeze_w3a3", [*flags, f"--run={folder / 'run'}"]))
+    return folder / "run", copies
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Such a run, of two epochs."""
+    return train_and_copy(tmp_path_factory.mktemp("whole"), KINDS["epochs"])
+
+
+@pytest.fixture
+def cut_off(whole, tmp_path):
+    """A run that was cut off in the middle of its last epoch."""
+    return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_checkpoint_leads_to_the_same_bits(kind, whole, tmp_path):
+    finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, KINDS[kind])
+    for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
+        resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
+        resume(resumed)
+        assert_same_run(finished, resumed)
+
+
+def test_a_precision_scaler_goes_on_where_it_was(tmp_path, monkeypatch):
+    # an accelerator has one with trainer.precision=16-mixed; on a CPU it takes a plugin
+    def trainer_with_a_scaler(**options):
+        scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=2)
+        options["plugins"].append(MixedPrecision("16-mixed", "cpu", scaler))
+        return Trainer(**{**options, "precision": None})
+
+    monkeypatch.setattr(trainer, "Trainer", trainer_with_a_scaler)
+    longer = {"trainer.max_epochs": 4, "recording.trajectory_begin": 0}
+    finished, copies = train_and_copy(tmp_path, {**KINDS["epochs"], **longer})
+    quantized = [copy for copy in copies if (copy / "checkpoints" / "last.ckpt").is_file()]
+    states = [scaler_of(copy, "checkpoints") for copy in quantized]
+    assert len({state["scale"] for state in states}) > 1  # steps were skipped
+    assert len({state["_growth_tracker"] for state in states}) == 2
+    for copy in quantized[3::7]:
+        resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
+        resume(resumed)
+        assert_same_run(finished, resumed)
+        assert scaler_of(resumed, "checkpoints") == scaler_of(finished, "checkpoints")
+
+
+def scaler_of(folder, stage):
+    """State of the precision scaler in the last checkpoint of a run."""
+    return read_checkpoint(folder / stage / "last.ckpt")["MixedPrecision"]
+
+
+def test_a_recipe_begins_or_goes_on_as_its_folder_tells(whole, cut_off, tmp_path, capsys):
+    recipe, folder = str(whole[0] / "recipe.yaml"), f"--run={cut_off}"
+    for said in (f"going on from {cut_off}", ""):  # the second time it is finished
+        assert main(["train", recipe, "--resume", folder]) == 0
+        out, err = capsys.readouterr()
+        assert said in err
+        assert "rounded, untrained" in out
+    assert_same_run(whole[0], cut_off)
+    anew = tmp_path / "anew"
+    assert main(["train", recipe, f"--run={anew}", "--resume"]) == 0
+    assert_same_run(whole[0], anew)
+
+
+def test_a_run_does_not_go_on_by_another_recipe(whole, cut_off, capsys):
+    recipe = str(whole[0] / "recipe.yaml")
+    flags = ["--seed=7", "--cure.threshold.end=0.001", f"--run={cut_off}"]
+    assert main(["train", recipe, "--resume", *flags]) == 2
+    assert capsys.readouterr().err == (
+        f"quiesce: {cut_off} holds a run with another seed, cure.threshold.end; name another: "
+        f"--run FOLDER, or go on as it began: quiesce train --resume {cut_off}\n"
+    )
+
+
+def test_training_that_is_over_is_not_done_again(whole, tmp_path, monkeypatch):
+    finished, copies = whole
+    over = shutil.copytree(copies[-1], tmp_path / "over")
+    monkeypatch.setattr(stages, "fit", None)
+    resume(over)
+    assert_same_run(finished, over)
+
+
+def test_it_is_said_from_where_a_run_goes_on(whole, cut_off, capsys):
+    assert main(["train", "--resume", str(cut_off)]) == 0
+    out, err = capsys.readouterr()
+    path = cut_off / "checkpoints" / "last.ckpt"
+    assert f"going on from {path}: the quantized network after" in err
+    assert "rounded, untrained" in out
+    assert_same_run(whole[0], cut_off)
+
+
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_used(whole, cut_off, capsys):
+    damage(path := cut_off / "checkpoints" / "last.ckpt")
+    assert main(["train", f"--resume={cut_off}"]) == 0
+    told = f"{path} is damaged (checksum); going on from {path.with_name('previous.ckpt')}, step "
+    assert told in capsys.readouterr().err
+    assert_same_run(whole[0], cut_off)
+
+
+def test_without_a_sound_checkpoint_nothing_is_done(cut_off):
+    for name in ("last.ckpt", "previous.ckpt"):
+        damage(cut_off / "checkpoints" / name)
+    with pytest.raises(CheckpointError, match=r"previous.ckpt is damaged .* remove .* to train"):
+        resume(cut_off)
+
+
+def test_a_run_without_a_checkpoint_begins_at_the_beginning(whole, cut_off):
+    shutil.rmtree(cut_off / "checkpoints")
+    resume(cut_off)
+    assert_same_run(whole[0], cut_off)
+
+
+def test_rows_that_are_missing_are_told_of(cut_off):
+    (cut_off / "layers.csv").write_text("")
+    with pytest.raises(CheckpointError, match=r"layers.csv has 0 bytes and had \d+ when"):
+        resume(cut_off)
+
+
+def test_another_number_of_threads_is_told_of(cut_off, capsys):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    content["quiesce"]["threads"] = 99
+    write_checkpoint(content, path)
+    assert main(["train", "--resume", str(cut_off)]) == 0
+    assert f"threads: {torch.get_num_threads()} now, 99 when" in capsys.readouterr().err
+
+
+def test_a_second_process_is_refused(cut_off, capsys):
+    with locked(cut_off):
+        assert main(["train", "--resume", str(cut_off)]) == 2
+    assert capsys.readouterr().err == (
+        f"quiesce: another process is training in {cut_off}; wait for its end\n"
+    )
+
+
+def test_a_folder_with_links_is_not_written_into(cut_off, tmp_path):
+    (cut_off / "diagnosis.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecipeError, match=r"diagnosis\.json is a symbolic link"):
+        resume(cut_off)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_can_not_be_resumed_is_refused(whole, tmp_path, capsys):
+    with pytest.raises(RecipeError, match="is finished: there is nothing to resume"):
+        resume(whole[0])
+    with pytest.raises(RecipeError, match="is no run folder: there is no such folder"):
+        resume(tmp_path / "nowhere")
+    assert main(["train", "--resume", str(whole[0]), "--seed=3"]) == 2
+    assert "--resume takes the folder of a run and nothing else" in capsys.readouterr().err
+
+
+def of_tracker(content):
+    return next(each for each in content["callbacks"].values() if "tracker" in each)
+
+
+def of_layer(content):
+    return next(iter(of_tracker(content)["tracker"]["layers"].values()))
+
+
+def of_first_weight(content):
+    return content["optimizer_states"][0]["state"][0]
+
+
+WIDE = torch.zeros(1, dtype=torch.float16).expand(700_000_000)
+NESTED = functools.reduce(lambda inner, _: [inner] * 10, range(5), 1.0)
+"""A hundred thousand numbers in a kilobyte."""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.pop("loops"), "it lacks 'loops'"),
+        (lambda c: c.pop("lr_schedulers"), "it lacks 'lr_schedulers'"),
+        (lambda c: c.update(optimizer_states=[]), "not of one optimizer"),
+        (lambda c: c["optimizer_states"][0].update(param_groups=[]), "has 0 entries, not 2"),
+        (lambda c: of_first_weight(c).update(momentum_buffer=WIDE), "is not whole"),
+        (lambda c: of_first_weight(c).update(momentum_buffer=WIDE[:3].clone()), "no tensor of the"),
+        (
+            lambda c: of_first_weight(c).update(more=NESTED),
+            "of another version or training: 'more'",
+        ),
+        (lambda c: c["callbacks"].clear(), "holds no oscillation tracker"),
+        (lambda c: c.update(callbacks=[1]), "no mapping"),
+        (lambda c: c["callbacks"].update(more=torch.zeros(2)), "no mapping"),
+        (lambda c: c.update(loops=torch.zeros(2)), "no mapping"),
+        (lambda c: c.update(global_step="x"), "'x' is no whole number"),
+        (lambda c: c["quiesce"].pop("over"), "it lacks 'over'"),
+        (lambda c: c["quiesce"].update(random=[]), "of no process"),
+        (lambda c: c["quiesce"]["random"][0]["numpy"].__setitem__(2, 9999), "numpy are out of"),
+        (lambda c: c["quiesce"].update(batches=-1), "-1 is below 0"),
+        (lambda c: c.pop("epoch_so_far"), "it lacks 'epoch_so_far'"),
+        (lambda c: of_tracker(c).pop("stepped"), "does not fit this training: 'stepped'"),
+        (lambda c: of_tracker(c)["tracker"].update(steps=2**50), "and its base is"),
+        (lambda c: of_layer(c).update(frequency=2**80), "in another shape"),
+        (lambda c: of_layer(c).update(frequency=torch.zeros(1)), "in another shape"),
+        (lambda c: of_tracker(c)["watch"].pop("first"), "does not fit this training: 'first'"),
+        (lambda c: of_tracker(c)["watch"]["known"].pop(), "another number of scales"),
+    ],
+)
+def test_a_checkpoint_from_a_stranger_is_refused_in_one_line(change, told, cut_off, capsys):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    change(content)
+    write_checkpoint(content, path)
+    assert main(["train", "--resume", str(cut_off)]) == 2
+    err = capsys.readouterr().err
+    line = err[err.index("quiesce: ") :]
+    assert line.startswith(f"quiesce: {path} ")
+    assert told in line
+    assert line.count("\n") == 1
+
+
+def test_times_of_all_processes_are_added_up(whole, cut_off):
+    path = cut_off / "checkpoints" / "last.ckpt"
+    before = torch.load(path, weights_only=True)["quiesce"]["job"]["seconds"]
+    resume(cut_off)
+    seconds = json.loads((cut_off / "summary.json").read_text())["seconds"]
+    assert seconds["float_stage"] == before["float_stage"]
+    assert seconds["training"] > before["training"]
+    assert seconds["all"] > before["all"]
+
+
+def damage(path):
+    """Change one byte in the middle; hard links keep the old content."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)

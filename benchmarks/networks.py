@@ -5,11 +5,11 @@ from typing import Any
 
 import timm
 import torch
-from quiesce.models.small_mobilenet import SmallMobileNetV2
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
+from quiesce.models.small_mobilenet import SmallMobileNetV2
 from quiesce.quantization.compile import CompileMode
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)

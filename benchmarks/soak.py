@@ -18,11 +18,11 @@ from unittest.mock import patch
 import torch
 from lightning import Callback, Trainer
 from measuring import save
-from quiesce.models.build import ModelConfig
 from torch import nn
 
 import quiesce as qs
 from quiesce.data.config import DataConfig
+from quiesce.models.build import ModelConfig
 from quiesce.recipes.recipe import Recipe
 from quiesce.recipes.sections import (
     CureConfig,
@@ -32,8 +32,7 @@ from quiesce.recipes.sections import (
     SchemeConfig,
     TrainerConfig,
 )
-from quiesce.training import recipe_callback
-from quiesce.training import stages
+from quiesce.training import recipe_callback, stages
 from quiesce.training.display import Display
 from quiesce.training.run import run
 

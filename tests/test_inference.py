@@ -1,10 +1,10 @@
-"""Modes come back, whatever happens inside the block."""
+"""Modes come back, whatever happens inside the block; what the model reads of a batch."""
 
 import pytest
 import torch
 from torch import nn
 
-from quiesce.inference import buffers_of, inference, plain_average, put_back
+from quiesce.inference import buffers_of, inference, inputs_of, plain_average, put_back
 
 
 def mixed() -> nn.Sequential:
@@ -74,3 +74,16 @@ def test_put_back_undoes_a_change_through_the_same_tensors() -> None:
     put_back(norm, before)
     assert norm.running_mean is mean
     assert torch.equal(mean, torch.zeros(3))
+
+
+def test_the_input_is_the_batch_or_its_first_entry() -> None:
+    x, labels = torch.zeros(2, 3), torch.zeros(2)
+    assert inputs_of(x) is x
+    assert inputs_of((x, labels)) is x
+    assert inputs_of([x]) is x
+
+
+@pytest.mark.parametrize("batch", [{"x": torch.zeros(1)}, (), ["text"], 3])
+def test_anything_else_is_refused(batch: object) -> None:
+    with pytest.raises(TypeError, match="`batches` must yield tensors"):
+        inputs_of(batch)  # type: ignore[arg-type]

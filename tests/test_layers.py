@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -13,59 +14,21 @@ from quiesce import public
 
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
-    {"errors"},
-    {
-        "batches",
-        "deferred",
-        "extras",
-        "files",
-        "flat",
-        "fusing",
-        "grid",
-        "modes",
-        "reports",
-        "schedules",
-    },
-    {"foreign", "shards"},
-    {"estimators", "history", "ranges", "ranks"},
-    {"fake_quantize", "passes"},
-    {"kernels"},
-    {"quantizer", "scheme"},
-    {"layers", "additions"},
-    {"dataflow"},
-    {"residual"},
-    {"faults", "weights"},
-    {"explaining"},
-    {"watching"},
-    {"prepare"},
-    {"syncing"},
-    {"arena", "batchnorm", "calibrate", "compile"},
-    {"distance", "tracked"},
-    {"tracking"},
-    {"cures"},
-    {"control"},
-    {"verifying"},
-    {"toy"},
-    {"export"},
-    {"public"},
-    {"diagnosis"},
-    {"lightning_watch"},
-    {"lightning"},
-    {"mobilenet", "weight_files"},
-    {"data", "models"},
-    {"training"},
-    {"comparison"},
-    {"report"},
-    {"sweeping"},
+    {"errors", "inference", "schedules", "arithmetic"},
+    {"extras", "parallel"},
+    {"files", "models", "quantization"},
+    {"data", "export", "health", "oscillation", "run_folder"},
+    {"cures", "comparison", "recipes"},
+    {"diagnosis", "integrations", "public", "report", "toy"},
+    {"lightning", "training"},
+    {"after_training", "sweeps"},
     {"cli"},
 )
-"""From the bottom up: a part imports from sets before its own, and freely inside itself."""
+"""From the bottom up: a part imports from floors below its own, and freely inside itself."""
 
-WAIST = {
-    *("weights", "arena", "passes", "history", "distance", "tracked"),
-    *("reports", "schedules", "shards", "flat", "grid", "errors"),
-}
-"""All that trackers, cures and Control may know of the package, besides one another."""
+ABOVE_THE_WAIST = {"oscillation", "cures"}
+THE_VIEW = "quiesce.quantization.quantized_weight"
+"""All that is above reaches weights through this module alone."""
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -75,8 +38,8 @@ def part_of(path: Path) -> str:
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
-def parts_imported(path: Path) -> set[str]:
-    """Parts of quiesce that a file names in its imports, wherever in the file they stand."""
+def imports(path: Path) -> list[str]:
+    """Modules of quiesce that a file names in its imports, wherever in the file they stand."""
     dotted = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -84,8 +47,12 @@ def parts_imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             dotted += [f"{node.module}.{alias.name}" for alias in node.names]
-    names = [name.split(".") for name in dotted]
-    return {name[1] for name in names if name[0] == "quiesce" and len(name) > 1}
+    return [name for name in dotted if name.startswith("quiesce.")]
+
+
+def parts_imported(path: Path) -> set[str]:
+    """Parts of quiesce that a file imports from."""
+    return {name.split(".")[1] for name in imports(path)}
 
 
 def test_every_part_has_its_place() -> None:
@@ -104,12 +71,38 @@ def test_imports_point_downwards(path: Path) -> None:
     assert parts_imported(path) - {part} <= below
 
 
-@pytest.mark.parametrize("part", ["tracking", "cures", "control"])
-def test_nothing_above_the_waist_knows_what_is_below(part: str) -> None:
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Inside a folder too: some order of all files has every import pointing back."""
+    names = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in MODULES
+    }
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {}
+    for name, path in names.items():
+        if path.name != "__init__.py":  # the faces of folders gather what is below them
+            found = {each if each in names else each.rpartition(".")[0] for each in imports(path)}
+            graph[name] = {each for each in found if names[each].name != "__init__.py"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("part", sorted(ABOVE_THE_WAIST))
+def test_weights_are_reached_through_the_one_view(part: str) -> None:
     files = [path for path in MODULES if part_of(path) == part]
     assert files
     for path in files:
-        assert parts_imported(path) <= WAIST | {"tracking", "cures", "control"}
+        below = [name for name in imports(path) if name.startswith("quiesce.quantization")]
+        assert all(name.startswith(THE_VIEW) for name in below), path
+
+
+def test_quantization_knows_nothing_of_oscillation() -> None:
+    files = [path for path in MODULES if part_of(path) == "quantization"]
+    assert files
+    for path in files:
+        assert not parts_imported(path) & ABOVE_THE_WAIST, path
+
+
+def test_the_top_level_is_folders() -> None:
+    assert len([path for path in SOURCE.glob("*.py") if path.name != "__init__.py"]) <= 10
 
 
 def test_importing_quiesce_imports_torch_and_nothing_optional() -> None:
@@ -135,15 +128,6 @@ def imported_by(code: str) -> set[str]:
 def test_what_needs_no_torch_does_not_wait_for_it(code: str) -> None:
     assert "torch" not in imported_by(code)
     assert "torch" in imported_by(f"{code}; import quiesce; quiesce.Grid")
-
-
-def test_functions_named_like_their_file_are_the_functions_in_any_order() -> None:
-    files = {path.stem for path in SOURCE.glob("*.py")}
-    shared = sorted(files & set(quiesce.__all__))
-    assert shared == sorted(quiesce._NAMED_LIKE_THEIR_FILE)
-    files_first = "; ".join(f"import quiesce.{name}" for name in shared)
-    functions = ", ".join(f"quiesce.{name}" for name in shared)
-    assert "torch" in imported_by(f"{files_first}; assert all(map(callable, [{functions}]))")
 
 
 def test_the_package_has_the_public_names_and_no_others() -> None:

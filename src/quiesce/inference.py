@@ -1,6 +1,6 @@
-"""Modes of a model for the length of a `with` block; they come back even when the block raises."""
+"""Running a model on batches of the user: its input, and its modes for the length of a block."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -66,3 +66,26 @@ def put_back(module: nn.Module, buffers: dict[str, Tensor]) -> None:
     """
     for name, old in buffers.items():
         module.get_buffer(name).copy_(old)
+
+
+def inputs_of(batch: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the input of `batch`.
+
+    Args:
+        batch: The input itself, shape (batch, ...), or a tuple or list whose first entry it is, as
+            data loaders yield.
+
+    Returns:
+        The input, as it is: neither copied nor moved to another device.
+
+    Raises:
+        TypeError: `batch` is neither.
+    """
+    if isinstance(batch, list | tuple) and batch:
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            "`batches` must yield tensors, or tuples that start with one, "
+            f"got {type(batch).__name__}"
+        )
+    return batch

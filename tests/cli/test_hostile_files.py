@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 import torch
-from quiesce.files.atomic import write_beside
 
 from quiesce.cli import main
+from quiesce.files.atomic import write_beside
 from quiesce.run_folder.folder import write_json
 from support.made_runs import Made, make_run, make_sweep
 

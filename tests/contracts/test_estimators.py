@@ -1,4 +1,4 @@
-"""What every estimator promises; a new member of quiesce.arithmetic.estimators is added to MEMBERS."""
+"""What every estimator promises; a new one is added to MEMBERS."""
 
 import copy
 import inspect

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from quiesce.export.verification.verify import images_needed
 from torch import nn
 
 import quiesce as qs
@@ -26,6 +25,7 @@ from quiesce.export import onnx as export_module
 from quiesce.export import packing
 from quiesce.export.metadata import Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
+from quiesce.export.verification.verify import images_needed
 
 from .networks import calibrated, images, mobile
 

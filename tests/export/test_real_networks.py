@@ -3,11 +3,11 @@
 import onnx
 import pytest
 import torch
-from quiesce.models.build import ModelConfig, build_model
 from torch import nn
 
 import quiesce as qs
 from quiesce.inference import inference
+from quiesce.models.build import ModelConfig, build_model
 from support.imagenet import labelled_pictures
 
 from .networks import shaken

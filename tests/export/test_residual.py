@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from quiesce.export.verification.verify import verify_model
-from quiesce.models.small_mobilenet import SmallMobileNetV2
 
 from quiesce.errors import ExportError
 from quiesce.export.arrays import export_arrays
 from quiesce.export.onnx import build_model
+from quiesce.export.verification.verify import verify_model
+from quiesce.models.small_mobilenet import SmallMobileNetV2
 
 from .networks import calibrated
 

@@ -3,9 +3,9 @@
 import errno
 
 import pytest
-from quiesce.files.atomic import remove_leftovers, write_beside
 
 from quiesce.errors import DiskFullError
+from quiesce.files.atomic import remove_leftovers, write_beside
 
 
 def test_a_file_appears_under_its_name_when_it_is_whole(tmp_path) -> None:

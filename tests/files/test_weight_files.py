@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from quiesce.files.weight_files import load_weights, read_weights
 from safetensors.torch import save_file
 from torch import nn
 
 from quiesce.errors import CheckpointError
+from quiesce.files.weight_files import load_weights, read_weights
 
 
 class Harmful:

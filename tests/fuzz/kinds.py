@@ -11,11 +11,11 @@ from random import Random
 import numpy as np
 import torch
 from PIL import Image
-from quiesce.files.weight_files import load_weights, read_weights
 
 from fuzz import mutations
 from quiesce.cli import BAD_INPUT, main
 from quiesce.errors import QuiesceError
+from quiesce.files.weight_files import load_weights, read_weights
 from quiesce.recipes.reading import SHIPPED
 from support import made_runs, tiny
 

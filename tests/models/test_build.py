@@ -2,10 +2,10 @@ import sys
 
 import pytest
 import torch
-from quiesce.models.build import ModelConfig, build_model
 from torch import nn
 
 from quiesce.errors import CheckpointError, MissingExtraError, RecipeError
+from quiesce.models.build import ModelConfig, build_model
 from support.imagenet import labelled_pictures
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from quiesce.models.small_mobilenet import InvertedResidual, SmallMobileNetV2
 from torch import nn
+
+from quiesce.models.small_mobilenet import InvertedResidual, SmallMobileNetV2
 
 
 def test_logits_of_a_batch_of_digits() -> None:

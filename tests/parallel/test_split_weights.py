@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from quiesce.training.recording.recorder import Recorder
 from test_many_processes import BATCH, batch
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
@@ -16,6 +15,7 @@ from quiesce.cures.frozen_limit import EVERY
 from quiesce.errors import FreezingError, PrepareError, TrackingError
 from quiesce.parallel.split_weights import is_split
 from quiesce.recipes.sections import RecordingConfig
+from quiesce.training.recording.recorder import Recorder
 from support.processes import together
 from support.small_networks import small_network, weights_only
 from support.states import assert_same_state

@@ -6,11 +6,11 @@ import pickle
 
 import pytest
 import torch
-from quiesce.models.small_mobilenet import SmallMobileNetV2
 from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.errors import PrepareError
+from quiesce.models.small_mobilenet import SmallMobileNetV2
 from quiesce.quantization.quantized_additions import Addition
 from quiesce.quantization.quantizer import FakeQuantizer
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quiesce.errors import CheckpointError, DiskFullError
-from quiesce.run_folder.checkpoint_file import newest_sound, read_checkpoint, write_checkpoint
 from quiesce.run_folder import checkpoint_file
+from quiesce.run_folder.checkpoint_file import newest_sound, read_checkpoint, write_checkpoint
 
 
 def content(step):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from quiesce.files.weight_files import load_weights, read_weights
 from safetensors.torch import load_file
 from torch import nn
 
 import quiesce as qs
 from quiesce.errors import CheckpointError
+from quiesce.files.weight_files import load_weights, read_weights
 from quiesce.run_folder.network_file import describe, read_description, save_network
 
 

@@ -8,11 +8,11 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from quiesce.models.build import build_model
 from safetensors.torch import load_file
 
 from quiesce.after_training.evaluate import evaluate
 from quiesce.errors import DivergedError, PrepareError, RecipeError
+from quiesce.models.build import build_model
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.network_file import read_description
 from quiesce.training.run import run

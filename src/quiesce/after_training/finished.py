@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.after_training.restored import load, untrained
+from quiesce.after_training.restored import untrained
 from quiesce.data import Data
 from quiesce.errors import RecipeError
 from quiesce.files.weight_files import read_weights
@@ -17,6 +17,7 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, read_json
 from quiesce.training.recording.summary import VERSION
+from quiesce.training.resuming.checkpoint_content import load
 from quiesce.training.scores import Batch, batches_within
 
 

@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 
 from quiesce.data import Data, build_data
 from quiesce.diagnosis import has_statistics, population_statistics
-from quiesce.errors import CheckpointError, RecipeError, TrackingError
-from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.typed_values import count, mapping, number, text
-from quiesce.files.weight_files import load_weights, named_tensors, unpickled
+from quiesce.errors import CheckpointError, RecipeError
+from quiesce.files.untrusted.typed_values import count
+from quiesce.files.weight_files import named_tensors, unpickled
 from quiesce.models.build import build_model
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import prepare, quantized_weights
@@ -25,10 +24,8 @@ from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, read_json
 from quiesce.training.display import Display
 from quiesce.training.recording.summary import VERSION as SUMMARY_VERSION
+from quiesce.training.resuming.checkpoint_content import control_of, load, tracker_of, understood
 from quiesce.training.scores import Batch, batches_within
-
-CONTROL_VERSION = 1
-"""Newest version of the state of `quiesce.Control` that is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,19 +127,6 @@ def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
     return data, network
 
 
-def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the weights of a file into a prepared network, scales and grids too.
-
-    Raises:
-        CheckpointError: They do not fit it, in a tensor or in the bits of a quantizer.
-    """
-    try:
-        load_weights(network, weights, source=path)
-    except RuntimeError as error:  # of torch, with a line for each quantizer that does not fit
-        first = str(error).partition("\n")[2].partition("\n")[0].strip()
-        raise CheckpointError(f"{path}: {first or error}") from error
-
-
 def _locate(run: Path, recipe: str | None) -> tuple[Path, str, bool]:
     """Checkpoint, recipe, and whether the run is finished."""
     if run.is_file():
@@ -172,51 +156,6 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the state of the `Control` in a checkpoint.
-
-    Raises:
-        CheckpointError: There is none, or it is damaged.
-    """
-    with understood(path):
-        states = mapping(content.get("callbacks", {})).values()
-        found = [state for state in states if isinstance(state, dict) and "tracker" in state]
-        if not found:
-            raise CheckpointError(
-                f"{path} holds no oscillation tracker; it must be of a training with a "
-                "QuiesceCallback"
-            )
-        refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
-        tracker = mapping(found[0]["tracker"])
-        number(tracker["momentum"])
-        for names in (tracker["names"], tracker["followed"]):
-            if not isinstance(names, list):
-                raise ValueError(f"its tracker follows {names!r:.40}, which are no names")
-            for name in names:
-                text(name)
-        return found[0]
-
-
-@contextmanager
-def understood(path: Path) -> Iterator[None]:
-    """Make one line of a checkpoint whose entries are missing or of another kind.
-
-    Raises:
-        CheckpointError: The block raised what such entries raise.
-    """
-    try:
-        yield
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} is not of this version of quiesce: it lacks {error}; train again"
-        ) from error
-    except (
-        *(ValueError, TypeError, AttributeError, IndexError),
-        *(RuntimeError, ArithmeticError),  # what torch makes of odd numbers
-    ) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
 def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
     """What a user's module puts before the names of the network's layers."""
     own = [weight.name for weight in quantized_weights(network)]
@@ -231,45 +170,6 @@ def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
 
 def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-
-
-def tracker_of(
-    network: nn.Module, state: dict[str, Any], prefix: str, path: Path
-) -> OscillationTracker:
-    """Return a tracker of a network's weights, in a saved state.
-
-    Args:
-        network: With the weights of the same checkpoint.
-        state: Of a tracker.
-        prefix: What its names have before those of the network's layers.
-        path: What messages call the checkpoint.
-
-    Raises:
-        CheckpointError: It does not fit.
-    """
-    weights = quantized_weights(_within(prefix, network))
-    try:
-        tracker = OscillationTracker(weights, state["momentum"])
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
-    try:
-        with understood(path):
-            for number in ("steps", "base"):
-                count(state[number])
-            tracker.load_state_dict(state)
-    except (TrackingError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
-    return tracker
-
-
-def _within(prefix: str, network: nn.Module) -> nn.Module:
-    """Modules around the network, so that its layers have the names they had in training."""
-    for name in reversed(prefix.split(".")[:-1]):
-        outer = nn.Module()
-        outer.add_module(name, network)
-        network = outer
-    return network
 
 
 def _device(recipe: Recipe) -> torch.device:

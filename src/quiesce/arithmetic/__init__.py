@@ -1,1 +1,1 @@
-"""Numbers in, numbers out: grids, rounding, ranges, and the passes over weights. No modules, no state."""
+"""Pure tensor functions: grids, rounding, ranges, and passes over weights."""

@@ -1,8 +1,8 @@
 """The elementwise passes, as they are or each compiled into one fused kernel.
 
 `EAGER` runs the functions of `fake_quantize` and `passes` operator by operator. `FUSED` compiles
-the same functions, one by one (see `quiesce.arithmetic.fused`): each becomes a single pass over memory, on
-CPUs and GPUs alike. Tensors are flattened first and sizes are free, so that a handful of kernels
+the same functions, one by one (see `fused`): each becomes a single pass over memory, on CPUs and
+GPUs alike. Tensors are flattened first and sizes are free, so that a handful of kernels
 serves all layers of a model and any batch. Both give the same bits forward.
 """
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.batches import inputs_of
 from quiesce.errors import DivergedError, NothingToDoError
-from quiesce.inference import buffers_of, inference, plain_average, put_back
+from quiesce.inference import buffers_of, inference, inputs_of, plain_average, put_back
 from quiesce.parallel.processes import taken, total, unwrapped
 from quiesce.parallel.sync_batchnorm import over_all_processes
 

@@ -78,9 +78,9 @@ def export_onnx(
         preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
             images; `example_input` stays what the model itself takes.
         round_biases: Move biases to whole numbers that integer convolutions can add, see
-            `quiesce.export.biases.rounded_biases`, where they can not add the trained ones: most layers with
-            more than 5 bits of activations. Verified layer by layer against a copy of the model
-            with these biases, and whole against the model. Only with `pack` int8.
+            `quiesce.export.biases.rounded_biases`, where they can not add the trained ones: most
+            layers with more than 5 bits of activations. Verified layer by layer against a copy of
+            the model with these biases, and whole against the model. Only with `pack` int8.
         verify: Compare before writing.
         overwrite: Replace a file that exists.
 

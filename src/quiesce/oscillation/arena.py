@@ -4,7 +4,7 @@ A network has dozens of layers, most of them small: a pass over each by itself s
 calls, not on weights. So latents and history records are moved, once, into one stretch of memory
 each. The parameters stay the objects they were, with their values, shapes and strides; only their
 storage is elsewhere, as with `flatten_parameters` of torch's recurrent layers. Latents that are
-split over processes are copied in for each pass and back after it (`quiesce.parallel.split_weights`).
+split over processes (`quiesce.parallel.split_weights`) are copied in for each pass and back after.
 
 An arena is a table of rows of `ROW` entries. Every layer begins a row, its last row is filled up
 with zeros, and so a layer's scale is one number per row. Entries of a layer lie in the order of its

@@ -9,8 +9,8 @@ D = (average of codes - code) / (1-m)^n, which changes only where the code does.
 every latent once and writes only where something happened, and both averages are decayed when
 they are read. Every few thousand steps the base moves on and all are rescaled.
 
-All weights lie in a few arenas (see `quiesce.oscillation.arena`), so a step is a few passes, however many
-layers there are.
+All weights lie in a few arenas (`quiesce.oscillation.arena`), so a step is a few passes, however
+many layers there are.
 
 State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.

@@ -1,1 +1,1 @@
-"""What training in several processes needs: agreement, split weights, batch norm over all of them."""
+"""Training in several processes: agreement, split weights, synchronised batch norm."""

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.ranges import find_affine, find_scale, sample
-from quiesce.batches import inputs_of
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
-from quiesce.inference import inference
+from quiesce.inference import inference, inputs_of
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer

@@ -89,7 +89,7 @@ class QuantizedWeight:
 
     @property
     def history(self) -> Tensor:
-        """Records of `quiesce.arithmetic.weight_history`, the latent's shape and strides; edited in place."""
+        """Records of `weight_history`, the latent's shape and strides; edited in place."""
         records = self._quantizer.history
         if records is None:
             raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")

@@ -27,7 +27,7 @@ class FakeQuantizer(nn.Module):
 
     Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
     is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
-    weights `history`, one packed record per weight (see `quiesce.arithmetic.weight_history`), made here so that a
+    weights `history`, one packed record per weight (see `weight_history`), made here so that a
     compiled forward reads from the first step on what freezing writes later.
 
     Args:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from quiesce.arithmetic.grid import Grid
 from quiesce.export.biases.integer_biases import (
     MAX_DOUBTS,
     find_biases,
     largest_multiples,
 )
 from quiesce.export.biases.thresholds import DOUBT, Inputs, Outputs, runtime_codes
-
-from quiesce.arithmetic.grid import Grid
 
 
 def trained_codes(accumulators, scale, step, bias, outputs) -> tuple[np.ndarray, np.ndarray]:

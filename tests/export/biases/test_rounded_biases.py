@@ -8,18 +8,18 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from quiesce.export.biases.integer_biases import largest_multiples
-from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.export.verification.verify import verify_model
-from quiesce.models.small_mobilenet import SmallMobileNetV2
 from torch import nn
 
 import quiesce as qs
 from quiesce.errors import ExportError
+from quiesce.export.biases.integer_biases import largest_multiples
+from quiesce.export.biases.rounded_biases import with_rounded_biases
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.quantized_inputs import between_quantizers
 from quiesce.export.onnx import build_model
 from quiesce.export.packing import DEFAULT_OPSET
+from quiesce.export.verification.verify import verify_model
+from quiesce.models.small_mobilenet import SmallMobileNetV2
 
 from .networks import calibrated, images, shaken
 

@@ -10,6 +10,12 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+
+import quiesce as qs
+from quiesce.errors import DataError, ExportError
+from quiesce.export.metadata import KEY
+from quiesce.export.onnx import build_model
+from quiesce.export.verification import verify as verify_module
 from quiesce.export.verification.result import LayerCheck, LogitsCheck, Verification
 from quiesce.export.verification.verify import (
     ENOUGH_CODES,
@@ -18,12 +24,6 @@ from quiesce.export.verification.verify import (
     images_needed,
     verify_model,
 )
-
-import quiesce as qs
-from quiesce.errors import DataError, ExportError
-from quiesce.export.verification import verify as verify_module
-from quiesce.export.metadata import KEY
-from quiesce.export.onnx import build_model
 from quiesce.quantization.prepare import quantized_weights
 
 from .networks import calibrated, images, mobile

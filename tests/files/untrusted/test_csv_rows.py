@@ -1,6 +1,7 @@
 """CSV files that are longer or wider than a table of a run."""
 
 import pytest
+
 from quiesce.files.untrusted import csv_rows
 from quiesce.files.untrusted.csv_rows import LONGEST_LINE, read_rows
 
@@ -38,6 +39,6 @@ def test_a_table_has_a_largest_size(name, value, tmp_path, monkeypatch) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n2\n")
     assert len(list(read_rows(tmp_path / "a.csv"))) == 2
     (tmp_path / "a.csv").write_text("a\n1\n2\n3\n")
-    monkeypatch.setattr(tables, name, value)
+    monkeypatch.setattr(csv_rows, name, value)
     with pytest.raises(ValueError, match=r"or more than .* MB"):
         list(read_rows(tmp_path / "a.csv"))

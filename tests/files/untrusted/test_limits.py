@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from quiesce.files.untrusted.limits import read_bytes, refuse_links
 
 

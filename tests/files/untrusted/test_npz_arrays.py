@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from quiesce.files.untrusted import npz_arrays
 from quiesce.files.untrusted.npz_arrays import read_arrays
 
@@ -53,7 +54,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, little_memory) -> None:
 
 
 def test_many_small_members_add_up(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(arrays, "LARGEST_CONTENT", 2000)
+    monkeypatch.setattr(npz_arrays, "LARGEST_CONTENT", 2000)
     array = npy("(100,)", "|u1", bytes(100))
     assert len(read_arrays(archive(tmp_path / "a.npz", *[array] * 8))) == 8
     with pytest.raises(ValueError, match="its arrays have more than"):

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from quiesce.files.untrusted.onnx_graphs import refuse_unsafe
 
 onnx = pytest.importorskip("onnx")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from quiesce.files.untrusted.torch_pickles import refuse_absurd
 
 

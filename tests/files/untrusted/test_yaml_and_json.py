@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from quiesce.files.untrusted.yaml_and_json import (
     DEEPEST,
     LARGEST_YAML,

@@ -1,6 +1,7 @@
 """metrics.csv: fixed columns, empty where a row says nothing."""
 
 import pytest
+
 from quiesce.training.recording.metrics_table import COLUMNS, MetricsTable
 
 

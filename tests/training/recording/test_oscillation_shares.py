@@ -1,9 +1,9 @@
 """One number over several layers: each weight counts once."""
 
 import pytest
-from quiesce.training.recording.oscillation_shares import over, up_to
 
 from quiesce.oscillation.layer_report import LayerReport
+from quiesce.training.recording.oscillation_shares import over, up_to
 
 
 def layer(bits, weights, oscillating):

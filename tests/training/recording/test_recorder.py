@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from quiesce.training.recording.recorder import Recorder
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
 from quiesce.diagnosis import offset_histogram
 from quiesce.errors import RecipeError
 from quiesce.recipes.sections import RecordingConfig
+from quiesce.training.recording.recorder import Recorder
 from support.small_networks import prepared_network, small_network, weights_only
 from support.states import assert_same_state
 

@@ -2,8 +2,9 @@
 
 import platform
 
-from quiesce.training.recording.summary import depthwise_layers, versions
 from torch import nn
+
+from quiesce.training.recording.summary import depthwise_layers, versions
 
 
 def test_depthwise_is_one_group_for_each_input_channel():

@@ -4,12 +4,12 @@ import random
 
 import numpy as np
 import torch
+
 from quiesce.training.resuming.random_states import (
     random_states,
     seed_all,
     set_random_states,
 )
-
 from support.states import through_a_file
 
 

@@ -15,8 +15,7 @@ from quiesce.errors import CheckpointError, RecipeError
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.checkpoint_file import SoundCheckpoints, read_checkpoint, write_checkpoint
 from quiesce.run_folder.folder import locked
-from quiesce.training import trainer
-from quiesce.training import stages
+from quiesce.training import stages, trainer
 from quiesce.training.run import resume, run
 from support.killed_runs import FLAGS, Killer, assert_same_run
 

@@ -4,8 +4,8 @@
 
 The callback makes a `Control` on the optimizers once training starts, adds its penalty to the loss
 that `training_step` returns, and keeps its state in Lightning's checkpoints. It also watches for
-numbers that go wrong (`quiesce.health.watching`). It has no logic of its own. The model must be prepared
-before the optimizers are made.
+numbers that go wrong (`quiesce.health.watching`). It has no logic of its own. The model must be
+prepared before the optimizers are made.
 """
 
 from collections.abc import Callable, Sequence

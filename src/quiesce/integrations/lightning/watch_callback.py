@@ -23,7 +23,7 @@ except ImportError as error:
 
 
 class WatchCallback(Callback):
-    """Checks every optimizer step, and all numbers before a checkpoint; see `quiesce.health.watching`.
+    """Checks every optimizer step, and all numbers before a checkpoint; see `quiesce.Watch`.
 
     Args:
         prefix: What the names of the module have in front that messages leave out.

@@ -11,7 +11,6 @@ from lightning import Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from quiesce.after_training.restored import control_of, load, tracker_of, understood
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files.atomic import remove_leftovers
 from quiesce.files.untrusted.format_version import refuse_newer
@@ -31,6 +30,7 @@ from quiesce.training.resuming.checkpoint_checks import (
     refuse_odd,
     refuse_unfit,
 )
+from quiesce.training.resuming.checkpoint_content import control_of, load, tracker_of, understood
 
 FLOAT: Final = "float"
 QUANTIZED: Final = "quantized"

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
-from test_lightning import Module, fit
-from test_lightning import pytestmark as pytestmark
 from torch import Tensor
 
 import quiesce as qs
+from integrations.test_quiesce_callback import Module, fit
+from integrations.test_quiesce_callback import pytestmark as pytestmark
 from quiesce.errors import DivergedError
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback, WatchCallback
 from support.states import assert_same_state, through_a_file

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_many_processes import BATCH, batch
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.fsdp import fully_shard
 
 import quiesce as qs
+from parallel.test_many_processes import BATCH, batch
 from quiesce.cures.frozen_limit import EVERY
 from quiesce.errors import FreezingError, PrepareError, TrackingError
 from quiesce.parallel.split_weights import is_split

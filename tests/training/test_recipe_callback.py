@@ -4,10 +4,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
-from test_lightning import Module, fit
-from test_lightning import pytestmark as pytestmark
 
 import quiesce as qs
+from integrations.test_quiesce_callback import Module, fit
+from integrations.test_quiesce_callback import pytestmark as pytestmark
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.sections import CureConfig, RampConfig
 from quiesce.training.recipe_callback import RecipeCallback, cure_level, make_cures

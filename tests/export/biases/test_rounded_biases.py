@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import quiesce as qs
+from export.networks import calibrated, images, shaken
 from quiesce.errors import ExportError
 from quiesce.export.biases.integer_biases import largest_multiples
 from quiesce.export.biases.rounded_biases import with_rounded_biases
@@ -20,8 +21,6 @@ from quiesce.export.onnx import build_model
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.verification.verify import verify_model
 from quiesce.models.small_mobilenet import SmallMobileNetV2
-
-from .networks import calibrated, images, shaken
 
 BODY = 18
 """Convolutions of SmallMobileNetV2 between quantizers, once its additions have theirs."""

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 
 import quiesce as qs
+from export.networks import calibrated, images, mobile
 from quiesce.errors import DataError, ExportError
 from quiesce.export.metadata import KEY
 from quiesce.export.onnx import build_model
@@ -25,8 +26,6 @@ from quiesce.export.verification.verify import (
     verify_model,
 )
 from quiesce.quantization.prepare import quantized_weights
-
-from .networks import calibrated, images, mobile
 
 DEPTHWISE = "3.body.3"
 PROJECT = "3.body.6"

@@ -92,7 +92,9 @@ class Killer:
 
     def __init__(self, seed: int, flags: Sequence[str] = ()) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["quiesce.training.run", "timm", "support.killed_runs"])
+        self._context.set_forkserver_preload(
+            ["quiesce.training.run", "timm", "support.killed_runs"]
+        )
         self._moments = random.Random(seed)
         self._flags = [*(f"--{name}={value}" for name, value in FLAGS.items()), *flags]
 

@@ -178,14 +178,12 @@ def read_json(path: Path, version: int) -> dict[str, Any]:
 
 
 def _exists(folder: Path) -> RecipeError:
-    return RecipeError(
-        f"{folder} exists already; choose another folder with --run FOLDER, or remove it"
-    )
+    return RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
 
 
 def _not_writable(folder: Path, error: OSError) -> RecipeError:
     reason = error.strerror or error
-    return RecipeError(f"{folder} can not be written: {reason}; choose another folder with --run")
+    return RecipeError(f"{folder} can not be written: {reason}; name another: --run")
 
 
 def _probe(folder: Path) -> None:

@@ -35,6 +35,9 @@ FLOAT: Final = "float"
 QUANTIZED: Final = "quantized"
 """The two training stages."""
 
+NEEDED = ("state_dict", "loops", "optimizer_states", "lr_schedulers", "callbacks")
+"""Entries that Lightning would skip without a word if they were missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -171,6 +174,9 @@ def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, 
         raise CheckpointError(f"{path} was not written by a run of quiesce; train again")
     own = mapping(content[OWN])
     refuse_newer(str(path), count(own["version"]), VERSION)
+    for name in NEEDED:
+        if not content[name]:
+            raise ValueError(f"its {name} is empty")
     job = mapping(own["job"])
     return Found(
         stage=stage,

@@ -106,7 +106,7 @@ def test_pretrained_weights_that_can_not_be_had_are_one_line(
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(CheckpointError) as raised:
         build("mobilenetv2_100", "pretrained")
-    assert "mobilenetv2_100 can not be had (the hub does not answer); give" in str(raised.value)
+    assert "mobilenetv2_100 can not be downloaded (the hub does not answer)" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

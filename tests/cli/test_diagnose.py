@@ -99,7 +99,7 @@ class TestRefused:
     def test_a_run_cut_off_before_its_first_checkpoint(self, command, copied, refused):
         shutil.rmtree(copied / "checkpoints")
         told = refused(command, copied)
-        assert "has no checkpoints/last.ckpt: the run was cut off before the end of its" in told
+        assert f"{copied} has no checkpoints/last.ckpt" in told
 
     @pytest.mark.parametrize("name", ["recipe.yaml", "summary.json"])
     def test_a_run_from_a_newer_format_version(self, command, name, copied, refused):

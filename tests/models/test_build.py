@@ -72,7 +72,9 @@ def test_an_empty_field_is_refused(field: str) -> None:
 
 @pytest.mark.parametrize("name", ["mobilenetv2_mnist", "torchvision/mobilenet_v2"])
 def test_pretrained_needs_a_timm_name(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"pretrained needs a timm network, and {name} is not one"):
+    with pytest.raises(
+        RecipeError, match=f"pretrained needs a timm network, and {name} is not one"
+    ):
         build(name, "pretrained")
 
 

@@ -209,7 +209,7 @@ def test_a_program_is_verified_bit_for_bit(run_folder, tmp_path, capsys):
 
 
 def test_a_folder_that_is_no_run(refused, tmp_path):
-    assert "is not the folder of a finished run" in refused("export", tmp_path, "-o", "model.onnx")
+    assert "is not a run folder" in refused("export", tmp_path, "-o", "model.onnx")
 
 
 def test_no_output(refused, run_folder):

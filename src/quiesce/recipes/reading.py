@@ -146,6 +146,8 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields to values, got {tree!r:.60}")
     tree.setdefault("name", path.stem)
+    if tree.get("compile") is False:  # YAML reads the word off as false
+        tree["compile"] = "off"
     return tree
 
 

@@ -1,7 +1,8 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
-#   make test    the test suite; a quarter of an hour on two cores
-#   make coverage   the same, and which lines it runs; some minutes more
+#   make test    the test suite without the tests marked `slow`; about 5 minutes on two cores
+#   make test-all   the whole test suite; about 20 minutes on two cores
+#   make coverage   the whole test suite, with a report of the lines it runs
 #   make check   lint, format and types
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
 #   make fuzz    thousands of damaged and hostile files; an hour
@@ -15,7 +16,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check soak fuzz bench bench-inference
+.PHONY: help demo test test-all coverage check soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -24,6 +25,9 @@ demo: $(VENV)/.installed-all
 	$(BIN)/quiesce demo
 
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
+
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto
 
 coverage: $(VENV)/.installed-dev

@@ -4,7 +4,7 @@ Quantize a network:
     Scheme: which weights and activations are quantized, to how many bits
     prepare: give the layers of a network quantizers
     calibrate: set the scales from some batches
-    keep_whole: keep a module's layers out of `prepare`
+    keep_whole: the parameters that FSDP2 must not split
     strip: remove the quantizers and keep the quantized weights
     compile: fuse the quantizers, or the whole network, into compiled kernels
     quantized_weights: the quantized weights of a network, by name
@@ -18,7 +18,7 @@ Quantize a network:
 Measure and cure oscillation:
     OscillationTracker: frequency of oscillation of every weight
     LayerReport: what the tracker measured in one layer
-    DistanceSampling: when the tracker measures distances
+    DistanceSampling: which weights and steps measure the distance ratio
     Control: tracker, cures and their schedules, in one object for a training loop
     Cure: the interface of cures
     Dampening: a penalty that pulls latent weights to their grid points

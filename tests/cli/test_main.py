@@ -50,7 +50,8 @@ def test_help_of_a_command_is_its_own_help(capsys):
 
 
 def test_listing_recipes_imports_no_torch():
-    code = "import sys; from quiesce.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from quiesce.cli import main; main(['recipes'])"
+    code += "; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 

@@ -50,6 +50,7 @@ def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
         ([QUICK, "--scheme.weight_bit", "2"], "unknown field `scheme.weight_bit`"),
         ([QUICK, "--resume", "runs/one"], "--resume RUN"),
         ([QUICK, "--resume=runs/one"], "--resume RUN"),
+        (["mobilenetv3_small_050"], "--model.name mobilenetv3_small_050"),
         (["begun"], "begun is the folder of a run; quiesce train --resume begun goes on"),
     ],
 )

@@ -5,11 +5,9 @@ import zipfile
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
-KINDS = ("recipes/shipped/*.yaml", "sweeps/shipped/*.yaml", "report/templates/*", "py.typed")
+KINDS = ("recipes/shipped/*.yaml", "sweeps/shipped/*.yaml", "py.typed")
 
-held = {
-    name for name in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in name
-}
+held = {name for name in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in name}
 expected = {
     str(path.relative_to(SOURCE))
     for path in (SOURCE / "quiesce").rglob("*")

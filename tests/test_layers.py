@@ -165,3 +165,34 @@ def test_the_help_of_the_package_lists_every_public_name() -> None:
     heads = re.findall(r"^    ([\w, ]+?)(?:: .+)?$", str(quiesce.__doc__), flags=re.MULTILINE)
     listed = [name for head in heads for name in head.split(", ")]
     assert sorted(listed) == sorted(quiesce.__all__)
+
+
+PRIVATE = re.compile(
+    r"((?:torch|lightning|timm)(?:\.\w+)*?\.(?:_[A-Za-z]\w*|experimental|connectors))\b"
+)
+
+
+def private_parts(path: Path) -> set[str]:
+    """Names of other packages in a file that have a part with an underscore, or are experimental.
+
+    Each is cut off after that part.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    found = set()
+    for name in names:
+        if match := PRIVATE.match(name):
+            found.add(match[1])
+    return found
+
+
+def test_private_parts_of_other_libraries_are_listed() -> None:
+    page = (SOURCE.parents[1] / "docs" / "private-parts.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| `([\w.]+)`", page, flags=re.MULTILINE))
+    assert set().union(*map(private_parts, MODULES)) == listed

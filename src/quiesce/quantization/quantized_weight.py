@@ -95,7 +95,10 @@ class QuantizedWeight:
             raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")
         if self.shards is not None:
             if not is_split(records):  # the latent was split since the model was prepared
-                records = self.shards.join(self.shards.part(records).clone())
+                part = self.shards.part(records).clone()
+                if part.shape != self.held.shape:  # one row, which another process holds
+                    part = part.new_zeros(self.held.shape)
+                records = self.shards.join(part)
                 self._quantizer.history = records
             return local(records)
         if records.stride() != self.latent.stride():  # the latent has changed its memory format

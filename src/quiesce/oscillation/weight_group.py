@@ -532,6 +532,8 @@ def _read_at(picks: Sequence[tuple[QuantizedWeight, Tensor]]) -> weight_passes.O
 
 def _scale_at(weight: QuantizedWeight, places: Tensor) -> Tensor:
     scale, held = weight.scale, weight.held
+    if not len(places):  # perhaps another process holds all of a split weight
+        return scale.reshape(-1)[:0]
     if scale.numel() == 1:
         return scale.reshape(1).expand(len(places))
     if _scales_by_row(weight):

@@ -1,8 +1,11 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
-#   make test    the test suite; a quarter of an hour on two cores
-#   make coverage   the same, and which lines it runs; some minutes more
+#   make test    the test suite without the tests marked `slow`; about 5 minutes on two cores
+#   make test-all   the whole test suite; about 20 minutes on two cores
+#   make coverage   the whole test suite, with a report of the lines it runs
 #   make check   lint, format and types
+#   make dist    build the sdist and the wheel in dist/, and check what they hold
+#   make try-wheel   install that wheel in a new environment and use it; minutes
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
 #   make fuzz    thousands of damaged and hostile files; an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; twenty minutes
@@ -15,7 +18,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check soak fuzz bench bench-inference
+.PHONY: help demo test test-all coverage check dist try-wheel soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -24,6 +27,9 @@ demo: $(VENV)/.installed-all
 	$(BIN)/quiesce demo
 
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
+
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto
 
 coverage: $(VENV)/.installed-dev
@@ -33,6 +39,15 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python src
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
+
+try-wheel: dist
+	.ci/try-wheel dist/*.whl
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/soak.py

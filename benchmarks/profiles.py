@@ -120,9 +120,9 @@ def after_a_step() -> dict[str, float]:
 
     tracker.step = timed("tracker", tracker.step)
     freezing.after_step = timed("freezing", freezing.after_step)
-    for arena in tracker._tracked:
-        name = f"tracker, {arena.home.grid.bits} bits"
-        arena.advance = timed(name, arena.advance)
+    for state in tracker._states:
+        name = f"tracker, {state.group.grid.bits} bits"
+        state.advance = timed(name, state.advance)
     call = step(model, optimizer, batch_data)
     for _ in range(4):
         call()

@@ -32,7 +32,7 @@ from quiesce.recipes.sections import (
     SchemeConfig,
     TrainerConfig,
 )
-from quiesce.training import recipe_callback, stages
+from quiesce.training import job, recipe_callback
 from quiesce.training.display import Display
 from quiesce.training.run import run
 
@@ -178,7 +178,7 @@ def main() -> None:
         sampler = Sampler(folder)
         changes = (
             patch.object(recipe_callback, "make_cures", both_cures),
-            patch.object(stages, "build_model", small_network),
+            patch.object(job, "build_model", small_network),
         )
         with changes[0], changes[1]:
             summary = run(recipe(folder, steps), SamplingDisplay(sampler))

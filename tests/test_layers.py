@@ -1,9 +1,11 @@
 """How the package hangs together: imports point downwards, and the core needs torch alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +25,7 @@ ORDER = (
     {"lightning", "training"},
     {"after_training", "sweeps"},
     {"cli"},
+    {"__main__"},
 )
 """From the bottom up: a part imports from floors below its own, and freely inside itself."""
 
@@ -144,3 +147,52 @@ def test_all_names_what_is_visible() -> None:
     }
     assert set(quiesce.__all__) == visible
     assert len(quiesce.__all__) == len(visible)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    code = "import quiesce; quiesce.__version__; dir(quiesce)"
+    assert quiesce.__version__ == version("quiesce")
+    assert "torch" not in imported_by(code)
+
+
+def test_dir_shows_the_public_names_and_no_helpers_straight_after_import() -> None:
+    code = "import quiesce; print(*[n for n in dir(quiesce) if not n.startswith('__')])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) == set(quiesce.__all__)
+
+
+def test_the_help_of_the_package_lists_every_public_name() -> None:
+    heads = re.findall(r"^    ([\w, ]+?)(?:: .+)?$", str(quiesce.__doc__), flags=re.MULTILINE)
+    listed = [name for head in heads for name in head.split(", ")]
+    assert sorted(listed) == sorted(quiesce.__all__)
+
+
+PRIVATE = re.compile(
+    r"((?:torch|lightning|timm)(?:\.\w+)*?\.(?:_[A-Za-z]\w*|experimental|connectors))\b"
+)
+
+
+def private_parts(path: Path) -> set[str]:
+    """Names of other packages in a file that have a part with an underscore, or are experimental.
+
+    Each is cut off after that part.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    found = set()
+    for name in names:
+        if match := PRIVATE.match(name):
+            found.add(match[1])
+    return found
+
+
+def test_private_parts_of_other_libraries_are_listed() -> None:
+    page = (SOURCE.parents[1] / "docs" / "private-parts.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| `([\w.]+)`", page, flags=re.MULTILINE))
+    assert set().union(*map(private_parts, MODULES)) == listed

@@ -1,9 +1,47 @@
-"""quiesce: low-bit quantization-aware training whose weights come to rest.
+"""Low-bit quantization-aware training that measures and cures weight oscillation.
 
-The core imports torch and nothing else; `quiesce.lightning`, `quiesce.training` and `quiesce.cli`
-need the extra "train", `quiesce.report` the extra "report". `import quiesce` alone imports nothing:
-the names of `quiesce.public` come with the first of them that is asked for, so that a command that
-only reads files does not wait for torch.
+Quantize a network:
+    Scheme: which weights and activations are quantized, to how many bits
+    prepare: give the layers of a network quantizers
+    calibrate: set the scales from some batches
+    keep_whole: the parameters that FSDP2 must not split
+    strip: remove the quantizers and keep the quantized weights
+    compile: fuse the quantizers, or the whole network, into compiled kernels
+    quantized_weights: the quantized weights of a network, by name
+    quantizer_parameters: the scales and offsets, for an optimizer group of their own
+    QuantizedWeight: one quantized weight: latent weight, scale and codes
+    FakeQuantizer: the module that quantizes a tensor in training
+    Grid: the integer codes of a quantizer
+    fake_quantize: quantize and dequantize a tensor
+    mse_scale: the scale with the least squared error
+
+Measure and cure oscillation:
+    OscillationTracker: frequency of oscillation of every weight
+    LayerReport: what the tracker measured in one layer
+    DistanceSampling: which weights and steps measure the distance ratio
+    Control: tracker, cures and their schedules, in one object for a training loop
+    Cure: the interface of cures
+    Dampening: a penalty that pulls latent weights to their grid points
+    Freezing: pins weights that oscillate too often
+    constant, cosine, linear: schedules of a cure's strength or threshold
+    reestimate_batchnorm: measure batch-norm statistics again after training
+    gaussian_kl: KL divergence of two sets of batch-norm statistics
+    Watch: checks that find common faults of a training run
+
+Gradient estimators of rounding:
+    Estimator: the interface
+    STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, StochasticRounding
+
+Export, many processes, errors:
+    export_onnx: write a network as integers
+    verify_onnx: check that the file computes what the network computes
+    verify_ranks: check that all processes hold the same weights
+    whole: the full tensor of a weight that is split over processes
+    QuiesceError: the base class of the errors
+
+`import quiesce` imports nothing else; the first public name that you use imports torch. The modules
+`quiesce.lightning`, `quiesce.training` and `quiesce.cli` need the extra "train", `quiesce.report`
+the extra "report".
 """
 
 from importlib import import_module
@@ -57,7 +95,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Get a public name, and with the first one all of them."""
+    """Return the version, or a public name; the first public name imports all of them."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("quiesce")
     if name not in __all__:
         raise AttributeError(f"module 'quiesce' has no attribute {name!r}")
     public = import_module("quiesce.public")
@@ -66,4 +106,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    special = [name for name in globals() if name.startswith("__")]
+    return sorted({*special, *__all__, "__version__"})

@@ -10,8 +10,9 @@ from quiesce.after_training.restored import restore
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.recipes.reading import read_recipe, write_recipe
 from quiesce.training.display import Display
+from quiesce.training.job import load
 from quiesce.training.run import run
-from quiesce.training.stages import Job
+from quiesce.training.stages import float_stage, quantize, train
 from support.states import assert_same_state
 
 STEPS = "--trainer.max_steps=6"
@@ -22,13 +23,12 @@ def job(tiny_flags, tmp_path_factory):
     """A run whose network and tracker are still at hand, before re-estimation."""
     folder = tmp_path_factory.mktemp("restoring") / "run"
     recipe = read_recipe("mnist_freeze_w3a3", [*tiny_flags, STEPS, f"--run={folder}"])
-    job = Job(recipe, Display())
-    job.load()
+    job = load(recipe, Display())
     folder.mkdir()
     (folder / "recipe.yaml").write_text(write_recipe(recipe))
-    job.train_float(folder)
-    job.quantize()
-    job.train(folder)
+    float_stage(job)
+    quantize(job)
+    train(job)
     return job
 
 
@@ -39,7 +39,7 @@ def test_the_network_has_the_weights_and_running_statistics_of_the_last_step(job
 
 
 def test_the_tracker_goes_on_where_it_was(job):
-    restored, tracker = restore(job.recipe.folder), job.callback.tracker
+    restored, tracker = restore(job.recipe.folder), job.tracking.tracker
     assert restored.tracker.steps == 6
     names = [weight.name for weight in restored.tracker.weights]
     assert restored.prefix == "network."
@@ -53,7 +53,7 @@ def test_the_tracker_goes_on_where_it_was(job):
 
 def test_training_batches_are_those_that_the_run_re_estimates_on(job):
     ours = [images for images, _ in restore(job.recipe.folder).training(3, Display(), "")]
-    theirs = list(job._training_images("", 3))
+    theirs = list(job.measuring.training_images("", 3, job.device))
     assert len(ours) == 3
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_needs_its_recipe(job):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ([1, 2], "is no checkpoint of a Trainer"),
+        ([1, 2], "is not a checkpoint of a Trainer"),
         ({"state_dict": {}, "callbacks": {"A": {}}}, "holds no oscillation tracker"),
     ],
 )
@@ -118,5 +118,5 @@ def test_a_tracker_of_another_version_is_no_surprise(job, tmp_path):
     content = torch.load(job.recipe.folder / "checkpoints" / "last.ckpt", weights_only=True)
     del content["callbacks"]["RecipeCallback"]["tracker"]["steps"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="it lacks 'steps'; train again"):
+    with pytest.raises(CheckpointError, match="it lacks 'steps'"):
         restore(tmp_path / "other.ckpt", str(job.recipe.folder / "recipe.yaml"))

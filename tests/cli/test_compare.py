@@ -104,3 +104,17 @@ def test_a_file_that_can_not_be_written(runs, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "nowhere" in err
     assert err.count("\n") == 1
+
+
+def test_json_holds_the_numbers_of_the_csv(runs, tmp_path, capsys):
+    argv = ["compare", str(runs), "--baseline", "mnist_lsq_w3a3", f"--csv={tmp_path / 'a.csv'}"]
+    assert main([*argv, "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["baseline"] == "mnist_lsq_w3a3"
+    measured = {each["recipe"]: each["measures"] for each in tree["recipes"]}
+    with (tmp_path / "a.csv").open() as file:
+        for row in csv.DictReader(file):
+            found = measured[row["recipe"]][row["measure"]]
+            assert found["spread"]["mean"] == float(row["mean"])
+            low = (found["difference"] or {}).get("low")
+            assert low == (float(row["low"]) if row["low"] else None)

@@ -36,7 +36,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(missing, tmp_path, capsys):
     for name in {"recipe.yaml", "network.safetensors"} - {missing}:
         (tmp_path / name).touch()
     assert main(["evaluate", str(tmp_path)]) == 2
-    assert f"is not the folder of a finished run: it has no {missing}" in capsys.readouterr().err
+    assert f"it has no {missing}" in capsys.readouterr().err
 
 
 def test_another_scheme_does_not_fit_the_network(run_folder, capsys):

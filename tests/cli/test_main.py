@@ -1,5 +1,6 @@
 """The command itself: help, version, names of commands, exit codes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,11 +9,13 @@ import pytest
 
 import quiesce.cli
 from quiesce.cli import BAD_INPUT, COMMANDS, INTERRUPTED, main
+from quiesce.cli.completion import INSTALL
+from quiesce.cli.json_output import print_json
 
 
 def quiesce_process(*argv, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "quiesce.cli", *argv],
+        [sys.executable, "-m", "quiesce", *argv],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -36,6 +39,51 @@ def test_the_version_is_told(capsys):
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"quiesce {command}" in capsys.readouterr().out
+
+
+def test_help_of_a_command_is_its_own_help(capsys):
+    assert main(["help", "recipes"]) == 0
+    text = capsys.readouterr().out
+    assert main(["recipes", "--help"]) == 0
+    assert capsys.readouterr().out == text
+    assert text.startswith("usage: quiesce recipes")
+
+
+def test_listing_recipes_imports_no_torch():
+    code = "import sys; from quiesce.cli import main; main(['recipes'])"
+    code += "; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(capsys):
+    print_json({"loss": [float("nan"), {"top1": float("inf")}, 1.5]})
+    assert json.loads(capsys.readouterr().out) == {
+        "version": 1,
+        "loss": [None, {"top1": None}, 1.5],
+    }
+
+
+@pytest.mark.parametrize("shell", INSTALL)
+def test_completion_knows_commands_flags_and_recipes(shell, capsys):
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in (*COMMANDS, "mnist_freeze_w3a3", "mixed-data"))
+
+
+def test_bash_completes(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = (
+        capsys.readouterr().out
+        + """
+complete_words=$(complete -p quiesce | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+COMP_WORDS=(quiesce train mnist_freeze_w3); COMP_CWORD=2
+$complete_words quiesce mnist_freeze_w3 train
+echo "${COMPREPLY[*]}"
+"""
+    )
+    (tmp_path / "try.sh").write_text(script)
+    ran = subprocess.run(["bash", tmp_path / "try.sh"], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["mnist_freeze_w3a3"]
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(capsys):

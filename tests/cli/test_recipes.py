@@ -1,15 +1,26 @@
 """`quiesce recipes`."""
 
+import json
+
 from quiesce.cli import main
-from quiesce.recipes.reading import shipped_recipes
+from quiesce.recipes.catalog import shipped_recipes
 
 
-def test_every_shipped_recipe_has_a_line_that_tells_what_it_is(capsys):
+def test_every_shipped_recipe_is_listed_with_its_description_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for name in shipped_recipes():
-        (line,) = [line for line in lines if line.split(" ")[0] == name]
-        assert "-bit weights and activations" in line
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert set(shipped_recipes()) <= {line.split(" ")[0] for line in out.splitlines()}
+    assert " ".join(out.split()).count("-bit weights and activations") == len(shipped_recipes())
+
+
+def test_json_lists_the_same(capsys):
+    assert main(["recipes", "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["version"] == 1
+    assert [each["name"] for each in tree["recipes"]] == shipped_recipes()
+    assert all("-bit weights" in each["description"] for each in tree["recipes"])
 
 
 def test_an_argument_is_refused(capsys):

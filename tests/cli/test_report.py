@@ -34,16 +34,16 @@ def test_force_writes_over_an_earlier_page(run, tmp_path):
 def test_a_report_that_exists(run, refused, tmp_path):
     (tmp_path / "page.html").write_text("mine")
     told = refused("report", run, "-o", tmp_path / "page.html")
-    assert "page.html exists already; name another: -o FILE, or add --force" in told
+    assert "page.html exists already" in told
 
 
 def test_an_output_that_is_a_folder(run, refused, tmp_path):
-    assert "is a folder; name a file" in refused("report", run, "-o", tmp_path, "--force")
+    assert "is a folder" in refused("report", run, "-o", tmp_path, "--force")
 
 
 def test_an_output_folder_that_does_not_exist(run, refused, tmp_path):
     told = refused("report", run, "-o", tmp_path / "no" / "page.html")
-    assert f"there is no folder {tmp_path / 'no'}; make it first" in told
+    assert f"there is no folder {tmp_path / 'no'}" in told
 
 
 def test_a_folder_that_is_not_there(refused, tmp_path):

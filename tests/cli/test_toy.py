@@ -25,7 +25,7 @@ def test_prints_frequency_beside_law_and_what_each_method_does(here, capsys):
     for method in METHODS.values():
         assert any(line.strip().startswith(f"{method.title} ") for line in lines)
         assert f"{method.title}: {method.sentence}" in text
-    assert "the figure is in toy.html" in text
+    assert "the page is toy.html" in text
     assert (here / "toy.html").stat().st_size > 10_000
 
 
@@ -67,7 +67,7 @@ def test_force_overwrites_a_page(here):
         (["--steps", "1"], "--steps must be at least 20, got 1"),
         (["--momentum", "1"], "--momentum must be 0 to below 1, got 1.0"),
         (["-o", "toy.svg"], "-o must be the name of an .html file, got toy.svg"),
-        (["-o", "no/toy.html"], "there is no folder no; make it first"),
+        (["-o", "no/toy.html"], "there is no folder no"),
     ],
 )
 def test_bad_input_is_refused(refused, flags, message):
@@ -76,7 +76,7 @@ def test_bad_input_is_refused(refused, flags, message):
 
 def test_an_existing_page_is_left_alone(refused, tmp_path):
     (tmp_path / "toy.html").write_text("mine")
-    assert "toy.html exists; --force overwrites it" in refused("toy")
+    assert "toy.html exists already" in refused("toy")
 
 
 def test_without_plotly_it_says_what_to_install(refused, monkeypatch):

@@ -46,10 +46,11 @@ def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "name a recipe: quiesce train RECIPE"),
+        ([], "quiesce train RECIPE"),
         ([QUICK, "--scheme.weight_bit", "2"], "unknown field `scheme.weight_bit`"),
-        ([QUICK, "--resume", "runs/one"], "--resume behind a recipe takes no folder"),
-        ([QUICK, "--resume=runs/one"], "--resume behind a recipe takes no folder"),
+        ([QUICK, "--resume", "runs/one"], "--resume RUN"),
+        ([QUICK, "--resume=runs/one"], "--resume RUN"),
+        (["mobilenetv3_small_050"], "--model.name mobilenetv3_small_050"),
         (["begun"], "begun is the folder of a run; quiesce train --resume begun goes on"),
     ],
 )

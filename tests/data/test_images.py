@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quiesce.data import DataConfig
-from quiesce.data.images import Mirror, Shift, TensorImages, channel_statistics
+from quiesce.data.images import TensorImages, channel_statistics
 from quiesce.errors import DataError
 
 
@@ -20,28 +20,13 @@ def test_a_pixel_becomes_its_share_of_255_less_mean_over_std() -> None:
     torch.testing.assert_close(image.flatten(), expected)
 
 
-def test_a_shift_moves_all_pixels_alike_and_at_most_its_reach() -> None:
-    image = torch.zeros(1, 9, 9)
-    image[0, 4, 4] = 1
-    image[0, 4, 5] = 2
-    places = set()
-    for _ in range(300):
-        moved = Shift(2)(image)
-        row, column = (int(place) for place in (moved[0] == 1).nonzero()[0])
-        assert moved[0, row, column + 1] == 2
-        assert moved.sum() == 3
-        places.add((row - 4, column - 4))
-    assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
-
-
-def test_a_mirror_swaps_left_and_right_in_about_half_of_all_cases() -> None:
-    image = torch.arange(6.0).view(1, 2, 3)
-    turned = 0
-    for _ in range(400):
-        seen = Mirror()(image)
-        turned += int(torch.equal(seen, image.flip(-1)))
-        assert torch.equal(seen, image) or torch.equal(seen, image.flip(-1))
-    assert 140 <= turned <= 260  # six deviations of a binomial with n = 400, p = 1/2
+def test_changes_of_a_training_image_come_in_order() -> None:
+    pixels = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3)
+    mean, std = torch.tensor([0.0]), torch.tensor([1 / 255])
+    changes = (lambda image: image.flip(-1), lambda image: image + image[..., :1])
+    images = TensorImages(pixels, torch.tensor([0]), mean=mean, std=std, augment=changes)
+    expected = torch.tensor([[[4.0, 3.0, 2.0], [10.0, 9.0, 8.0]]])
+    torch.testing.assert_close(images[0][0], expected)
 
 
 def test_statistics_are_the_data_sets_own_unless_given() -> None:

@@ -148,7 +148,7 @@ def torch_of(random: Random, content: bytes) -> bytes:
 
 
 def checkpoint_of(random: Random, content: bytes) -> bytes:
-    """Change a value of a checkpoint, and give it a checksum that is right."""
+    """Change a value of a checkpoint; its archive is sound."""
     tree = torch.load(io.BytesIO(content), weights_only=True)
     tensors = (
         torch.zeros(0),

@@ -72,7 +72,9 @@ def test_an_empty_field_is_refused(field: str) -> None:
 
 @pytest.mark.parametrize("name", ["mobilenetv2_mnist", "torchvision/mobilenet_v2"])
 def test_pretrained_needs_a_timm_name(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"pretrained needs a timm name, and {name} is none"):
+    with pytest.raises(
+        RecipeError, match=f"pretrained needs a timm network, and {name} is not one"
+    ):
         build(name, "pretrained")
 
 
@@ -106,7 +108,7 @@ def test_pretrained_weights_that_can_not_be_had_are_one_line(
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(CheckpointError) as raised:
         build("mobilenetv2_100", "pretrained")
-    assert "mobilenetv2_100 can not be had (the hub does not answer); give" in str(raised.value)
+    assert "mobilenetv2_100 can not be downloaded (the hub does not answer)" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

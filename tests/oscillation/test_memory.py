@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import quiesce as qs
 from support.small_networks import Walk, weights_only
 
-SIZE = 2**17
+SIZE = 2**19  # read where it is: no scratch buffer
 
 
 def tensors_of(thing: Any, seen: set[int]) -> Iterator[Tensor]:
@@ -37,7 +37,7 @@ def bytes_per_weight(walk: Walk) -> float:
     for weight in walk.weights:
         held += weight.module.weight_quantizer.buffers()
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
-    for weight in walk.weights:  # an arena's memory of latents is the parameters' own
+    for weight in walk.weights:  # the parameters' own memory is the model's
         storages.pop(weight.latent.untyped_storage().data_ptr(), None)
     weights = sum(weight.latent.numel() for weight in walk.weights)
     return sum(storages.values()) / weights

@@ -73,8 +73,8 @@ def follow(walk: Walk, codes: Tensor, scale: float = 0.5) -> Definition:
 
 
 def as_on_an_accelerator(walk: Walk, dense: bool) -> None:
-    for home in walk.tracker.arenas:
-        home.on_cpu = not dense
+    for group in walk.tracker.groups:
+        group.on_cpu = not dense
 
 
 @settings(max_examples=25)

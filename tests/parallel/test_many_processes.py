@@ -96,8 +96,8 @@ def assert_parts(kind: str, run: Training, rank: int) -> None:
             entries = {
                 "latent": weight.held,
                 "code": weight.history,
-                "frequency": tracked.home.layer(tracked.frequency, i),
-                "average": tracked.home.layer(tracked.average, i),
+                "frequency": tracked.group.layer(tracked.frequency, i),
+                "average": tracked.group.layer(tracked.average, i),
             }
             entries[kind].view(-1)[-1] += 1
     with pytest.raises(RanksPartError) as told:

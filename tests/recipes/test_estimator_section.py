@@ -12,8 +12,8 @@ from quiesce.recipes.reading import read_recipe
     [
         (["kind=ewg"], "`scheme.estimator.kind` must be one of ste, ewgs.*did you mean 'ewgs'?"),
         (["kind=ewgs", "delta=3"], "scheme.estimator: `delta` must be 0 to below 2, got 3.0"),
-        (["delta=0.3"], "`delta` is read by kind ewgs and kind is ste"),
-        (["kind=dsq", "width=0.5"], "`width` is read by kind hysteresis and kind is dsq"),
+        (["delta=0.3"], "`delta` is used by kind ewgs, and kind is ste"),
+        (["kind=dsq", "width=0.5"], "`width` is used by kind hysteresis, and kind is dsq"),
         (["dleta=0.3"], "unknown field `scheme.estimator.dleta`; did you mean.*delta"),
     ],
 )

@@ -133,6 +133,11 @@ def test_a_bad_file_is_named_with_its_field(text, message, file):
     assert message in told
 
 
+def test_off_is_a_mode_of_compiling(file):
+    assert read_recipe(file("compile: off")).compile == "off"
+    assert "`compile` must be one of off, quantizers, model" in refusal(file("compile: on"))
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")

@@ -53,28 +53,26 @@ def train(folder: str, flags: Sequence[str], die_in_write: int | None) -> None:
     Args:
         folder: Of the run.
         flags: Of its recipe.
-        die_in_write: Which call of a checkpoint file's `write` ends the process, or None.
+        die_in_write: Number of the checkpoint in whose write the process is killed, or None.
     """
     from quiesce.recipes.reading import read_recipe
-    from quiesce.run_folder import checkpoint_file
     from quiesce.training.display import Display
     from quiesce.training.run import resume, run
 
     # as a process of the command line starts its workers: forked, they end soon after it is killed
     multiprocessing.set_start_method("fork", force=True)
     calls = 0
-    write = checkpoint_file._Hashed.write
+    write = Path.write_bytes
 
-    def deadly(self: Any, data: Any) -> int:
+    def deadly(path: Path, data: Any) -> int:
         nonlocal calls
-        calls += 1
+        calls += path.name.startswith(".last.ckpt.")
         if calls == die_in_write:
-            write(self, bytes(data)[: len(data) // 2])
-            self.flush()
+            write(path, bytes(data)[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        return write(self, data)
+        return write(path, data)
 
-    checkpoint_file._Hashed.write = deadly
+    Path.write_bytes = deadly
     torch.use_deterministic_algorithms(True)
     if (Path(folder) / "recipe.yaml").exists():
         resume(Path(folder), Display())
@@ -92,7 +90,9 @@ class Killer:
 
     def __init__(self, seed: int, flags: Sequence[str] = ()) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["quiesce.training.run", "timm", "support.killed_runs"])
+        self._context.set_forkserver_preload(
+            ["quiesce.training.run", "timm", "support.killed_runs"]
+        )
         self._moments = random.Random(seed)
         self._flags = [*(f"--{name}={value}" for name, value in FLAGS.items()), *flags]
 

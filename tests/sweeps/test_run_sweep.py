@@ -99,7 +99,7 @@ def test_what_is_finished_is_not_run_again_and_what_is_broken_is(swept):
     (swept.folder / "lsq-seed0" / "summary.json").unlink()
     assert swept().finished == 2
     assert swept.started == ["lsq"]
-    assert "going on from" in (swept.folder / "logs" / "lsq-seed0.log").read_text()
+    assert "resuming from" in (swept.folder / "logs" / "lsq-seed0.log").read_text()
 
 
 @pytest.mark.usefixtures("pretending")

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from quiesce.recipes.reading import read_recipe
+from quiesce.training import display
 from quiesce.training.display import Display
 from quiesce.training.run import run
 
@@ -22,8 +23,8 @@ def recipe(tiny_run):
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_terminal_gets_a_line_that_fits(width, recipe):
     screen = console(terminal=True, width=width)
-    with Display(screen) as display:
-        run(recipe, display)
+    with Display(screen) as shown:
+        run(recipe, shown)
     text = screen.file.getvalue()
     assert "mnist_freeze_w3a3" in text
     assert "100%" in text
@@ -32,12 +33,22 @@ def test_a_terminal_gets_a_line_that_fits(width, recipe):
 
 def test_a_file_gets_one_plain_line_for_each_stage(recipe):
     file = console(terminal=False)
-    with Display(file) as display:
-        run(recipe, display)
+    with Display(file) as shown:
+        run(recipe, shown)
     (line,) = file.file.getvalue().splitlines()
     assert line.startswith("mnist_freeze_w3a3: 2 steps, loss ")
 
 
+def test_a_log_gets_a_line_now_and_then(recipe, monkeypatch):
+    monkeypatch.setattr(display, "LOG_EVERY_S", 0.0)
+    file = console(terminal=False)
+    with Display(file) as shown:
+        run(recipe, shown)
+    first, *_, last = file.file.getvalue().splitlines()
+    assert first.startswith("mnist_freeze_w3a3: 1 of 2 steps")
+    assert last.startswith("mnist_freeze_w3a3: 2 steps")
+
+
 def test_items_pass_through_unchanged():
-    with Display() as display:
-        assert list(display.track(iter("abc"), "letters", total=3)) == ["a", "b", "c"]
+    with Display() as shown:
+        assert list(shown.track(iter("abc"), "letters", total=3)) == ["a", "b", "c"]

@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_when_a_node_is_lost(
     agents[1] = another_guest()
     assert [each.wait(deadline - time.monotonic()) for each in agents] == [0, 0]
     told = (tmp_path / "agent1.log").read_text("utf-8")
-    assert f"going on from {tmp_path / 'run' / CHECKPOINT}: the quantized network" in told
+    assert f"resuming from {tmp_path / 'run' / CHECKPOINT}: the quantized network" in told
     assert 0 < reached < 15
 
     whole = tmp_path / "whole"

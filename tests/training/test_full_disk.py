@@ -64,7 +64,7 @@ def test_the_run_stops_in_one_line_and_goes_on_when_there_is_space(
     assert told.startswith(f"quiesce: {folder}")
     assert "can not be written: No space left on device (" in told
     assert "are free); make space; the last good checkpoint is " in told
-    assert told.endswith(f"to go on: quiesce train --resume {folder}")
+    assert told.endswith(f"quiesce train --resume {folder}")
     step = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     assert step > 0
     (disk / "ballast").unlink()

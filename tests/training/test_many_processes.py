@@ -32,8 +32,7 @@ SHORT = {
 }
 
 WRITERS = (
-    "quiesce.run_folder.checkpoint_file._write_sealed",
-    "quiesce.run_folder.csv_table.full_disk_named",
+    "quiesce.run_folder.checkpoint_file.write_beside",
     "quiesce.training.recording.recorder._write_arrays",
 )
 
@@ -82,7 +81,7 @@ def train_half(folder: Path, rank: int) -> dict[str, Any]:
 def meet_a_full_disk(folder: Path, rank: int, where: str) -> str:
     """What is raised where the first process alone can not write."""
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise DiskFullError(f"{where} can not be written")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -140,8 +139,8 @@ def test_all_go_on_from_the_same_checkpoint_or_none_does(processes) -> None:
     assert first["refused"] == second["refused"]
     told = first["refused"]
     assert told.startswith(
-        "rank 1 goes on from the beginning and rank 0 from step 5 of the quantized network "
-        f"(last.ckpt): they see other files in {folder / 'again'}; name a folder"
+        "rank 1 starts from the beginning and rank 0 from step 5 of the quantized network "
+        f"(last.ckpt): they see different files in {folder / 'again'};"
     )
 
 

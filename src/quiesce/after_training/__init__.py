@@ -1,1 +1,1 @@
-"""What is done with a finished run: evaluate, diagnose, probe, export."""
+"""Work on finished runs: evaluate, diagnose, probe, export."""

@@ -1,4 +1,4 @@
-"""A run on disk, diagnosed: what `quiesce diagnose` does."""
+"""Diagnoses a run on disk: the work of `quiesce diagnose`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from quiesce.training.recording.diagnosis_file import (
     RUNNING,
     Diagnosis,
 )
-from quiesce.training.scores import top1_percent
+from quiesce.training.scores import loss_and_top1, top1_percent
 
 
 def diagnose(
@@ -24,15 +24,15 @@ def diagnose(
     flags: Sequence[str] = (),
     display: Display | None = None,
 ) -> Diagnosis:
-    """Rebuild network and tracker from a run's last checkpoint and see what there is to see.
+    """Rebuild network and tracker from a run's last checkpoint and diagnose them.
 
-    A run folder gets diagnosis.json, in place of an earlier one.
+    In a run folder, diagnosis.json is written or replaced.
 
     Args:
         run: A run folder, finished or not, or a checkpoint.
-        recipe: Name or path of the recipe of a checkpoint.
-        flags: Override the recipe: ["--data.folder", "/elsewhere"].
-        display: Where progress is drawn, entered by the caller; None draws nothing.
+        recipe: Name or path of the recipe, if `run` is a checkpoint.
+        flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
+        display: Where progress is shown; the caller enters its context. None shows nothing.
 
     Raises:
         RecipeError, CheckpointError, DataError: As `restore` raises them.
@@ -52,7 +52,7 @@ def _see_statistics(diagnosis: Diagnosis, restored: Restored, display: Display) 
     def see(kind: str) -> None:
         top1 = top1_percent(network, restored.test(display, f"top-1, {kind}"))
         training = restored.training(count or BATCHES, display, f"loss, {kind}")
-        diagnosis.see_score(kind, network, training, top1)
+        diagnosis.see_score(kind, loss_and_top1(network, training).loss, top1)
 
     see(RUNNING)
     with restored.reestimated(display) as kl:

@@ -1,4 +1,4 @@
-"""The network of a finished run, measured again."""
+"""Measures the network of a finished run again: the work of `quiesce evaluate`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ def evaluate(folder: Path, flags: Sequence[str] = (), display: Display | None = 
     """Rebuild the network of a run folder and measure it on the test images.
 
     Args:
-        folder: What a run left behind.
-        flags: Override its recipe: ["--data.folder", "/elsewhere"].
-        display: Where progress is drawn, entered by the caller; None draws nothing.
+        folder: The folder of a finished run.
+        flags: Flags that override its recipe: ["--data.folder", "/elsewhere"].
+        display: Where progress is shown; the caller enters its context. None shows nothing.
 
     Returns:
-        Top-1 in percent.
+        Top-1 accuracy in percent.
 
     Raises:
-        RecipeError: The folder is not that of a finished run, or a flag is wrong.
+        RecipeError: The folder does not hold a finished run, or a flag is wrong.
         CheckpointError: The network's file is damaged or does not fit the recipe.
         DataError: The test images can not be read.
     """

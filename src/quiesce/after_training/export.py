@@ -1,4 +1,4 @@
-"""A finished run as a file for runtimes, verified on its own test images."""
+"""Exports a finished run to a file for runtimes, and verifies the file on its test images."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from quiesce.export.program import Program, export_program
 from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
-"""Of summary.json, what goes into the file; nothing among them is a path."""
+"""Entries of summary.json that go into the file; none of them is a path."""
 
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
-"""Data sets that are read from a folder of the user's."""
+"""Data sets that are read from a folder of the user."""
 
 PICTURES = "folder"
-"""The data set whose pictures are resized and cropped on reading."""
+"""The data set whose images are resized and cropped when they are read."""
 
 
 def export_run(
@@ -39,21 +39,21 @@ def export_run(
 ) -> Export:
     """Export the network of a run folder to ONNX, and verify it on some of its test images.
 
-    So many that every layer can be judged (see `images_needed`); `quiesce verify` takes all.
+    It takes as many images as every layer needs (see `images_needed`); `quiesce verify` takes all.
 
     Args:
-        folder: What a run left behind.
-        path: The file to make.
-        flags: Override the recipe of the run.
-        pack: Narrowest container of weight codes.
+        folder: The folder of a finished run.
+        path: The file to write.
+        flags: Flags that override the recipe of the run.
+        pack: Narrowest data type for weight codes.
         opset: Version of the ONNX operators; None lets `export_onnx` choose.
-        uint8: Let the file take raw pixels, 0 to 255, and normalise them itself.
-        round_biases: Move biases to whole numbers, see `export_onnx`.
-        verify: Compare with the trained network before writing.
-        overwrite: Replace a file that exists.
+        uint8: Make the file accept raw pixels, 0 to 255, and normalise them.
+        round_biases: Round biases to whole numbers, see `export_onnx`.
+        verify: Compare the file with the trained network before it is written.
+        overwrite: Replace an existing file.
 
     Raises:
-        QuiesceError: Anything that `read_finished` or `export_onnx` refuses.
+        QuiesceError: What `read_finished` and `export_onnx` raise.
     """
     check_path(path, overwrite=overwrite)  # before data are read and the network is run
     run = read_finished(folder, flags)
@@ -94,7 +94,10 @@ def export_run_program(
     verify: bool = True,
     overwrite: bool = False,
 ) -> Program:
-    """Write the network of a run folder for torch alone, see `quiesce.export.program`."""
+    """Write the network of a run folder as a file that needs only torch to run.
+
+    See `quiesce.export.program`.
+    """
     check_path(path, overwrite=overwrite)
     run = read_finished(folder, flags)
     images = run.test_images(LEAST_IMAGES)
@@ -107,25 +110,25 @@ def verify_run(
     """Compare an exported file with the network of a run folder, on test images with labels.
 
     Args:
-        folder: What a run left behind.
+        folder: The folder of a finished run.
         path: The exported file.
-        data: Folder of images in place of the one in the recipe, or None.
-        flags: Override the recipe of the run.
+        data: Folder of images to use instead of the one in the recipe, or None.
+        flags: Flags that override the recipe of the run.
 
     Raises:
-        RecipeError: The run's images come with a package, and `data` is given.
-        QuiesceError: Anything that `read_finished` or `verify_onnx` refuses.
+        RecipeError: `data` is given, and the run's data set is not read from a folder.
+        QuiesceError: What `read_finished` and `verify_onnx` raise.
     """
     given = [] if data is None else [f"--data.folder={data}"]
     run = read_finished(folder, [*flags, *given])
     name = run.recipe.data.name
     if data is not None and name not in WITH_FOLDER:
-        raise RecipeError(f"{folder}: its data set {name} is in no folder; leave out --data")
+        raise RecipeError(f"{folder}: its data set {name} is not read from a folder; omit --data")
     return verify_onnx(run.network, path, run.test_batches())
 
 
 def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
-    """Return how the run's test images were made, for whoever feeds the file."""
+    """Return how the run's test images were preprocessed, for users of the file."""
     config, data = run.recipe.data, run.data
     size = data.input_shape[1], data.input_shape[2]
     options: dict[str, Any] = {}
@@ -142,7 +145,7 @@ def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
 
 
 def _finite(tree: Any) -> Any:
-    """A tree ready for strict JSON: None where a number is not finite, as a loss may be."""
+    """Replace numbers that are not finite by None, as strict JSON needs."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
     if isinstance(tree, list):

@@ -1,4 +1,4 @@
-"""The network of a finished run, as its folder keeps it."""
+"""Loads a finished run from its folder."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from quiesce.after_training.restored import untrained
 from quiesce.data import Data
-from quiesce.errors import RecipeError
 from quiesce.files.weight_files import read_weights
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
-from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, read_json
+from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, read_json, refuse_no_run
 from quiesce.training.recording.summary import VERSION
 from quiesce.training.resuming.checkpoint_content import load
 from quiesce.training.scores import Batch, batches_within
@@ -23,7 +22,7 @@ from quiesce.training.scores import Batch, batches_within
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """What `read_finished` found in a folder."""
+    """A finished run: its recipe, data and network."""
 
     folder: Path
 
@@ -32,15 +31,15 @@ class FinishedRun:
     data: Data
 
     network: nn.Module
-    """Prepared, with its trained weights and scales, on the CPU."""
+    """The prepared network with its trained weights and scales, on the CPU."""
 
     def test_batches(self) -> Iterator[Batch]:
-        """Test images and their labels, as many as the recipe measures on."""
+        """Return test images and labels, as many as the recipe measures on."""
         count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
         return islice(self.data.test, count)
 
     def test_images(self, count: int) -> Tensor:
-        """Return the first `count` test images, or all where there are fewer: (images, ...)."""
+        """Return the first `count` test images, or all if there are fewer: (images, ...)."""
         parts, found = [], 0
         for images, _ in self.test_batches():
             parts.append(images[: count - found])
@@ -50,7 +49,7 @@ class FinishedRun:
         return torch.cat(parts)
 
     def summary(self) -> dict[str, Any]:
-        """Return the content of summary.json, or nothing where there is none."""
+        """Return the content of summary.json, or an empty dict if there is none."""
         path = self.folder / SUMMARY
         return read_json(path, VERSION) if path.is_file() else {}
 
@@ -59,17 +58,15 @@ def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:
     """Rebuild the network of a run folder, and its data.
 
     Args:
-        folder: What a run left behind.
-        flags: Override its recipe: ["--data.folder", "/elsewhere"].
+        folder: The folder of a finished run.
+        flags: Flags that override its recipe: ["--data.folder", "/elsewhere"].
 
     Raises:
-        RecipeError: The folder is not that of a finished run, or a flag is wrong.
+        RecipeError: The folder does not hold a finished run, or a flag is wrong.
         CheckpointError: The network's file is damaged or does not fit the recipe.
         DataError: The images can not be read.
     """
-    for name in (RECIPE, NETWORK):
-        if not (folder / name).is_file():
-            raise RecipeError(f"{folder} is not the folder of a finished run: it has no {name}")
+    refuse_no_run(folder, RECIPE, NETWORK)
     recipe = read_recipe(str(folder / RECIPE), flags)
     data, network = untrained(recipe)
     load(network, read_weights(folder / NETWORK), folder / NETWORK)

@@ -1,9 +1,11 @@
-"""What oscillation still costs a trained network: what `quiesce probe` does.
+"""Measures how much loss the final codes of oscillating weights cause: `quiesce probe`.
 
-Each oscillating weight ended on one of two codes by chance. Other draws, and codes learned by the
-loss of the task, show whether the network could have ended better. All else is held: the other
-weights, all scales, and the batch-norm statistics, which are re-estimated once, for the network as
-it is. Source: table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
+Each oscillating weight ended on one of two codes by chance. Codes that are drawn again, and codes
+that are learned from the task's loss, show whether the network could be better. Everything else
+stays fixed: the other weights, all scales, and the batch-norm statistics, which are re-estimated
+once for the network as it was trained.
+
+Source: table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,16 +36,16 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """How thoroughly to look."""
+    """Numbers of samples, batches and steps."""
 
     samples: int = 20
-    """Networks to draw, at least 1."""
+    """Networks with drawn codes, at least 1."""
     batches: int = 50
-    """Training batches that the loss is measured on, and learned from, at least 1."""
+    """Training batches to measure the loss on and to learn from, at least 1."""
     steps: int = 300
-    """Optimizer steps in which codes are learned, at least 1."""
+    """Optimizer steps to learn codes, at least 1."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the drawn codes."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "batches", "steps"):
@@ -56,8 +58,8 @@ class Probe:
 
     Args:
         restored: The network and its tracker.
-        config: How thoroughly to look.
-        display: Where progress is drawn.
+        config: Numbers of samples, batches and steps.
+        display: Where progress is shown.
     """
 
     def __init__(self, restored: Restored, config: ProbeConfig, display: Display) -> None:
@@ -67,7 +69,7 @@ class Probe:
         self.choices = _choices(restored)
 
     def tree(self) -> dict[str, Any]:
-        """Measure all, and return the content of probe.json."""
+        """Measure everything, and return the content of probe.json."""
         weights = sum(len(choice.index) for choice in self.choices)
         tree: dict[str, Any] = {"version": VERSION, "weights": weights}
         tree |= {"step": self.restored.tracker.steps, "samples": self.config.samples}
@@ -128,20 +130,20 @@ def probe(
 ) -> dict[str, Any]:
     """Draw and learn the codes of the oscillating weights of a run, and measure the networks.
 
-    A run folder gets probe.json, in place of an earlier one; its network stays as it is.
+    In a run folder, probe.json is written or replaced. The network on disk does not change.
 
     Args:
         run: A run folder, finished or not, or a checkpoint.
-        config: How thoroughly to look.
-        recipe: Name or path of the recipe of a checkpoint.
-        flags: Override the recipe: ["--data.folder", "/elsewhere"].
-        display: Where progress is drawn, entered by the caller; None draws nothing.
+        config: Numbers of samples, batches and steps.
+        recipe: Name or path of the recipe, if `run` is a checkpoint.
+        flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
+        display: Where progress is shown; the caller enters its context. None shows nothing.
 
     Returns:
-        The content of probe.json; without an oscillating weight nothing is measured.
+        The content of probe.json. If no weight oscillates, nothing is measured.
 
     Raises:
-        RecipeError: The run followed no average of codes; and as `restore` raises it.
+        RecipeError: The run recorded no averages of codes; and what `restore` raises.
         CheckpointError, DataError: As `restore` raises them.
     """
     restored = restore(run, recipe, flags)
@@ -157,7 +159,7 @@ def _choices(restored: Restored) -> list[Choice]:
         return oscillating_choices(restored.tracker, max_bits=bits)
     except TrackingError as error:
         raise RecipeError(
-            f"{error}, so the two codes of a weight are not known; train with "
+            f"{error}, so the two codes of a weight are unknown; train with "
             "--recording.averages true"
         ) from error
 

@@ -1,4 +1,4 @@
-"""A network in the middle or at the end of its training, from what a run left on disk."""
+"""Restores network and tracker from the last checkpoint of a finished or interrupted run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,31 +21,31 @@ from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import prepare, quantized_weights
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
-from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, read_json
+from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, read_json, refuse_no_run
 from quiesce.training.display import Display
 from quiesce.training.recording.summary import VERSION as SUMMARY_VERSION
-from quiesce.training.resuming.checkpoint_content import control_of, load, tracker_of, understood
+from quiesce.training.resuming.checkpoint_content import control_of, load, one_line, tracker_of
 from quiesce.training.scores import Batch, batches_within
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What a checkpoint and its recipe tell."""
+    """Network, tracker and data from a checkpoint and its recipe."""
 
     recipe: Recipe
     data: Data
     network: nn.Module
-    """Prepared, with the running batch-norm statistics of its last step."""
+    """The prepared network, with the running batch-norm statistics of the last step."""
     tracker: OscillationTracker
-    """Of its weights, as of the last step; it can be read, and stepped."""
+    """The tracker after the last step; it can be read and stepped."""
     prefix: str
-    """What the tracker's names have before those of the network's layers."""
+    """What the tracker's names have before the names of the network's layers."""
     finished: bool
-    """Whether the run went on to its end; of a checkpoint outside a run folder it is not known."""
+    """Whether the run is finished; True for a checkpoint outside a run folder."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
@@ -60,11 +60,11 @@ class Restored:
 
     @contextmanager
     def reestimated(self, display: Display) -> Iterator[dict[str, Tensor]]:
-        """Let the network have re-estimated batch-norm statistics for the length of the block.
+        """Give the network re-estimated batch-norm statistics in the block.
 
         Yields:
-            Name of the batch norm to KL(re-estimated || running) of its channels, in nats; empty
-            where there is no batch norm, or the recipe re-estimates none.
+            Name of the batch norm to KL(re-estimated || running) of its channels, in nats. Empty
+            if there is no batch norm, or if the recipe does not re-estimate.
         """
         count = self.recipe.batchnorm.batches
         if count is None or not has_statistics(self.network):
@@ -86,12 +86,13 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
 
     Args:
         run: A run folder, or a checkpoint of a Trainer with a `QuiesceCallback`.
-        recipe: Name or path of the recipe of a checkpoint; of a run folder its own, if None.
-        flags: Override the recipe: ["--data.folder", "/elsewhere"].
+        recipe: Name or path of the recipe. Required for a checkpoint; None takes the recipe of the
+            run folder.
+        flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
 
     Raises:
-        RecipeError: `run` is neither, was cut off before its first checkpoint, or is of a newer
-            format; or there is no recipe, or a wrong flag.
+        RecipeError: `run` is neither, has no checkpoint yet, or has a newer format; or the recipe
+            or a flag is wrong.
         CheckpointError: The checkpoint is damaged or does not fit the recipe.
         DataError: The images can not be read.
     """
@@ -100,13 +101,14 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     content = _read(checkpoint)
     control = control_of(content, checkpoint)
     data, network = untrained(known)
-    prefix = _prefix(control["tracker"]["names"], network, checkpoint)
+    with one_line(checkpoint):
+        prefix = _prefix(control["tracker"]["names"], network, checkpoint)
     weights = named_tensors(content["state_dict"], checkpoint)
     load(network, _without(prefix, weights), checkpoint)
     network.to(_device(known))
     tracker = tracker_of(network, control["tracker"], prefix, checkpoint)
     sampler: Any = data.train.sampler
-    sampler.set_epoch(content.get("epoch", 0))  # whose batches the run itself re-estimates on
+    sampler.set_epoch(content.get("epoch", 0))  # the run itself re-estimates on its batches
     return Restored(
         recipe=known,
         data=data,
@@ -118,7 +120,7 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
 
 
 def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
-    """Return the data of a recipe and its network, prepared and with random weights."""
+    """Return the data of a recipe, and its prepared network with random weights."""
     data = build_data(recipe.data, seed=recipe.seed)
     shape = data.input_shape
     start = replace(recipe.model, weights="random")
@@ -128,36 +130,34 @@ def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
 
 
 def _locate(run: Path, recipe: str | None) -> tuple[Path, str, bool]:
-    """Checkpoint, recipe, and whether the run is finished."""
+    """Return checkpoint, recipe, and whether the run is finished."""
     if run.is_file():
         if recipe is None:
             raise RecipeError(f"{run}: a checkpoint needs its recipe: --recipe NAME or FILE")
         return run, recipe, True
-    own, checkpoint, summary = run / RECIPE, run / CHECKPOINT, run / SUMMARY
-    if not own.is_file():
-        what = f"it has no {RECIPE}" if run.exists() else "there is no such folder"
-        raise RecipeError(f"{run} is no run folder: {what}; `quiesce train` makes one")
+    refuse_no_run(run, RECIPE)
+    checkpoint, summary = run / CHECKPOINT, run / SUMMARY
     if not checkpoint.is_file():
         raise RecipeError(
-            f"{run} has no {CHECKPOINT}: the run was cut off before the end of its first epoch, "
-            "there is no network to look at; train again"
+            f"{run} has no {CHECKPOINT}: the run was interrupted before its first checkpoint; "
+            "train again"
         )
     if finished := summary.is_file():
         read_json(summary, SUMMARY_VERSION)
-    return checkpoint, recipe or str(own), finished
+    return checkpoint, recipe or str(run / RECIPE), finished
 
 
 def _read(path: Path) -> dict[str, Any]:
     content = unpickled(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no state_dict")
-    with understood(path):
+        raise CheckpointError(f"{path} is not a checkpoint of a Trainer: it has no state_dict")
+    with one_line(path):
         count(content.get("epoch", 0))
     return content
 
 
 def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
-    """What a user's module puts before the names of the network's layers."""
+    """Return what a user's module has before the names of the network's layers."""
     own = [weight.name for weight in quantized_weights(network)]
     prefix = names[0].removesuffix(own[0]) if names else ""
     if [prefix + name for name in own] != list(names):
@@ -173,6 +173,6 @@ def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _device(recipe: Recipe) -> torch.device:
-    """The accelerator that the recipe trains on, if it is here, else the CPU."""
+    """Return the accelerator of the recipe if it is available, else the CPU."""
     there = torch.cuda.is_available() and recipe.trainer.accelerator in ("auto", "gpu", "cuda")
     return torch.device("cuda" if there else "cpu")

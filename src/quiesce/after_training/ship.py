@@ -1,4 +1,4 @@
-"""A finished run shipped and measured: what the demo says last."""
+"""Exports a finished run and times it against its float network, for `quiesce demo`."""
 
 import statistics
 import time
@@ -22,32 +22,32 @@ from quiesce.export.runtime import session
 from quiesce.models.build import build_model
 
 ROUNDS = 30
-"""Timed runs of each file, in turns; the medians count."""
+"""Timed runs of each file, in turns; the result is the median."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """An exported run beside its float network, both in ONNX Runtime."""
+    """An exported run and its float network, both in ONNX Runtime."""
 
     path: Path
 
     verification: Verification
-    """On all test images that the recipe measures on."""
+    """Result on all test images that the recipe measures on."""
 
     size: int
-    """Bytes."""
+    """Bytes of the exported file."""
 
     float_size: int
     """Bytes of the float network's ONNX file."""
 
     milliseconds: float
-    """For one image, one thread."""
+    """Time for one image on one thread."""
 
     float_milliseconds: float
-    """The float network's, timed in turns with it."""
+    """Time of the float network, measured in turns with the exported one."""
 
     def tree(self) -> dict[str, Any]:
-        """As JSON: sizes in bytes, times in milliseconds for one image, images right."""
+        """Return the content of shipped.json: sizes in bytes, times in milliseconds per image."""
         found = self.verification
         return {
             "version": 1,
@@ -86,7 +86,7 @@ def ship(folder: Path, path: Path) -> Shipped:
 
 
 def time_in_turns(contents: list[bytes], image: Tensor) -> list[float]:
-    """Median milliseconds of files in ONNX Runtime on one thread, timed in turns."""
+    """Return the median milliseconds of files in ONNX Runtime on one thread, timed in turns."""
     feed: dict[str, np.ndarray] = {"images": image.numpy()}
     sessions = [session(content, optimized=True, threads=1) for content in contents]
     calls: list[Callable[[], Any]] = [
@@ -104,7 +104,7 @@ def time_in_turns(contents: list[bytes], image: Tensor) -> list[float]:
 
 
 def _float_network(run: FinishedRun, images: Tensor) -> bytes:
-    """The float architecture of a run as ONNX; size and time do not depend on its weights."""
+    """Return the float network as ONNX; size and time do not depend on its weights."""
     start = replace(run.recipe.model, weights="random")
     data = run.data
     with torch.random.fork_rng(devices=[]):

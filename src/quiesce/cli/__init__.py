@@ -1,8 +1,8 @@
-"""The command `quiesce`: one file per subcommand, loaded when it is asked for.
+"""The command `quiesce`: one file for each subcommand, which is imported when it runs.
 
-Exit codes: 0 done; 1 some runs of a sweep failed; 2 something the user can mend, told in one line
-on stderr; 130 stopped by Ctrl-C. Anything else that goes wrong is a defect of quiesce and keeps its
-traceback.
+Exit codes: 0, done; 1, some runs of a sweep failed, or a file does not compute what its network
+computes; 2, an error that the user can fix, in one line on stderr; 130, stopped by Ctrl-C. Any
+other exception is a bug in quiesce and keeps its traceback.
 """
 
 import os
@@ -12,27 +12,38 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
+from quiesce.cli.listing import listing
 from quiesce.errors import MissingExtraError, QuiesceError, RanksPartError
 
 COMMANDS = {
-    "train": "train a quantized network by a recipe",
-    "evaluate": "measure the network of a run folder again",
-    "diagnose": "see which layers of a run oscillate, and what it does to batch norm",
-    "probe": "see what is lost by the codes that oscillating weights ended on",
-    "compare": "recipes side by side, over their seeds",
+    "demo": "train on 5,000 digits, show oscillation and two cures; minutes",
+    "toy": "show one weight that oscillates, with every method",
+    "train": "train a quantized network from a recipe",
+    "evaluate": "measure the accuracy of a trained network again",
+    "diagnose": "show which layers oscillate, and what that does to batch norm",
+    "probe": "measure how much loss the final codes of oscillating weights cause",
+    "compare": "compare recipes over their seeds",
     "sweep": "train a grid of recipes and seeds",
-    "export": "write the network of a run folder as a file of integers",
-    "verify": "compare an exported file with the run it is of, layer by layer",
-    "predict": "name pictures with an exported file",
+    "report": "write an HTML page about one or more runs",
+    "export": "export a trained network as integers, such as an ONNX file",
+    "verify": "compare an exported file with its trained network",
+    "predict": "classify images with an exported file",
     "recipes": "list the recipes that come with quiesce",
-    "report": "write a page that shows what happened in runs",
-    "demo": "see oscillation and two cures on 5,000 digits, in minutes",
-    "toy": "see one weight oscillate, and what each method makes of it",
+    "completion": "print a script that completes commands and flags in your shell",
+    "help": "show the help of a command",
 }
-USAGE = "usage: quiesce COMMAND ...   (quiesce COMMAND --help tells more)"
+USAGE = """\
+usage: quiesce COMMAND ...
+
+Low-bit quantization-aware training in PyTorch that measures and cures weight
+oscillation. Start with `quiesce demo`.
+
+commands:"""
+FOOT = """
+`quiesce help COMMAND` shows the help of a command, `quiesce --version` the version."""
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Variables that number the processes of a run, the surest first."""
+"""Variables that hold the rank of this process; the first one that is set counts."""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -42,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: What follows `quiesce` on the command line; None reads it from there.
+        argv: The arguments after `quiesce`; None takes them from the command line.
 
     Returns:
         The exit code.
@@ -52,25 +63,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(command, rest)
     except SystemExit as done:  # argparse has printed its help
         return int(done.code or 0)
-    except RanksPartError as error:  # every process has it: the first one tells
+    except RanksPartError as error:  # every process raises it, and only the first one reports it
         return _fail(str(error)) if _is_first() else BAD_INPUT
     except QuiesceError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # the reader of our output, head or less, has seen enough
+    except BrokenPipeError:  # `head` or `less` has closed our output
         sys.stdout = None
         return 0
-    except OSError as error:  # a disk or a folder that does not do what was asked
+    except OSError as error:
         return _fail(f"{error.filename or command}: {error.strerror or error}")
     except MemoryError:
-        return _fail(f"{command}: there is not enough memory for what this asks for")
+        return _fail(f"{command}: there is not enough memory")
     except KeyboardInterrupt as stop:
         _say(str(stop) or "stopped")
         return INTERRUPTED
 
 
 def _run(command: str, rest: list[str]) -> int:
+    if command == "help":
+        if rest and not rest[0].startswith("-"):
+            return _run(rest[0], ["--help"])
+        command = "--help"
     if command in ("-h", "--help"):
-        print(_help())
+        print("\n".join([USAGE, listing(COMMANDS, indent="  "), FOOT]))
         return 0
     if command in ("-V", "--version"):
         print(f"quiesce {version('quiesce')}")
@@ -88,20 +103,13 @@ def _run(command: str, rest: list[str]) -> int:
     return module.main(rest)
 
 
-def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [USAGE, "", "Quantization-aware training whose weights come to rest.", "", *lines]
-    )
-
-
 def _fail(message: str) -> int:
     _say(message)
     return BAD_INPUT
 
 
 def _is_first() -> bool:
-    """Whether this is the first of the processes that a launcher, Lightning's or torchrun, made."""
+    """Whether this is the first of the processes that Lightning, torchrun or Slurm started."""
     rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     return rank == "0"
 

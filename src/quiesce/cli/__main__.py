@@ -1,4 +1,4 @@
-"""`python -m quiesce.cli`: the command where it is not on the PATH."""
+"""`python -m quiesce.cli`: the same as `python -m quiesce`."""
 
 import sys
 

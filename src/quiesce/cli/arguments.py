@@ -1,20 +1,39 @@
-"""argparse for the small commands: its errors become ours, in one line."""
+"""The argument parser of the small commands. It raises our errors, which are one line each."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 from quiesce.errors import RecipeError
+
+PATHS = {"FILE", "FOLDER", "IMAGE", "RUN"}
+"""Metavars of arguments that are files or folders."""
 
 
 class Arguments(argparse.ArgumentParser):
     """An ArgumentParser that raises `RecipeError` instead of printing usage and exiting.
 
-    Flags are written out: `--seed` is a field of a recipe and must not be taken for `--seeds`.
+    Flags can not be abbreviated: `--seed` is a field of a recipe and must not be read as `--seeds`.
     """
 
     def __init__(self, **options: Any) -> None:
+        self.paths: list[argparse.Action] = []
+        """Arguments that are files or folders; `quiesce completion` completes them."""
         super().__init__(**options, allow_abbrev=False)
 
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an argument as argparse does, and note whether it is a file or a folder."""
+        action = super().add_argument(*names, **options)
+        if action.metavar in PATHS or action.type is Path:
+            self.paths.append(action)
+        return action
+
+    def add_json(self) -> None:
+        """Add the flag `--json`; docs/json.md documents what each command prints with it."""
+        self.add_argument(
+            "--json", action="store_true", help="print JSON instead of text (see docs/json.md)"
+        )
+
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found wrong."""
+        """Raise a `RecipeError` with the message of argparse."""
         raise RecipeError(f"{message}; see `{self.prog} --help`")

@@ -21,18 +21,23 @@ SHIPPED = "shipped.json"
 METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Train the three networks and print the table that compares them."""
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce demo`."""
+    made = Arguments(
         prog="quiesce demo",
         description="Train a small depth-wise separable network on 5,000 digits: in float, then at "
         "3 bits with plain LSQ, with oscillation dampening, and with weight freezing.",
     )
-    parser.add_argument(
-        "--run", type=Path, help="folder to make (default: runs/demo, or demo-2 ...)"
+    made.add_argument(
+        "--run", type=Path, help="folder to create (default: runs/demo, or demo-2 ...)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of all networks (default: 0)")
-    known = parser.parse_args(argv)
+    made.add_argument("--seed", type=int, default=0, help="seed of all networks (default: 0)")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the three networks and print the table that compares them."""
+    known = parser().parse_args(argv)
     folder = known.run or _free(Path("runs", "demo"))
     summaries: dict[str, dict[str, Any]] = {}
     with Display(progress_console()) as display:

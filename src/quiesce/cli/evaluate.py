@@ -1,24 +1,35 @@
-"""`quiesce evaluate RUN`: the network of a run folder, rebuilt and measured again."""
+"""`quiesce evaluate RUN`: measure the accuracy of a trained network again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from quiesce.after_training.evaluate import evaluate
 from quiesce.cli.arguments import Arguments
+from quiesce.cli.json_output import print_json
 from quiesce.cli.show import progress_console
 from quiesce.training.display import Display
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the top-1 of the run folder that `argv` names, in percent."""
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce evaluate`."""
+    made = Arguments(
         prog="quiesce evaluate",
-        usage="%(prog)s RUN [--field.name VALUE ...]",
-        description="Measure the network of a run folder again; flags override its recipe.",
+        usage="%(prog)s RUN [--json] [--field.name VALUE ...]",
+        description="Measure the top-1 accuracy of a trained network again. Flags override fields "
+        "of the recipe, such as --data.folder.",
     )
-    parser.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
-    known, flags = parser.parse_known_args(argv)
+    made.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
+    made.add_json()
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the top-1 accuracy of the run in `argv`, in percent."""
+    known, flags = parser().parse_known_args(argv)
     with Display(progress_console()) as display:
         top1 = evaluate(Path(known.run).expanduser(), flags, display)
-    print(f"top-1 {top1:.2f} %")
+    if known.json:
+        print_json({"run": known.run, "top1_percent": top1})
+    else:
+        print(f"top-1 {top1:.2f} %")
     return 0

@@ -1,4 +1,4 @@
-"""`quiesce export RUN -o model.onnx`: the network of a run folder as a file of integers."""
+"""`quiesce export RUN -o model.onnx`: export a trained network as integers."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -15,47 +15,52 @@ FORMATS = ("onnx", "program", "npz")
 MISMATCH = 1
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the file that `argv` asks for; 1 where it would not compute what training computed."""
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce export`."""
+    made = Arguments(
         prog="quiesce export",
         usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] "
         "[--round-biases] [--opset N] [--no-verify] [--force] [--field.name VALUE ...]",
-        description="Export the network of a run folder as integers and verify that the file "
-        "computes what the network computes; flags override the recipe.",
+        description="Export a trained network as integers, and verify that the file computes what "
+        "the network computes. Flags override fields of the recipe.",
     )
-    parser.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to make")
-    parser.add_argument(
+    made.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
+    made.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
+    made.add_argument(
         "--format",
         choices=FORMATS,
         default="onnx",
-        help="onnx: for ONNX Runtime and others; program: torch.export's .pt2, for torch alone; "
-        "npz: plain arrays of integers (default: onnx)",
+        help="onnx: for ONNX Runtime and other engines; program: a torch.export .pt2 file for "
+        "PyTorch; npz: NumPy arrays of integers (default: onnx)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--pack",
         choices=PACKS,
         default="int8",
-        help="narrowest container of weight codes: int4 and int2 make a smaller file that is not "
-        "computed in integers (default: int8)",
+        help="smallest type of the weight codes; int4 and int2 make smaller files, which compute "
+        "in float (default: int8)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--input",
         choices=("float", "uint8"),
         default="float",
-        help="uint8: the file takes raw pixels and normalises them itself (default: float)",
+        help="uint8: the file takes raw pixels and normalizes them itself (default: float)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--round-biases",
         action="store_true",
-        help="move biases to whole numbers that integer convolutions can add: with more than 5 "
-        "bits of activations few layers run in integers otherwise",
+        help="round biases so that integer convolutions can add them; with activations of more "
+        "than 5 bits, few layers compute in integers without this",
     )
-    parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: 21)")
-    parser.add_argument("--no-verify", action="store_true", help="write without comparing")
-    parser.add_argument("--force", action="store_true", help="replace a file that exists")
-    known, flags = parser.parse_known_args(argv)
+    made.add_argument("--opset", type=int, metavar="N", help="ONNX opset version (default: 21)")
+    made.add_argument("--no-verify", action="store_true", help="do not verify the file")
+    made.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the file that `argv` asks for; return 1 if it would not compute the same."""
+    known, flags = parser().parse_known_args(argv)
     folder, path = Path(known.run).expanduser(), Path(known.output).expanduser()
     if known.format != "onnx":
         return _other(known, folder, path, flags)
@@ -77,12 +82,9 @@ def main(argv: Sequence[str]) -> int:
     layers = made.description.layers
     whole = sum(layer.integer for layer in layers)
     moved = known.round_biases or known.pack != "int8"
-    hint = "" if moved or not any(map(_may_gain, layers)) else " (more with --round-biases?)"
+    hint = "" if moved or not any(map(_may_gain, layers)) else " (--round-biases may raise this)"
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
-    print(
-        f"integer throughout: {whole}{hint}; integer weights, float arithmetic: "
-        f"{len(layers) - whole}"
-    )
+    print(f"layers that compute in integers: {whole} of {len(layers)}{hint}")
     _show_left_float(made.description.left_float)
     if made.verification is None:
         print("not verified")
@@ -92,21 +94,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _may_gain(layer: Exported) -> bool:
-    """Whether a layer may come to run in integers by rounding its bias."""
+    """Whether a layer may compute in integers once its bias is rounded."""
     return not layer.integer and layer.bits < 8 and (layer.input_bits or 0) > 4
 
 
 def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:
-    """The formats that are not ONNX."""
+    """Export to a format that is not ONNX."""
     options = {"pack": "int8", "input": "float", "opset": None, "round_biases": False}
     for name, default in options.items():
         if getattr(known, name) != default:
             flag = name.replace("_", "-")
-            raise RecipeError(f"--{flag} is for --format onnx, and the format is {known.format}")
+            raise RecipeError(f"--{flag} needs --format onnx, got --format {known.format}")
     if known.format == "npz":
         header = export_run_arrays(folder, path, flags, overwrite=known.force)
         size, layers = path.stat().st_size, len(header["layers"])
-        print(f"{path}: {size:,} bytes, {layers} quantized layers, codes as trained")
+        print(f"{path}: {size:,} bytes, {layers} quantized layers")
         _show_left_float(header["left_float"])
         return 0
     try:
@@ -116,7 +118,7 @@ def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> 
     except MismatchError as error:
         print(error)
         return MISMATCH
-    checked = "not verified" if known.no_verify else "verified: codes exact, logits bit for bit"
+    checked = "not verified" if known.no_verify else "verified: equal codes, equal logits"
     print(f"{path}: {made.size:,} bytes")
     _show_left_float(made.left_float)
     print(checked)

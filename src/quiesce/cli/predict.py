@@ -1,28 +1,45 @@
-"""`quiesce predict model.onnx IMAGE...`: the top classes of pictures."""
+"""`quiesce predict model.onnx IMAGE...`: classify images with an exported file."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from quiesce.cli.arguments import Arguments
+from quiesce.cli.json_output import print_json
 from quiesce.export.predict import Predictor
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the likeliest classes of each picture."""
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce predict`."""
+    made = Arguments(
         prog="quiesce predict",
-        description="Name the likeliest classes of pictures with a file of `quiesce export`.",
+        description="Print the likeliest classes of images, computed with an exported file.",
     )
-    parser.add_argument("file", metavar="FILE", help="file that `quiesce export` made")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures")
-    parser.add_argument("--top", type=int, default=5, help="classes to print (default: 5)")
-    known = parser.parse_args(argv)
+    made.add_argument("file", metavar="FILE", help="file that `quiesce export` made")
+    made.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="images to classify")
+    made.add_argument("--top", type=int, default=5, metavar="N", help="classes to print (5)")
+    made.add_json()
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the likeliest classes of each image."""
+    made = parser()
+    known = made.parse_args(argv)
     if known.top < 1:
-        parser.error(f"--top must be at least 1 class, got {known.top}")
+        made.error(f"--top must be at least 1 class, got {known.top}")
     predictor = Predictor(Path(known.file).expanduser())
-    for picture in known.images:
-        guesses = predictor(picture, known.top)
-        print(picture)
+    if known.json:
+        print_json({"images": [_tree(predictor, image, known.top) for image in known.images]})
+        return 0
+    for image in known.images:
+        guesses = predictor(image, known.top)
+        print(image)
         for guess in guesses:
             print(f"  {100 * guess.share:5.1f} %  {guess.label}")
     return 0
+
+
+def _tree(predictor: Predictor, image: Path, count: int) -> dict[str, Any]:
+    return {"image": str(image), "classes": [asdict(each) for each in predictor(image, count)]}

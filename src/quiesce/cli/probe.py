@@ -1,4 +1,4 @@
-"""`quiesce probe RUN`: what the chance of oscillation cost a trained network."""
+"""`quiesce probe RUN`: how much loss the final codes of oscillating weights cause."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from quiesce.after_training.probe import ProbeConfig, probe
 from quiesce.cli.arguments import Arguments
+from quiesce.cli.json_output import print_json
 from quiesce.cli.show import progress_console
 from quiesce.errors import RecipeError
 from quiesce.oscillation.tracker import OSCILLATING
@@ -17,14 +18,15 @@ from quiesce.run_folder.folder import PROBE
 from quiesce.training.display import Display
 
 LEGEND = """\
-drawn: each oscillating weight on one of its two codes, by its share of the
-steps there; best: of the loss and of the accuracy, each by itself; learned: the
-codes that the training loss asks for; all else is held, batch norm re-estimated"""
+sampled: each oscillating weight takes one of its two codes at random, as often
+as it had that code in training; best: lowest loss and highest accuracy, which
+may come from different samples; learned: codes that minimize the training loss.
+Everything else stays the same, and batch norm is re-estimated."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Probe the run that `argv` names, print the table and leave probe.json there."""
-    known, flags = _parser().parse_known_args(argv)
+    """Probe the run in `argv`, print the table and write probe.json."""
+    known, flags = parser().parse_known_args(argv)
     run, names = Path(known.run).expanduser(), ("samples", "batches", "steps", "draw_seed")
     given = {name.removeprefix("draw_"): getattr(known, name) for name in names}
     try:
@@ -33,14 +35,17 @@ def main(argv: Sequence[str]) -> int:
         raise RecipeError(str(error)) from error
     with Display(progress_console()) as display:
         tree = probe(run, config, known.recipe, flags, display)
+    if known.json:
+        print_json(tree)
+        return 0
     console = Console()
     if tree["weights"]:
         console.print(results(tree))
         console.print(LEGEND, style="dim", highlight=False)
     else:
         console.print(
-            f"no weight that is free oscillates (frequency above {OSCILLATING}) in {run}: there is "
-            "nothing to draw or to learn",
+            f"no weight of {run} oscillates (frequency above {OSCILLATING}), except frozen ones: "
+            "there is nothing to probe",
             highlight=False,
             soft_wrap=True,
         )
@@ -57,13 +62,13 @@ def results(tree: dict[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     before, sampled, learned = tree["before"], tree["sampled"], tree["learned"]
     loss, top1 = sampled["loss"], sampled["top1_percent"]
-    table.add_row("as they are", *_cells(before["loss"], before["top1_percent"]))
+    table.add_row("as trained", *_cells(before["loss"], before["top1_percent"]))
     table.add_row(
-        f"drawn, {tree['samples']} times: mean ± std",
+        f"{tree['samples']} samples: mean ± std",
         f"{loss['mean']:.4f} ± {loss['std']:.4f}",
         f"{top1['mean']:.2f} ± {top1['std']:.2f}",
     )
-    table.add_row("drawn: best", *_cells(loss["best"], top1["best"]))
+    table.add_row("samples: best", *_cells(loss["best"], top1["best"]))
     table.add_row(
         f"learned, {learned['changed']} codes changed",
         *_cells(learned["loss"], learned["top1_percent"]),
@@ -75,24 +80,34 @@ def _cells(loss: float, top1: float) -> tuple[str, str]:
     return f"{loss:.4f}", f"{top1:.2f}"
 
 
-def _parser() -> Arguments:
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce probe`."""
+    made = Arguments(
         prog="quiesce probe",
-        usage="%(prog)s RUN [--samples N] [--steps N] [--batches N] [--recipe RECIPE] "
-        "[--field.name VALUE ...]",
-        description="Take the weights of a run that oscillate and their two codes: draw other "
-        "networks from them, and learn which codes the training loss asks for. The network of the "
-        "run stays as it is; a run folder gets probe.json.",
+        usage="%(prog)s RUN [--json] [--samples N] [--steps N] [--batches N] [--draw_seed N] "
+        "[--recipe RECIPE] [--field.name VALUE ...]",
+        description="An oscillating weight ends training on one of two codes by chance. Sample "
+        "other networks from these codes, and learn the codes that minimize the training loss. The "
+        "numbers are also written to probe.json in the run folder; the network does not change.",
     )
     default = ProbeConfig()
-    parser.add_argument("run", metavar="RUN", help="folder of `quiesce train`, or a checkpoint")
-    parser.add_argument("--recipe", help="name or file of the recipe of a checkpoint")
+    made.add_argument("run", metavar="RUN", help="folder of `quiesce train`, or a checkpoint")
+    made.add_argument("--recipe", help="recipe of the checkpoint: a name or a file")
     for name, text in (
-        ("samples", "networks to draw"),
-        ("batches", "training batches that loss is measured on and codes are learned from"),
-        ("steps", "optimizer steps in which codes are learned"),
+        ("samples", "networks to sample"),
+        ("batches", "training batches that measure the loss and learn the codes"),
+        ("steps", "optimizer steps that learn the codes"),
     ):
         value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} ({value})")
-    parser.add_argument("--draw_seed", type=int, default=default.seed, help="seed of the draws (0)")
-    return parser
+        made.add_argument(
+            f"--{name}", type=int, default=value, metavar="N", help=f"{text} (default: {value})"
+        )
+    made.add_argument(
+        "--draw_seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"seed of the samples (default: {default.seed})",
+    )
+    made.add_json()
+    return made

@@ -1,6 +1,7 @@
-"""What the commands print when they are done: one table for one run or for several."""
+"""The table of results that `quiesce train` and `quiesce demo` print."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,34 @@ from rich.table import Table
 
 COLUMNS = ("top-1", "re-est.", "loss", "oscil.", "depth-w.", "frozen", "ms/step")
 LEGEND = """\
-top-1: % of test images right after training; re-est.: with batch-norm
-statistics measured again; loss: cross-entropy in the last epoch; oscil.: % of
-weights that oscillate (frequency above 0.005), without the wider first and
-last layer; depth-w.: % in depth-wise layers alone; frozen: % of weights"""
+top-1: accuracy on the test images in %; re-est.: the same with re-estimated
+batch-norm statistics; loss: training cross-entropy in the last epoch; oscil.: %
+of weights that oscillate (frequency above 0.005), without the first and last
+layer; depth-w.: the same in depth-wise layers; frozen: % of weights that are
+frozen"""
 
 
 def progress_console() -> Console:
-    """Return where progress goes: to stderr, so that stdout is the result alone."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its hints on devices and tips
+    """Return the console for progress, on stderr, and silence Lightning's hints.
+
+    Lightning logs its devices and tips and warns about the number of workers of a data loader.
+    None of that is about quantization, and `data.workers` is the user's choice.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     return Console(stderr=True)
 
 
 def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """Print the table of some runs from the same float network, by name, and their folder."""
+    """Print the table of runs that start from the same float network, and their folder."""
     console = Console()
     console.print(results(summaries))
     console.print(LEGEND, style="dim", highlight=False)
-    console.print(f"\neverything is in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"\nall files are in {folder}", highlight=False, soft_wrap=True)
 
 
 def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
-    """Return the table: the float network, the rounded one, then each run."""
+    """Return the table: the float network, the same network rounded, then each run."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("network", no_wrap=True)
     for column in COLUMNS:

@@ -1,4 +1,4 @@
-"""The tables of `quiesce diagnose`: each reads at 80 columns."""
+"""The tables of `quiesce diagnose`; each fits 80 columns."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -25,21 +25,24 @@ BARS = " ▁▂▃▄▅▆▇█"
 KINDS = ("depth-wise", "point-wise", "other")
 
 OSCILLATION = f"""\
-oscil.: % of weights whose frequency is above {OSCILLATING}; 50 %, 99 %, max: quantiles
-of the frequency, in oscillations per step; flips: codes that change in a step"""
+oscil.: % of weights that oscillate (frequency above {OSCILLATING}); 50 %, 99 %, max:
+quantiles of the frequency, in oscillations per step; flips: codes that change
+per step"""
 WEIGHTS = f"""\
-ratio: way of the quantized over way of the latent weights; trans.: % of codes
-that change in a step; near: % of latents within {NEAR} of a threshold; clip.: %
-beyond the grid; offsets: of the others, from threshold over grid point to
-threshold"""
+ratio: distance that the quantized weights move over distance that the latent
+weights move; trans.: % of codes that change per step; near: % of latent weights
+within {NEAR} of a threshold; clip.: % outside the grid; offsets: histogram of
+the positions of the other weights between two thresholds, the grid point in
+the middle"""
 NORMS = """\
-KL of re-estimated from running statistics in nats: mean and maximum over the
-channels, in the column of the kind of layer that feeds the batch norm"""
-ACCURACY = "training loss: on the batches the statistics are re-estimated on"
+KL divergence of the re-estimated from the running statistics, in nats: mean and
+maximum over the channels, in the column of the kind of layer before the batch
+norm"""
+ACCURACY = "training loss: on the batches that re-estimate the statistics"
 
 
 def show_diagnosis(diagnosis: Diagnosis, run: Path) -> None:
-    """Print all tables, and where the numbers are."""
+    """Print all tables and the path of the file that holds the numbers."""
     console = Console()
     console.print()
     for table, legend in (
@@ -55,16 +58,17 @@ def show_diagnosis(diagnosis: Diagnosis, run: Path) -> None:
 
 
 def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
-    """Return what is said below the tables."""
+    """Return the lines below the tables."""
     lines = []
     if run.is_dir() and not diagnosis.finished:
         lines.append(
-            f"{run} is not finished: this is its last checkpoint, after step {diagnosis.step}"
+            f"{run} is not finished: these numbers are from its last checkpoint, after step "
+            f"{diagnosis.step}"
         )
     if not diagnosis.norms:
         lines.append(
-            "batch norm is not measured: the network has none, or the recipe says "
-            "batchnorm.batches null (--batchnorm.batches 50 measures it)"
+            "batch norm is not measured: the network has none, or batchnorm.batches is null in "
+            "the recipe (add --batchnorm.batches 50)"
         )
     if run.is_dir():
         lines.append(f"all numbers are in {run / DIAGNOSIS}")
@@ -72,7 +76,7 @@ def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
 
 
 def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
-    """Return the table of what the tracker saw of each layer."""
+    """Return the table of oscillation in each layer."""
     table = _table("layer", "kind", "weights", "bits", "oscil.", "50 %", "99 %", "max", "flips")
     for layer in layers:
         high = layer.frequency_quantiles
@@ -89,7 +93,7 @@ def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
 
 
 def weights(layers: Sequence[LayerDiagnosis]) -> Table:
-    """Return the table of where the weights of each layer are."""
+    """Return the table of the positions of the weights of each layer."""
     table = _table(
         "layer", "ratio", "trans.", "frozen", "near", "clip.", "offsets", left=("offsets",)
     )
@@ -108,7 +112,7 @@ def weights(layers: Sequence[LayerDiagnosis]) -> Table:
 
 
 def norms(norms: Sequence[NormDiagnosis]) -> Table:
-    """Return the table of batch norms, a pair of columns for each kind of layer that feeds one."""
+    """Return the table of batch norms: two columns for each kind of layer before one."""
     kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
     table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
     for norm in norms:
@@ -121,7 +125,7 @@ def norms(norms: Sequence[NormDiagnosis]) -> Table:
         group = [norm for norm in norms if _group(norm) == kind]
         ends.append(short(mean(norm.kl_mean for norm in group), 4))
         ends.append(short(max(norm.kl_max for norm in group), 4))
-    table.add_row("mean, and largest", *ends)
+    table.add_row("mean and maximum", *ends)
     return table
 
 
@@ -130,7 +134,7 @@ def _group(norm: NormDiagnosis) -> str:
 
 
 def accuracy(diagnosis: Diagnosis) -> Table:
-    """Return the table of accuracy and loss with either kind of statistics."""
+    """Return the table of accuracy and loss with both kinds of statistics."""
     table = _table("batch-norm statistics", "top-1", "training loss")
     for kind, title in ((RUNNING, "running"), (REESTIMATED, "re-estimated")):
         top1, loss = diagnosis.top1_percent[kind], diagnosis.train_loss[kind]
@@ -141,14 +145,14 @@ def accuracy(diagnosis: Diagnosis) -> Table:
 
 
 def bars(histogram: Histogram) -> str:
-    """Return a histogram as one line of blocks, two bins each, the highest a full one."""
+    """Return a histogram as a line of blocks; each shows two bins, the fullest is the highest."""
     pairs = _in_pairs(histogram.counts)
     highest = max(*pairs, 1)
     return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in pairs)
 
 
 def shortened(name: str, width: int = NAME_WIDTH) -> str:
-    """Return a name of at most `width` letters, what is too much taken out of its middle."""
+    """Return the name, shortened in the middle to `width` characters."""
     if len(name) <= width:
         return name
     head = (width - 1) // 3
@@ -156,17 +160,17 @@ def shortened(name: str, width: int = NAME_WIDTH) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, as the tables show it."""
+    """Return a share in percent, with two digits."""
     return f"{100 * share:.2f}"
 
 
 def short(value: float, digits: int = 2) -> str:
-    """Return a number with so many digits behind the point, or none where it is large."""
+    """Return a number with `digits` decimals, or without decimals from 1000 on."""
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _name(name: str) -> Text:
-    return Text(shortened(name))  # as it is: a name in brackets is no markup
+    return Text(shortened(name))  # rich must not read a name in brackets as markup
 
 
 def _in_pairs(counts: Sequence[int]) -> list[int]:

@@ -1,25 +1,42 @@
-"""The table of a verification, for `quiesce verify` and `quiesce export`."""
+"""The result of a verification, for `quiesce verify`, `quiesce export` and `quiesce demo`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from quiesce.after_training.ship import Shipped
 from quiesce.export import Verification
 
+LEGEND = """\
+differ: codes in ONNX Runtime that differ from the trained network, given equal
+inputs; by: largest difference, in codes; runtime, training: codes of each that
+differ from exact integer arithmetic; whole: codes that differ when the whole
+file runs"""
 
-def show_verification(found: Verification, *, every: bool = False) -> None:
-    """Print what was compared: each layer that differs, or every one, then the whole run.
 
-    Args:
-        found: The verification.
-        every: Print the layers in which no code differs too.
-    """
-    width = max([len(layer.made_by) for layer in found.layers], default=0)
-    for layer in found.layers:
-        if every or layer.differ or layer.runtime or layer.simulation:
-            print(
-                f"  {layer.made_by:<{width}}  {layer.differ:>6} of {layer.codes:>9} codes differ "
-                f"by at most {layer.largest}; from the integer reference: runtime {layer.runtime}, "
-                f"training {layer.simulation}; whole run: {layer.whole}"
-            )
-    print(f"whole run: logits differ by at most {found.logits_differ:.3g} accumulator units")
+def show_verification(found: Verification) -> None:
+    """Print the layers that differ, then the comparison of the whole network."""
+    console = Console()
+    layers = found.layers
+    differing = [each for each in layers if each.differ or each.runtime or each.simulation]
+    if differing:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("layer", overflow="fold")
+        for title in ("codes", "differ", "by", "runtime", "training", "whole"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for layer in differing:
+            numbers = (layer.codes, layer.differ, layer.largest)
+            numbers += (layer.runtime, layer.simulation, layer.whole)
+            table.add_row(Text(layer.made_by), *map(str, numbers))
+        console.print(table)
+        console.print(LEGEND, "", sep="\n", style="dim", highlight=False)
+    same = len(layers) - len(differing)
+    print(f"{same} of {len(layers)} layers: all codes are equal, given equal inputs")
+    print(f"whole network: logits differ by at most {found.logits_differ:.3g} accumulator units")
     if found.labelled:
         ours, theirs = (
             100 * n / found.labelled for n in (found.right_trained, found.right_runtime)
@@ -28,8 +45,14 @@ def show_verification(found: Verification, *, every: bool = False) -> None:
     print(f"{'verified' if found.passed else 'DIFFERS'}: {found.verdict}")
 
 
+def tree(found: Verification) -> dict[str, Any]:
+    """Return the verification as `quiesce verify --json` prints it."""
+    fields = asdict(found)
+    return {"passed": found.passed, "verdict": found.verdict, **fields}
+
+
 def show_shipped(shipped: Shipped) -> None:
-    """Print the demo's last line: the exported network beside its float one."""
+    """Print the demo's last line: the exported network compared with its float network."""
     found = shipped.verification
     top1 = 100 * found.right_runtime / max(1, found.labelled)
     ours, theirs = shipped.size / 1000, shipped.float_size / 1000

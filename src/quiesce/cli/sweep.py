@@ -13,7 +13,8 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.compare import show_comparison
 from quiesce.comparison.compare import compare
 from quiesce.errors import RecipeError
-from quiesce.recipes.reading import read_recipe, title_of
+from quiesce.recipes.catalog import title_of
+from quiesce.recipes.reading import read_recipe
 from quiesce.sweeps.plan import PlannedRun, plan
 from quiesce.sweeps.processes import State, Task
 from quiesce.sweeps.run_sweep import Outcome, run_sweep
@@ -33,7 +34,7 @@ SOME_FAILED = 1
 
 def main(argv: Sequence[str]) -> int:
     """Run the sweep that `argv` describes, and compare its runs."""
-    known, flags = _parser().parse_known_args(argv)
+    known, flags = parser().parse_known_args(argv)
     if known.list:
         _list()
         return 0
@@ -59,39 +60,38 @@ def main(argv: Sequence[str]) -> int:
     return _tell(outcome, folder)
 
 
-def _parser() -> Arguments:
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce sweep`."""
+    made = Arguments(
         prog="quiesce sweep",
         usage="%(prog)s RECIPE [--seeds N] [--set field=a,b,c] ... [--field.name VALUE ...]",
         description="Train every combination of values of some fields, with every seed. What is "
         "finished in the folder is not run again, what was cut off is. Other flags override the "
         "recipe. Ends with the table of `quiesce compare`.",
     )
-    parser.add_argument(
+    made.add_argument(
         "sweep", metavar="RECIPE", nargs="?", help="a recipe or a sweep: a shipped name, or a file"
     )
-    parser.add_argument("--list", action="store_true", help="list the sweeps that are shipped")
-    parser.add_argument(
+    made.add_argument("--list", action="store_true", help="list the sweeps that are shipped")
+    made.add_argument(
         "--seeds", metavar="N", help="seeds 0 to N-1, or the seeds themselves: 3,7 (default: 1)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--set",
         metavar="FIELD=A,B,C",
         action="append",
         default=[],
         help="values of a field of the recipe, as YAML: cure.strength.end=0.01,0.1; repeatable",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
-    parser.add_argument(
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    made.add_argument(
         "--at-most", type=int, metavar="N", help="do N runs now; the same command goes on later"
     )
-    parser.add_argument(
+    made.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="default: runs/<name of the sweep>"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check all recipes and name the runs"
-    )
-    return parser
+    made.add_argument("--dry-run", action="store_true", help="check all recipes and name the runs")
+    return made
 
 
 def _sweep(name: str, seeds: str | None, settings: list[str], flags: list[str]) -> Sweep:

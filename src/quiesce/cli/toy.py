@@ -1,4 +1,4 @@
-"""`quiesce toy`: one weight, every method, measured beside its law and drawn."""
+"""`quiesce toy`: one weight that oscillates, with every method, beside the theory."""
 
 import math
 from argparse import Namespace
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -14,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from quiesce.cli.arguments import Arguments
+from quiesce.cli.json_output import print_json
 from quiesce.cures.frozen_limit import log as warnings_of_freezing
 from quiesce.errors import RecipeError
 from quiesce.extras import require
@@ -23,12 +25,12 @@ ENERGY = 1 / 3  # mean square of an input that is uniform in [-1, 1]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Try the methods, print what they did, and write the page that draws it."""
-    known = _parser().parse_args(argv)
+    """Try the methods, print the results, and write the page that draws them."""
+    known = parser().parse_args(argv)
     _check(known)
     for module in ("plotly", "jinja2"):
         require(module, "the figure of `quiesce toy`", "report")
-    torch.manual_seed(0)  # of stochastic rounding
+    torch.manual_seed(0)  # for stochastic rounding
     regression = Regression(known.target, known.scale, ENERGY)
     with _all_may_freeze():
         outcomes = [
@@ -43,13 +45,18 @@ def main(argv: Sequence[str]) -> int:
             for name in _progress(known.methods)
         ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
-    _show(outcomes, known)
+    if known.json:
+        print_json(
+            {"methods": [_tree(*each) for each in zip(known.methods, outcomes, strict=True)]}
+        )
+    else:
+        _show(outcomes, known)
     return 0
 
 
 @contextmanager
 def _all_may_freeze() -> Iterator[None]:
-    """No warning that a whole layer is frozen: here it is one weight, and the table tells it."""
+    """Silence the warning that a whole layer is frozen: here the layer is one weight."""
     before = warnings_of_freezing.disabled
     warnings_of_freezing.disabled = True
     try:
@@ -64,26 +71,34 @@ def _progress(names: Sequence[str]) -> Iterable[str]:
     return track(names, "one weight", console=console, transient=True, disable=silent)
 
 
-def _parser() -> Arguments:
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce toy`."""
+    made = Arguments(
         prog="quiesce toy",
-        description="Train one weight whose optimum lies between two values of its grid, by "
-        "gradient descent with every estimator and cure; print how often it oscillates beside what "
-        "the laws say, and draw it. The defaults are those of the paper's published animation.",
+        description="Train one weight whose optimum lies between two values of its grid, with "
+        "every estimator and cure. Print how often it oscillates and what theory predicts, and "
+        "write a page that draws it. The defaults are those of the paper's published animation.",
     )
-    add = parser.add_argument
+    add = made.add_argument
     names = ", ".join(METHODS)
-    add("--methods", nargs="+", metavar="NAME", default=list(METHODS), help=f"of: {names}")
+    add("--methods", nargs="+", metavar="NAME", default=list(METHODS), help=f"any of: {names}")
     add("--lr", type=float, default=0.5, help="learning rate, above 0 and at most 6 (default: 0.5)")
-    add("--scale", type=float, default=1 / 15, help="s, floats per code (default: 1/15)")
-    add("--target", type=float, default=0.7107, help="w*, the optimum (default: 0.7107)")
-    add("--start", type=float, default=0.737, help="the first latent weight (default: 0.737)")
+    add("--scale", type=float, default=1 / 15, help="grid step s (default: 1/15)")
+    add("--target", type=float, default=0.7107, help="optimum w* (default: 0.7107)")
+    add("--start", type=float, default=0.737, help="first latent weight (default: 0.737)")
     add("--steps", type=int, default=2000, help="optimizer steps, at least 20 (default: 2000)")
-    add("--momentum", type=float, default=0.0, help="of the descent, 0 to below 1 (default: 0)")
-    output = Path("toy.html")
-    add("-o", "--output", type=Path, default=output, metavar="FILE.html", help="page to write")
-    add("--force", action="store_true", help="overwrite the page if it exists")
-    return parser
+    add("--momentum", type=float, default=0.0, help="momentum of SGD, 0 to below 1 (default: 0)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("toy.html"),
+        metavar="FILE",
+        help="page to write (default: toy.html)",
+    )
+    add("--force", action="store_true", help="overwrite FILE if it exists")
+    made.add_json()
+    return made
 
 
 def _check(known: Namespace) -> None:
@@ -92,10 +107,10 @@ def _check(known: Namespace) -> None:
             near = get_close_matches(name, METHODS, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"methods: {', '.join(METHODS)}"
             raise RecipeError(f"unknown method {name!r}; {hint}")
-    # lr * E above 2 is where gradient descent leaves even the float weight's optimum for good
+    # with lr * E above 2, gradient descent diverges even for the float weight
     _must(0 < known.lr <= 2 / ENERGY, "--lr", f"above 0 and at most {2 / ENERGY:g}", known.lr)
     _must(0 < known.scale < math.inf, "--scale", "above 0", known.scale)
-    low, high = -127 * known.scale, 126 * known.scale  # what an 8-bit grid leaves around a target
+    low, high = -127 * known.scale, 126 * known.scale  # an 8-bit grid must have codes on both sides
     _must(low <= known.target < high, "--target", f"{low:.4g} to below {high:.4g}", known.target)
     _must(math.isfinite(known.start), "--start", "a finite number", known.start)
     _must(known.steps >= 20, "--steps", "at least 20", known.steps)
@@ -103,9 +118,9 @@ def _check(known: Namespace) -> None:
     output: Path = known.output
     _must(output.suffix == ".html", "-o", "the name of an .html file", output)
     if not output.parent.is_dir():
-        raise RecipeError(f"{output}: there is no folder {output.parent}; make it first")
+        raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")
     if output.exists() and not known.force:
-        raise RecipeError(f"{output} exists; --force overwrites it, -o names another file")
+        raise RecipeError(f"{output} exists already; give another file with -o, or add --force")
 
 
 def _must(ok: bool, name: str, rule: str, got: object) -> None:
@@ -125,6 +140,17 @@ def _settings(known: Namespace) -> dict[str, str]:
     }
 
 
+def _tree(name: str, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "method": name,
+        "oscillations_per_step": outcome.frequency,
+        "law": outcome.law,
+        "amplitude": outcome.amplitude,
+        "levels": outcome.levels,
+        "frozen_at": outcome.frozen_at,
+    }
+
+
 def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -139,10 +165,10 @@ def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
     for it in outcomes:
         console.print(f"{it.method.title}: {it.method.sentence}", highlight=False)
     console.print(
-        "\nosc./step: flips of the code per optimizer step, in the second half of the steps; law: "
-        "what docs/methods.md says they should be, ~ in the limit of small steps; amplitude: span "
-        "of the latent weight, in steps of the grid\n" + SYMBOLS,
+        "\nosc./step: oscillations per optimizer step, in the second half of the training; law: "
+        "the value that theory predicts (docs/methods.md), ~ in the limit of small steps; "
+        "amplitude: range of the latent weight, in grid steps\n" + SYMBOLS,
         style="dim",
         highlight=False,
     )
-    console.print(f"\nthe figure is in {known.output}", highlight=False, soft_wrap=True)
+    console.print(f"\nthe page is {known.output}", highlight=False, soft_wrap=True)

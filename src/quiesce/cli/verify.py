@@ -1,28 +1,41 @@
-"""`quiesce verify RUN model.onnx`: whether a file computes what the trained network computes."""
+"""`quiesce verify RUN model.onnx`: check that a file computes what the trained network computes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from quiesce.after_training.export import verify_run
 from quiesce.cli.arguments import Arguments
-from quiesce.cli.show_verification import show_verification
+from quiesce.cli.json_output import print_json
+from quiesce.cli.show_verification import show_verification, tree
 
 MISMATCH = 1
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compare the file with the run; 0 where they agree, 1 where they do not."""
-    parser = Arguments(
+def parser() -> Arguments:
+    """Return the parser of `quiesce verify`."""
+    made = Arguments(
         prog="quiesce verify",
-        usage="%(prog)s RUN FILE [--data FOLDER] [--field.name VALUE ...]",
-        description="Run an exported file in ONNX Runtime beside the trained network, layer by "
-        "layer and whole. Exit code 1 names the first layer that departs.",
+        usage="%(prog)s RUN FILE [--json] [--data FOLDER] [--field.name VALUE ...]",
+        description="Run an exported file in ONNX Runtime and compare it with the trained network, "
+        "layer by layer and as a whole. Print the layers that differ. The exit code is 1 if the "
+        "file does not compute what the network computes.",
     )
-    parser.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
-    parser.add_argument("file", metavar="FILE", help="file that `quiesce export` made of it")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="images in place of the run's")
-    known, flags = parser.parse_known_args(argv)
+    made.add_argument("run", metavar="RUN", help="folder that `quiesce train` made")
+    made.add_argument("file", metavar="FILE", help="file that `quiesce export` made from it")
+    made.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="compare on these images, not on the run's"
+    )
+    made.add_json()
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare the file with the run; return 0 if they agree and 1 if they do not."""
+    known, flags = parser().parse_known_args(argv)
     folder, path = Path(known.run).expanduser(), Path(known.file).expanduser()
     found = verify_run(folder, path, known.data, flags)
-    show_verification(found, every=True)
+    if known.json:
+        print_json(tree(found))
+    else:
+        show_verification(found)
     return 0 if found.passed else MISMATCH

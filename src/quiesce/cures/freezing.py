@@ -1,10 +1,13 @@
-"""Iterative weight freezing: a weight that oscillates too often is pinned to one code for good.
+"""Iterative weight freezing: a weight that oscillates too often keeps one code for good.
 
-Where a weight's frequency is above the threshold, its code becomes the rounded average of its
-codes: of the two it oscillates between, the one where it was more often, and the one whose value
-is nearer to the optimum. From the next forward on the quantizer emits that code whatever the
-latent is (so its gradient is 0, and the scale's is right), and after every step the latent is set
-to scale * code, so that momentum, weight decay, stripping and export can not lose it.
+    for each weight whose frequency is above this step's threshold:
+        code = round(average of its codes)      # or its code now, with average=None
+        pin it
+
+The rounded average is the code that the weight had more often, and whose value is nearer to the
+optimum. From the next forward on the quantizer emits the pinned code whatever the latent is, so the
+latent's gradient is 0 and the scale's gradient is right. After every step the tracker also sets the
+latent to scale * code, so that momentum, weight decay, stripping and export cannot lose the code.
 
 Source: Nagel et al., ICML 2022, arXiv:2203.11086, algorithm 1.
 """
@@ -20,27 +23,28 @@ from quiesce.arithmetic.grid import check_bits
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.cures.frozen_limit import FrozenLimit
 from quiesce.errors import TrackingError
-from quiesce.oscillation.arena import Arena, Where
 from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.oscillation.weight_group import WeightGroup
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
 
-_SLACK = 1 + 1e-6  # on the decay, for the rounding of two products
+_SLACK = 1 + 1e-6
+"""Allowance on the decay for the rounding of two products."""
 
 
 class Freezing(Cure):
-    """Pins the codes of weights that oscillate more often than the threshold.
+    """Pins the codes of weights that oscillate more often than a threshold.
 
     Args:
-        threshold: A frequency above 0, or a schedule of the optimizer step that may give None for
-            "off"; a schedule's 0 is off too, and so is all that comes before `begin` of
-            `quiesce.cosine` and `quiesce.linear`. A single oscillation already gives the tracker's
-            momentum, so thresholds of two or three times that or more are of use.
-        average: "code" pins to the rounded average of codes before this step, None to the code
+        threshold: A frequency in (0, 1], or a schedule of the optimizer step. A schedule turns
+            freezing off by returning None or 0; `quiesce.cosine` and `quiesce.linear` also turn it
+            off before their `begin`. One oscillation alone raises a frequency by the tracker's
+            momentum, so a useful threshold is two or three times the momentum or more.
+        average: "code" pins the rounded average of the codes before this step, None pins the code
             of this step.
-        max_bits: Only weights of at most so many bits are frozen.
-        max_frozen: Largest share of the weights of a layer that may come to be frozen, above 0 and
-            below 1; beyond it training stops with a `FreezingError`. None: no limit.
+        max_bits: Weights with more bits are never frozen.
+        max_frozen: Largest share of a layer's weights that may be frozen, between 0 and 1. If
+            freezing would exceed it, training stops with a `FreezingError`. None: no limit.
 
     Raises:
         ValueError: A constant threshold outside (0, 1], or an argument out of its range.
@@ -68,42 +72,89 @@ class Freezing(Cure):
         self.max_frozen = max_frozen
         self._limit = FrozenLimit(max_frozen)
         self._names: set[str] = set()
+        self._groups: list[WeightGroup] = []
         self._tracker: OscillationTracker | None = None
         self._last: tuple[int, float] | None = None
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Take the weights of at most `max_bits`; have the tracker follow their averages."""
-        chosen = [weight for weight in weights if weight.grid.bits <= self.max_bits]
+        chosen = [w for w in weights if w.grid.bits <= self.max_bits and not w.locked]
         self._names = {weight.name for weight in chosen}
         self._tracker, self._last = tracker, None
-        self._limit.attach([home for home in tracker.arenas if any(self._allowed(home))])
+        self._groups = [group for group in tracker.groups if any(self._allowed(group))]
+        self._limit.attach(self._groups)
         if self.average == "code":
             tracker.follow_average(chosen)
 
     def penalty(self, step: int) -> None:
-        """None: freezing adds nothing to the loss."""
+        """Return None: freezing adds nothing to the loss."""
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Freeze what has come above this step's threshold.
+        """Freeze the weights whose frequency is above this step's threshold.
 
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
-            ValueError: The schedule gives a threshold outside [0, 1].
-            FreezingError: More of a layer would be frozen than `max_frozen`; on a CPU it is not
-                frozen then.
+            ValueError: The schedule returns a threshold outside [0, 1].
+            FreezingError: More of a layer would be frozen than `max_frozen`. On a CPU these
+                weights are then not frozen.
         """
         tracker = self._tracker
         if tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
-        if threshold := self._threshold_at(step):
-            last = self._last
-            fresh_only = self._none_fell_in(tracker, threshold)
-            anew = last is None or last[0] != tracker.steps - 1
-            self._limit.catch_up(step, threshold, anew=anew)
-            homes = [home for home in tracker.arenas if any(self._allowed(home))]
-            for chosen in tracker.above(homes, threshold, fresh_only=fresh_only):
-                self._freeze(tracker, step, threshold, *chosen)
+        threshold = self._threshold_at(step)
+        if not threshold:
+            return
+        last, self._last = self._last, (tracker.steps, threshold)
+        asked_before = last is not None and last[0] == tracker.steps - 1
+        fresh_only = (
+            last is not None and asked_before and threshold >= last[1] * tracker.decay * _SLACK
+        )
+        self._limit.catch_up(step, threshold, anew=not asked_before)
+        for group in self._groups:
+            if group.on_cpu:
+                self._freeze_entries(tracker, group, step, threshold, fresh_only=fresh_only)
+            else:
+                self._freeze_blocks(tracker, group, threshold)
+
+    def _freeze_entries(
+        self,
+        tracker: OscillationTracker,
+        group: WeightGroup,
+        step: int,
+        threshold: float,
+        *,
+        fresh_only: bool,
+    ) -> None:
+        """Freeze on a CPU, where only the few weights above the threshold need to be read."""
+        where = tracker.entries_above(group, threshold, fresh_only=fresh_only)
+        if not all(allowed := self._allowed(group)):
+            where = where[torch.tensor(allowed)[group.layers_of(where)]]
+        if not len(where):
+            return
+        chosen = group.select(where)
+        self._limit.admit(chosen, step, threshold)
+        codes = weight_passes.emitted(chosen.now)
+        if self.average == "code":
+            codes = self._rounded(group, tracker.average_before(chosen, chosen.now.records))
+        chosen.freeze(codes)
+
+    def _freeze_blocks(
+        self, tracker: OscillationTracker, group: WeightGroup, threshold: float
+    ) -> None:
+        """Freeze on an accelerator, by masks: the host would wait for the size of an index."""
+        allowed = self._allowed(group)
+        for block in group.blocks:
+            now, above = block.read(), tracker.above(block, threshold)
+            if not all(allowed):
+                above = above & (block.per_row(allowed) > 0)
+            codes = weight_passes.emitted(now)
+            if self.average == "code":
+                codes = self._rounded(group, tracker.average_before(block, now.records))
+            block.freeze(now, codes, above)
+
+    def _rounded(self, group: WeightGroup, averages: Tensor) -> Tensor:
+        return torch.round(averages).clamp(group.grid.quant_min, group.grid.quant_max)
 
     def _threshold_at(self, step: int) -> float | None:
         if step < getattr(self.threshold, "begin_step", 0):
@@ -116,41 +167,6 @@ class Freezing(Cure):
             )
         return threshold
 
-    def _none_fell_in(self, tracker: OscillationTracker, threshold: float) -> bool:
-        """Whether only weights that oscillated just now can be new above the threshold."""
-        last, self._last = self._last, (tracker.steps, threshold)
-        if last is None or last[0] != tracker.steps - 1:
-            return False
-        return threshold >= last[1] * tracker.decay * _SLACK
-
-    def _allowed(self, home: Arena) -> list[bool]:
-        """Which layers of an arena may be frozen."""
-        return [weight.name in self._names for weight in home.weights]
-
-    def _freeze(
-        self,
-        tracker: OscillationTracker,
-        step: int,
-        threshold: float,
-        home: Arena,
-        where: Where,
-        above: Tensor,
-    ) -> None:
-        allowed = self._allowed(home)
-        if home.on_cpu:  # an accelerator would wait for the count of an index
-            hits = above.nonzero().squeeze(1)
-            where = hits if isinstance(where, slice) else where[hits]
-            if not all(allowed):
-                where = where[torch.tensor(allowed)[home.layers_of(where)]]
-            if not len(where):
-                return
-            self._limit.admit(home, where, step, threshold)
-        elif not all(allowed):
-            above &= (home.per_row(allowed) > 0).expand_as(home.latents).reshape(-1)
-        now = home.read()
-        if self.average == "code":
-            codes = torch.round(tracker.average_before(home, where))
-            codes = codes.clamp(home.grid.quant_min, home.grid.quant_max)
-        else:
-            codes = weight_passes.emitted(home.select(now, where))
-        home.freeze(now, above if isinstance(where, slice) else where, codes)
+    def _allowed(self, group: WeightGroup) -> list[bool]:
+        """Which layers of a group may be frozen."""
+        return [weight.name in self._names for weight in group.weights]

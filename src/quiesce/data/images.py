@@ -73,30 +73,6 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
         return (image - self._offset) * self._factor, self.labels[index]
 
 
-@dataclass(frozen=True)
-class Shift:
-    """Moves an image by a random whole number of pixels, up to `pixels` each way; zeros come in."""
-
-    pixels: int
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """`image`, (channels, height, width), moved."""
-        reach = self.pixels
-        top, left = torch.randint(0, 2 * reach + 1, (2,)).tolist()
-        height, width = image.shape[-2:]
-        padded = torch.nn.functional.pad(image, (reach, reach, reach, reach))
-        return padded[..., top : top + height, left : left + width]
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """Swaps left and right in half of all cases."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """`image`, (channels, height, width), mirrored or not."""
-        return image.flip(-1) if torch.rand(()) < 0.5 else image
-
-
 def channel_statistics(
     config: DataConfig, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:

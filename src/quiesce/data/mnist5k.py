@@ -9,7 +9,7 @@ Source: LeCun, Cortes, Burges, the MNIST database of handwritten digits; the sub
 import torch
 
 from quiesce.data.config import DataConfig
-from quiesce.data.images import Images, Shift, TensorImages, as_numbers, channel_statistics
+from quiesce.data.images import Images, TensorImages, as_numbers, channel_statistics
 from quiesce.extras import require
 
 SIDE = 28  # pixels
@@ -44,7 +44,8 @@ def load(config: DataConfig, seed: int) -> Images:
     test = place % TEST_EVERY == TEST_EVERY - 1
 
     statistics = channel_statistics(config, MEAN, STD)
-    augment = (Shift(2),) if config.augment == "standard" else ()
+    v2 = require("torchvision.transforms.v2", "the data set mnist5k", "train")
+    augment = (v2.RandomCrop(side, padding=2),) if config.augment == "standard" else ()
     return Images(
         train=TensorImages(images[~test], labels[~test], augment=augment, **statistics),
         test=TensorImages(images[test], labels[test], **statistics),

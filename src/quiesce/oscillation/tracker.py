@@ -9,8 +9,8 @@ D = (average of codes - code) / (1-m)^n, which changes only where the code does.
 every latent once and writes only where something happened, and both averages are decayed when
 they are read. Every few thousand steps the base moves on and all are rescaled.
 
-All weights lie in a few arenas (`quiesce.oscillation.arena`), so a step is a few passes, however
-many layers there are.
+Weights that share a grid are read in blocks (`quiesce.oscillation.weight_group`), so a step is a
+few passes, however many layers there are.
 
 State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
@@ -23,7 +23,7 @@ rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +31,10 @@ from torch import Tensor
 
 from quiesce.arithmetic import weight_history
 from quiesce.errors import TrackingError
-from quiesce.oscillation.arena import Arena, Where, arenas
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
+from quiesce.oscillation.group_state import GroupState
 from quiesce.oscillation.layer_report import LayerReport, overall
-from quiesce.oscillation.tracker_state import TrackedArena
+from quiesce.oscillation.weight_group import Block, Entries, WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
@@ -49,8 +49,7 @@ class OscillationTracker:
     a later tracker takes them over.
 
     Args:
-        weights: As `quantized_weights` gives them. Latents and records are moved side by side in
-            memory, see `quiesce.oscillation.arena`.
+        weights: As `quantized_weights` gives them. The tracker reads them where they are.
         momentum: m above, in (0, 1): the weight of the newest step. The paper's recipes use 0.001
             to 0.01; an average over about 1/m steps.
         distance: How the distance ratio is sampled, or None not to measure it.
@@ -79,22 +78,22 @@ class OscillationTracker:
         # 1 - m as a float32 pass over all weights would apply it, so that both agree.
         self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
         self._base = 0
-        self._tracked = [TrackedArena(home) for home in arenas(self.weights)]
+        self._states = [GroupState(group) for group in weight_groups(self.weights)]
         self._places = {
-            weight.name: (tracked, i)
-            for tracked in self._tracked
-            for i, weight in enumerate(tracked.home.weights)
+            weight.name: (state, i)
+            for state in self._states
+            for i, weight in enumerate(state.group.weights)
         }
-        self._distance = None if distance is None else DistanceMeter(self.arenas, distance)
+        self._distance = None if distance is None else DistanceMeter(self.groups, distance)
         self._known_from = 0  # the step count from which on nothing happened unseen
 
     @property
-    def arenas(self) -> list[Arena]:
-        """Where the weights lie, for cures, which act on all of an arena at once."""
-        return [tracked.home for tracked in self._tracked]
+    def groups(self) -> list[WeightGroup]:
+        """The weights in groups, for cures, which act on a whole group at once."""
+        return [state.group for state in self._states]
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
-        """Keep the average of codes of these weights too, and of those in the same arenas.
+        """Keep the average of codes of these weights too, and of others in the same groups.
 
         Raises:
             TrackingError: The tracker has stepped already.
@@ -104,9 +103,9 @@ class OscillationTracker:
                 "the average of codes runs from the first step; attach cures before"
             )
         for weight in weights:
-            tracked, _ = self._place(weight.name)
-            if tracked.average is None:
-                tracked.average = torch.zeros_like(tracked.frequency)
+            state, _ = self._place(weight.name)
+            if state.average is None:
+                state.average = torch.zeros_like(state.frequency)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -122,13 +121,14 @@ class OscillationTracker:
             )
         for weight in self.weights:
             weight.check_current()
+        self._check_groups()
         self._rebase()
-        for tracked in self._tracked:
+        for state in self._states:
             if self.steps == 0:
-                tracked.remember()
+                state.remember()
             else:
                 age = self._age()
-                tracked.advance(self.momentum * self.decay**-age, self.decay ** -(age - 1))
+                state.advance(self.momentum * self.decay**-age, self.decay ** -(age - 1))
         if self._distance is not None:
             self._distance.step(self.steps)
         self.steps += 1
@@ -138,9 +138,9 @@ class OscillationTracker:
 
         Where the latent is split over processes, here and in what follows: of the part held here.
         """
-        tracked, i = self._place(name)
-        self._gather()
-        return tracked.home.layer(tracked.frequency, i) * self.decay ** (self._age() - 1)
+        state, i = self._place(name)
+        self._check_groups()
+        return state.group.layer(state.frequency, i) * self.decay ** (self._age() - 1)
 
     def follows_average(self, name: str) -> bool:
         """Whether there is an `average` of this layer."""
@@ -152,46 +152,53 @@ class OscillationTracker:
         Raises:
             TrackingError: Nothing follows this layer's average.
         """
-        tracked, i = self._place(name)
-        self._gather()
-        if tracked.average is None:
+        state, i = self._place(name)
+        self._check_groups()
+        if state.average is None:
             raise TrackingError(f"nothing follows the average of codes of {name}")
-        code = weight_history.code_of(tracked.home.weights[i].history, tracked.home.layout)
-        return code + tracked.home.layer(tracked.average, i) * self.decay ** (self._age() - 1)
+        code = weight_history.code_of(state.group.weights[i].history, state.group.layout)
+        return code + state.group.layer(state.average, i) * self.decay ** (self._age() - 1)
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
         """Layer name to the mask of weights whose frequency is above `cut`."""
         return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
 
-    def above(
-        self, homes: Iterable[Arena], threshold: float, *, fresh_only: bool = False
-    ) -> Iterator[tuple[Arena, Where, Tensor]]:
-        """Weights whose frequency is above `threshold`, frozen ones perhaps among them.
+    def entries_above(
+        self, group: WeightGroup, threshold: float, *, fresh_only: bool = False
+    ) -> Tensor:
+        """Which weights of a group on a CPU have a frequency above `threshold`, frozen ones too.
 
         Args:
-            homes: Those of `arenas` to look at.
+            group: One of `groups`.
             threshold: A frequency.
-            fresh_only: Look only where something happened in the last step, as far as that is
-                known: enough for who asked after the step before with a threshold that has not
-                fallen by more than a factor `decay` since, for then no other weight can be new.
+            fresh_only: Look only at weights whose record changed in the last step, if these are
+                known. That is enough if the caller asked after the step before with a threshold
+                that has not fallen by more than a factor `decay` since: no other weight is new.
 
-        Yields:
-            An arena, a selection of its entries, and bool flags of the selection, 1-D.
+        Returns:
+            Rising int64 index of entries: (found,).
         """
-        shrink = self.decay ** (self._age() - 1)
-        only_fresh = fresh_only and self.steps - 1 > self._known_from
-        for home in homes:
-            tracked = self._of(home)
-            where = tracked.fresh if only_fresh else slice(None)
-            yield home, where, tracked.frequency.view(-1)[where] > threshold / shrink
+        state, cut = self._of(group), self._stored(threshold)
+        if fresh_only and self.steps - 1 > self._known_from and isinstance(state.fresh, Tensor):
+            return state.fresh[state.frequency[state.fresh] > cut]
+        return (state.frequency > cut).nonzero().squeeze(1)
 
-    def average_before(self, home: Arena, where: Where) -> Tensor:
-        """Average of codes before this step's code entered it, for the selection: 1-D floats."""
-        tracked = self._of(home)
-        if tracked.average is None:
-            raise TrackingError(f"nothing follows the average of codes of {home.weights[0].name}")
-        code = weight_history.code_of(home.records.view(-1)[where], home.layout)
-        return code + tracked.average.view(-1)[where] * self.decay ** (self._age() - 2)
+    def above(self, block: Block, threshold: float) -> Tensor:
+        """The same for one block, on any device: bool (rows, columns)."""
+        return block.of(self._of(block.group).frequency) > self._stored(threshold)
+
+    def average_before(self, chosen: Entries | Block, records: Tensor) -> Tensor:
+        """Return the averages of codes before this step's codes entered them.
+
+        Args:
+            chosen: The weights.
+            records: Their history records.
+
+        Raises:
+            TrackingError: Nothing follows the averages of these layers.
+        """
+        growth = self.decay ** (self._age() - 2)
+        return self._of(chosen.group).average_before(chosen, records, growth)
 
     def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
         """One report per layer, in the order of the weights.
@@ -216,12 +223,11 @@ class OscillationTracker:
         """Of each layer, and the distance ratio over all of them."""
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
-        self._gather()
-        shrink = self.decay ** (self._age() - 1)
+        self._check_groups()
         shares = {}
-        for tracked in self._tracked:
-            columns = torch.stack(tracked.shares(cut / shrink), 1)
-            shares |= {w.name: row for w, row in zip(tracked.home.weights, columns, strict=True)}
+        for state in self._states:
+            columns = torch.stack(state.shares(self._stored(cut)), 1)
+            shares |= {w.name: row for w, row in zip(state.group.weights, columns, strict=True)}
         sums = self._sums()
         table = self._over_parts(
             {name: torch.cat([shares[name], sums[name]]) for name in self._names}
@@ -246,12 +252,10 @@ class OscillationTracker:
 
     def state_bytes(self) -> int:
         """Bytes held for the weights: history records, frequencies, averages of codes."""
-        return sum(
-            held.numel() * held.element_size()
-            for tracked in self._tracked
-            for held in (tracked.home.records, tracked.frequency, tracked.average)
-            if held is not None
-        )
+        kept = [weight.history for weight in self.weights]
+        kept += [state.frequency for state in self._states]
+        kept += [state.average for state in self._states if state.average is not None]
+        return sum(values.numel() * values.element_size() for values in kept)
 
     def state_dict(self) -> dict[str, Any]:
         """All that tracking needs to go on, but for the history records, which the model saves.
@@ -260,12 +264,12 @@ class OscillationTracker:
         the memory format. Where weights are split over processes these are split alike, as
         torch.distributed.checkpoint takes them, and all processes call this.
         """
-        self._gather()
+        self._check_groups()
         table = self._over_parts(self._sums())
         layers: dict[str, dict[str, Any]] = {}
         for weight, sums in zip(self.weights, table, strict=True):
-            tracked, i = self._places[weight.name]
-            entries = tracked.state(i)
+            kept, i = self._places[weight.name]
+            entries = kept.state(i)
             if weight.shards is not None:
                 entries = {k: v if v is None else weight.shards.join(v) for k, v in entries.items()}
             layers[weight.name] = {**entries, "sums": sums.clone()}
@@ -308,8 +312,8 @@ class OscillationTracker:
         self.steps, self._base = steps, base
         self._known_from = self.steps
         for weight in self.weights:
-            (tracked, i), entries = self._places[weight.name], state["layers"][weight.name]
-            tracked.load(i, {k: _part(v, weight.shards) for k, v in entries.items() if k != "sums"})
+            (kept, i), entries = self._places[weight.name], state["layers"][weight.name]
+            kept.load(i, {k: _part(v, weight.shards) for k, v in entries.items() if k != "sums"})
             self._load_sums(weight, entries["sums"])
         if self._distance is not None and state["distance"] is not None:
             self._distance.load_state_dict(state["distance"])
@@ -322,16 +326,16 @@ class OscillationTracker:
         ways = {} if self._distance is None else self._distance.traveled()
         sums = {}
         for name in self._names:
-            tracked, i = self._places[name]
-            parts = [tracked.counts[:, i], tracked.rate[i : i + 1]]
+            state, i = self._places[name]
+            parts = [state.counts[:, i], state.rate[i : i + 1]]
             sums[name] = torch.cat([*parts, *([ways[name]] if ways else [])])
         return sums
 
     def _load_sums(self, weight: QuantizedWeight, sums: Tensor) -> None:
-        tracked, i = self._places[weight.name]
-        # they are of all parts: one process counts them on
+        state, i = self._places[weight.name]
+        # the sums are over all parts, so only one process continues them
         mine = sums if weight.shards is None or weight.shards.first else torch.zeros_like(sums)
-        tracked.counts[:, i], tracked.rate[i] = mine[:2], mine[2]
+        state.counts[:, i], state.rate[i] = mine[:2], mine[2]
         if self._distance is not None and len(mine) > 3:
             self._distance.traveled()[weight.name].copy_(mine[3:])
 
@@ -351,17 +355,21 @@ class OscillationTracker:
     def _names(self) -> list[str]:
         return [weight.name for weight in self.weights]
 
-    def _place(self, name: str) -> tuple[TrackedArena, int]:
+    def _place(self, name: str) -> tuple[GroupState, int]:
         if name not in self._places:
             raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._places)}")
         return self._places[name]
 
-    def _of(self, home: Arena) -> TrackedArena:
-        return next(tracked for tracked in self._tracked if tracked.home is home)
+    def _of(self, group: WeightGroup) -> GroupState:
+        return next(state for state in self._states if state.group is group)
 
-    def _gather(self) -> None:
-        for tracked in self._tracked:
-            tracked.home.gather()
+    def _stored(self, frequency: float) -> float:
+        """The F that stands for a frequency now."""
+        return frequency / self.decay ** (self._age() - 1)
+
+    def _check_groups(self) -> None:
+        for state in self._states:
+            state.group.check()
 
     def _followed(self) -> list[str]:
         return [w.name for w in self.weights if self.follows_average(w.name)]
@@ -372,8 +380,8 @@ class OscillationTracker:
     def _rebase(self) -> None:
         if self.decay ** -self._age() > _REBASE_AT:
             shrink = self.decay ** (self._age() - 1)
-            for tracked in self._tracked:
-                for stored in (tracked.frequency, tracked.average):
+            for state in self._states:
+                for stored in (state.frequency, state.average):
                     if stored is not None:
                         stored.mul_(shrink)
             self._base = self.steps - 1

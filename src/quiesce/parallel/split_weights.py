@@ -92,7 +92,6 @@ def is_split(values: object) -> "TypeGuard[DTensor]":
     return module is not None and isinstance(values, module.DTensor)
 
 
-@torch.no_grad()
 def local(values: Tensor) -> Tensor:
     """The part of `values` that this process holds, detached: their memory; all if not split."""
     values = values.detach()

@@ -58,12 +58,12 @@ class QuantizedWeight:
 
     @property
     def grid(self) -> Grid:
-        """The integers that its codes are."""
+        """The integers that a code can be."""
         return Grid(self._quantizer.bits, signed=True)
 
     @property
     def layout(self) -> Layout:
-        """How its history records are packed."""
+        """How the history records are packed."""
         return Layout.of(self.grid)
 
     @property
@@ -79,12 +79,12 @@ class QuantizedWeight:
 
     @property
     def held(self) -> Tensor:
-        """The latent, or the part of it that this process holds: its memory, detached."""
+        """The latent, detached, or the part of it that this process holds; it shares memory."""
         return local(self.latent)
 
     @property
     def differentiable(self) -> Tensor:
-        """The same, through which a gradient reaches the latent."""
+        """The same, attached: a gradient reaches the latent through it."""
         return self.latent.to_local() if is_split(self.latent) else self.latent
 
     @property
@@ -95,7 +95,10 @@ class QuantizedWeight:
             raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")
         if self.shards is not None:
             if not is_split(records):  # the latent was split since the model was prepared
-                records = self.shards.join(self.shards.part(records).clone())
+                part = self.shards.part(records).clone()
+                if part.shape != self.held.shape:  # one row, which another process holds
+                    part = part.new_zeros(self.held.shape)
+                records = self.shards.join(part)
                 self._quantizer.history = records
             return local(records)
         if records.stride() != self.latent.stride():  # the latent has changed its memory format
@@ -104,8 +107,16 @@ class QuantizedWeight:
         return records
 
     @property
+    def locked(self) -> bool:
+        """Whether the user keeps this weight from training, by `requires_grad_(False)`.
+
+        A locked weight keeps its latents, scale and codes, and cures leave it alone.
+        """
+        return not self.latent.requires_grad
+
+    @property
     def tracked_by(self) -> object:
-        """Whoever keeps the history up to date; there can be one at a time."""
+        """The tracker that keeps the history up to date; there can be one at a time."""
         return self._quantizer.tracked_by
 
     @tracked_by.setter
@@ -114,32 +125,33 @@ class QuantizedWeight:
 
     @property
     def frozen(self) -> Tensor:
-        """Which codes are pinned for good: bool, the latent's shape."""
+        """Which codes are pinned: bool, the latent's shape."""
         return weight_history.is_frozen(self.history, self.layout)
 
     @torch.no_grad()
     def codes(self) -> Tensor:
-        """The integers that the network computes with now: int8, the latent's shape.
+        """Return the integers that the network computes with now: int8, the latent's shape.
 
-        Reads only; a frozen weight gives its pinned code whatever its latent is.
+        This changes nothing. A frozen weight has its pinned code, whatever its latent is.
         """
         return weight_passes.emitted(self._operands()).to(torch.int8)
 
     @torch.no_grad()
     def quantized(self) -> Tensor:
-        """Scale * code: the latent's shape, float32 or wider."""
+        """Return scale * code: the latent's shape, float32 or wider."""
         return weight_passes.quantized(self._operands())
 
     @torch.no_grad()
     def freeze(self, where: Tensor, codes: Tensor) -> None:
-        """Pin codes for good and set the latents to them; what is frozen already stays.
+        """Pin codes for good and set the latents to them; a frozen weight stays as it is.
 
         Args:
             where: bool mask of the latent's shape.
             codes: Integers on the grid, of the latent's shape.
 
         Raises:
-            ValueError: A code is off the grid. (Not asked on an accelerator, which would wait.)
+            ValueError: A code is off the grid. (Not checked on an accelerator, where the host would
+                have to wait.)
         """
         grid = self.grid
         if codes.device.type == "cpu" and codes.numel():
@@ -159,7 +171,7 @@ class QuantizedWeight:
             self.held, self.scale, self.limits, self.history, self.estimator
         )
 
-    # What follows is for arenas, which run passes over many weights at once.
+    # What follows serves `weight_group`, which runs passes over many weights at once.
 
     @property
     def scale_parameter(self) -> nn.Parameter:
@@ -168,12 +180,12 @@ class QuantizedWeight:
 
     @property
     def raw_scale(self) -> Tensor:
-        """The scale as it is learned, of which `scale` is the magnitude, detached."""
+        """The learned scale, detached; `scale` is its magnitude."""
         return self._part(self._quantizer.scale.detach())
 
     @property
     def whole_scale(self) -> Tensor:
-        """The same of the whole weight."""
+        """The same for the whole weight, if it is split over processes."""
         return self._quantizer.scale.detach()
 
     @property
@@ -183,33 +195,19 @@ class QuantizedWeight:
 
     @property
     def estimator(self) -> Estimator:
-        """Whose rounding decides codes."""
+        """The estimator whose rounding decides the codes."""
         return self._quantizer.rule.estimator
 
     @property
     def kernels(self) -> Kernels:
-        """How passes are run."""
+        """How passes run: operator by operator, or compiled."""
         return self._quantizer.kernels
 
-    def move(self, latent: Tensor, records: Tensor) -> None:
-        """Let latent and records lie in this memory, which holds their values already.
-
-        A latent that is split stays where it is: who split it has pointers of his own to it.
-
-        Args:
-            latent: Shape and strides of `held`.
-            records: The same.
-        """
-        if self.shards is None:
-            self.latent.data, self.history.data = latent, records
-        else:
-            self._quantizer.history = self.shards.join(records)
-
     def check_current(self) -> None:
-        """Refuse a view of a parameter that has been split since.
+        """Refuse to go on if the parameter has been split over processes since this was made.
 
         Raises:
-            TrackingError: It has.
+            TrackingError: It has been split.
         """
         if self.shards is None and is_split(self.module._parameters.get("weight")):
             raise TrackingError(

@@ -31,7 +31,7 @@ READ_BY = {
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatorConfig:
-    """How codes are rounded, and what gradient stands in for its own; none is a cure."""
+    """How values are rounded, and which gradient replaces that of rounding."""
 
     kind: Literal[
         "ste",
@@ -43,31 +43,31 @@ class EstimatorConfig:
         "stochastic_rounding",
         "hysteresis",
     ] = "ste"
-    """Which estimator; all but the last two round to nearest."""
+    """The estimator; all but the last two round to nearest."""
 
     delta: float = 0.2
-    """ewgs: how much gradients are scaled, per step of rounding error, 0 to below 2."""
+    """ewgs: factor on gradients per step of rounding error, 0 to below 2."""
 
     alpha: float = 0.4
     """dsq: softness of the staircase, above 0 (hard) and below 1 (a straight line)."""
 
     slope: float = 1.0
-    """stacked_sigmoid: of the logistic at every threshold, above 0 and at most 100."""
+    """stacked_sigmoid: slope of the logistic at every threshold, above 0 and at most 100."""
 
     scaling: float = 2.0
     """psg: factor on the gradient per step of rounding error, above 0 and at most 1000."""
 
     amplitude: float = 0.21
-    """stableqat: of the harmonic, 0 (the STE) to below 0.2251."""
+    """stableqat: amplitude of the harmonic, 0 (the STE) to below 0.2251."""
 
     width: float = 1.0
-    """hysteresis: of the dead band around a threshold, in steps, above 0 and at most 1."""
+    """hysteresis: width of the dead band at a threshold, in steps, above 0 and at most 1."""
 
     def __post_init__(self) -> None:
         for name, kind in READ_BY.items():
             if kind != self.kind and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"`{name}` is read by kind {kind} and kind is {self.kind}: leave it out, or "
+                    f"`{name}` is used by kind {kind}, and kind is {self.kind}: omit it, or "
                     f"set kind: {kind}"
                 )
         self.estimator()

@@ -20,22 +20,9 @@ from quiesce.errors import RecipeError
 from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.yaml_and_json import read_yaml
+from quiesce.recipes.catalog import SHIPPED, shipped_recipes
 from quiesce.recipes.recipe import VERSION, Recipe
 from quiesce.run_folder.folder import RECIPE
-
-SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the recipes that come with quiesce."""
-
-
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with quiesce, sorted."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def title_of(path: Path) -> str:
-    """Return what a shipped file is: the comment in its first line."""
-    with path.open(encoding="utf-8") as lines:
-        return next(lines).removeprefix("#").strip()
 
 
 def find_recipe(recipe: str) -> Path:
@@ -146,6 +133,8 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields to values, got {tree!r:.60}")
     tree.setdefault("name", path.stem)
+    if tree.get("compile") is False:  # YAML reads the word off as false
+        tree["compile"] = "off"
     return tree
 
 

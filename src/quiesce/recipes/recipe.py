@@ -1,7 +1,7 @@
 """The recipe: everything that decides a run, as one tree of frozen dataclasses.
 
-The same tree is the YAML file, the flags of the command line, their help, and what a run folder
-keeps as recipe.yaml. Defaults are the settings that the published recipes share.
+The same tree defines the YAML file, the command-line flags, their help, and recipe.yaml in a run
+folder. Defaults are the settings that the published recipes share.
 """
 
 import dataclasses
@@ -35,21 +35,21 @@ class Recipe:
     """A quantization-aware training run, from the data to the finished network."""
 
     version: int = VERSION
-    """Version of this file's format: 1."""
+    """Format version of the recipe: 1."""
 
     name: str
-    """Name of the recipe; part of the default run folder."""
+    """Name of the recipe; the default run folder contains it."""
 
     seed: int = 0
-    """Seed of weights, order of images and augmentation, 0 to 2^63 - 1."""
+    """Seed of initial weights, image order and augmentation, 0 to 2^63 - 1."""
 
     run: str | None = None
-    """Folder that the run makes, which must not exist; null means runs/<name>-seed<seed>."""
+    """Run folder, which must not exist yet; null means runs/<name>-seed<seed>."""
 
     compile: Literal["off", "quantizers", "model"] = "off"
-    """What is compiled into fused kernels: nothing, the quantizers and what follows their weights
-    (half a minute, once; pays from some hundred steps on), or the whole forward and backward
-    (minutes; the fastest steps). docs/performance.md has 500 steps in each."""
+    """What is compiled: off; quantizers and the operations on their weights (takes half a minute,
+    worth it from a few hundred steps); or model, the whole forward and backward pass (takes
+    minutes, has the fastest steps). See docs/performance.md."""
 
     data: DataConfig = field(default_factory=DataConfig)
 

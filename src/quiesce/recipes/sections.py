@@ -1,7 +1,7 @@
-"""The sections of a recipe: frozen dataclasses, checked when made.
+"""The sections of a recipe: frozen dataclasses that check their values.
 
 The text under a field is its documentation everywhere: `quiesce train RECIPE --help` prints it.
-Steps are optimizer steps. Shares of the training run from 0 (first step) to 1 (last step).
+Steps are optimizer steps. A share of the training is between 0 (start) and 1 (end).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check(ok: bool, name: str, rule: str, got: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeConfig:
-    """What is quantized, and to how many bits; the fields of quiesce.Scheme."""
+    """Which layers are quantized, and to how many bits: the fields of quiesce.Scheme."""
 
     weight_bits: int = 4
     """Bits of the weights, 2 to 8."""
@@ -32,44 +32,44 @@ class SchemeConfig:
     """Bits of the layers' inputs, 2 to 8; null keeps activations in float."""
 
     first_last_bits: int | None = 8
-    """Bits of the first and the last layer, 2 to 8; null treats them as the others."""
+    """Bits of the first and the last layer, 2 to 8; null uses the same bits as elsewhere."""
 
     first_input_bits: int | None = None
-    """Bits of the image, 2 to 8; null keeps it in float."""
+    """Bits of the input image, 2 to 8; null keeps it in float."""
 
     per_channel: bool = False
-    """One weight scale for each output channel instead of one for each tensor."""
+    """Use one weight scale per output channel instead of one per tensor."""
 
     ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
-    """How first scales are found: least squared error, extremes, percentile, or LSQ's rule."""
+    """How initial scales are found: least squared error, extremes, percentile, or LSQ's rule."""
 
     clip: Literal["range", "grid", "round"] = "range"
-    """Where weights get a gradient: between the ends of the grid (as papers write); grid: half a
-    code beyond them; round: only where the rounded value is none of the ends."""
+    """Which weights get a gradient. range: those within the ends of the grid, as in papers; grid:
+    also half a code beyond them; round: only those whose rounded value is not an end."""
 
     grad_scaling: bool = False
     """Scale the gradients of scales by LSQ's 1/sqrt(N * quant_max)."""
 
     learn_offset: bool = False
-    """Learn the value of code 0 of every layer's input too (LSQ+)."""
+    """Also learn the value of code 0 of every layer's input (LSQ+)."""
 
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
-    """Rounding of the weights."""
+    """Estimator for the rounding of weights."""
 
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
-    """Rounding of the layers' inputs; hysteresis is for weights alone."""
+    """Estimator for the rounding of the layers' inputs; hysteresis is only for weights."""
 
     residual: Literal["float", "quantized"] = "float"
-    """Additions of activations: float, or their operands on grids of act_bits too."""
+    """Additions of activations: float, or with operands quantized to act_bits."""
 
     include: tuple[str, ...] = ("*",)
-    """Patterns of layer names to quantize, as a shell matches files: "blocks.*"."""
+    """Shell-style patterns of layer names to quantize: "blocks.*"."""
 
     exclude: tuple[str, ...] = ()
-    """Patterns of layer names to leave in float."""
+    """Shell-style patterns of layer names to keep in float."""
 
     overrides: dict[str, dict[str, int | bool | str | None]] = field(default_factory=dict)
-    """Pattern of layer names to what differs there: {"blocks.0.*": {"weight_bits": 8}}."""
+    """Other values for layers that match a pattern: {"blocks.0.*": {"weight_bits": 8}}."""
 
     def __post_init__(self) -> None:
         self.scheme()
@@ -88,10 +88,10 @@ class SchemeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
-    """Finding the first scales on real images."""
+    """How initial scales are calibrated on training images."""
 
     batches: int = 1
-    """Training batches that are read before the first step, at least 1."""
+    """Training batches to calibrate on, at least 1."""
 
     def __post_init__(self) -> None:
         check(self.batches >= 1, "batches", "at least 1", self.batches)
@@ -99,14 +99,14 @@ class CalibrationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerConfig:
-    """Measuring oscillation."""
+    """How oscillation is measured."""
 
     momentum: float = 0.01
     """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
 
     verify_every: int | None = None
-    """Optimizer steps between two comparisons of what the processes of a run hold, at least 1; the
-    run stops where they part. null compares nothing."""
+    """Optimizer steps between two checks that all processes hold the same weights, at least 1; the
+    run stops if they differ. null never checks."""
 
     def __post_init__(self) -> None:
         check(0 < self.momentum < 1, "momentum", "above 0 and below 1", self.momentum)
@@ -116,19 +116,19 @@ class TrackerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RampConfig:
-    """A number that changes over the training."""
+    """A number that changes during the training."""
 
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """Shape of the way from `start` to `end`; constant stays at `start`."""
+    """Shape of the change from `start` to `end`; constant stays at `start`."""
 
     start: float = 0.0
     """Value at the beginning."""
 
     end: float = 0.0
-    """Value at the last step; constant does not read it."""
+    """Value at the last step; not used by constant."""
 
     begin: float = 0.25
-    """Share of the training before the way starts, 0 to below 1."""
+    """Share of the training before the change starts, 0 to below 1."""
 
     def __post_init__(self) -> None:
         if self.begin >= 1:
@@ -145,36 +145,36 @@ FREEZE_FIELDS = ("threshold", "average", "max_bits", "max_frozen")
 
 @dataclass(frozen=True, kw_only=True)
 class CureConfig:
-    """What brings oscillating weights to rest."""
+    """The method against oscillating weights."""
 
     kind: Literal["none", "dampen", "freeze"] = "none"
-    """none (plain LSQ), dampen (a penalty on the distance to the grid) or freeze (pinned codes)."""
+    """none (plain LSQ), dampen (penalty on the distance to the grid) or freeze (fixed codes)."""
 
     strength: RampConfig = RampConfig(end=0.1)
     """dampen: factor of the penalty in the loss, 0 or more."""
 
     aggregation: Literal["sum", "mean", "kernel_mean"] = "kernel_mean"
-    """dampen: how squared distances are joined in each layer; sum is the paper's formula,
-    kernel_mean (sum over output channels, mean over the rest) the published recipes'."""
+    """dampen: how squared distances are combined in each layer. sum is the formula of the paper;
+    kernel_mean (sum over output channels, mean over the rest) is used by the published recipes."""
 
     threshold: RampConfig = RampConfig(start=0.1, end=0.01)
     """freeze: oscillation frequency above which a weight is frozen, above 0 and at most 1."""
 
     average: Literal["code", "last"] = "code"
-    """freeze: pin to the rounded running average of the code, or to the last code."""
+    """freeze: freeze at the rounded running average of the code, or at the last code."""
 
     max_bits: int = 4
-    """freeze: only weights of at most this many bits, 2 to 8."""
+    """freeze: freeze only weights with at most this many bits, 2 to 8."""
 
     max_frozen: float | None = 0.6
-    """freeze: largest share of a layer's weights that may come to be frozen, above 0 and below 1;
-    beyond it the run stops, null lets it go on."""
+    """freeze: largest share of frozen weights in a layer, above 0 and below 1. The run stops when
+    it is exceeded; null disables the check."""
 
     def __post_init__(self) -> None:
         for name in self._unread():
             reader = "dampen" if name in DAMPEN_FIELDS else "freeze"
             raise ValueError(
-                f"`{name}` is read by kind {reader} and kind is {self.kind}: leave it out, or "
+                f"`{name}` is used by kind {reader}, and kind is {self.kind}: omit it, or "
                 f"set kind: {reader}"
             )
         for end in ("start", "end"):
@@ -195,7 +195,7 @@ class CureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """An optimizer of torch.optim."""
+    """An optimizer from torch.optim."""
 
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     """Which optimizer."""
@@ -210,7 +210,7 @@ class OptimizerConfig:
     """Weight decay, 0 or more."""
 
     nesterov: bool = False
-    """sgd: Nesterov momentum."""
+    """sgd: use Nesterov momentum."""
 
     def __post_init__(self) -> None:
         check(self.lr > 0, "lr", "above 0", self.lr)
@@ -222,16 +222,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LrScheduleConfig:
-    """How learning rates change, of weights and of scales alike."""
+    """How the learning rates of weights and scales change."""
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
-    """Shape of the way down."""
+    """Shape of the decay."""
 
     end: float = 0.0
-    """Learning rate at the last step as a share of the first, 0 to 1; constant does not read it."""
+    """Learning rate at the last step relative to the first, 0 to 1; not used by constant."""
 
     warmup: float = 0.0
-    """Share of the training in which the rate rises to its first value, 0 to below 1."""
+    """Share of the training with a linear warm-up, 0 to below 1."""
 
     def __post_init__(self) -> None:
         check(0 <= self.end <= 1, "end", "0 to 1", self.end)
@@ -240,13 +240,13 @@ class LrScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatStageConfig:
-    """A float network that is trained first, on the same data; the quantized one starts from it."""
+    """Training of the float network that the quantized network starts from."""
 
     epochs: int | None = None
-    """Passes over the training images, at least 1; null skips the stage."""
+    """Epochs, at least 1; null skips this stage."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer of the float stage; its learning rate follows `lr_schedule` too."""
+    """Optimizer of the float stage; its learning rate also follows `lr_schedule`."""
 
     def __post_init__(self) -> None:
         check(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)
@@ -254,10 +254,10 @@ class FloatStageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormConfig:
-    """Batch-norm statistics, measured again when training is over."""
+    """Re-estimation of batch-norm statistics after training."""
 
     batches: int | None = 50
-    """Training batches to average over, at least 1; null leaves the running statistics."""
+    """Training batches to average over, at least 1; null keeps the running statistics."""
 
     def __post_init__(self) -> None:
         check(self.batches is None or self.batches >= 1, "batches", "at least 1", self.batches)
@@ -265,37 +265,37 @@ class BatchNormConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingConfig:
-    """What is written down while the quantized network trains, for `quiesce report`."""
+    """What is recorded while the quantized network trains, for `quiesce report`."""
 
     layers: int = 200
-    """Steps at which the state of every layer goes to layers.csv, evenly spread, 0 or more."""
+    """How often the state of every layer is written to layers.csv, evenly spread, 0 or more."""
 
     histograms: int = 20
-    """Steps at which TensorBoard gets the offset histogram of every layer, 0 or more."""
+    """How often TensorBoard gets the offset histogram of every layer, 0 or more."""
 
     averages: bool = True
-    """Follow the average of codes of the layers with the bits of the scheme or fewer, which
-    `quiesce probe` draws from: 4 bytes a weight."""
+    """Record the average codes of low-bit layers, which `quiesce probe` needs. It takes 4 bytes per
+    weight."""
 
     batchnorm_every: int | None = None
     """Steps between two measurements of batch-norm statistics, KL and loss, at least 1; null never
-    measures them. Training is not disturbed, only slower."""
+    measures them. They slow training down but do not change it."""
 
     batchnorm_batches: int = 8
-    """Training batches that are measured on, always the same; kept in memory. At least 1."""
+    """Training batches for these measurements, at least 1. They are kept in memory."""
 
     trajectory_steps: int = 300
-    """Steps through which single weights are followed in trajectories.npz, 0 or more."""
+    """Steps for which single weights are recorded in trajectories.npz, 0 or more."""
 
     trajectory_begin: int | None = None
-    """Step after which they are followed; null: the last `trajectory_steps`, in the second half."""
+    """Step after which they are recorded; null takes the last `trajectory_steps` of the run."""
 
     trajectory_layer: str | None = None
-    """Layer they are of; null: the depth-wise layer that oscillates most at that moment, or any
-    layer if no depth-wise one oscillates."""
+    """Layer of these weights; null takes the depth-wise layer that oscillates most at that moment,
+    or any layer if no depth-wise layer oscillates."""
 
     trajectory_weights: int = 16
-    """How many weights, those that oscillate most at that moment, at least 1."""
+    """Number of weights, at least 1; those that oscillate most at that moment."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "histograms", "trajectory_steps"):

@@ -1,7 +1,4 @@
-"""The sections of a recipe that say how training is carried out: trainer and checkpoints.
-
-What is learned, and by which rules, is in `quiesce.recipes.sections`.
-"""
+"""The sections of a recipe about the Trainer and its checkpoints."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from quiesce.recipes.sections import check
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What is kept so that a run that was cut off goes on: `quiesce train --resume RUN`."""
+    """When checkpoints are saved, from which `quiesce train --resume RUN` continues a run."""
 
     every: int | None = 1000
-    """Optimizer steps between two checkpoints, besides the one after each epoch, at least 1; null:
+    """Optimizer steps between two checkpoints, at least 1, besides one after each epoch; null saves
     only after each epoch. The last two are kept."""
 
     def __post_init__(self) -> None:
@@ -31,38 +28,38 @@ class TrainerConfig:
     """Options of lightning.Trainer, under its own names."""
 
     max_epochs: int = 90
-    """Passes over the training images, at least 1."""
+    """Epochs of the quantized network, at least 1."""
 
     max_steps: int = -1
-    """Stop after so many optimizer steps; -1 means max_epochs decides."""
+    """Stop after this many optimizer steps; -1 means that only max_epochs counts."""
 
     accelerator: str = "auto"
     """auto, cpu, gpu, mps, tpu."""
 
     devices: int | str = "auto"
-    """How many devices on this machine, or auto."""
+    """Number of devices on this machine, or auto."""
 
     num_nodes: int = 1
-    """Machines, at least 1."""
+    """Number of machines, at least 1."""
 
     strategy: str = "auto"
-    """auto, ddp, or another that Lightning knows by name; not one that splits weights among
-    processes (fsdp, deepspeed) or forgets them after training (spawn, fork, notebook)."""
+    """auto, ddp, or another strategy of Lightning. Strategies that split weights among processes
+    (fsdp, deepspeed) or lose them after training (spawn, fork, notebook) are not supported."""
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """Of the arithmetic; weights, scales and their steps are in 32 bits always."""
+    """Precision of the computation; weights, scales and their updates are always 32-bit."""
 
     accumulate_grad_batches: int = 1
-    """Batches whose gradients are added up for one optimizer step, at least 1."""
+    """Batches to accumulate gradients over for one optimizer step, at least 1."""
 
     gradient_clip_val: float | None = None
-    """Clip the norm of the gradient to this; null does not clip."""
+    """Largest norm of the gradient; null does not clip."""
 
     deterministic: bool = False
-    """Only algorithms that give the same bits twice; slower on accelerators."""
+    """Use only deterministic algorithms; slower on accelerators."""
 
     sync_batchnorm: bool = False
-    """Batch norm over all devices."""
+    """Compute batch-norm statistics over all devices."""
 
     log_every_n_steps: int = 10
     """Steps between two lines of metrics.csv, at least 1."""
@@ -71,13 +68,13 @@ class TrainerConfig:
     """Epochs between two measurements of test accuracy, at least 1."""
 
     limit_train_batches: int | float | None = None
-    """Batches (a whole number) or share (0 to 1) of an epoch; null means all."""
+    """Batches (a whole number) or share (0 to 1) of an epoch to train on; null means all."""
 
     limit_val_batches: int | float | None = None
-    """Batches (a whole number) or share (0 to 1) of the test images; null means all."""
+    """Batches (a whole number) or share (0 to 1) of the test images to measure; null means all."""
 
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv", "tensorboard")
-    """Where metrics go: metrics.csv, TensorBoard events."""
+    """Where metrics are written: csv (metrics.csv), tensorboard."""
 
     def __post_init__(self) -> None:
         counts = ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps")
@@ -92,7 +89,7 @@ class TrainerConfig:
         if unfit := [name for name in UNFIT_STRATEGIES if name in self.strategy]:
             raise ValueError(
                 f"`strategy` must keep whole weights in the process that trains them, which "
-                f"{unfit[0]} does not, got {self.strategy}; take ddp"
+                f"{unfit[0]} does not, got {self.strategy}; use ddp"
             )
         clip = self.gradient_clip_val
         check(clip is None or clip > 0, "gradient_clip_val", "above 0", clip)
@@ -101,7 +98,7 @@ class TrainerConfig:
 
 
 def check_share_or_count(name: str, value: int | float | None) -> None:
-    """Refuse a limit that is neither a number of batches nor a share of them."""
+    """Check that a limit is a number of batches or a share of them."""
     if isinstance(value, int):
         check(value >= 1, name, "at least 1 batch", value)
     elif value is not None:

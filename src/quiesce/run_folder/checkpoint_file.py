@@ -1,76 +1,73 @@
-"""Checkpoint files: whole or not there, the last two kept, each with a checksum of its own.
+"""Checkpoint files: written whole, the last two kept, checked by the CRCs of their zip archive."""
 
-A file of torch.save is a zip archive, whose comment nothing reads: the checksum is kept there. So
-file and checksum are renamed as one, and any reader of torch still opens the file.
-"""
-
-from collections.abc import Callable, Iterable
-from hashlib import sha256
+import io
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from torch import Tensor
 
 from quiesce.errors import CheckpointError
 from quiesce.files.atomic import sync, write_beside
 from quiesce.files.weight_files import unpickled
 from quiesce.run_folder.folder import LAST, PREVIOUS
 
-_MARK = b"quiesce sha256 "
-_SEAL = len(_MARK) + 64
-_UNSEALED = b"\0\0"  # the length of the comment, with which an archive without one ends
-_CHUNK = 1 << 20
-
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint with its checksum, and keep the one that was there as `PREVIOUS`.
+    """Write a checkpoint, and keep the one that was there as `PREVIOUS`.
 
     Args:
         content: What `torch.load(weights_only=True)` can read.
-        path: Written beside and renamed; its folder is made. Its name is `LAST`.
+        path: The file; its name is `LAST`. Its folder is made if needed.
 
     Raises:
-        DiskFullError: There is no space; the checkpoints that were there are as they were.
+        DiskFullError: There is no space. The earlier checkpoints stay as they were.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    archive = io.BytesIO()
+    torch.save(content, archive)
 
     def write(beside: Path) -> None:
-        with beside.open("w+b") as file:
-            _write_sealed(content, file)
-        sync(beside)
+        beside.write_bytes(archive.getbuffer())
+        sync(beside)  # before the older checkpoint loses its name
         if path.exists():
             _keep(path)
 
-    write_beside(path, write, needed=_size(content))
+    write_beside(path, write, needed=archive.tell())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of `write_checkpoint` without running code, if it is sound.
+    """Read a checkpoint without running code from it.
 
     Raises:
-        CheckpointError: It is missing, its checksum is not that of its content, or it is none.
+        CheckpointError: The file is missing, damaged, or not a checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
-    if not _is_sealed(path):
-        raise CheckpointError(f"{path} is damaged (checksum)")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises many kinds for a damaged directory
+        raise CheckpointError(f"{path} is damaged ({error})") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (checksum of {damaged})")
     content = unpickled(path)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no checkpoint, but a {type(content).__name__}")
+        raise CheckpointError(f"{path} is not a checkpoint but a {type(content).__name__}")
     return content
 
 
 def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:
-    """Return path and content of the newest checkpoint of a folder that is sound.
+    """Return path and content of the newest checkpoint of a folder that can be read.
 
     Args:
-        folder: Of checkpoints.
-        tell: Hears what is wrong with a newer one, and which is used instead.
+        folder: The folder of the checkpoints.
+        tell: Called with a message if the newest checkpoint is damaged and an older one is used.
 
     Returns:
-        None where there is no checkpoint at all.
+        None if there is no checkpoint at all.
 
     Raises:
         CheckpointError: There are checkpoints, and all are damaged.
@@ -84,7 +81,7 @@ def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dic
             wrong.append(str(error))
             continue
         if wrong:
-            tell(f"{'; '.join(wrong)}; going on from {path}, step {content.get('global_step')}")
+            tell(f"{'; '.join(wrong)}; using {path} instead, step {content.get('global_step')}")
         return path, content
     if found:
         raise CheckpointError(f"{'; '.join(wrong)}; remove {folder} to train from the beginning")
@@ -92,89 +89,30 @@ def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dic
 
 
 class SoundCheckpoints(CheckpointIO):
-    """How a Trainer reads and writes its checkpoints: as the functions above do."""
+    """Makes a Trainer read and write its checkpoints with the functions above."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write one."""
+        """Write a checkpoint."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read one; never its code, whatever is asked for."""
+        """Read a checkpoint; code in it is never run, whatever the options say."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove one."""
+        """Remove a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def _keep(path: Path) -> None:
-    """Let the newest checkpoint be the previous one too, until the next takes its name."""
+    """Give the newest checkpoint the name of the previous one, before the next one is renamed."""
     other = path.with_name(f".{PREVIOUS}")
     other.unlink(missing_ok=True)
     try:
         other.hardlink_to(path)
-    except OSError:  # a file system without second names
+    except OSError:  # a file system without hard links
         path.replace(path.with_name(PREVIOUS))
     else:
         other.replace(path.with_name(PREVIOUS))
-
-
-class _Hashed:
-    """A file that torch.save writes to: its checksum, and the system's own word for a failure."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self.digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _write_sealed(content: dict[str, Any], file: BinaryIO) -> None:
-    hashed = _Hashed(file)
-    try:
-        torch.save(content, hashed)  # pyright: ignore[reportArgumentType] (it writes, no more)
-    except Exception:  # torch makes a RuntimeError of what the file has raised
-        if hashed.error is not None:
-            raise hashed.error from None
-        raise
-    file.seek(-len(_UNSEALED), 2)
-    file.write(_SEAL.to_bytes(2, "little") + _MARK + hashed.digest.hexdigest().encode())
-
-
-def _is_sealed(path: Path) -> bool:
-    digest, left = sha256(), path.stat().st_size - _SEAL - len(_UNSEALED)
-    if left <= 0:
-        return False
-    with path.open("rb") as file:
-        while left and (chunk := file.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
-        length, seal = file.read(len(_UNSEALED)), file.read()
-    digest.update(_UNSEALED)
-    known = _SEAL.to_bytes(2, "little"), _MARK + digest.hexdigest().encode()
-    return (length, seal) == known
-
-
-def _size(content: Any) -> int:
-    """Bytes of all tensors: nearly all that a file of them takes."""
-    if isinstance(content, Tensor):
-        return content.numel() * content.element_size()
-    inner: Iterable[Any] = ()
-    if isinstance(content, dict):
-        inner = content.values()
-    elif isinstance(content, list | tuple):
-        inner = content
-    return sum(map(_size, inner))

@@ -1,4 +1,4 @@
-"""The run folder: made last, written whole, and taken away again when nothing came of it."""
+"""The run folder: its file names, how it is created, locked, and removed if a run fails early."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ SUMMARY = "summary.json"
 NETWORK = "network.safetensors"
 FLOAT_NETWORK = "float.safetensors"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-"""Names of the newest checkpoint of a folder and of the one before it, which may be alone there."""
+"""File names of the newest checkpoint and of the one before it."""
 CHECKPOINT = f"checkpoints/{LAST}"
 FLOAT_CHECKPOINT = f"checkpoints/float/{LAST}"
 LOCK = ".lock"
@@ -32,26 +32,40 @@ PROBE = "probe.json"
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse to write over an earlier run.
+    """Refuse to overwrite an earlier run.
 
     Raises:
-        RecipeError: Something of that name is there.
+        RecipeError: The folder exists.
     """
     if folder.exists():
         raise _exists(folder)
 
 
-@contextmanager
-def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
-    """Make `folder` for the block; when the block fails before a checkpoint, remove it again.
-
-    Args:
-        folder: Must not exist; missing parents are made, and removed with it if nothing else has
-            come into them.
-        owner: Whether this process makes and removes it; False in all but the first of many.
+def refuse_no_run(folder: Path, *files: str) -> None:
+    """Refuse a folder that lacks one of the files of a run.
 
     Raises:
-        RecipeError: The folder can not be made or written to.
+        RecipeError: The folder or a file is missing.
+    """
+    for name in files:
+        if not (folder / name).is_file():
+            what = f"it has no {name}" if folder.exists() else "there is no such folder"
+            raise RecipeError(
+                f"{folder} is not a run folder: {what}; `quiesce train RECIPE` makes one"
+            )
+
+
+@contextmanager
+def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
+    """Create `folder` for the block; remove it if the block fails before the first checkpoint.
+
+    Args:
+        folder: Must not exist. Missing parents are created, and removed again if they are empty.
+        owner: Whether this process creates and removes it. In a distributed run only the first
+            process does.
+
+    Raises:
+        RecipeError: The folder can not be created or written to.
     """
     if not owner:
         yield folder
@@ -60,7 +74,7 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     topmost = next(path for path in (folder, *folder.parents) if path.parent.exists())
     try:
         folder.mkdir(parents=True)
-    except FileExistsError as error:  # another run has made it since
+    except FileExistsError as error:  # another run has created it in the meantime
         raise _exists(folder) from error
     except OSError as error:
         _remove(folder, topmost)
@@ -81,21 +95,23 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in `folder`.
+    """Lock `folder`, so that no other process trains in it.
 
-    The system lets go of the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends for any reason.
 
     Raises:
-        RecipeError: Another process trains in it.
+        RecipeError: Another process is training in it.
     """
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RecipeError(f"another process is training in {folder}; wait for its end") from error
+        raise RecipeError(
+            f"another process is training in {folder}; wait until it has ended"
+        ) from error
     try:
         yield
-        with suppress(OSError):  # the run is finished: nobody goes on in it
+        with suppress(OSError):  # the run is finished, the lock file has served
             (folder / LOCK).unlink()
     finally:
         lock.release()
@@ -103,10 +119,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Say with what stops a run how to go on with it.
+    """Add to the error that stops a run how to resume it.
 
     Raises:
-        DiskFullError: There is no space, and nobody has said for what.
+        DiskFullError: The block raised the OSError of a full disk.
     """
     try:
         with full_disk_named(folder):
@@ -115,13 +131,13 @@ def explained(folder: Path) -> Iterator[None]:
         if (newest := _newest(folder)) and not isinstance(error, CheckpointError):
             _add_note(
                 error,
-                f"the last good checkpoint is {newest}; to go on: quiesce train --resume {folder}",
+                f"the last good checkpoint is {newest}; to resume: quiesce train --resume {folder}",
             )
         raise
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run was cut off late enough to go on in its folder."""
+    """Whether the folder holds a checkpoint to resume from."""
     return _newest(folder) is not None
 
 
@@ -132,31 +148,31 @@ def _newest(folder: Path) -> Path | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path` and rename: whoever reads sees all of it or nothing."""
+    """Write a text file atomically: a reader sees all of it or nothing."""
     data = text.encode()
     write_beside(path, lambda beside: beside.write_bytes(data), needed=len(data))
 
 
 def write_json(path: Path, tree: dict[str, Any]) -> None:
-    """Write `tree` as `write_text` does."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
 
 
 def read_json(path: Path, version: int) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read a JSON file of a run.
 
     Args:
         path: The file.
-        version: The newest version of its format that the caller can read.
+        version: The newest format version that the caller can read.
 
     Raises:
-        RecipeError: The file can not be read, or is of a newer version.
+        RecipeError: The file can not be read, or has a newer version.
     """
     try:
         tree = read_tree(path)
         found = tree["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is damaged or no file of a run: {error}") from error
+        raise RecipeError(f"{path} is damaged or not a file of a run: {error}") from error
     refuse_newer(str(path), found, version)
     return tree
 
@@ -172,21 +188,21 @@ def _not_writable(folder: Path, error: OSError) -> RecipeError:
 
 def _probe(folder: Path) -> None:
     probe = folder / ".probe"
-    probe.write_bytes(b"quiesce")  # a full or read-only disk shows here, before hours of training
+    probe.write_bytes(b"quiesce")  # finds a full or read-only disk before hours of training
     probe.unlink()
 
 
 def _remove(folder: Path, topmost: Path) -> None:
-    """Remove a folder, and those above it up to `topmost` that hold nothing else."""
+    """Remove a folder, and its parents up to `topmost` that are empty then."""
     if folder.exists():
         shutil.rmtree(folder)
-    with suppress(OSError):  # another run has begun beside this one
+    with suppress(OSError):  # not empty: another run has started next to this one
         while folder != topmost:
             folder = folder.parent
             folder.rmdir()
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    """Let one of our errors, or Ctrl-C, say one more thing."""
+    """Append a note to the message of one of our errors, or of Ctrl-C."""
     if isinstance(error, QuiesceError | KeyboardInterrupt):
         error.args = (f"{error}; {note}" if str(error) else f"stopped; {note}",)

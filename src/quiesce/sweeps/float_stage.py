@@ -12,7 +12,9 @@ from quiesce.errors import QuiesceError
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.folder import FLOAT_CHECKPOINT, run_folder
 from quiesce.training.display import Display
-from quiesce.training.stages import Job, is_first_process
+from quiesce.training.job import load
+from quiesce.training.stages import float_stage
+from quiesce.training.trainer import is_first_process
 
 
 def train_float(recipe: str, folder: Path) -> None:
@@ -21,10 +23,9 @@ def train_float(recipe: str, folder: Path) -> None:
     Raises:
         QuiesceError: Something that the message tells how to mend.
     """
-    job = Job(read_recipe(recipe, [f"--run={folder}"]), Display())
-    job.load()
+    job = load(read_recipe(recipe, [f"--run={folder}"]), Display())
     with run_folder(folder, owner=is_first_process()):
-        job.train_float(folder)
+        float_stage(job)
         if is_first_process():
             shutil.rmtree((folder / FLOAT_CHECKPOINT).parents[1], ignore_errors=True)
 

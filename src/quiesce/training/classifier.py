@@ -1,7 +1,7 @@
-"""The LightningModule of both stages: cross-entropy, one optimizer, one schedule.
+"""The LightningModule of both training stages: cross-entropy, one optimizer, one schedule.
 
-Nothing here knows about oscillation or watches for numbers that go wrong; the callbacks of
-`quiesce.lightning` do all of that.
+It does not know about oscillation or check for numbers that are not finite; the callbacks of
+`quiesce.lightning` do.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from quiesce.recipes.sections import LrScheduleConfig
 from quiesce.training.scores import Batch
 
 NETWORK_PREFIX = "network."
-"""What the names of a network's layers begin with inside the module."""
+"""Prefix of the names of the network's layers in the module."""
 
 
 class Classifier(LightningModule):
-    """Trains a network, float or prepared, to classify images.
+    """Trains a float or prepared network to classify images.
 
     Args:
-        network: Its forward maps images to logits (batch, classes).
-        make_optimizer: Called once with the network, when it is on its device.
-        lr_schedule: Shape of the learning rate over all optimizer steps of the stage.
+        network: Maps images to logits of shape (batch, classes).
+        make_optimizer: Called once with the network, after it was moved to its device.
+        lr_schedule: Learning-rate schedule over all optimizer steps of the stage.
     """
 
     def __init__(
@@ -44,22 +44,28 @@ class Classifier(LightningModule):
         self.network = network
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
-        self.begun = False
-        """Whether a batch has been begun: until then a checkpoint is being taken up."""
         self.busy_s = 0.0
-        """Seconds in training batches, without validation and loading."""
-        self._losses: Tensor | float = 0.0  # summed over the epoch: Lightning saves no averages
+        """Seconds in training batches, without validation and data loading."""
+        self._done = 0  # batches of this process
+        self._losses: Tensor | float = (
+            0.0  # summed over the epoch; Lightning's averages are not in its checkpoints
+        )
         self._batches = 0
         self._loss: Tensor | float = 0.0
-        self._right: list[Tensor] = []  # classified right, of each batch of a validation
-        self._seen = 0  # images of it
+        self._right: list[Tensor] = []  # correct images of each validation batch
+        self._seen = 0  # images of this validation
+
+    @property
+    def stepped(self) -> bool:
+        """Whether this process has made an optimizer step."""
+        return self._done >= self.trainer.accumulate_grad_batches
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of shape (batch, classes)."""
+        """Return logits of shape (batch, classes)."""
         return self.network(images)
 
     def configure_optimizers(self) -> Any:
-        """One optimizer, whose learning rates move once per optimizer step."""
+        """Return the optimizer and a schedule that is updated once per optimizer step."""
         optimizer = self._make_optimizer(self.network)
         total = int(self.trainer.estimated_stepping_batches)
         factor = learning_rate_factor(self._lr_schedule, total)
@@ -67,7 +73,7 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of one batch."""
+        """Return the loss of one batch."""
         images, labels = batch
         loss = cross_entropy(self(images), labels)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
@@ -75,39 +81,39 @@ class Classifier(LightningModule):
         return loss
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Count the batch: it may be run again after, to see whose output went bad."""
+        """Count the batch here, because the watch may repeat its forward pass later."""
         self._losses = self._losses + self._loss
         self._batches += 1
 
     def on_validation_start(self) -> None:
-        """Measure one network in all processes, none of which waits for another until the end.
+        """Give all processes the same buffers, then keep DDP from copying them in each forward.
 
-        DistributedDataParallel would copy the buffers of the first process at a forward, which
-        another process may never come to: shares of the test images are not equal.
+        The processes may have different numbers of test batches, so a copy in a forward could wait
+        forever.
         """
         follow_first(self.network)
         self._copy_buffers(False)
         self._right, self._seen = [], 0
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Count the images of the batch that are classified right."""
+        """Count the images of the batch that are classified correctly."""
         images, labels = batch
         self._right.append((self(images).argmax(1) == labels).sum())
         self._seen += len(labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the share of the images of all processes that are classified right, in percent."""
+        """Log the accuracy over the images of all processes, in percent."""
         right = torch.stack(self._right).sum()
         right, seen = total(torch.stack([right, right.new_tensor(self._seen)])).tolist()
         top1 = 100 * right / seen
         self.log("top1_percent", top1, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_validation_end(self) -> None:
-        """Train on as before."""
+        """Let DDP copy buffers again."""
         self._copy_buffers(True)
 
     def on_train_end(self) -> None:
-        """Go on with one network in all processes, the one of the last checkpoint."""
+        """Give all processes the buffers that the last checkpoint holds."""
         follow_first(self.network)
 
     def _copy_buffers(self, copies: bool) -> None:
@@ -115,29 +121,29 @@ class Classifier(LightningModule):
             model.broadcast_buffers = copies
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
-        self.begun = True
+        """Start timing the batch."""
         self._batch_started_s = perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop the clock; the watch has waited for the device to be at most a step behind."""
+        """Stop timing the batch; the watch keeps the device at most one step behind."""
         self.busy_s += perf_counter() - self._batch_started_s
+        self._done += 1
 
     def on_train_epoch_start(self) -> None:
-        """Begin a new average of the loss; not called where an epoch goes on."""
+        """Reset the average loss; Lightning does not call this when it resumes within an epoch."""
         self._losses, self._batches = 0.0, 0
 
     def on_train_epoch_end(self) -> None:
-        """Log the loss of the epoch."""
+        """Log the average loss of the epoch."""
         self.log("epoch_loss", self._losses / max(1, self._batches), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what an epoch that is not over has come to, in each process."""
+        """Add the loss of the unfinished epoch so far, for each process."""
         mine = {"losses": float(self._losses), "batches": self._batches, "busy_s": self.busy_s}
         checkpoint["epoch_so_far"] = told(mine)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the loss of the unfinished epoch."""
         everyone = checkpoint["epoch_so_far"]
         state = everyone[self.global_rank % len(everyone)]
         self._losses, self._batches = state["losses"], state["batches"]

@@ -1,19 +1,18 @@
-"""How long a run takes, over all the processes that it took."""
+"""Wall time of a run and its stages, including the time before it was resumed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
 ALL = "all"
-"""Name of the whole run's time."""
+"""Key of the time of the whole run."""
 
 
 class Clock:
-    """Adds up wall time, of the whole run and of its stages.
+    """Adds up the wall time of the whole run and of its stages.
 
     Args:
-        before: Seconds by stage of the processes before, up to the checkpoint that the run goes on
-            from; what was done after it and lost does not count.
+        before: Seconds by stage up to the checkpoint that the run resumes from.
     """
 
     def __init__(self, before: Mapping[str, float] | None = None) -> None:
@@ -29,7 +28,7 @@ class Clock:
         del self._started_s[stage]
 
     def seconds(self) -> dict[str, float]:
-        """Return stage to seconds, of stages that still run too."""
+        """Return seconds by stage, including stages that are still running."""
         now_s = perf_counter()
         passed = {stage: now_s - started_s for stage, started_s in self._started_s.items()}
         return {

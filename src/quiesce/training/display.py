@@ -1,6 +1,7 @@
-"""Progress in the terminal: one line for each stage, on one screen for all of them."""
+"""Shows progress: bars in a terminal, a plain line now and then in a log."""
 
 from collections.abc import Iterable, Iterator
+from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -27,18 +28,22 @@ NOTES = {
     "oscillating": "osc. {:.2%}",
     "frozen": "frozen {:.2%}",
 }
-"""Logged metrics that a line shows, and how."""
+"""Logged metrics that a line shows, and their formats."""
 
 EVERY = 10
 """Optimizer steps between two readings of the metrics."""
 
+LOG_EVERY_S = 30.0
+"""Seconds between two lines in a log."""
+
 
 class Display:
-    """Lines of progress; used as a context.
+    """Shows the progress of the stages of a run; used as a context manager.
 
     Args:
-        console: Where to draw. One that is no terminal gets a plain line when a training stage is
-            over, and nothing else; None gets nothing.
+        console: Where to show it. A console that is not a terminal gets plain lines: one every
+            `LOG_EVERY_S` seconds of training, and one at the end of each training stage. None
+            shows nothing.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -62,16 +67,16 @@ class Display:
         self._lines.stop()
 
     def tell(self, text: str) -> None:
-        """Say something in a line of its own."""
+        """Print a message on its own line."""
         if not self._silent:
             self._lines.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def training(self, title: str) -> Callback:
-        """Return the callback that draws the line of a training stage."""
+        """Return the callback that shows the progress of a training stage."""
         return _TrainingLine(self._lines, self._log, title)
 
     def track(self, items: Iterable[T], title: str, total: int) -> Iterator[T]:
-        """Yield `items`; the line is there meanwhile and gone afterwards."""
+        """Yield `items`, and show a progress line until the last one."""
         line = self._lines.add_task(title, total=total, note="")
         try:
             for item in items:
@@ -82,7 +87,7 @@ class Display:
 
 
 class _NoteColumn(ProgressColumn):
-    """The newest metrics: the column that gives way in a narrow terminal."""
+    """The newest metrics; the column that is cut in a narrow terminal."""
 
     def render(self, task: Task) -> Text:
         return Text(task.fields["note"], style="dim", no_wrap=True, overflow="ellipsis")
@@ -94,8 +99,10 @@ class _TrainingLine(Callback):
         self._log = log
         self._title = title
         self._line: TaskID | None = None
+        self._logged_s = perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logged_s = perf_counter()
         if trainer.is_global_zero:
             total = int(trainer.estimated_stepping_batches)
             self._line = self._lines.add_task(self._title, total=total, note="")
@@ -112,6 +119,10 @@ class _TrainingLine(Callback):
             self._lines.update(self._line, completed=trainer.global_step)
             if trainer.global_step % EVERY == 0:
                 self._tell(trainer)
+            if self._log is not None and perf_counter() - self._logged_s >= LOG_EVERY_S:
+                self._write(
+                    f"{trainer.global_step} of {trainer.estimated_stepping_batches}", trainer
+                )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._line is not None:
@@ -119,9 +130,13 @@ class _TrainingLine(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell(trainer)
+        self._write(str(trainer.global_step), trainer)
+
+    def _write(self, steps: str, trainer: Trainer) -> None:
         if self._log is not None and trainer.is_global_zero:
-            text = f"{self._title}: {trainer.global_step} steps, {self._notes(trainer)}"
+            text = f"{self._title}: {steps} steps, {self._notes(trainer)}"
             self._log.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._logged_s = perf_counter()
 
     def _tell(self, trainer: Trainer) -> None:
         if self._line is not None:

@@ -1,8 +1,8 @@
-"""Optimizers of a run: one for the weights, one for the scales, joined into one.
+"""The optimizers of weights and scales, joined into one.
 
-Weights and scales differ in size and meaning and want different rules (the published recipes use
-SGD for weights and Adam for scales). A trainer with automatic optimization, gradient clipping, a
-`GradScaler` and hooks on the step all expect a single optimizer: `JoinedOptimizer` is that.
+Weights and scales need different optimizers; the published recipes use SGD for weights and Adam for
+scales. Automatic optimization, gradient clipping, a `GradScaler` and hooks on the step expect a
+single optimizer, which `JoinedOptimizer` provides.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,9 +20,9 @@ from quiesce.recipes.sections import OptimizerConfig
 class JoinedOptimizer(Optimizer):
     """Several optimizers over different parameters, stepped together.
 
-    Its `param_groups` are the very dicts of the members, in order, and its `state` is one dict
-    that all of them share: learning-rate schedules, clipping, moving to a device, saving and
-    loading work as with any optimizer of torch. Hooks on its step fire once for all members.
+    The members share its `param_groups` and its `state`, so learning-rate schedules, clipping,
+    moving to a device, saving and loading work as with any optimizer of torch. Hooks on its step
+    are called once for all members.
 
     Args:
         members: Optimizers that share no parameter, at least one.
@@ -58,7 +58,7 @@ class JoinedOptimizer(Optimizer):
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse: whose rule a group would follow is not said.
+        """Raise an error: it is unclear which member the group would belong to.
 
         Raises:
             ValueError: Always, once the optimizer is made.
@@ -82,9 +82,9 @@ def joined_optimizer(
     """Return the optimizer of a prepared network: one rule for its weights, one for its scales.
 
     Args:
-        network: Prepared; every parameter of it is moved, biases and batch norm with the weights.
-        weights: Of all that is no scale.
-        scales: Of scales and learned offsets.
+        network: A prepared network; all of its parameters are optimized.
+        weights: Optimizer of weights, biases and batch norm.
+        scales: Optimizer of scales and learned offsets.
     """
     apart = quantizer_parameters(network)
     known = set(map(id, apart))

@@ -1,4 +1,4 @@
-"""The cures of a recipe: made when training starts, when the number of steps is known."""
+"""Creates the cures of a recipe when training starts, because they need the number of steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +19,10 @@ from quiesce.training.recording.oscillation_shares import over, up_to
 class RecipeCallback(QuiesceCallback):
     """The QuiesceCallback that a recipe describes; it also logs what the tracker sees.
 
-    Logged every `log_every_n_steps`, over the layers with the bits of the scheme or fewer:
-    `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, in codes. Besides `lr`,
-    the learning rate of the weights in this step, and `cure`, the strength of dampening or the
-    threshold of freezing in this step, nothing while it is off.
+    Every `log_every_n_steps` it logs, over the layers with at most the bits of the scheme:
+    `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, a number of codes. It also
+    logs `lr`, the learning rate of the weights in this step, and `cure`, the strength of dampening
+    or the threshold of freezing in this step, unless the cure is off.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -37,18 +37,18 @@ class RecipeCallback(QuiesceCallback):
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
-        self._step = 0  # as the cures count: those that a GradScaler skips are none
+        self._step = 0  # without steps that a GradScaler skipped
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep the weights' history out of DistributedDataParallel's broadcasts.
+        """Exclude the history of the weights from DDP's buffer broadcasts.
 
-        All processes step alike, so their records agree without being sent at every forward.
+        It is the same in all processes, because all of them make the same steps.
         """
         records = [name for name, _ in pl_module.named_buffers() if name.endswith(".history")]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(pl_module, records)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the cures, then do what every QuiesceCallback does."""
+        """Create the cures, then start tracking."""
         self.cures = make_cures(self._cure, int(trainer.estimated_stepping_batches))
         self._level = cure_level(self._cure, int(trainer.estimated_stepping_batches))
         super().on_train_start(trainer, pl_module)
@@ -56,11 +56,13 @@ class RecipeCallback(QuiesceCallback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Note learning rate and step: when the batch is over they are those of the next step."""
+        """Remember learning rate and step: after the batch they are those of the next step."""
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
-        self._lr = optimizer.param_groups[0]["lr"]  # of the weights; scales come after them
+        self._lr = optimizer.param_groups[0][
+            "lr"
+        ]  # of the weights; the groups of the scales follow
 
     def on_train_batch_end(
         self,
@@ -70,7 +72,7 @@ class RecipeCallback(QuiesceCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Compare the ranks where that is due, and log the state of the weights."""
+        """Compare the processes if that is due, and log the state of the weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
@@ -83,7 +85,7 @@ class RecipeCallback(QuiesceCallback):
 
 
 def cure_level(config: CureConfig, total: int) -> Callable[[int], float | None]:
-    """Return the function from step to strength or threshold, or to None where the cure is off."""
+    """Return a function from step to strength or threshold; None while the cure is off."""
     if config.kind == "none":
         return lambda _: None
     schedule = ramp(config.strength if config.kind == "dampen" else config.threshold, total)

@@ -1,4 +1,4 @@
-"""One forward on a copy before anything is made: what can not work is told at once."""
+"""A trial forward pass on a copy of the network, before anything is written to disk."""
 
 from copy import deepcopy
 
@@ -18,8 +18,8 @@ def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
     """Run a copy of `network` on two training images, in training mode, and prepare it.
 
     Raises:
-        DataError: A batch that batch norm can not normalise: one value a channel.
-        RecipeError: The network can not take these images, or has no such layer to record.
+        DataError: Batch norm gets one value per channel, which it can not normalize.
+        RecipeError: The network does not accept these images, or lacks the layer to record.
         PrepareError, NothingToDoError: The scheme does not fit the network.
     """
     images = next(iter(data.train))[0][:2]
@@ -43,7 +43,7 @@ def _explained(
     shape = " x ".join(map(str, images.shape[1:]))
     if "more than 1 value per channel" in str(error):
         return DataError(
-            f"batch norm {visited[-1]!r} gets one value a channel from a batch of {len(images)} "
+            f"batch norm {visited[-1]!r} gets one value per channel from a batch of {len(images)} "
             f"image of {shape}, which has no variance; set data.batch_size to 2 or more"
         )
     reason = str(error).partition("\n")[0]

@@ -1,6 +1,6 @@
-"""A whole run: from a recipe to a folder with the trained network and what was measured.
+"""A whole run: from a recipe to a folder with the trained network and its measurements.
 
-Nothing is made on disk before everything that can be checked has been checked.
+Nothing is written to disk before everything that can be checked was checked.
 """
 
 from contextlib import nullcontext
@@ -21,13 +21,15 @@ from quiesce.run_folder.folder import (
     write_text,
 )
 from quiesce.training.display import Display
+from quiesce.training.job import load
 from quiesce.training.recording.summary import VERSION
 from quiesce.training.resuming.found_checkpoint import (
     find_checkpoint,
     recipe_of,
     refuse_other_recipe,
 )
-from quiesce.training.stages import Job, is_first_process
+from quiesce.training.stages import run_stages
+from quiesce.training.trainer import is_first_process
 
 
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
@@ -36,63 +38,61 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
     Seeds the global generators of python, numpy and torch.
 
     Args:
-        recipe: Everything that decides the run.
-        display: Where progress is drawn, entered by the caller; None draws nothing.
+        recipe: The recipe of the run.
+        display: Where progress is shown; the caller enters its context. None shows nothing.
 
     Returns:
-        The content of summary.json; `recipe.folder` holds the rest.
+        The content of summary.json; `recipe.folder` holds all files.
 
     Raises:
-        QuiesceError: Something that the message tells how to mend. A folder is left behind only
-            when it holds a checkpoint.
+        QuiesceError: The message says what to change. The folder is kept only if it holds a
+            checkpoint.
     """
     if is_first_process():
         refuse_existing(recipe.folder)
-    job = Job(recipe, display or Display())
-    job.load()
+    job = load(recipe, display or Display())
     with run_folder(recipe.folder, owner=is_first_process()) as folder:
         if is_first_process():
             write_text(folder / RECIPE, write_recipe(recipe))
-        return job.run(folder)
+        return run_stages(job)
 
 
 def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
-    """Go on with a run that was cut off, to the bits that it would have come to.
+    """Continue an interrupted run; the result is bit for bit that of an uninterrupted one.
 
     Args:
-        folder: What the run has left.
-        display: As in `run`; it also says from which checkpoint the run goes on, and why.
+        folder: The run folder.
+        display: As in `run`. It also tells which checkpoint the run resumes from.
 
     Returns:
         The content of summary.json.
 
     Raises:
-        QuiesceError: The folder is of no run, of a finished one, or another process trains in it;
-            no checkpoint is sound; or what `run` raises.
+        QuiesceError: The folder is not a run folder, the run is finished, another process is
+            training in it, or all checkpoints are damaged; and what `run` raises.
     """
     display = display or Display()
     recipe = recipe_of(folder)
     with locked(folder) if is_first_process() else nullcontext():
         if is_first_process():
             remove_leftovers(folder)
-        job = Job(recipe, display, find_checkpoint(folder, display.tell))
+        found = find_checkpoint(folder, display.tell)
         with explained(folder):
-            job.load()
-            return job.run(folder)
+            return run_stages(load(recipe, display, found))
 
 
 def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
-    """Train by a recipe, from where its folder was left off: for whatever starts processes again.
+    """Run a recipe, or resume it if its folder holds a run: for launchers that restart processes.
 
     Args:
-        recipe: As in `run`; that of a run that has begun must say the same.
+        recipe: As in `run`. If the run has begun, its recipe must be the same.
         display: As in `resume`.
 
     Returns:
-        The content of summary.json; at once, where the run is finished.
+        The content of summary.json; if the run is finished, without training.
 
     Raises:
-        QuiesceError: The run in the folder has another recipe; or what `run` and `resume` raise.
+        QuiesceError: The run in the folder has another recipe; and what `run` and `resume` raise.
     """
     folder = recipe.folder
     if not (folder / RECIPE).is_file():

@@ -1,4 +1,4 @@
-"""How good a network is: accuracy and loss, over exactly the images that are asked for."""
+"""Accuracy and loss of a network over all given images."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -15,25 +15,25 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Score(NamedTuple):
-    """How a network does on some images."""
+    """Loss and accuracy on some images."""
 
     loss: float
-    """Cross-entropy, each image counting once."""
+    """Cross-entropy, averaged over images."""
     top1_percent: float
-    """Share of images whose largest logit is their label."""
+    """Accuracy in percent."""
 
 
 def top1_percent(network: nn.Module, batches: Iterable[Batch]) -> float:
-    """Share of images whose largest logit is their label, in percent; see `loss_and_top1`."""
+    """Return the accuracy in percent; see `loss_and_top1`."""
     return loss_and_top1(network, batches).top1_percent
 
 
 @torch.no_grad()
 def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
-    """Measure a network on all images of all processes.
+    """Measure a network on the images of all processes.
 
     Args:
-        network: Put in inference mode for the time; its modes come back.
+        network: Used in evaluation mode; its mode is restored afterwards.
         batches: Images (batch, channels, height, width) and labels (batch,), on any device.
 
     Raises:
@@ -57,7 +57,12 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
 
 
 def batches_within(limit: int | float | None, count: int) -> int:
-    """Return how many of `count` batches a limit leaves, at least 1: a number, a share, or all."""
+    """Return how many of `count` batches a limit allows, at least 1.
+
+    Args:
+        limit: A number of batches, a share of them (0 to 1), or None for all.
+        count: Batches in all.
+    """
     if limit is None:
         return count
     return min(limit, count) if isinstance(limit, int) else max(1, int(limit * count))

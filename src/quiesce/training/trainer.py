@@ -1,6 +1,7 @@
-"""Lightning's Trainer as a recipe asks for it, its processes, and one call of its `fit`."""
+"""Creates the Lightning Trainer of a recipe, starts its processes, and calls `fit`."""
 
 import dataclasses
+import logging
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from quiesce.data import Data
 from quiesce.errors import RecipeError
@@ -22,15 +24,23 @@ from quiesce.run_folder.folder import RECIPE
 from quiesce.training.recording.metrics_table import MetricsTable
 
 HARMLESS = (
-    r".*does not have many workers.*",  # data.workers is the user's choice
-    r".*exists and is not empty.*",  # the run folder holds its recipe before the first log
+    r".*does not have many workers.*",  # data.workers is a choice of the user
+    r".*exists and is not empty.*",  # the run folder holds recipe.yaml already
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*GPU available but not used.*",
-    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own, on new versions of torch
-    r".*Detected call of `lr_scheduler\.step\(\)` before.*",  # where a scaler skips the first step
+    r".*isinstance\(treespec, LeafSpec\).*",  # from Lightning with new versions of torch
+    r".*Detected call of `lr_scheduler\.step\(\)` before.*",  # a GradScaler skipped it
     r".*Starting from v1\.9\.0, `tensorboardX` has been removed.*",
 )
-"""What Lightning warns of and is meant to be as it is here."""
+"""Warnings of Lightning about things that are intended here."""
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
+"""Loggers of Lightning, whose tips and hints on devices are not shown."""
+
+
+def is_first_process() -> bool:
+    """Whether this process writes files: the only process, or the first of a distributed run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def make_trainer(
@@ -44,15 +54,14 @@ def make_trainer(
     """Return the Trainer that `config` describes; nothing is written yet.
 
     Args:
-        config: Its options.
+        config: Options of the Trainer.
         folder: The run folder, for logs and checkpoints.
-        callbacks: In the order of their calls; one of them saves checkpoints.
-        epochs: For a stage without logs: its epochs, instead of the config's `max_epochs` and
-            `max_steps`.
-        begin: Optimizer steps that a resumed training has behind it.
+        callbacks: Callbacks in the order of their calls; one of them saves checkpoints.
+        epochs: Trains this many epochs without logs, instead of `max_epochs` and `max_steps`.
+        begin: Optimizer steps before a resumed training.
 
     Raises:
-        RecipeError: Lightning can not do that here: no such device, strategy or precision.
+        RecipeError: The device, strategy or precision is not available here.
     """
     options: dict[str, Any] = {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config)
@@ -67,21 +76,21 @@ def make_trainer(
                 **options,
                 callbacks=list(callbacks),
                 logger=loggers,
-                default_root_dir=folder / RECIPE,  # no folder: see _environment
+                default_root_dir=folder / RECIPE,  # not a folder: see _environment
                 plugins=[SoundCheckpoints(), *_environment()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                use_distributed_sampler=False,  # quiesce.data makes the shards
+                use_distributed_sampler=False,  # the samplers of quiesce.data do it
             )
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {str(error).strip()}") from error
 
 
 def gather_processes(trainer: Trainer) -> None:
-    """Start the processes that train together, and let them find each other.
+    """Start the processes of a distributed run and connect them.
 
-    `fit` would do so too; but data is dealt out to processes before, and not only there.
+    `fit` would do this too, but the data is divided among the processes before.
     """
     if trainer.strategy.launcher is None:
         return
@@ -96,22 +105,22 @@ def fit(
     """Train `module` on `data`, from the beginning or from a checkpoint.
 
     Raises:
-        KeyboardInterrupt: Somebody pressed Ctrl-C; logs and checkpoints are closed.
+        KeyboardInterrupt: The user pressed Ctrl-C; logs and checkpoints are closed.
     """
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         with _calm():
             trainer.fit(module, data.train, data.test, ckpt_path=checkpoint)
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C, and lets nobody press it again
+    except SystemExit as stop:  # Lightning turns Ctrl-C into SystemExit and ignores further ones
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from stop
 
 
 def _environment() -> list[SLURMEnvironment]:
-    """Slurm's, where Lightning would take it, without checkpoints of Lightning's own.
+    """Return Slurm's environment, if Lightning would use it, without its automatic checkpoints.
 
-    It would write them into its root folder when Slurm announces an end, and go on from what it
-    finds there, whoever wrote it, unasked.
+    Lightning would write a checkpoint to its root folder when Slurm stops the job, and load any
+    checkpoint that it finds there without being asked.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
@@ -126,7 +135,7 @@ def _loggers(kinds: Sequence[str], folder: Path, begin: int) -> list[Logger]:
             name="",
             version="tensorboard",
             default_hp_metric=False,
-            purge_step=begin or None,  # TensorBoard hides what was drawn after the checkpoint
+            purge_step=begin or None,  # hides points from after the checkpoint
         ),
     }
     return [makers[kind]() for kind in kinds]
@@ -134,7 +143,15 @@ def _loggers(kinds: Sequence[str], folder: Path, begin: int) -> list[Logger]:
 
 @contextmanager
 def _calm() -> Iterator[None]:
+    """Silence Lightning's tips and its harmless warnings in the block."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in LOGGERS}
     with warnings.catch_warnings():
         for message in HARMLESS:
             warnings.filterwarnings("ignore", message=message)
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in loggers.items():
+                logger.setLevel(level)

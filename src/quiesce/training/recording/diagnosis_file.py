@@ -1,22 +1,18 @@
-"""The content of diagnosis.json, and how it is found in a network with its tracker."""
+"""The content of diagnosis.json."""
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-from torch import nn
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis, diagnose_layers
 from quiesce.diagnosis.offsets import NEAR
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
-from quiesce.training.scores import Batch, loss_and_top1
 
 VERSION = 1
-"""Version of the diagnosis' format."""
+"""Version of the format of diagnosis.json."""
 
 BATCHES = 50
-"""Training batches that the loss is measured on where the recipe re-estimates no statistics."""
+"""Training batches to measure the loss on, if the recipe re-estimates no statistics."""
 
 RUNNING, REESTIMATED = "running", "reestimated"
 """The two kinds of batch-norm statistics."""
@@ -24,16 +20,16 @@ RUNNING, REESTIMATED = "running", "reestimated"
 
 @dataclass(kw_only=True)
 class Diagnosis:
-    """What there is to see in a network: of its weights, its batch norms and its loss."""
+    """The state of a network: its weights, its batch norms and its loss."""
 
     step: int = 0
-    """Optimizer steps that the network has been trained for."""
+    """Optimizer steps of the training so far."""
 
     finished: bool = True
-    """Whether the run went on to its end."""
+    """Whether the run is finished."""
 
     momentum: float | None = None
-    """Of the tracker's frequencies."""
+    """Momentum of the tracker's frequencies."""
 
     layers: list[LayerDiagnosis] = field(default_factory=list)
 
@@ -42,12 +38,12 @@ class Diagnosis:
     top1_percent: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
-    """On the test images, with running and with re-estimated statistics."""
+    """Accuracy on the test images, with running and with re-estimated statistics."""
 
     train_loss: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
-    """Cross-entropy on the training batches that statistics are measured on."""
+    """Cross-entropy on the training batches that the statistics are estimated from."""
 
     def tree(self) -> dict[str, Any]:
         """Return the content of diagnosis.json."""
@@ -64,7 +60,7 @@ class Diagnosis:
         }
 
     def see_layers(self, tracker: OscillationTracker, prefix: str = "") -> None:
-        """Diagnose the layers; `prefix` is taken off their names."""
+        """Diagnose the layers; `prefix` is removed from their names."""
         self.step = tracker.steps
         self.momentum = tracker.momentum
         self.layers = [
@@ -72,16 +68,13 @@ class Diagnosis:
             for layer in diagnose_layers(tracker)
         ]
 
-    def see_score(
-        self, kind: str, network: nn.Module, training: Iterable[Batch], top1_percent: float | None
-    ) -> None:
-        """Measure the training loss with the statistics that `network` has now.
+    def see_score(self, kind: str, train_loss: float, top1_percent: float | None) -> None:
+        """Add what was measured with one kind of batch-norm statistics, `RUNNING` or `REESTIMATED`.
 
         Args:
-            kind: Of the statistics, `RUNNING` or `REESTIMATED`.
-            network: Comes back as it was.
-            training: Training batches.
-            top1_percent: Measured on the test images with the same statistics.
+            kind: The kind of the statistics.
+            train_loss: Cross-entropy on training batches.
+            top1_percent: Accuracy on the test images.
         """
-        self.train_loss[kind] = loss_and_top1(network, training).loss
+        self.train_loss[kind] = train_loss
         self.top1_percent[kind] = top1_percent

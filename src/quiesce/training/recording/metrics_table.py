@@ -1,7 +1,7 @@
-"""metrics.csv: what a Trainer logs, in one table of fixed columns.
+"""metrics.csv: what a Trainer logs, in one table with fixed columns.
 
-Lightning's CSVLogger removes a file that is there already and writes it anew when a column comes
-late. This one only adds rows, so that a run that is resumed goes on in the same file.
+Lightning's CSVLogger removes an existing file, and rewrites it when a column is added. This logger
+only appends rows, so a resumed run continues in the same file.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ COLUMNS = (
     *("step", "epoch", "loss", "epoch_loss", "top1_percent"),
     *("oscillating", "frozen", "flips_per_step", "lr", "cure"),
 )
-"""All that is logged while training."""
+"""All columns."""
 
 
 class MetricsTable(Logger):
@@ -35,12 +35,12 @@ class MetricsTable(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls it."""
+        """Name of the logger."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """None of many: there is one."""
+        """Empty: a run has one version."""
         return ""
 
     @rank_zero_only
@@ -57,4 +57,4 @@ class MetricsTable(Logger):
         self.table.add([[row.get(column) for column in COLUMNS]])
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: recipe.yaml holds them."""
+        """Do nothing: recipe.yaml holds them."""

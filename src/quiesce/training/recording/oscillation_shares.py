@@ -1,9 +1,8 @@
-"""Oscillation over several layers in one number.
+"""Summarizes oscillation over several layers.
 
-The codes of the 8-bit first and last layer lie so close together that most of them change at every
-step, to no harm. They would hide the rest, so one number is told of the layers that have the bits
-of the scheme or fewer; the paper's own code does not track wider ones at all. Each layer by itself
-is in summary.json, the wide ones too.
+Most codes of the 8-bit first and last layer change at every step, because they are close together;
+this does no harm. They would dominate a total, so totals include only layers with at most the bits
+of the scheme, as in the paper's code. summary.json lists every layer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +11,12 @@ from quiesce.oscillation.layer_report import LayerReport
 
 
 def up_to(bits: int, layers: Iterable[LayerReport]) -> list[LayerReport]:
-    """Return the layers whose codes have at most so many bits."""
+    """Return the layers with at most this many bits."""
     return [layer for layer in layers if layer.bits is not None and layer.bits <= bits]
 
 
 def over(layers: Sequence[LayerReport]) -> dict[str, float | None]:
-    """Return counts and shares (0 to 1) over `layers`, each weight counting once; None of none."""
+    """Return counts and shares (0 to 1) over all weights of `layers`; None if there are none."""
     weights = sum(layer.weights for layer in layers)
 
     def share(what: str) -> float | None:

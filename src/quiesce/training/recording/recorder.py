@@ -1,4 +1,4 @@
-"""What is written down while a quantized network trains: layers, batch norm, single weights.
+"""Records layers, batch norm and single weights while a quantized network trains.
 
     recorder = Recorder(folder, model, control, RecordingConfig(batchnorm_every=100), total=steps,
                         batches=some_batches)
@@ -8,8 +8,9 @@
         recorder.step()
     recorder.close()
 
-Needs no trainer. Reading never moves a weight, a statistic, a mode or a random number: a run with
-a recorder ends on the same bits as one without. The files are described in docs/run-folder.md.
+It works without a trainer. Recording never changes a weight, a statistic, a mode or a random
+state: a run with a recorder ends with the same bits as one without. docs/run-folder.md describes
+the files.
 """
 
 from collections.abc import Sequence
@@ -51,19 +52,20 @@ class Recorder:
     """Writes layers.csv, batchnorm.csv, batchnorm_loss.csv and trajectories.npz.
 
     Args:
-        folder: Where; it exists.
-        network: Prepared.
-        control: Around its optimizer.
-        config: What, and how often.
+        folder: An existing folder.
+        network: The prepared network.
+        control: The `Control` of its optimizer.
+        config: What to record, and how often.
         total: Optimizer steps of the whole training, at least 1.
-        batches: Images and labels to measure batch norm on; with none it is not measured.
-        max_bits: Layers of more bits are not chosen for trajectories.
-        prefix: What the names of the tracker have before those of `network`.
-        board: A TensorBoard SummaryWriter that gets scalars and histograms too, or None.
-        writes: False in all but the first of many processes; batch norm is measured in all.
+        batches: Images and labels to measure batch norm on. If empty, batch norm is not measured.
+        max_bits: Layers with more bits are not chosen for trajectories.
+        prefix: What the tracker's names have before the names of the network's layers.
+        board: A TensorBoard SummaryWriter that also gets scalars and histograms, or None.
+        writes: Whether this process writes files. In a distributed run only the first process
+            does; all of them measure batch norm.
 
     Raises:
-        RecipeError: The layer chosen for trajectories is not there.
+        RecipeError: The layer chosen for trajectories does not exist.
         TrackingError: Weights are split over processes.
     """
 
@@ -106,9 +108,9 @@ class Recorder:
         check_layer(config, names)
 
     def step(self) -> None:
-        """Look whether there is something to write down; call it once an optimizer step or more."""
+        """Record what is due; call it at least once per optimizer step."""
         if self._control.step == self._seen:
-            return  # accumulating gradients, or a step that was skipped
+            return  # gradients are being accumulated, or the step was skipped
         self._seen = step = self._control.step
         if self._writes:
             if self._due(self._config.layers):
@@ -121,7 +123,7 @@ class Recorder:
             self._record_batchnorm(step)
 
     def close(self) -> None:
-        """Write what is left: the last state of the layers, and the trajectories."""
+        """Write the last state of the layers, and the trajectories."""
         if not self._writes:
             return
         if self._config.layers and self._recorded[0] < self._seen:
@@ -130,7 +132,7 @@ class Recorder:
             _write_arrays(self._trajectories, self._trajectory, self._prefix)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that recording needs to go on, as a checkpoint can hold it."""
+        """Return what a checkpoint must hold to continue recording."""
         trajectory = self._trajectory
         return {
             "version": 1,
@@ -140,10 +142,10 @@ class Recorder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`: rows that were written since are dropped from the files.
+        """Continue from `state_dict`; rows that were written after it are dropped from the files.
 
         Raises:
-            CheckpointError: A file is shorter than it was.
+            CheckpointError: A file is shorter than it was then.
         """
         step, flips = state["recorded"]
         self._recorded = step, list(flips)
@@ -155,16 +157,11 @@ class Recorder:
                 table.go_on(size)
 
     @property
-    def failure(self) -> Exception | None:
-        """What keeps this process, one of several, from writing; None where nothing does."""
-        return next((table.failure for table in self._tables if table.failure is not None), None)
-
-    @property
     def _tables(self) -> tuple[CsvTable, ...]:
         return self._layers, self._norms, self._losses
 
     def _due(self, times: int) -> bool:
-        """Whether one of `times` evenly spread steps is now; the last step is one of them."""
+        """Whether this is one of `times` evenly spread steps; the last step is one of them."""
         return self._seen * times // self._total > (self._seen - 1) * times // self._total
 
     def _record_layers(self, step: int) -> None:
@@ -229,7 +226,7 @@ class Recorder:
             with population_statistics(network, there, len(images)) as kl:
                 reestimated = loss_and_top1(network, self._batches)
                 norms = diagnose_batchnorm(network, kl, example.to(device))
-        except NothingToDoError:  # a network without batch norm
+        except NothingToDoError:  # the network has no batch norm
             self._batches = ()
             return
         if not self._writes:
@@ -245,10 +242,10 @@ class Recorder:
 
 
 def check_layer(config: RecordingConfig, layers: Sequence[str]) -> None:
-    """Raise unless the layer whose weights are to be followed, if any is named, is of `layers`.
+    """Check that the layer whose weights are recorded exists, if the config names one.
 
     Raises:
-        RecipeError: It is not.
+        RecipeError: It is not one of `layers`.
     """
     if config.trajectory_layer is not None and config.trajectory_layer not in layers:
         near = get_close_matches(config.trajectory_layer, layers, n=1, cutoff=0.0)
@@ -263,7 +260,7 @@ def _write_arrays(path: Path, trajectory: Trajectory, prefix: str) -> None:
     arrays |= {name: tensor.numpy() for name, tensor in trajectory.arrays().items()}
 
     def write(beside: Path) -> None:
-        with beside.open("wb") as file:  # given a name, numpy would put .npz behind it
+        with beside.open("wb") as file:  # given a name, numpy would append .npz
             np.savez_compressed(file, **arrays)
 
     write_beside(path, write)

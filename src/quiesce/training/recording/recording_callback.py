@@ -1,4 +1,4 @@
-"""Recording in a Lightning Trainer: the `Recorder`, called once a batch."""
+"""Runs a `Recorder` in a Lightning Trainer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,15 +15,15 @@ from quiesce.training.scores import Batch
 
 
 class RecordingCallback(Callback):
-    """Writes down what a recipe's section `recording` asks for.
+    """Records what the section `recording` of a recipe asks for.
 
     Args:
-        recipe: Of the run.
-        tracking: The callback that tracks; it comes before this one in the Trainer's list.
+        recipe: The recipe of the run.
+        tracking: The callback that tracks oscillation. It must precede this one in the Trainer.
 
     Attributes:
-        batches: Images and labels to measure batch norm on, where the recipe asks for it; set it
-            before training.
+        batches: Images and labels to measure batch norm on. Set them before training, if the
+            recipe asks for it.
     """
 
     def __init__(self, recipe: Recipe, tracking: QuiesceCallback) -> None:
@@ -33,13 +33,8 @@ class RecordingCallback(Callback):
         self._saved: dict[str, Any] | None = None
         self.batches: Sequence[Batch] = ()
 
-    @property
-    def failure(self) -> Exception | None:
-        """That of the recorder."""
-        return None if self._recorder is None else self._recorder.failure
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the recorder, now that tracker and number of steps are known."""
+        """Create the recorder: the tracker and the number of steps are known now."""
         if self._tracking.control is None:
             return
         boards = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
@@ -60,22 +55,22 @@ class RecordingCallback(Callback):
             self._saved = None
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint: the recorder's state."""
+        """Return the recorder's state, for Lightning's checkpoint."""
         return {} if self._recorder is None else self._recorder.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From Lightning's checkpoint; applied when training starts."""
+        """Keep the state from Lightning's checkpoint until training starts."""
         self._saved = state_dict or None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write down what is due after the batch before; the clock of this one runs not yet."""
+        """Record what is due after the previous batch; the time does not count as training."""
         if self._recorder is not None:
             self._recorder.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write down what is due after the last batch, and what is left."""
+        """Record what is due after the last batch, and close the files."""
         if self._recorder is not None:
             self._recorder.step()
         with alike():
@@ -84,7 +79,7 @@ class RecordingCallback(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Write what there is: a run that is cut off can be looked at up to there."""
+        """Write what was recorded, so that an interrupted run can be inspected."""
         self._close()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run measured, and the summary.json that is made of it."""
+"""The measurements of a run, and the content of summary.json."""
 
 import dataclasses
 import platform
@@ -16,20 +16,20 @@ from quiesce.training.recording.diagnosis_file import Diagnosis
 from quiesce.training.recording.oscillation_shares import over, up_to
 
 VERSION = 1
-"""Version of the summary's format."""
+"""Version of the format of summary.json."""
 
 PACKAGES = ("quiesce", "torch", "lightning", "timm", "torchvision")
 
 
 @dataclass(kw_only=True)
 class Measured:
-    """What the stages of a run find out, in the order in which they do."""
+    """Measurements of a run, in the order of its stages."""
 
     top1_percent: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys(("float", "rounded", "trained", "reestimated"))
     )
-    """Of the float network; right after rounding it, calibrated and untrained; after training;
-    after batch-norm re-estimation (None where there is nothing to re-estimate)."""
+    """Accuracy of the float network, after calibration, after training, and after batch-norm
+    re-estimation (None if nothing is re-estimated)."""
 
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
@@ -41,7 +41,7 @@ class Measured:
     """Wall time of each stage, and of all."""
 
     seconds_per_step: float | None = None
-    """Of an optimizer step of the quantized stage, without loading and validation."""
+    """Time of an optimizer step of the quantized stage, without data loading and validation."""
 
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
@@ -50,7 +50,7 @@ class Measured:
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
 
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
-    """What else there is to see in the network, for diagnosis.json."""
+    """The content of diagnosis.json."""
 
 
 def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[str, Any]:
@@ -90,12 +90,12 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:
-    """Return the names of convolutions with one group for each input channel, and more than one."""
+    """Return the names of the depth-wise convolutions."""
     return {name for name, m in network.named_modules() if layer_kind(m) == "depth-wise"}
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
+    """Return the versions of the packages that the results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

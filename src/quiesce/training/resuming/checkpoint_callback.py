@@ -1,9 +1,9 @@
-"""When a Trainer saves a checkpoint, and what is in it besides Lightning's own.
+"""When a Trainer saves a checkpoint, and what quiesce adds to Lightning's content.
 
-A checkpoint is saved at the start of the first batch after an optimizer step, before anything of
-this batch has happened. All that the step and the epoch before it lead to is done then: rows are
-written, schedules moved, test images measured. So a run that goes on from there repeats nothing
-and leaves nothing out. Lightning has counted the coming batch already; that is taken back.
+A checkpoint is saved at the start of the first batch after an optimizer step, before the batch is
+used. At that moment everything that follows from the step, or from the end of an epoch, is done:
+rows are written, schedules are updated, test images are measured. So a resumed run repeats
+nothing and skips nothing. Lightning has already counted the new batch; the checkpoint corrects it.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,6 @@ from quiesce.data.sampling import EpochSampler
 from quiesce.errors import QuiesceError
 from quiesce.parallel.processes import alike, told
 from quiesce.training.recording.metrics_table import MetricsTable
-from quiesce.training.recording.recording_callback import RecordingCallback
 from quiesce.training.recording.summary import versions
 from quiesce.training.resuming.random_states import (
     random_states,
@@ -27,20 +26,20 @@ from quiesce.training.resuming.random_states import (
 )
 
 OWN = "quiesce"
-"""Key of quiesce's part of a checkpoint."""
+"""Key of the entries that quiesce adds."""
 
 VERSION = 1
-"""Version of the format of that part."""
+"""Format version of those entries."""
 
 
-class Saving(Checkpoint):
-    """Saves a checkpoint every few steps, at the end of each epoch, and at that of the training.
+class CheckpointCallback(Checkpoint):
+    """Saves a checkpoint every few steps, after each epoch, and at the end of training.
 
     Args:
-        path: Of the newest one.
-        every: Optimizer steps between two, besides those of the epochs; None: only those.
-        job: Called for what the run has measured so far.
-        resumed: The checkpoint that this training goes on from, or None.
+        path: The newest checkpoint.
+        every: Optimizer steps between two checkpoints; None saves only after epochs.
+        job: Returns what the run has measured so far.
+        resumed: Content of the checkpoint that this training resumes from, or None.
     """
 
     def __init__(
@@ -55,15 +54,15 @@ class Saving(Checkpoint):
         self._every = every
         self._job = job
         self._resumed = resumed
-        self._seen = 0  # optimizer steps, when last looked
-        self._batches = 0  # done of the epoch
+        self._seen = 0  # optimizer steps at the previous batch
+        self._batches = 0  # finished in this epoch
         self._over = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on in the same files, and at the same images.
+        """Continue at the same images and in the same metrics file.
 
-        Lightning forgets the loader's state where the loader is asked for its length before, and
-        takes an epoch that has not begun for one that has where `max_steps` is given.
+        Lightning loses the loader's state if the loader's length was read before. With `max_steps`
+        it also treats an epoch that has not started as one that has.
         """
         if self._resumed is None:
             return
@@ -79,26 +78,26 @@ class Saving(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save what is due after the step before."""
+        """Save a checkpoint if one is due after the previous step."""
         step, before = trainer.global_step, self._seen
         self._seen, self._batches = step, batch_idx
         if self._resumed is not None:
             everyone = self._resumed[OWN]["random"]
             set_random_states(everyone[trainer.global_rank % len(everyone)])
-            self._resumed.clear()  # all of it is in use by now: no second copy of the weights
+            self._resumed.clear()  # frees the second copy of the weights
             self._resumed = None
         elif step != before and (batch_idx == 0 or self._is_due(step)):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last one."""
+        """Save the last checkpoint."""
         self._over = True
         self._save(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add quiesce's part, and count the coming batch as not begun."""
+        """Add the entries of quiesce, and count the new batch as not started."""
         epoch = cast("EpochSampler", _loader(trainer).sampler).epoch
         loss = trainer.callback_metrics.get("epoch_loss")
         checkpoint["epoch"] = epoch
@@ -119,29 +118,26 @@ class Saving(Checkpoint):
         return self._every is not None and step % self._every == 0
 
     def _save(self, trainer: Trainer) -> None:
-        """Save, or stop in all processes where the first can not write.
+        """Save a checkpoint; an error of the process that writes is raised in all processes.
 
         Raises:
-            DiskFullError: There is no space, for the checkpoint or for rows before it.
+            DiskFullError: There is no space.
         """
-        with alike():
-            if failure := _failure(trainer):
-                raise failure
         with alike():
             try:
                 trainer.save_checkpoint(self._path)
             except (QuiesceError, OSError):
-                trainer.strategy.barrier()  # where the other processes wait when all is written
+                trainer.strategy.barrier()  # the other processes wait here when all is written
                 raise
 
 
 def _count_back(loop: dict[str, Any], epoch: int, batches: int) -> None:
-    """Let the state of Lightning's loop be that between two batches, or between two epochs.
+    """Set the state of Lightning's loop to the one between two batches, or between two epochs.
 
     Args:
-        loop: Of the fit loop; changed.
-        epoch: The one that the coming batch is of, from 0.
-        batches: Done of it.
+        loop: State of the fit loop; changed in place.
+        epoch: Epoch of the next batch, from 0.
+        batches: Finished batches of this epoch.
     """
     counted = [loop["epoch_loop.batch_progress"]]
     if batches == 0:
@@ -159,10 +155,3 @@ def _loader(trainer: Trainer) -> ResumableLoader:
 
 def _tables(trainer: Trainer) -> list[MetricsTable]:
     return [logger for logger in trainer.loggers if isinstance(logger, MetricsTable)]
-
-
-def _failure(trainer: Trainer) -> Exception | None:
-    """What has kept this process from writing rows."""
-    recordings = [each for each in trainer.callbacks if isinstance(each, RecordingCallback)]  # pyright: ignore[reportAttributeAccessIssue]
-    writers = [*(logger.table for logger in _tables(trainer)), *recordings]
-    return next((each.failure for each in writers if each.failure is not None), None)

@@ -1,32 +1,35 @@
-"""What a checkpoint says of network and tracker: read with every entry checked."""
+"""Network weights and oscillation tracker from the content of a checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import OutOfMemoryError, Tensor, nn
 
-from quiesce.errors import CheckpointError, TrackingError
+from quiesce.errors import CheckpointError, QuiesceError, TrackingError
 from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.typed_values import count, mapping, number, text
+from quiesce.files.untrusted.typed_values import count, mapping
 from quiesce.files.weight_files import load_weights
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import quantized_weights
 
 CONTROL_VERSION = 1
-"""Newest version of the state of `quiesce.Control` that is read."""
+"""Newest readable version of the state of `quiesce.Control`."""
+
+PASSED_ON = QuiesceError, OSError, OutOfMemoryError
+"""Errors that already say what is wrong."""
 
 
 def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the weights of a file into a prepared network, scales and grids too.
+    """Copy the weights of a file into a prepared network, with scales and grids.
 
     Raises:
-        CheckpointError: They do not fit it, in a tensor or in the bits of a quantizer.
+        CheckpointError: They do not fit: a tensor, or the bits of a quantizer, differ.
     """
     try:
         load_weights(network, weights, source=path)
-    except RuntimeError as error:  # of torch, with a line for each quantizer that does not fit
+    except RuntimeError as error:  # from torch, with one line for each quantizer that differs
         first = str(error).partition("\n")[2].partition("\n")[0].strip()
         raise CheckpointError(f"{path}: {first or error}") from error
 
@@ -35,79 +38,67 @@ def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the state of the `Control` in a checkpoint.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: There is none, it is damaged, or it is of a newer version.
     """
-    with understood(path):
+    with one_line(path):
         states = mapping(content.get("callbacks", {})).values()
         found = [state for state in states if isinstance(state, dict) and "tracker" in state]
         if not found:
             raise CheckpointError(
-                f"{path} holds no oscillation tracker; it must be of a training with a "
-                "QuiesceCallback"
+                f"{path} holds no oscillation tracker; the training must use a QuiesceCallback"
             )
         refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
-        tracker = mapping(found[0]["tracker"])
-        number(tracker["momentum"])
-        for names in (tracker["names"], tracker["followed"]):
-            if not isinstance(names, list):
-                raise ValueError(f"its tracker follows {names!r:.40}, which are no names")
-            for name in names:
-                text(name)
+        mapping(found[0]["tracker"])
         return found[0]
-
-
-@contextmanager
-def understood(path: Path) -> Iterator[None]:
-    """Make one line of a checkpoint whose entries are missing or of another kind.
-
-    Raises:
-        CheckpointError: The block raised what such entries raise.
-    """
-    try:
-        yield
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} is not of this version of quiesce: it lacks {error}; train again"
-        ) from error
-    except (
-        *(ValueError, TypeError, AttributeError, IndexError),
-        *(RuntimeError, ArithmeticError),  # what torch makes of odd numbers
-    ) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def tracker_of(
     network: nn.Module, state: dict[str, Any], prefix: str, path: Path
 ) -> OscillationTracker:
-    """Return a tracker of a network's weights, in a saved state.
+    """Return a tracker of a network's weights with a saved state.
 
     Args:
-        network: With the weights of the same checkpoint.
-        state: Of a tracker.
-        prefix: What its names have before those of the network's layers.
-        path: What messages call the checkpoint.
+        network: The network, with the weights of the same checkpoint.
+        state: The saved state of the tracker.
+        prefix: What the tracker's names have before the names of the network's layers.
+        path: The checkpoint, for error messages.
 
     Raises:
-        CheckpointError: It does not fit.
+        CheckpointError: The state does not fit the network.
     """
-    weights = quantized_weights(_within(prefix, network))
-    try:
+    with one_line(path):
+        weights = quantized_weights(_wrapped(prefix, network))
         tracker = OscillationTracker(weights, state["momentum"])
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
+        tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
+        for name in ("steps", "base"):
+            count(state[name])
+        tracker.load_state_dict(state)
+        return tracker
+
+
+@contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Turn any error of a block that reads a checkpoint into one line with the checkpoint's name.
+
+    Raises:
+        CheckpointError: The block raised something other than `PASSED_ON`.
+    """
     try:
-        with understood(path):
-            for number in ("steps", "base"):
-                count(state[number])
-            tracker.load_state_dict(state)
-    except (TrackingError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit the recipe: {error}") from error
-    return tracker
+        yield
+    except Exception as error:  # torch and Lightning raise many kinds for a wrong entry
+        if isinstance(error, PASSED_ON) and not isinstance(error, TrackingError):
+            raise
+        if isinstance(error, KeyError):
+            reason = f"it lacks {error}"
+        else:
+            reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or does not fit this training: {reason:.200}; train again"
+        ) from error
 
 
-def _within(prefix: str, network: nn.Module) -> nn.Module:
-    """Modules around the network, so that its layers have the names they had in training."""
+def _wrapped(prefix: str, network: nn.Module) -> nn.Module:
+    """Wrap the network in modules, so that its layers have the names they had in training."""
     for name in reversed(prefix.split(".")[:-1]):
         outer = nn.Module()
         outer.add_module(name, network)

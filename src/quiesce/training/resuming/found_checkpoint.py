@@ -1,4 +1,4 @@
-"""What a run that was cut off has left, and how a later process goes on from it."""
+"""The checkpoint that an interrupted run has left, and how training continues from it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,75 +7,69 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from lightning import Trainer
 from torch import nn
-from torch.optim import Optimizer
 
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files.atomic import remove_leftovers
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.limits import refuse_links
-from quiesce.files.untrusted.typed_values import count
+from quiesce.files.untrusted.typed_values import count, mapping, maybe, number
 from quiesce.files.weight_files import named_tensors
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.checkpoint_file import newest_sound
-from quiesce.run_folder.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY
+from quiesce.run_folder.folder import (
+    CHECKPOINT,
+    FLOAT_CHECKPOINT,
+    RECIPE,
+    SUMMARY,
+    refuse_no_run,
+)
 from quiesce.training.classifier import NETWORK_PREFIX, Classifier
 from quiesce.training.recording.summary import versions
 from quiesce.training.resuming.checkpoint_callback import OWN, VERSION
-from quiesce.training.resuming.checkpoint_checks import (
-    gone_on_from,
-    refuse_odd,
-    refuse_unfit,
-)
-from quiesce.training.resuming.checkpoint_content import control_of, load, tracker_of, understood
+from quiesce.training.resuming.checkpoint_content import control_of, load, one_line, tracker_of
 
 FLOAT: Final = "float"
 QUANTIZED: Final = "quantized"
-"""The stages that checkpoints are of."""
+"""The two training stages."""
+
+NEEDED = ("state_dict", "loops", "optimizer_states", "lr_schedulers", "callbacks")
+"""Entries that Lightning would skip without a word if they were missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A sound checkpoint of a run."""
+    """A readable checkpoint of a run."""
 
     stage: Literal["float", "quantized"]
+    """The stage that was being trained."""
 
     path: Path
 
     content: dict[str, Any]
 
-    @property
-    def over(self) -> bool:
-        """Whether the training of its stage is over."""
-        return self.content[OWN]["over"]
+    over: bool
+    """Whether the training of this stage was finished."""
 
-    @property
-    def step(self) -> int:
-        """Optimizer steps of its stage."""
-        return self.content["global_step"]
+    step: int
+    """Optimizer steps of this stage."""
 
-    @property
-    def epoch(self) -> int:
-        """The epoch whose batches come next, or at the end came last."""
-        return self.content["epoch"]
+    epoch: int
+    """Epoch of the next batch, or the last epoch if `over`."""
 
-    @property
-    def job(self) -> dict[str, Any]:
-        """What the run had measured."""
-        return self.content[OWN]["job"]
+    train_loss: float | None
+    """Average over the last complete epoch."""
 
-    @property
-    def train_loss(self) -> float | None:
-        """Averaged over the last epoch that was over."""
-        return self.content[OWN]["train_loss"]
+    busy_s: float
+    """Seconds spent in training batches."""
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds in training batches."""
-        return self.content["epoch_so_far"][0]["busy_s"]
+    top1_percent: dict[str, float | None]
+    """Accuracies measured so far."""
+
+    seconds: dict[str, float]
+    """Wall time of each stage so far."""
 
     def load(self, network: nn.Module) -> None:
         """Copy the weights into a network of this stage.
@@ -87,41 +81,38 @@ class Found:
         load(network, {name.removeprefix(NETWORK_PREFIX): w for name, w in weights}, self.path)
 
     @contextmanager
-    def goes_on(self, module: Classifier, trainer: Trainer, optimizer: Optimizer) -> Iterator[None]:
-        """Let a training go on from here in the block.
+    def resumed_by(self, module: Classifier) -> Iterator[None]:
+        """Explain errors that occur while the block resumes training from this checkpoint.
 
         Args:
-            module: With a network of this stage.
-            trainer: That will train it.
-            optimizer: Over its parameters, like the one that will step them; changed.
+            module: What is trained in the block. Once it has made a step, the checkpoint fits.
 
         Raises:
-            CheckpointError: It does not fit this training.
+            CheckpointError: The checkpoint does not fit this training.
         """
-        if self.stage == FLOAT:
-            self.load(module.network)
-        else:
+        if self.stage == QUANTIZED:
             control_of(self.content, self.path)
-        with understood(self.path):
-            refuse_unfit(self.content, trainer, optimizer)
-        with gone_on_from(self.path, module):
+        try:
             yield
+        except Exception:
+            if module.stepped:  # then it is an error of this training
+                raise
+            with one_line(self.path):
+                raise
 
     def tracker(self, network: nn.Module) -> OscillationTracker:
-        """Return the tracker of a network that has this checkpoint's weights."""
+        """Return the tracker for a network that has this checkpoint's weights."""
         state = control_of(self.content, self.path)["tracker"]
         return tracker_of(network, state, NETWORK_PREFIX, self.path)
 
 
 def recipe_of(folder: Path) -> Recipe:
-    """Return the recipe of a run that was cut off, wherever its folder is now.
+    """Return the recipe of an interrupted run, even if its folder was moved.
 
     Raises:
-        RecipeError: It is no run folder, or that of a finished run.
+        RecipeError: The folder is not a run folder, or the run is finished.
     """
-    if not (folder / RECIPE).is_file():
-        what = f"it has no {RECIPE}" if folder.exists() else "there is no such folder"
-        raise RecipeError(f"{folder} is no run folder: {what}; `quiesce train RECIPE` makes one")
+    refuse_no_run(folder, RECIPE)
     if (folder / SUMMARY).is_file():
         raise RecipeError(f"{folder} is finished: there is nothing to resume")
     try:
@@ -132,15 +123,15 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def refuse_other_recipe(recipe: Recipe, begun: Recipe) -> None:
-    """Refuse to go on with a run by another recipe than its own, wherever its folder is named.
+    """Refuse to continue a run with another recipe than its own; the folder's name may differ.
 
     Raises:
         RecipeError: Some fields differ.
     """
     if differing := ", ".join(_differing(replace(recipe, run=begun.run), begun)):
         raise RecipeError(
-            f"{recipe.folder} holds a run with another {differing}; name another: --run FOLDER, or "
-            f"go on as it began: quiesce train --resume {recipe.folder}"
+            f"{recipe.folder} holds a run with another {differing}; choose another folder with "
+            f"--run FOLDER, or continue that run: quiesce train --resume {recipe.folder}"
         )
 
 
@@ -156,11 +147,11 @@ def _differing(one: Any, other: Any, name: str = "") -> Iterator[str]:
 
 
 def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:
-    """Return the newest sound checkpoint of a run, or None where it has none yet.
+    """Return the newest readable checkpoint of a run, or None if there is none yet.
 
     Args:
-        folder: Of the run.
-        tell: Hears which it is, and why.
+        folder: The run folder.
+        tell: Called with messages: which checkpoint is used, and why.
 
     Raises:
         CheckpointError: There are checkpoints, and all are damaged, or of a newer quiesce.
@@ -168,28 +159,46 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
     for stage in (QUANTIZED, FLOAT):
         path = folder / (CHECKPOINT if stage == QUANTIZED else FLOAT_CHECKPOINT)
         remove_leftovers(path.parent)
-        if (sound := newest_sound(path.parent, tell)) is None:
-            continue
-        found = Found(stage=stage, path=sound[0], content=sound[1])
-        if OWN not in found.content:
-            raise CheckpointError(f"{found.path} is of no run that can be resumed; train again")
-        with understood(found.path):
-            refuse_newer(str(found.path), count(found.content[OWN]["version"]), VERSION)
-            refuse_odd(found.content)
-            tell(f"going on from {found.path}: the {stage} network after {found.step} steps")
-            _compare(found.content[OWN], tell)
-        return found
+        if (sound := newest_sound(path.parent, tell)) is not None:
+            with one_line(sound[0]):
+                found = _found(stage, *sound)
+                tell(f"resuming from {found.path}: the {stage} network after {found.step} steps")
+                _compare_versions(mapping(found.content[OWN]), tell)
+            return found
     tell(f"{folder} has no checkpoint yet: training from the beginning")
     return None
 
 
-def _compare(own: dict[str, Any], tell: Callable[[str], object]) -> None:
-    """Say what may let this process come to other bits than the one before."""
+def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, Any]) -> Found:
+    if OWN not in content:
+        raise CheckpointError(f"{path} was not written by a run of quiesce; train again")
+    own = mapping(content[OWN])
+    refuse_newer(str(path), count(own["version"]), VERSION)
+    for name in NEEDED:
+        if not content[name]:
+            raise ValueError(f"its {name} is empty")
+    job = mapping(own["job"])
+    return Found(
+        stage=stage,
+        path=path,
+        content=content,
+        over=bool(own["over"]),
+        step=count(content["global_step"]),
+        epoch=count(content["epoch"]),
+        train_loss=maybe(number, own["train_loss"]),
+        busy_s=number(content["epoch_so_far"][0]["busy_s"]),
+        top1_percent={name: maybe(number, v) for name, v in job["top1_percent"].items()},
+        seconds={name: number(value) for name, value in job["seconds"].items()},
+    )
+
+
+def _compare_versions(own: dict[str, Any], tell: Callable[[str], object]) -> None:
+    """Tell what may make this process compute other bits than the one before."""
     now = {"threads": torch.get_num_threads(), **versions()}
     then = {"threads": own["threads"], **own["versions"]}
-    for what, number in then.items():
-        if now.get(what) != number:
+    for what, value in then.items():
+        if now.get(what) != value:
             tell(
-                f"{what}: {now.get(what)} now, {number} when the checkpoint was written; the last "
-                "bits may differ from those of a run without a break"
+                f"{what}: {now.get(what)} now, {value!s:.40} when the checkpoint was written; "
+                "the last bits may differ from those of an uninterrupted run"
             )

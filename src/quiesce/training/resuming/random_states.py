@@ -1,4 +1,4 @@
-"""The states of the random generators that a training step may draw from."""
+"""Saves and restores the random generators that a training step may use."""
 
 import random
 from typing import Any
@@ -8,14 +8,14 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Start all generators from a seed."""
+    """Seed all generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
-    """Return the states of python, numpy and torch, as a checkpoint can hold them."""
+    """Return the states of python, numpy and torch in a form that a checkpoint can hold."""
     state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = state
     return {
@@ -27,11 +27,17 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Let all generators go on where `random_states` was called."""
+    """Restore all generators to a result of `random_states`.
+
+    Raises:
+        ValueError: The state of numpy is out of range.
+    """
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    name, keys, place, *rest = states["numpy"]
+    if not 0 <= place <= len(keys) == 624:  # numpy reads at this place without a check
+        raise ValueError("the saved random state of numpy is out of range")
+    np.random.set_state((name, keys.numpy().astype(np.uint32), place, *rest))
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,194 @@
+"""What the tracker keeps of the weights of one group, and one step of it.
+
+F, D and the common base of their decay are explained in `quiesce.oscillation.tracker`.
+"""
+
+import torch
+from torch import Tensor
+
+from quiesce.arithmetic import weight_history, weight_passes
+from quiesce.arithmetic.memory_order import indices
+from quiesce.errors import TrackingError
+from quiesce.oscillation.weight_group import Block, Entries, WeightGroup, Where
+
+_RATE_MOMENTUM = 0.99
+_SPARSE = 16
+"""A block is updated entry by entry if fewer than one in so many of its weights moved."""
+
+
+class GroupState:
+    """A group of weights and the numbers that the tracker keeps for each of them.
+
+    Args:
+        group: The group.
+
+    Attributes:
+        group: The group.
+        frequency: F: float32 (entries,).
+        average: D: float32 (entries,), or None if nothing asks for averages.
+        counts: Flips and oscillations of each layer since the start: float64 (2, layers).
+        rate: Transition rate of each layer: float64 (layers,).
+        fresh: The entries whose record changed in the last step; all if that is not known.
+    """
+
+    def __init__(self, group: WeightGroup) -> None:
+        layers, device = len(group.weights), group.device
+        self.group = group
+        self.frequency = group.zeros()
+        self.average: Tensor | None = None
+        self.counts = torch.zeros(2, layers, dtype=torch.float64, device=device)
+        self.rate = torch.zeros(layers, dtype=torch.float64, device=device)
+        self.fresh: Where = slice(None)
+        self._sizes = torch.tensor([w.latent.numel() for w in group.weights], device=device)
+        self._busy = [False] * len(group.blocks)  # whether much of a block moved in the last step
+
+    def remember(self) -> None:
+        """Start the records from the codes now; what is frozen stays frozen."""
+        layout = self.group.layout
+        for block in self.group.blocks:
+            now = block.read()
+            code, frozen = (
+                weight_passes.emitted(now),
+                weight_history.is_frozen(now.records, layout),
+            )
+            now.records.copy_(weight_history.pack(code, weight_history.STILL, frozen, layout))
+            block.run(weight_passes.settle, now)
+            self._advance_all(block, now, 0, 0)  # changes nothing, but compiles what comes later
+
+    def advance(self, event: float, entry: float) -> None:
+        """Bring records, averages and counts from the last step to this one.
+
+        Args:
+            event: What an oscillation adds to F.
+            entry: What a jump of the code by 1 adds to D.
+        """
+        counts = torch.zeros_like(self.counts)
+        moved: list[tuple[Tensor, weight_passes.Operands]] = []
+        self.fresh = slice(None)
+        for i, block in enumerate(self.group.blocks):
+            now = block.read()
+            where = None if self._busy[i] else self._settle(block, now)
+            if where is not None:
+                moved.append((where + block.start, _at(now, where)))
+            else:
+                flips = self._advance_all(block, now, event, entry)
+                self._busy[i] = self.group.on_cpu and bool(flips[0].sum() * _SPARSE > len(block))
+                counts += flips
+        if moved:
+            entries = Entries(self.group, torch.cat([where for where, _ in moved]), _join(moved))
+            counts += self._advance_at(entries, event, entry)
+            if len(moved) == len(self.group.blocks):
+                self.fresh = entries.where
+        self.counts += counts
+        self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _settle(self, block: Block, now: weight_passes.Operands) -> Tensor | None:
+        """Pin frozen latents of a block; find the weights whose record is out of date.
+
+        Returns:
+            int64 (found,), or None for "many". On an accelerator always None, since the host would
+            wait for the index.
+        """
+        if not self.group.on_cpu:
+            return None
+        where = indices(block.run(weight_passes.settle, now).view(-1))
+        if len(where) * _SPARSE > len(block):
+            return None
+        block.write_back_pinned()
+        return where
+
+    def _advance_all(
+        self, block: Block, now: weight_passes.Operands, event: float, entry: float
+    ) -> Tensor:
+        """Update every weight of a block; float64 (2, layers): flips and oscillations."""
+        device = self.frequency.device
+        average = None if self.average is None else block.of(self.average)
+        scalars = [
+            torch.tensor(value, dtype=torch.float32, device=device) for value in (event, entry)
+        ]
+        by_row = block.run(weight_passes.track, now, block.of(self.frequency), average, *scalars)
+        block.write_back()
+        return block.per_layer(by_row.double())
+
+    def _advance_at(self, entries: Entries, event: float, entry: float) -> Tensor:
+        """Update some weights; float64 (2, layers): flips and oscillations."""
+        where, layout = entries.where, self.group.layout
+        moves = weight_history.advance(
+            entries.now.records, weight_passes.rounded(entries.now), layout
+        )
+        entries.write_records(moves.record)
+        self.frequency[where] += event * moves.oscillated
+        if self.average is not None:
+            self.average[where] += entry * moves.jump
+        layers = self.group.layers_of(where)
+        flags = (moves.flipped, moves.oscillated)
+        least = len(self.group.weights)
+        return torch.stack([torch.bincount(layers[f], minlength=least) for f in flags]).double()
+
+    def average_before(self, chosen: Entries | Block, records: Tensor, growth: float) -> Tensor:
+        """Return the averages of codes before this step's codes entered them.
+
+        Args:
+            chosen: The weights.
+            records: Their history records.
+            growth: Of D since the base.
+
+        Raises:
+            TrackingError: Nothing follows the averages of these layers.
+        """
+        if self.average is None:
+            raise TrackingError(
+                f"nothing follows the average of codes of {self.group.weights[0].name}"
+            )
+        code = weight_history.code_of(records, self.group.layout)
+        return code + chosen.of(self.average) * growth
+
+    def shares(self, cut: float) -> tuple[Tensor, Tensor]:
+        """Of each layer, which shares have F above `cut` and are frozen: float64 (layers,)."""
+        counts = self.group.count_above(self.frequency, cut), self.group.count_frozen()
+        return counts[0] / self._sizes, counts[1] / self._sizes
+
+    def state(self, layer: int) -> dict[str, Tensor | None]:
+        """Copies of what is kept of one layer, contiguous."""
+        average = None if self.average is None else _copy(self.group.layer(self.average, layer))
+        return {
+            "frequency": _copy(self.group.layer(self.frequency, layer)),
+            "average": average,
+        }
+
+    def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
+        """Undo `state`.
+
+        Raises:
+            TrackingError: What was saved is not of this layer's shape.
+        """
+        for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
+            if kept is not None and saved is not None:
+                mine = self.group.layer(kept, layer)
+                if not isinstance(saved, Tensor) or saved.shape != mine.shape:
+                    name = self.group.weights[layer].name
+                    raise TrackingError(f"the saved tracker has {name} in another shape")
+                mine.copy_(saved)
+        self.fresh, self._busy = slice(None), [False] * len(self._busy)
+
+
+def _copy(values: Tensor) -> Tensor:
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+def _at(now: weight_passes.Operands, where: Tensor) -> weight_passes.Operands:
+    """Some weights of a block: (selected,)."""
+    rows, columns = now.latent.shape
+    scale = now.scale.view(-1)
+    scale = scale[where] if len(scale) == rows * columns else scale[where // columns]
+    latent, records = now.latent.view(-1)[where], now.records.view(-1)[where]
+    return now._replace(latent=latent, scale=scale, records=records)
+
+
+def _join(parts: list[tuple[Tensor, weight_passes.Operands]]) -> weight_passes.Operands:
+    found = [now for _, now in parts]
+    return found[0]._replace(
+        latent=torch.cat([now.latent for now in found]),
+        scale=torch.cat([now.scale for now in found]),
+        records=torch.cat([now.records for now in found]),
+    )

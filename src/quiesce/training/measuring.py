@@ -1,0 +1,51 @@
+"""Passes over the training and test images of a run, with a progress line for each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.data import Data
+from quiesce.data.sampling import EpochSampler
+from quiesce.recipes.recipe import Recipe
+from quiesce.training.display import Display
+from quiesce.training.scores import Batch, batches_within, loss_and_top1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """Measures networks on the images of a recipe."""
+
+    recipe: Recipe
+    data: Data
+    display: Display
+
+    def show_epoch(self, epoch: int) -> None:
+        """Make later passes over training images use the order and augmentation of an epoch."""
+        cast("EpochSampler", self.data.train.sampler).set_epoch(epoch)
+
+    def training(self, title: str, count: int) -> Iterator[Batch]:
+        """Yield the first `count` training batches of the epoch, at most a whole epoch."""
+        count = min(count, len(self.data.train))  # reading on would end the epoch
+        return self.display.track(islice(self.data.train, count), title, count)
+
+    def training_images(self, title: str, count: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield the images of those batches, on a device."""
+        for images, _ in self.training(title, count):
+            yield images.to(device)
+
+    def test(self, title: str) -> Iterator[Batch]:
+        """Yield the test batches, as many as `trainer.limit_val_batches` allows."""
+        count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
+        return self.display.track(islice(self.data.test, count), title, count)
+
+    def top1(self, network: nn.Module, what: str) -> float:
+        """Return the accuracy on the test images, in percent."""
+        return loss_and_top1(network, self.test(f"top-1, {what}")).top1_percent
+
+    def training_loss(self, network: nn.Module, what: str, count: int) -> float:
+        """Return the cross-entropy on the first `count` training batches of the epoch."""
+        return loss_and_top1(network, self.training(f"loss, {what}", count)).loss

@@ -1,4 +1,4 @@
-"""The same network in Brevitas, with learned scales and the same bits, for comparison."""
+"""The same network in Brevitas, for comparison, with learned scales and the same bits."""
 
 import warnings
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from torch import nn
 
 
 class LearnedWeight(Int8WeightPerTensorFloat):
-    """Signed weights per tensor whose scale is a parameter, started from the data."""
+    """Signed weights per tensor; the scale is a parameter, initialized from the weights."""
 
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
     restrict_scaling_type = RestrictValueType.FP
 
 
 def brevitas_step(name: str, batch: Data) -> Callable[[], Any]:
-    """One training step at W4A4, first and last layer 8 bits, the first input in float."""
+    """One training step at W4A4; first and last layer have 8 bits, and the first input is float."""
     model = float_network(name, compiled=False)
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     signed = _signed_inputs(model, [m for _, m in layers], batch)

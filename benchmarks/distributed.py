@@ -1,8 +1,8 @@
-"""What tracking and curing cost under DDP: two processes on a CPU; writes results/distributed.json.
+"""Cost of the tracker and the cures under DDP, with two processes on a CPU.
 
-One run times, turn by turn, steps of the same network at W4A4, in compile mode "off", without a
-tracker (LSQ) and with each cure, so that what the machine does meanwhile meets all of them. A ratio
-is of medians.
+Writes results/distributed.json. One run times steps of the same network at W4A4, in compile mode
+"off", without a tracker (LSQ) and with each cure. The variants alternate, so that other load on the
+machine affects all of them. A ratio is a ratio of medians.
 
 Usage: python benchmarks/distributed.py [--steps 40]
 """
@@ -31,7 +31,7 @@ KINDS = ("LSQ", "tracker", "dampening", "freezing", "freezing, verified every st
 
 
 class Contestant:
-    """One way to train the network, in this process's share of it."""
+    """One variant of training the network, in this process."""
 
     def __init__(self, kind: str, name: str, rank: int) -> None:
         batch, size = NETWORKS[name]
@@ -50,7 +50,7 @@ class Contestant:
             self.control = qs.Control(self.optimizer, weights, tracker, mine)
 
     def step(self) -> float:
-        """Seconds of one step."""
+        """Time one step, in seconds."""
         distributed.barrier()
         started_s = time.perf_counter()
         self.optimizer.zero_grad()
@@ -65,7 +65,7 @@ class Contestant:
 
 
 def measure(rank: int, steps: int, folder: str) -> None:
-    """In each process; the first one leaves medians in a file."""
+    """Run in each process; the first one writes the medians to a file."""
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=PROCESSES)
@@ -85,7 +85,7 @@ def measure(rank: int, steps: int, folder: str) -> None:
 
 
 def main() -> None:
-    """Start the processes, print ratios, write the file."""
+    """Start the processes, print the ratios, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
     steps = parser.parse_args().steps

@@ -1,4 +1,4 @@
-"""Seconds until the first step of a training is done; writes results/first_step.json.
+"""Seconds until the first training step is done; writes results/first_step.json.
 
 Usage: python benchmarks/first_step.py
 """
@@ -13,7 +13,7 @@ from measuring import save
 
 
 def first_steps() -> dict[str, float]:
-    """Seconds of the first step in "quantizers" mode, in a new process, without and with cache."""
+    """Time the first step in "quantizers" mode in a new process, without and with a cache."""
     code = (
         "import time; from networks import *; b = data(16, 96);"
         "call = cure_steps('mobilenetv2_100', 'quantizers', b)['freezing'];"
@@ -38,7 +38,7 @@ def first_steps() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, write the file."""
+    """Measure, print the results, and write the file."""
     seconds = first_steps()
     print(seconds)
     print(save("first_step", {"seconds": seconds}))

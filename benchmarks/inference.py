@@ -1,8 +1,8 @@
 """Speed and size of exported networks in ONNX Runtime: float, ONNX Runtime's own int8, and ours.
 
-One run times all files in turns, with one thread and with two, and reads off ONNX Runtime's
-profile which operators of the optimised graphs run, how often and how long. Random weights, on
-which size does not depend; speed does a little, by the layers for which an integer bias exists.
+One run times all files, alternating, with one thread and with two. ONNX Runtime's profile says
+which operators of the optimised graphs run, how often, and how long. The weights are random. Size
+does not depend on them; speed does a little, through the layers that have an integer bias.
 
     python benchmarks/inference.py
 """
@@ -92,7 +92,7 @@ def measure(name: str, rounds: int, threads: Sequence[int]) -> dict[str, Any]:
 
 
 def make_files(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, list[int]]]:
-    """The files by kind, and of ours how many of how many layers have an integer bias."""
+    """Write the files; return them by kind, and how many layers of ours have an integer bias."""
     kinds = ("float", "ort_int8", *OURS)
     files = {kind: folder / f"{kind}.onnx" for kind in kinds}
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -108,7 +108,7 @@ def make_files(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, list
 
 
 def float_files(network: nn.Module, images: torch.Tensor, path: Path, quantized: Path) -> None:
-    """The network in float, and as ONNX Runtime quantizes it by itself."""
+    """Write the float network, and the network that ONNX Runtime itself quantizes."""
     program = torch.onnx.export(
         network,
         (images,),
@@ -131,7 +131,7 @@ def float_files(network: nn.Module, images: torch.Tensor, path: Path, quantized:
 
 
 class Reader(quantization.CalibrationDataReader):
-    """Hands ONNX Runtime's quantizer one image after the other."""
+    """Gives one image after another to ONNX Runtime's quantizer."""
 
     def __init__(self, images: np.ndarray) -> None:
         self._left = [{"images": image[None]} for image in images]
@@ -141,7 +141,7 @@ class Reader(quantization.CalibrationDataReader):
 
 
 def network_of(name: str) -> nn.Module:
-    """A timm network with random weights and batch norms that do something, as in a trained one."""
+    """Return a timm network with random weights, and batch norms that change their inputs."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     for norm in model.modules():
@@ -153,18 +153,18 @@ def network_of(name: str) -> nn.Module:
 
 
 def an_image() -> dict[str, np.ndarray]:
-    """The input that all files are timed on."""
+    """Return the input that all files are timed with."""
     return {"images": np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), np.float32)}
 
 
 def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """A file in ONNX Runtime on the CPU, with all graph optimisations."""
+    """Open a file in ONNX Runtime on the CPU, with all graph optimisations."""
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def time_files(files: dict[str, Path], threads: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, the files in turns."""
+    """Time the files, alternating: seconds of each call."""
     image = an_image()
     actions = {}
     for kind, path in files.items():
@@ -178,7 +178,7 @@ def time_files(files: dict[str, Path], threads: int, rounds: int) -> dict[str, l
 
 
 def operators(path: Path, folder: Path) -> dict[str, list[float]]:
-    """Of each operator of the optimised graph: how many, and their milliseconds on one thread."""
+    """Return count and milliseconds, on one thread, of each operator of the optimised graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True

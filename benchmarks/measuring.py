@@ -1,4 +1,4 @@
-"""How benchmarks time things, and how results are kept: every sample, machine, versions, commit."""
+"""Timing for benchmarks, and result files with every sample, machine, versions and commit."""
 
 import json
 import os
@@ -19,9 +19,9 @@ RESULTS = Path(__file__).parent / "results"
 def interleaved(
     actions: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each call, in rounds that call every action once.
+    """Time calls, in rounds that call every action once: seconds of each call.
 
-    Whatever else the machine does then slows all alike, and ratios of medians hold.
+    Other load on the machine then slows all actions equally, and ratios of medians stay valid.
     """
     for action in actions.values():
         for _ in range(warmup):
@@ -36,12 +36,12 @@ def interleaved(
 
 
 def ratio(samples: Mapping[str, list[float]], what: str, to: str) -> float:
-    """Ratio of medians of two series taken in the same rounds."""
+    """Return the ratio of the medians of two series from the same rounds."""
     return statistics.median(samples[what]) / statistics.median(samples[to])
 
 
 def save(name: str, results: dict[str, Any]) -> Path:
-    """Write `results/<name>.json` with what is needed to read it a year from now."""
+    """Write `results/<name>.json`, with machine, versions and commit."""
     record = {"version": 1, "made": time.strftime("%Y-%m-%d"), **environment(), **results}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
@@ -50,7 +50,7 @@ def save(name: str, results: dict[str, Any]) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and commit."""
+    """Return machine, versions and commit."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

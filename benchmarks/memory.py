@@ -1,8 +1,8 @@
 """Peak memory of a training step, ours against float; writes results/memory.json.
 
-Counted, not sampled: every allocation of torch's CPU allocator during the step, as its profiler
-sees them, on top of what lives before the step (parameters, momentum, state). Allocator slack,
-Python and compilers are left out, and two runs give the same number.
+The memory is counted, not sampled: torch's profiler reports every allocation of the CPU allocator
+during the step, and the memory allocated before the step (parameters, momentum, state) is added.
+Unused memory of the allocator, Python and compilers are not counted. Two runs give the same number.
 
 Usage: python benchmarks/memory.py
 """
@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
-    """Most bytes alive at once in one call of `step`, with what was alive before it."""
+    """Return the peak of allocated bytes in one call of `step`, including earlier allocations."""
     for _ in range(3):
         step()
     before = _alive_bytes()
@@ -37,7 +37,7 @@ def peak_bytes(step: Callable[[], Any]) -> int:
 
 
 def _alive_bytes() -> int:
-    """Bytes of model, optimizer and tracker tensors, each storage once."""
+    """Return the bytes of model, optimizer and tracker tensors, counting each storage once."""
     tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, Parameter)]
     storages = {}
     for tensor in tensors:

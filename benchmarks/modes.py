@@ -1,6 +1,7 @@
-"""Seconds of 500 training steps in each compile mode, with compiling; writes results/modes.json.
+"""Seconds of 500 training steps in each compile mode, including compiling.
 
-Every run is a process of its own: first with an empty compiler cache, then with what that left.
+Writes results/modes.json. Every run is a separate process: first with an empty compiler cache, then
+with the cache that the first one wrote.
 
 Usage: python benchmarks/modes.py [--steps 500]
 """
@@ -25,7 +26,7 @@ NETWORKS = {"mobilenetv2_mnist": (32, 28), "mobilenetv2_100": (16, 96)}
 
 
 def train(name: str, mode: CompileMode, steps: int) -> dict[str, float]:
-    """Seconds until the first step was done, and until all were."""
+    """Return the seconds until the first step was done, and until all steps were."""
     call = cure_steps(name, mode, data(*NETWORKS[name]))["freezing"]
     started_s = time.perf_counter()
     call()
@@ -36,7 +37,7 @@ def train(name: str, mode: CompileMode, steps: int) -> dict[str, float]:
 
 
 def in_a_process(name: str, mode: CompileMode, steps: int, cache: str) -> dict[str, float]:
-    """`train` in a process of its own, with this folder as the compiler's cache."""
+    """Run `train` in a separate process, with this folder as the compiler's cache."""
     done = subprocess.run(
         [sys.executable, __file__, "--steps", str(steps), "--one", name, mode],
         cwd=Path(__file__).parent,
@@ -49,7 +50,7 @@ def in_a_process(name: str, mode: CompileMode, steps: int, cache: str) -> dict[s
 
 
 def main() -> None:
-    """Train both networks in every mode, print as it goes, write the file."""
+    """Train both networks in every mode, print the results, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "MODE"), help=argparse.SUPPRESS)

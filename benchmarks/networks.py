@@ -20,14 +20,14 @@ Data = tuple[Tensor, Tensor]
 
 
 def data(batch: int, size: int) -> Data:
-    """Random images (batch, 3, size, size) and labels."""
+    """Return random images (batch, 3, size, size) and labels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator)
     return images, torch.randint(0, 1000, (batch,), generator=generator)
 
 
 def float_network(name: str, compiled: bool) -> nn.Module:
-    """A network of timm, or the one of the demo, with random weights, in training mode."""
+    """Return a timm network, or the demo's, with random weights, in training mode."""
     torch.manual_seed(0)
     own = name == "mobilenetv2_mnist"
     model = (SmallMobileNetV2(3, 1000) if own else timm.create_model(name)).train()
@@ -37,7 +37,7 @@ def float_network(name: str, compiled: bool) -> nn.Module:
 
 
 def quantized_network(name: str, mode: CompileMode, images: Tensor) -> nn.Module:
-    """The same network at W4A4, calibrated."""
+    """Return the same network at W4A4, calibrated."""
     model = float_network(name, compiled=False)
     qs.prepare(model, SCHEME, images[:2])
     qs.calibrate(model, [images[:8]])
@@ -45,7 +45,7 @@ def quantized_network(name: str, mode: CompileMode, images: Tensor) -> nn.Module
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    """SGD as in the published recipes; scales move slowly, or they would flip every tenth code."""
+    """Return SGD as in the published recipes; faster scales would flip every tenth code."""
     scales = {id(p) for n, p in model.named_parameters() if n.endswith(("scale", "value"))}
     weights = [p for p in model.parameters() if id(p) not in scales]
     groups = [
@@ -61,7 +61,7 @@ def step(
     batch: Data,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Callable[[], Any]:
-    """One training step as a call."""
+    """Return a function that makes one training step."""
     images, labels = batch
 
     def call() -> None:
@@ -76,15 +76,15 @@ def step(
 
 
 def float_step(name: str, batch: Data, *, compiled: bool = False) -> Callable[[], Any]:
-    """Step of the float network."""
+    """Return a step of the float network."""
     model = float_network(name, compiled)
     return step(model, sgd(model), batch)
 
 
 def cure_steps(name: str, mode: CompileMode, batch: Data) -> dict[str, Callable[[], Any]]:
-    """Steps of one quantized network: LSQ alone, with dampening, with tracker and freezing.
+    """Return steps of a quantized network: LSQ alone, with dampening, with tracker and freezing.
 
-    The network is one and the same; each has an optimizer of its own. Weights, codes and hence
+    All use the same network; each has its own optimizer. Weights, codes and therefore
     memory traffic are those of one training run.
     """
     model = quantized_network(name, mode, batch[0])

@@ -1,4 +1,4 @@
-"""Where the time of a step goes; writes results/profiles.json, which docs/performance.md explains.
+"""Where a step spends its time; writes results/profiles.json, which docs/performance.md explains.
 
 Usage: python benchmarks/profiles.py
 """
@@ -36,7 +36,7 @@ KEEP_MEMORY = {
 
 
 def operators(call: Callable[[], Any]) -> dict[str, dict[str, float]]:
-    """Self time in ms and calls, per step, of the operators that take most."""
+    """Return self time in ms and calls, per step, of the most expensive operators."""
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         for _ in range(STEPS):
             call()
@@ -51,7 +51,7 @@ def operators(call: Callable[[], Any]) -> dict[str, dict[str, float]]:
 
 
 def profiles(actions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Of each action the median of its steps in turns, and its operators."""
+    """Return the median step of each action, timed alternating, and its operators."""
     samples = interleaved(actions, rounds=8)
     return {
         name: {
@@ -63,7 +63,7 @@ def profiles(actions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 
 def whole_model(name: str, batch: int, size: int) -> dict[str, Any]:
-    """Float, eager and compiled, against ours with the model compiled."""
+    """Compare float, eager and compiled, with ours with the model compiled."""
     batch_data = data(batch, size)
     ours = cure_steps(name, "model", batch_data)
     actions = {
@@ -75,7 +75,7 @@ def whole_model(name: str, batch: int, size: int) -> dict[str, Any]:
 
 
 def quantizers() -> dict[str, Any]:
-    """MobileNetV2 in float against LSQ with fused quantizers."""
+    """Compare MobileNetV2 in float with LSQ with fused quantizers."""
     batch_data = data(16, 96)
     ours = cure_steps("mobilenetv2_100", "quantizers", batch_data)["lsq"]
     return profiles(
@@ -84,7 +84,7 @@ def quantizers() -> dict[str, Any]:
 
 
 def one_call() -> dict[str, float]:
-    """Microseconds of a fused quantizer on 400 entries: all of it is the call, not the kernel."""
+    """Time a fused quantizer on 400 entries, in microseconds: nearly all of it is the call."""
     quantizer = FakeQuantizer(4, grad_scaling=True)
     quantizer.set_grid(qs.Grid(4, signed=False), torch.tensor(0.1))
     quantizer.kernels = kernels.FUSED
@@ -100,7 +100,7 @@ def one_call() -> dict[str, float]:
 
 
 def after_a_step() -> dict[str, float]:
-    """Milliseconds of tracker and freezing in a training of MobileNetV2, where caches are cold."""
+    """Time tracker and freezing while MobileNetV2 trains, with cold caches, in milliseconds."""
     batch_data = data(16, 96)
     model = quantized_network("mobilenetv2_100", "quantizers", batch_data[0])
     weights = qs.quantized_weights(model)
@@ -133,7 +133,7 @@ def after_a_step() -> dict[str, float]:
 
 
 def faults() -> dict[str, dict[str, float]]:
-    """Median ms and page faults of a step, float and LSQ in "quantizers" mode, taken in turns."""
+    """Return median ms and page faults of a step: float, and LSQ in "quantizers" mode."""
     batch_data = data(16, 96)
     ours = cure_steps("mobilenetv2_100", "quantizers", batch_data)["lsq"]
     actions = {"float eager": float_step("mobilenetv2_100", batch_data), "lsq, quantizers": ours}
@@ -153,7 +153,7 @@ def faults() -> dict[str, dict[str, float]]:
 
 
 def vector_instructions() -> float:
-    """Seconds that torch takes, once per machine, to see which vector instructions it can use."""
+    """Time torch's search for usable vector instructions, once per machine, in seconds."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     started_s = time.perf_counter()
@@ -162,7 +162,7 @@ def vector_instructions() -> float:
 
 
 def in_a_process(part: str, env: Mapping[str, str]) -> Any:
-    """What a function of this file returns in a process of its own."""
+    """Run a function of this file in a separate process, and return its result."""
     done = subprocess.run(
         [sys.executable, __file__, part],
         cwd=Path(__file__).parent,
@@ -179,7 +179,7 @@ def _minor_faults() -> int:
 
 
 def main() -> None:
-    """Measure all, print as it goes, write the file."""
+    """Measure everything, print the results, and write the file."""
     if len(sys.argv) > 1:
         print(json.dumps({"faults": faults, "isa": vector_instructions}[sys.argv[1]]()))
         return

@@ -1,4 +1,6 @@
-"""How the tracker's step and state grow with the weights; writes results/scaling.json and a figure.
+"""How the tracker's step and state grow with the weights.
+
+Writes results/scaling.json and a figure.
 
 Usage: python benchmarks/scaling.py [--most 1000000000]
 """
@@ -24,9 +26,9 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
 
 
 def over_weights(most: int) -> list[dict[str, Any]]:
-    """Seconds of a tracker step, of a clone, and bytes of state, for 1 M weights and up.
+    """Measure a tracker step and a clone in seconds, and bytes of state, from 1 M weights on.
 
-    As many as fit: 1,000 M need 19 GB.
+    Stops when memory is not enough: 1,000 M need 19 GB.
     """
     rows, weights = [], 1_000_000
     while weights <= most:
@@ -51,7 +53,7 @@ def over_weights(most: int) -> list[dict[str, Any]]:
 
 
 def _available_bytes() -> int:
-    """Memory that is free or can be freed; as much as anything where Linux does not tell."""
+    """Return the memory that is free or can be freed; unlimited if Linux does not report it."""
     path = Path("/proc/meminfo")
     lines = path.read_text().splitlines() if path.exists() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
@@ -59,7 +61,7 @@ def _available_bytes() -> int:
 
 
 def over_batch() -> list[dict[str, Any]]:
-    """Median seconds of a training step of MobileNetV2 for growing batches, float and ours."""
+    """Return median seconds of a step of MobileNetV2 for growing batches, float and ours."""
     rows = []
     for batch in (4, 8, 16, 32, 64):
         batch_data = data(batch, 96)
@@ -75,7 +77,7 @@ def over_batch() -> list[dict[str, Any]]:
 
 
 def draw(weights: list[dict[str, Any]], batches: list[dict[str, Any]]) -> None:
-    """Both figures in one row."""
+    """Draw both figures in one row."""
     plt.rcParams["svg.hashsalt"] = "quiesce"
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     x = [row["weights"] for row in weights]
@@ -99,7 +101,7 @@ def draw(weights: list[dict[str, Any]], batches: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure, write, draw."""
+    """Measure, write the file, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=1_000_000_000)
     results: dict[str, Any] = {"weights": over_weights(parser.parse_args().most)}

@@ -1,7 +1,7 @@
 """A long run of a small network: does memory, the time of a step, or a file grow without end?
 
-`quiesce train` as it is, with both cures, loggers, recording, batch-norm measurements, evaluation
-and checkpoints, on made-up pictures; this script only looks on. Writes results/soak.json.
+Runs `quiesce train` with both cures, loggers, recording, batch-norm measurements, evaluation and
+checkpoints, on made-up pictures, and only observes it. Writes results/soak.json.
 
 Usage: python benchmarks/soak.py [steps]    (20,000 by default, some five minutes)
 """
@@ -46,10 +46,10 @@ REFERENCE_STEPS = 30
 
 
 class Sampler(Callback):
-    """Notes memory, time and files every `EVERY` steps.
+    """Records memory, time and files every `EVERY` steps.
 
-    Time is wall-clock, and beside it a step of a float network that never changes: whatever else
-    the machine does slows both alike.
+    It records wall-clock time, and the time of a step of a float network that never changes: other
+    load on the machine slows both equally.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class Sampler(Callback):
 
 
 class SamplingDisplay(Display):
-    """Draws nothing; its callback of the training stage is the sampler."""
+    """Shows nothing; its callback of the training stage is the sampler."""
 
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
@@ -96,13 +96,13 @@ class SamplingDisplay(Display):
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
+    """Return the memory of this process that is in RAM."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 def recipe(folder: Path, steps: int) -> Recipe:
-    """All that writes or keeps something; cures act from the start, so that all steps are alike."""
+    """Return a recipe that uses everything; cures act from the start, so all steps are equal."""
     return Recipe(
         name="soak",
         run=str(folder),
@@ -128,7 +128,7 @@ def recipe(folder: Path, steps: int) -> Recipe:
 
 
 def small_network(config: ModelConfig, *, num_classes: int, **_: Any) -> nn.Module:
-    """Convolution, depth-wise and point-wise convolution, classifier: a step of milliseconds."""
+    """Return a network with steps of milliseconds: three kinds of convolution, and a classifier."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
         nn.BatchNorm2d(8),
@@ -146,7 +146,7 @@ def small_network(config: ModelConfig, *, num_classes: int, **_: Any) -> nn.Modu
 
 
 def both_cures(config: CureConfig, total: int) -> list[qs.Cure]:
-    """Dampening besides what the recipe says, which has one cure."""
+    """Add dampening to the cure of the recipe, which can have only one."""
     return [qs.Dampening(qs.cosine(1e-6, 1e-4, total, begin=0.0)), *MAKE_CURES(config, total)]
 
 
@@ -154,9 +154,9 @@ MAKE_CURES = recipe_callback.make_cures
 
 
 def judge(samples: list[dict[str, float]]) -> dict[str, float]:
-    """How much each number grows over the steps that are compared.
+    """Return how much each number grows over the compared steps.
 
-    By the median slope between all pairs of samples (Theil and Sen), which outliers do not move.
+    The growth is the median slope of all pairs of samples (Theil and Sen), robust to outliers.
     """
     warm = [sample for sample in samples if sample["step"] > WARM]
     length = warm[-1]["step"] - warm[0]["step"]
@@ -171,7 +171,7 @@ def judge(samples: list[dict[str, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run, look on, and say whether anything grew."""
+    """Run, observe, and say whether anything grew."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "run")

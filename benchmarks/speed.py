@@ -16,7 +16,7 @@ SIZES = {"vit_tiny_patch16_224": 224}
 
 
 def mobilenet(batch: int, rounds: int, with_brevitas: bool) -> dict[str, Any]:
-    """Float, ours in both modes, and Brevitas, side by side."""
+    """Compare float, ours in both modes, and Brevitas."""
     name, batch_data = "mobilenetv2_100", data(batch, 96)
     actions = {
         "float eager": float_step(name, batch_data),
@@ -43,7 +43,7 @@ def mobilenet(batch: int, rounds: int, with_brevitas: bool) -> dict[str, Any]:
 
 
 def other_network(name: str, batch: int, rounds: int) -> dict[str, Any]:
-    """Float eager against ours with the model compiled."""
+    """Compare float in eager mode with ours with the model compiled."""
     size = SIZES.get(name, 96)
     batch_data = data(batch, size)
     actions = {"float eager": float_step(name, batch_data)}
@@ -54,7 +54,7 @@ def other_network(name: str, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def tracker(weights: int, rounds: int) -> dict[str, Any]:
-    """A tracker step on many weights against cloning the latents."""
+    """Compare a tracker step on many weights with cloning the latent weights."""
     samples, _ = time_tracker(weights, rounds)
     ratios = {"tracker step / clone": ratio(samples, "tracker step", "clone")}
     return {"weights": weights, "flips": 0.005, "samples_s": samples, "ratios": ratios}
@@ -70,7 +70,7 @@ def _brevitas_step(name: str, batch_data: Any) -> Callable[[], Any] | None:
 
 
 def main() -> None:
-    """Run all, print as it goes, write the file."""
+    """Run everything, print the results, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     rounds = parser.parse_args().rounds

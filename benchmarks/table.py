@@ -1,7 +1,7 @@
-"""The table of targets and what was measured, from the committed results.
+"""The tables of docs/performance.md, from the committed results.
 
-Usage: python benchmarks/table.py            # print it
-       python benchmarks/table.py --docs     # write it, and that of modes, into docs/performance.md
+Usage: python benchmarks/table.py            # print the table of targets
+       python benchmarks/table.py --docs     # write all tables into docs/performance.md
        python benchmarks/table.py --check    # only say whether that page would change
 """
 
@@ -18,16 +18,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def at_most(value: float, target: float) -> bool:
-    """Lower is better."""
+    """Return whether a value where lower is better reaches its target."""
     return value <= target
 
 
 def at_least(value: float, target: float) -> bool:
-    """Higher is better."""
+    """Return whether a value where higher is better reaches its target."""
     return value >= target
 
 
-# what is measured, where it stands in the results, its target
+# what is measured, its place in the results, its target
 TARGETS: list[tuple[str, tuple[str, str, str], float, Callable[[float, float], bool]]] = [
     (
         f"MobileNetV2 96 px batch {batch}, freezing, `model` / float eager",
@@ -39,7 +39,7 @@ TARGETS: list[tuple[str, tuple[str, str, str], float, Callable[[float, float], b
 ]
 TARGETS += [
     (
-        f"the same, batch {batch} / float compiled",
+        f"MobileNetV2 96 px batch {batch}, freezing, `model` / float compiled",
         ("speed", f"mobilenetv2_{batch}", "freezing model / float compiled"),
         1.10,
         at_most,
@@ -48,7 +48,7 @@ TARGETS += [
 ]
 TARGETS += [
     (
-        f"the same, batch {batch}, `quantizers` / float eager",
+        f"MobileNetV2 96 px batch {batch}, freezing, `quantizers` / float eager",
         ("speed", f"mobilenetv2_{batch}", "freezing quantizers / float eager"),
         1.25,
         at_most,
@@ -109,7 +109,7 @@ TARGETS += [
         at_most,
     ),
     (
-        "the same with torch's cache on disk",
+        "seconds of the first step, `quantizers`, with torch's cache on disk",
         ("first_step", "seconds", "second run"),
         5.0,
         at_most,
@@ -118,7 +118,7 @@ TARGETS += [
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """(what, target, measured, verdict) for every target."""
+    """Return (what, target, measured, verdict) for every target."""
     files: dict[str, Any] = {}
     table = []
     for what, (name, part, key), target, reached in TARGETS:
@@ -137,11 +137,14 @@ def rows() -> list[tuple[str, str, str, str]]:
 
 
 def modes() -> list[tuple[str, ...]]:
-    """Seconds of a run in each compile mode, and of its first step, for both networks."""
+    """Return seconds of a run and of its first step, in each compile mode, for both networks."""
     results = json.loads((RESULTS / "modes.json").read_text())
     names = {"mobilenetv2_mnist": "the demo's network", "mobilenetv2_100": "MobileNetV2 96 px"}
     table = [
-        ("", *(f"{what}, {part}" for what in names.values() for part in ("all", "first step")))
+        (
+            "",
+            *(f"{what}, {part}" for what in names.values() for part in ("all steps", "first step")),
+        )
     ]
     for mode in ("off", "quantizers", "model"):
         cells = [f"`{mode}`"]
@@ -168,7 +171,7 @@ PARTS = {
 
 
 def profiles() -> list[tuple[str, ...]]:
-    """Milliseconds of a step and of what takes most of it, self time, for each network."""
+    """Return ms of a step, and self time of its most expensive parts, for each network."""
     results = json.loads((RESULTS / "profiles.json").read_text())
     table = [("", "a step", *PARTS)]
     for network, title in PROFILES.items():
@@ -186,7 +189,7 @@ def profiles() -> list[tuple[str, ...]]:
 
 
 def page_with_tables(page: str) -> str:
-    """The page with what stands between the marks of a table written anew."""
+    """Return the page with the text between the marks of each table replaced."""
     tables = {
         "targets": [("what", "target", "measured", ""), *rows()],
         "profiles": profiles(),
@@ -203,14 +206,14 @@ def page_with_tables(page: str) -> str:
 
 
 def main() -> int:
-    """Print the table, or bring the page up to date, or tell whether it is."""
+    """Print the table, update the page, or say whether it is up to date."""
     if {"--docs", "--check"} & set(sys.argv[1:]):
         page = PAGE.read_text("utf-8")
         new = page_with_tables(page)
         if "--docs" in sys.argv[1:]:
             PAGE.write_text(new, "utf-8")
         elif new != page:
-            print(f"{PAGE.name} is not what the results hold: python benchmarks/table.py --docs")
+            print(f"{PAGE.name} differs from the results; run python benchmarks/table.py --docs")
             return 1
         return 0
     table = [("what", "target", "measured", ""), *rows()]

@@ -1,4 +1,4 @@
-"""The tracker alone: one step over many weights, with a given share of flips."""
+"""Benchmark of the tracker: one step over many weights, with a given share of flips."""
 
 import time
 from collections.abc import Callable
@@ -15,21 +15,21 @@ _PERIOD = 8  # sets of flips that take turns
 
 
 class Stand(nn.Module):
-    """One layer whose weight has as many entries as asked; it is never run on data."""
+    """One layer with a weight of a given size; it never runs on data."""
 
     def __init__(self, weights: int) -> None:
         super().__init__()
         self.layer = nn.Linear(1000, weights // 1000, bias=False, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Read the layer on one sample, for `prepare`."""
+        """Run the layer on one sample, for `prepare`."""
         return self.layer(x)
 
 
 def tracker_step(
     weights: int, mode: CompileMode
 ) -> tuple[Callable[[], Any], Callable[[], Any], Tensor, qs.OscillationTracker]:
-    """What flips `FLIPS` of the codes, one tracker step, the latent, and the tracker."""
+    """Return what flips `FLIPS` of the codes, a tracker step, the latent, and the tracker."""
     torch.manual_seed(0)
     model = Stand(weights)
     scheme = qs.Scheme(weight_bits=4, act_bits=None, first_last_bits=None, ranges="lsq")
@@ -54,7 +54,7 @@ def tracker_step(
 
 
 def time_tracker(weights: int, rounds: int) -> tuple[dict[str, list[float]], int]:
-    """Seconds of a tracker step and of a clone of the latents, in turns; bytes of state."""
+    """Time a tracker step and a clone of the latents, alternating, in seconds; bytes of state."""
     flip, step, latent, tracker = tracker_step(weights, "quantizers")
     samples: dict[str, list[float]] = {"tracker step": [], "clone": []}
     for turn in range(rounds + 2):

@@ -1,4 +1,4 @@
-"""What a check of the watch costs, as a share of the step that it looks at.
+"""Cost of a check of the watch, as a share of the step that it checks.
 
 Writes results/watch.json.
 
@@ -22,7 +22,7 @@ CASES = {"mobilenetv2_100": (16, 96, 15), "test_resnet": (8, 32, 60)}
 
 
 def step(model: nn.Module, batch: Data) -> Callable[[], Any]:
-    """A training step that leaves its gradients, for the check to read."""
+    """Return a training step that keeps its gradients, for the check to read."""
     optimizer, (images, labels) = sgd(model), batch
 
     def call() -> torch.Tensor:
@@ -36,7 +36,7 @@ def step(model: nn.Module, batch: Data) -> Callable[[], Any]:
 
 
 def main() -> None:
-    """A step and the check alone, in turns."""
+    """Time a step and the check alone, alternating."""
     results: dict[str, Any] = {}
     for name, (batch, side, rounds) in CASES.items():
         inputs = data(batch, side)

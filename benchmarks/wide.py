@@ -1,6 +1,6 @@
-"""Networks out of the ordinary: 2,000 layers, and one layer of 200 million weights.
+"""Very large networks: 2,000 layers, and one layer of 200 million weights.
 
-Each is prepared, stepped with tracker and freezing, and saved, in a process of its own whose peak
+Each is prepared, trained with tracker and freezing, and saved, in a separate process whose peak
 memory is measured. Writes results/wide.json.
 
 Usage: python benchmarks/wide.py    (some minutes, 5.5 GB of memory)
@@ -30,7 +30,7 @@ MOST_PEAK_GIB = 5.5
 
 
 class Residual(nn.Module):
-    """Many small layers, each adding a little, so that depth neither kills nor blows up."""
+    """Many small layers that each add a little, so that values neither vanish nor explode."""
 
     def __init__(self, layers: int, width: int = 16) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class Residual(nn.Module):
 
 
 def deep() -> tuple[nn.Module, Tensor, qs.Scheme]:
-    """2,000 layers with quantized inputs."""
+    """Return a network of 2,000 layers with quantized inputs."""
     scheme = qs.Scheme(weight_bits=4, act_bits=4, grad_scaling=True)
     return Residual(LAYERS), torch.randn(8, 16), scheme
 
 
 def wide() -> tuple[nn.Module, Tensor, qs.Scheme]:
-    """One layer of 200 million weights."""
+    """Return one layer of 200 million weights."""
     layer = nn.Linear(SIDE, SIDE, bias=False)
     return layer, torch.randn(2, SIDE), qs.Scheme(weight_bits=4, act_bits=None, first_last_bits=4)
 
@@ -61,7 +61,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor, qs.Scheme]]] = {
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Seconds of each part, and the most memory that this process had."""
+    """Return the seconds of each part, and the peak memory of this process."""
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -112,7 +112,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Each network in a process of its own."""
+    """Measure each network in a separate process."""
     if len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1])))
         return

@@ -1,7 +1,7 @@
 """The numbers of a sweep in one file: `python experiments/collect.py SWEEP > results.json`.
 
-Every run's numbers as its summary.json and diagnosis.json have them, then each group's mean,
-standard deviation, n, and difference to the baseline, as `quiesce compare` makes them.
+It has the numbers of every run from its summary.json and diagnosis.json, and for each group the
+mean, standard deviation, n, and difference to the baseline, as `quiesce compare` computes them.
 """
 
 import csv
@@ -19,7 +19,7 @@ compared = compare([folder])
 
 
 def kl_by_kind(diagnosis):
-    """Mean over the batch norms fed by each kind of layer of KL(population || running), in nats."""
+    """Return mean KL(population || running) of batch norms after each kind of layer, in nats."""
     kinds = {}
     for norm in diagnosis.get("batchnorm", []):
         kinds.setdefault(norm["kind"], []).append(norm["kl_mean"])
@@ -27,7 +27,7 @@ def kl_by_kind(diagnosis):
 
 
 def numbers(run):
-    """What one run measured."""
+    """Return the numbers of one run."""
     found = {
         "name": run.name,
         "seed": run.seed,
@@ -52,7 +52,7 @@ def numbers(run):
 
 
 def together(group):
-    """A group's spreads and its differences to the baseline."""
+    """Return means and deviations of a group, and its differences to the baseline."""
     return {
         "n": len(group.runs),
         "seeds": sorted(group.runs),

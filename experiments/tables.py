@@ -1,9 +1,9 @@
-"""Writes every table of experiments/*/README.md and docs/results.md from the results as JSON.
+"""Writes every table of experiments/*/README.md and docs/results.md from the JSON results.
 
-    python experiments/tables.py            # rewrite what stands between the marks of a table
-    python experiments/tables.py --check    # only say whether something would change
+    python experiments/tables.py            # rewrite the text between the marks of a table
+    python experiments/tables.py --check    # only say whether a page would change
 
-A table stands between `<!-- table: mnist_w3a3 -->` and `<!-- end -->`.
+A table is between `<!-- table: mnist_w3a3 -->` and `<!-- end -->`.
 """
 
 import json
@@ -41,7 +41,7 @@ BATCHNORM = {
 
 
 def sweep_table(results):
-    """A row for each group: means with deviations, and post-BN's difference to the baseline."""
+    """Return a row for each group: means with deviations, and the difference of post-BN."""
     differs = f"post-BN minus {results['baseline']} [95 %]"
     head = ["", "n", *COLUMNS]
     head.insert(4, differs)
@@ -54,7 +54,7 @@ def sweep_table(results):
 
 
 def batchnorm_table(results):
-    """A row for each condition: means with deviations over its seeds."""
+    """Return a row for each condition: means with deviations over its seeds."""
     rows = [["", "n", *BATCHNORM]]
     for name in results["groups"]:
         runs = [run for run in results["runs"] if run["name"] == name]
@@ -64,27 +64,27 @@ def batchnorm_table(results):
 
 
 def number(run, path):
-    """Follow `path` into a run."""
+    """Return the number of a run at `path`."""
     for key in path:
         run = run[key]
     return run
 
 
 def over(values, digits):
-    """Mean and deviation of some numbers."""
+    """Return mean and deviation of some numbers, as text."""
     mean = f"{fmean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {stdev(values):.{digits}f}"
 
 
 def cell(spread, key, digits):
-    """Mean and deviation as results.json has them; shares in percent."""
+    """Return mean and deviation from results.json, as text; shares in percent."""
     factor = 100 if key in SHARES else 1
     mean = f"{factor * spread['mean']:.{digits}f}"
     return mean if spread["std"] is None else f"{mean} ± {factor * spread['std']:.{digits}f}"
 
 
 def interval(difference):
-    """A difference with its interval, and that it is not paired where it is not."""
+    """Return a difference with its interval, marked if it is not paired."""
     if difference is None:
         return ""
     value = f"{difference['value']:+.2f}"
@@ -95,7 +95,7 @@ def interval(difference):
 
 
 LEAST_MS = 0.01
-"""Operators that together take less are left out of a table."""
+"""Operators that take less in total are left out of a table."""
 
 FILES = {
     "float": "float",
@@ -104,13 +104,13 @@ FILES = {
     "ours": "ours, W4A4, `residual: quantized`",
     "ours_a8": "ours, W4A8, `residual: quantized`, `--round-biases`",
     "int4": "ours, `--pack int4`",
-    "int4_all": "the same, first and last layer at 4 bits too",
+    "int4_all": "ours, `--pack int4`, first and last layer at 4 bits too",
 }
-"""File of benchmarks/inference.py to what a table calls it."""
+"""File of benchmarks/inference.py to its name in a table."""
 
 
 def inference_table(results):
-    """A row for each file of each network: size, and times with each number of threads."""
+    """Return a row for each file of each network: size, and times for each number of threads."""
     rows = []
     head = ["", "", "bytes / float"]
     for name, found in results["networks"].items():
@@ -131,7 +131,7 @@ def inference_table(results):
 
 
 def operators_table(results):
-    """A row for each operator of the optimised graphs: how many of them, and their time."""
+    """Return a row for each operator of the optimised graphs: count and time."""
     kinds = ("float", "ort_int8", "float_residual", "ours", "ours_a8")
     rows = [["", "", *(FILES[kind] for kind in kinds)]]
     for name, found in results["networks"].items():
@@ -147,7 +147,7 @@ def operators_table(results):
 
 
 def count_and_time(found):
-    """How many operators, and their milliseconds together; nothing where there are none."""
+    """Return the number of operators and their milliseconds, as text; empty if there are none."""
     return "" if found is None else f"{found[0]}: {found[1]:.2f}"
 
 
@@ -156,11 +156,11 @@ TABLES = {
     "inference": inference_table,
     "inference_operators": operators_table,
 }
-"""Mark to what draws it, where that is not `sweep_table`."""
+"""Mark to the function that makes its table, if it is not `sweep_table`."""
 
 
 def results_of(name):
-    """What a table is drawn from: an experiment's results, or a benchmark's."""
+    """Return the results for a table: of an experiment, or of a benchmark."""
     path = HERE / name / "results.json"
     if not path.exists():
         path = BENCHMARKS / f"{name.split('_')[0]}.json"
@@ -168,7 +168,7 @@ def results_of(name):
 
 
 def table_of(mark):
-    """The table that a mark asks for, as Markdown; it ends above the closing mark."""
+    """Return the table for a mark, as Markdown, with both marks."""
     head, *rows = TABLES.get(mark[2], sweep_table)(results_of(mark[2]))
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -184,5 +184,5 @@ for page in PAGES:
         if "--check" not in sys.argv:
             page.write_text(new, "utf-8")
 for page in stale:
-    print(f"{page}: {'tables are not those of results.json' if '--check' in sys.argv else 'new'}")
+    print(f"{page}: {'tables differ from results.json' if '--check' in sys.argv else 'new'}")
 sys.exit("--check" in sys.argv and bool(stale))

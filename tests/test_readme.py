@@ -1,8 +1,9 @@
-"""What the README says, done."""
+"""The README and the pages of docs: their programs run, their links resolve."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -58,7 +59,48 @@ def test_its_make_commands_are_targets() -> None:
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
 
 
-def test_its_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([\w./-]+\.\w+)\)", README)
-    assert len(links) >= 4
-    assert all((ROOT / link).is_file() for link in links)
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *ROOT.glob("experiments/*/README.md"),
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text_of(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_resolve(page: Path) -> None:
+    for link in LINK.findall(text_of(page)):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_the_readme_links_to_every_page() -> None:
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(README)}
+    assert {page for page in PAGES if page.parent != ROOT and "experiments" not in page.parts} <= (
+        linked
+    )
+
+
+def test_every_test_that_reliability_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", page)
+    assert named
+    for file, name in named:
+        source = (ROOT / file).read_text("utf-8")
+        assert not name or f"def {name}(" in source, f"{file}::{name}"

@@ -40,14 +40,14 @@ mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 
 
 def number(run, path):
-    """Follow `path` into a run."""
+    """Return the number of a run at `path`."""
     for key in path:
         run = run[key]
     return run
 
 
 def draw(axes, title, series, runs):
-    """Every seed as a dot, their mean as a bar; one colour and side a series."""
+    """Draw every seed as a dot and their mean as a bar; each series has a colour and a side."""
     sides = (-ASIDE, ASIDE) if len(series) > 1 else (0.0,)
     for side, colour, (label, path) in zip(sides, COLOURS, series.items(), strict=False):
         for row, name in enumerate(CONDITIONS.values()):

@@ -1,10 +1,10 @@
-"""Kills training processes at random moments and compares what they come to: 200 kills.
+"""Kills training processes at random moments and compares the results: 200 kills.
 
     python experiments/resume/campaign.py --kills 200 --minutes 3
 
-Every round is one uninterrupted run and one that is killed six times and resumed; half of the kills
-are by the clock, half inside a write of a checkpoint. What is done is in campaign.json; the same
-command goes on from there, with the next seed.
+Every round trains one uninterrupted run, and one that is killed six times and resumed. Half of the
+kills are by the clock, half inside a write of a checkpoint. campaign.json has the finished rounds;
+the same command continues from there, with the next seed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CONDITIONS = {
 
 
 def one_round(seed: int, folder: Path) -> dict[str, object]:
-    """Train a whole run and a killed one, and say whether they are the same."""
+    """Train an uninterrupted run and a killed one, and say whether they are equal."""
     name = list(CONDITIONS)[seed % len(CONDITIONS)]
     killer = Killer(seed, [f"--seed={seed}", *CONDITIONS[name]])
     seconds = killer.whole(folder / "whole")
@@ -61,7 +61,7 @@ def one_round(seed: int, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Go on until there are enough kills, or the time is over."""
+    """Run rounds until there are enough kills, or the time is over."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -77,12 +77,12 @@ def main() -> None:
 
 
 def total(rounds: list[dict]) -> int:
-    """Kills of all rounds."""
+    """Return the kills of all rounds."""
     return sum(sum(each["kills"].values()) for each in rounds)
 
 
 def write(rounds: list[dict]) -> None:
-    """Write what has been done so far."""
+    """Write the finished rounds."""
     summary = {
         "kills": total(rounds),
         "kills_inside_a_write": sum(each["kills"]["write"] for each in rounds),

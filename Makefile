@@ -1,7 +1,7 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
-#   make test    the test suite without the tests marked `slow`; about 5 minutes on two cores
-#   make test-all   the whole test suite; about 20 minutes on two cores
+#   make test    the test suite without the tests marked `slow`
+#   make test-all   the whole test suite
 #   make coverage   the whole test suite, with a report of the lines it runs
 #   make check   lint, format and types
 #   make dist    build the sdist and the wheel in dist/, and check what they hold

@@ -185,7 +185,7 @@ def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_p
 def test_a_batch_that_batch_norm_can_not_normalise(refused, tiny_run):
     flags = ["--data.batch_size=1", "--model.name=mobilenetv3_small_100"]
     told = refused("train", QUICK, *tiny_run, *flags)
-    assert "gets one value a channel from a batch of 1 image" in told
+    assert "gets one value per channel from a batch of 1 image" in told
     assert "set data.batch_size to 2 or more" in told
 
 

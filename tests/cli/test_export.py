@@ -434,4 +434,4 @@ def test_fewer_classes_than_one(refused, exported, pictures, count):
 
 def test_data_for_a_run_that_reads_none(refused, run_folder, exported, tmp_path):
     told = refused("verify", run_folder, exported, "--data", tmp_path)
-    assert "its data set made_up is in no folder; leave out --data" in told
+    assert "its data set made_up is not read from a folder; omit --data" in told

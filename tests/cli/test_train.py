@@ -18,7 +18,7 @@ def test_help_shows_every_field_with_its_text(argv, capsys):
     assert main(["train", *argv]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "quiesce train RECIPE" in out
-    assert "--cure.threshold.begin BEGIN Share of the training before the way starts" in out
+    assert "--cure.threshold.begin BEGIN Share of the training before the change starts" in out
 
 
 def test_the_resolved_recipe_is_printed_and_nothing_is_made(capsys, tmp_path, monkeypatch):

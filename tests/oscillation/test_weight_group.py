@@ -9,8 +9,10 @@ from torch import nn
 import quiesce as qs
 from quiesce.arithmetic import weight_passes
 from quiesce.errors import TrackingError
-from quiesce.oscillation import weight_group
-from quiesce.oscillation.weight_group import GatheredBlock, LayerBlock, weight_groups
+from quiesce.oscillation import weight_blocks as module
+from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.weight_blocks import GatheredBlock, LayerBlock, weight_blocks
+from quiesce.oscillation.weight_group import weight_groups
 from support.small_networks import Walk, prepared_network
 
 
@@ -35,10 +37,10 @@ def test_every_parameter_and_record_owns_its_memory_at_all_times(cures) -> None:
 def blocks(request, monkeypatch) -> str:
     """How layers become blocks: all in one buffer, each by itself and in parts, or both."""
     if request.param == "by layer":
-        monkeypatch.setattr(weight_group, "_GATHERED", {"cpu": 1})
-        monkeypatch.setattr(weight_group, "_LARGEST", 128)
+        monkeypatch.setattr(module, "_GATHERED", {"cpu": 1})
+        monkeypatch.setattr(module, "LARGEST", 128)
     if request.param == "mixed":
-        monkeypatch.setattr(weight_group, "_GATHERED", {"cpu": 256})
+        monkeypatch.setattr(module, "_GATHERED", {"cpu": 256})
     return request.param
 
 
@@ -48,7 +50,7 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
     kinds = set()
     for group in weight_groups(qs.quantized_weights(model)):
         latents, scales = group.zeros(), group.zeros()
-        for block in group.blocks:
+        for block in weight_blocks(group):
             kinds.add(type(block))
             now = block.read()
             block.of(latents).copy_(now.latent)
@@ -60,7 +62,7 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
             assert group.count(where).tolist() == [
                 len(where) * (j == i) for j in range(len(group.weights))
             ]
-            entries = group.select(where)
+            entries = SelectedWeights(group, where)
             assert torch.equal(entries.now.latent, latents[where])
             assert torch.equal(entries.now.scale, scales[where])
     assert (
@@ -80,8 +82,8 @@ def test_blocks_of_any_size_track_freeze_and_dampen_to_the_same_bits(
 ) -> None:
     def run(gathered: int, largest: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        monkeypatch.setattr(weight_group, "_GATHERED", {"cpu": gathered})
-        monkeypatch.setattr(weight_group, "_LARGEST", largest)
+        monkeypatch.setattr(module, "_GATHERED", {"cpu": gathered})
+        monkeypatch.setattr(module, "LARGEST", largest)
         model = qs.compile(prepared_network(per_channel=per_channel), mode)
         cures = [qs.Freezing(0.15, max_frozen=None), qs.Dampening(0.1, "kernel_mean")]
         walk = Walk(model, cures, momentum=0.1)
@@ -153,7 +155,7 @@ def test_large_layers_are_not_copied() -> None:
     model = nn.Sequential(nn.Linear(1024, 512))
     qs.prepare(model, qs.Scheme(act_bits=None, first_last_bits=None), torch.zeros(1, 1024))
     [group] = weight_groups(qs.quantized_weights(model))
-    [block] = group.blocks
+    [block] = weight_blocks(group)
     now = block.read()
     assert now.latent.data_ptr() == model[0].weight.data_ptr()
     block.run(weight_passes.settle, now)

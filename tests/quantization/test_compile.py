@@ -264,7 +264,9 @@ def test_a_step_passes_once_over_the_latents_of_all_layers():
     before = control.tracker.steps
     control.tracker.step()
     assert control.tracker.steps == before + 1
-    sizes = [len(block) for group in control.tracker.groups for block in group.blocks]
+    sizes = [
+        len(block) for group in control.tracker.groups for block in control.tracker.blocks(group)
+    ]
     assert len(sizes) == 2  # of the layers with 3 bits and of those with 8
     assert sorted(seen) == sorted(sizes)
     seen.clear()

@@ -21,7 +21,7 @@ from quiesce.arithmetic import weight_passes
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
-from quiesce.oscillation.weight_group import Block
+from quiesce.oscillation.weight_blocks import Block
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
 
@@ -60,7 +60,7 @@ class Dampening(Cure):
             factors = [
                 _factor(w.latent, self.aggregation) * (w.name in mine) for w in group.weights
             ]
-            self._blocks += [(block, block.per_row(factors)) for block in group.blocks]
+            self._blocks += [(block, block.per_row(factors)) for block in tracker.blocks(group)]
 
     def penalty(self, step: int) -> Tensor | None:
         """Return the penalty at this step's strength: a scalar, or None if the strength is 0.

@@ -23,6 +23,7 @@ from quiesce.arithmetic.grid import check_bits
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.cures.frozen_limit import FrozenLimit
 from quiesce.errors import TrackingError
+from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.oscillation.weight_group import WeightGroup
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -132,7 +133,7 @@ class Freezing(Cure):
             where = where[torch.tensor(allowed)[group.layers_of(where)]]
         if not len(where):
             return
-        chosen = group.select(where)
+        chosen = SelectedWeights(group, where)
         self._limit.admit(chosen, step, threshold)
         codes = weight_passes.emitted(chosen.now)
         if self.average == "code":
@@ -144,7 +145,7 @@ class Freezing(Cure):
     ) -> None:
         """Freeze on an accelerator, by masks: the host would wait for the size of an index."""
         allowed = self._allowed(group)
-        for block in group.blocks:
+        for block in tracker.blocks(group):
             now, above = block.read(), tracker.above(block, threshold)
             if not all(allowed):
                 above = above & (block.per_row(allowed) > 0)

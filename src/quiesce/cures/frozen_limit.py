@@ -18,7 +18,8 @@ from torch import Tensor
 
 from quiesce.arithmetic import weight_history
 from quiesce.errors import FreezingError
-from quiesce.oscillation.weight_group import Entries, WeightGroup
+from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.weight_group import WeightGroup
 from quiesce.parallel.split_weights import Shards
 
 EVERY = 50
@@ -67,7 +68,7 @@ class FrozenLimit:
         for i in range(len(self._groups)):
             self._judge(i, self._counts[i], step, threshold)
 
-    def admit(self, chosen: Entries, step: int, threshold: float) -> None:
+    def admit(self, chosen: SelectedWeights, step: int, threshold: float) -> None:
         """Count weights that are about to be frozen, if this process holds all of their layers.
 
         Args:

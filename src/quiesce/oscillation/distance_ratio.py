@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quiesce.arithmetic import weight_passes
+from quiesce.oscillation.selected_weights import sample
 from quiesce.oscillation.weight_group import WeightGroup
 
 
@@ -55,7 +56,7 @@ class DistanceMeter:
         phase = step % every
         if every > 1 and phase > 1:
             return
-        samples = [group.sample(self._sampling.weights) for group in self._groups]
+        samples = [sample(group, self._sampling.weights) for group in self._groups]
         now = [
             torch.stack([chosen.latent.float(), weight_passes.quantized(chosen).float()])
             for chosen, _ in samples
@@ -90,7 +91,7 @@ class DistanceMeter:
         same = state["layout"] == self._layout() and not self._split()
         last = state["last"] if same else None
         if last is not None:
-            samples = [group.sample(self._sampling.weights)[1] for group in self._groups]
+            samples = [sample(group, self._sampling.weights)[1] for group in self._groups]
             if [tuple(each.shape) for each in last] != [(2, sum(counts)) for counts in samples]:
                 raise ValueError("the saved positions are of another number of weights")
         self._last = last

@@ -9,7 +9,9 @@ from torch import Tensor
 from quiesce.arithmetic import weight_history, weight_passes
 from quiesce.arithmetic.memory_order import indices
 from quiesce.errors import TrackingError
-from quiesce.oscillation.weight_group import Block, Entries, WeightGroup, Where
+from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.weight_blocks import Block, weight_blocks
+from quiesce.oscillation.weight_group import WeightGroup
 
 _RATE_MOMENTUM = 0.99
 _SPARSE = 16
@@ -28,7 +30,9 @@ class GroupState:
         average: D: float32 (entries,), or None if nothing asks for averages.
         counts: Flips and oscillations of each layer since the start: float64 (2, layers).
         rate: Transition rate of each layer: float64 (layers,).
-        fresh: The entries whose record changed in the last step; all if that is not known.
+        fresh: The entries whose record changed in the last step: rising int64 (changed,), or None
+            if that is not known.
+        blocks: The weights, for passes over all of them.
     """
 
     def __init__(self, group: WeightGroup) -> None:
@@ -38,14 +42,15 @@ class GroupState:
         self.average: Tensor | None = None
         self.counts = torch.zeros(2, layers, dtype=torch.float64, device=device)
         self.rate = torch.zeros(layers, dtype=torch.float64, device=device)
-        self.fresh: Where = slice(None)
+        self.fresh: Tensor | None = None
         self._sizes = torch.tensor([w.latent.numel() for w in group.weights], device=device)
-        self._busy = [False] * len(group.blocks)  # whether much of a block moved in the last step
+        self.blocks = weight_blocks(group)
+        self._busy = [False] * len(self.blocks)  # whether much of a block moved in the last step
 
     def remember(self) -> None:
         """Start the records from the codes now; what is frozen stays frozen."""
         layout = self.group.layout
-        for block in self.group.blocks:
+        for block in self.blocks:
             now = block.read()
             code, frozen = (
                 weight_passes.emitted(now),
@@ -64,8 +69,8 @@ class GroupState:
         """
         counts = torch.zeros_like(self.counts)
         moved: list[tuple[Tensor, weight_passes.Operands]] = []
-        self.fresh = slice(None)
-        for i, block in enumerate(self.group.blocks):
+        self.fresh = None
+        for i, block in enumerate(self.blocks):
             now = block.read()
             where = None if self._busy[i] else self._settle(block, now)
             if where is not None:
@@ -75,9 +80,11 @@ class GroupState:
                 self._busy[i] = self.group.on_cpu and bool(flips[0].sum() * _SPARSE > len(block))
                 counts += flips
         if moved:
-            entries = Entries(self.group, torch.cat([where for where, _ in moved]), _join(moved))
+            entries = SelectedWeights(
+                self.group, torch.cat([where for where, _ in moved]), _join(moved)
+            )
             counts += self._advance_at(entries, event, entry)
-            if len(moved) == len(self.group.blocks):
+            if len(moved) == len(self.blocks):
                 self.fresh = entries.where
         self.counts += counts
         self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
@@ -110,7 +117,7 @@ class GroupState:
         block.write_back()
         return block.per_layer(by_row.double())
 
-    def _advance_at(self, entries: Entries, event: float, entry: float) -> Tensor:
+    def _advance_at(self, entries: SelectedWeights, event: float, entry: float) -> Tensor:
         """Update some weights; float64 (2, layers): flips and oscillations."""
         where, layout = entries.where, self.group.layout
         moves = weight_history.advance(
@@ -125,7 +132,9 @@ class GroupState:
         least = len(self.group.weights)
         return torch.stack([torch.bincount(layers[f], minlength=least) for f in flags]).double()
 
-    def average_before(self, chosen: Entries | Block, records: Tensor, growth: float) -> Tensor:
+    def average_before(
+        self, chosen: SelectedWeights | Block, records: Tensor, growth: float
+    ) -> Tensor:
         """Return the averages of codes before this step's codes entered them.
 
         Args:
@@ -169,7 +178,7 @@ class GroupState:
                     name = self.group.weights[layer].name
                     raise TrackingError(f"the saved tracker has {name} in another shape")
                 mine.copy_(saved)
-        self.fresh, self._busy = slice(None), [False] * len(self._busy)
+        self.fresh, self._busy = None, [False] * len(self._busy)
 
 
 def _copy(values: Tensor) -> Tensor:

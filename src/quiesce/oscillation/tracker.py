@@ -9,7 +9,7 @@ D = (average of codes - code) / (1-m)^n, which changes only where the code does.
 every latent once and writes only where something happened, and both averages are decayed when
 they are read. Every few thousand steps the base moves on and all are rescaled.
 
-Weights that share a grid are read in blocks (`quiesce.oscillation.weight_group`), so a step is a
+Weights that share a grid are read in blocks (`quiesce.oscillation.weight_blocks`), so a step is a
 few passes, however many layers there are.
 
 State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
@@ -34,7 +34,9 @@ from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
 from quiesce.oscillation.layer_report import LayerReport, overall
-from quiesce.oscillation.weight_group import Block, Entries, WeightGroup, weight_groups
+from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.weight_blocks import Block
+from quiesce.oscillation.weight_group import WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
@@ -91,6 +93,10 @@ class OscillationTracker:
     def groups(self) -> list[WeightGroup]:
         """The weights in groups, for cures, which act on a whole group at once."""
         return [state.group for state in self._states]
+
+    def blocks(self, group: WeightGroup) -> list[Block]:
+        """The weights of one of `groups` in blocks, for passes over all of them."""
+        return self._of(group).blocks
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
         """Keep the average of codes of these weights too, and of others in the same groups.
@@ -179,7 +185,7 @@ class OscillationTracker:
             Rising int64 index of entries: (found,).
         """
         state, cut = self._of(group), self._stored(threshold)
-        if fresh_only and self.steps - 1 > self._known_from and isinstance(state.fresh, Tensor):
+        if fresh_only and self.steps - 1 > self._known_from and state.fresh is not None:
             return state.fresh[state.frequency[state.fresh] > cut]
         return (state.frequency > cut).nonzero().squeeze(1)
 
@@ -187,7 +193,7 @@ class OscillationTracker:
         """The same for one block, on any device: bool (rows, columns)."""
         return block.of(self._of(block.group).frequency) > self._stored(threshold)
 
-    def average_before(self, chosen: Entries | Block, records: Tensor) -> Tensor:
+    def average_before(self, chosen: SelectedWeights | Block, records: Tensor) -> Tensor:
         """Return the averages of codes before this step's codes entered them.
 
         Args:

@@ -10,6 +10,7 @@
     ├── FreezingError         freezing that would pin more of a layer than it may
     ├── DivergedError         a number that stopped being finite, by step and layer
     ├── RecipeError           a recipe, a run folder or a flag that can not be used
+    ├── EngineError           a sweep that can not run where it should
     ├── DataError             a data set that can not be read or trained on
     ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
     ├── DiskFullError         a file for which there is no space
@@ -59,6 +60,10 @@ class DivergedError(QuiesceError):
 
 class RecipeError(QuiesceError):
     """A recipe, a run folder or a flag can not be used."""
+
+
+class EngineError(QuiesceError):
+    """A sweep cannot run where it should: no such cluster, or no machine with these resources."""
 
 
 class DataError(QuiesceError):

@@ -1,5 +1,7 @@
 """Shows progress: bars in a terminal, a plain line now and then in a log."""
 
+import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from time import perf_counter
 from types import TracebackType
@@ -35,6 +37,17 @@ EVERY = 10
 
 LOG_EVERY_S = 30.0
 """Seconds between two lines in a log."""
+
+
+def progress_console() -> Console:
+    """Return the console for progress, on stderr, and silence Lightning's hints.
+
+    Lightning logs its devices and tips and warns about the number of workers of a data loader.
+    None of that is about quantization, and `data.workers` is the user's choice.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    return Console(stderr=True)
 
 
 class Display:

@@ -7,13 +7,13 @@ from typing import Any
 
 from quiesce.after_training.ship import ship
 from quiesce.cli.arguments import Arguments
-from quiesce.cli.show import progress_console, show_runs
+from quiesce.cli.show import show_runs
 from quiesce.cli.show_verification import show_shipped
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.recipes.sections import FloatStageConfig
 from quiesce.run_folder.folder import FLOAT_NETWORK, write_json
-from quiesce.training.display import Display
+from quiesce.training.display import Display, progress_console
 from quiesce.training.run import run
 
 EXPORTED = "model.onnx"

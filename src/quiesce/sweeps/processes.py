@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import BEAT_S, touch, write_state
 
+WORKER = (sys.executable, "-m", "quiesce.sweeps.worker")
+"""The command that does a task, which is its last argument."""
+
 GRACE_S = 60.0
 """Seconds for a process to end after Ctrl-C, before it is killed."""
 
@@ -42,7 +45,7 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     began_s = time.time()
     with task.log.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "quiesce.sweeps.worker", task.to_json()],
+            [*WORKER, task.to_json()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Sweeps as jobs of submitit: its local executor stands for Slurm, with time limits and requeues."""
+"""Sweeps as jobs of submitit, whose local executor stands for Slurm: time limits, requeues."""
 
 import json
 import threading

@@ -8,7 +8,7 @@ import pytest
 
 from quiesce.errors import RecipeError
 from quiesce.sweeps.status import read_status
-from quiesce.sweeps.task_state import LOST_S, write_state
+from quiesce.sweeps.task_state import LOST_S, write_progress, write_state
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path):
     names = ["waits", "runs", "done", "failed", "lost"]
     runs = [{"folder": name, "fields": {}, "seed": 0} for name in names]
     (tmp_path / "sweep.json").write_text(json.dumps({"version": 1, "runs": runs}))
-    for name in ("logs", "recipes", "runs", "done"):
+    for name in ("logs", "runs", "done"):
         (tmp_path / name).mkdir()
     began_s = time.time() - 100
     for name, state in (("runs", "running"), ("failed", "failed"), ("lost", "running")):
@@ -25,7 +25,7 @@ def folder(tmp_path):
     old_s = time.time() - 2 * LOST_S
     os.utime(tmp_path / "logs" / "lost.json", (old_s, old_s))
     write_state(tmp_path / "logs" / "float-seed0.json", "running", began_s=began_s)
-    (tmp_path / "recipes" / "runs.yaml").write_text("trainer: {max_epochs: 4}")
+    write_progress(tmp_path / "logs" / "runs.progress", "runs", 20, 40)
     (tmp_path / "runs" / "metrics.csv").write_text(
         "step,epoch,top1_percent\n10,0,50.5\n15,0,\n20,1,61.5\n21,2,\n"
     )
@@ -50,7 +50,7 @@ def test_each_run_has_its_state(folder):
 
 def test_a_running_run_shows_its_epochs_and_accuracy(folder):
     run = read_status(folder).runs[1]
-    assert (run.epoch, run.epochs, run.top1_percent) == (2, 4, 61.5)
+    assert (run.epoch, run.step, run.steps, run.top1_percent) == (2, 20, 40, 61.5)
     assert run.part == 0.5
     assert 100 <= run.seconds < 130
 

@@ -83,7 +83,7 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
         tasks = sorted(tasks, key=lambda task: first.index(task.state))[:rows]
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("run", overflow="fold")
-    for name in ("state", "epoch", "top-1", "time"):
+    for name in ("state", "done", "epoch", "top-1", "time"):
         made.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for task in tasks:
         made.add_row(*_cells(task))
@@ -99,19 +99,20 @@ def counts(status: SweepStatus) -> str:
     }
     said = [f"{count} {state}" for state, count in known.items() if count or state != "lost"]
     left = status.seconds_left
-    return ", ".join(said) + ("" if left is None else f"; about {_time(left)} left")
+    return ", ".join(said) + ("" if left is None else f"; about {time_of(left)} left")
 
 
 def _cells(task: TaskStatus) -> list[str]:
-    epochs = "" if task.epoch is None else str(task.epoch)
-    if epochs and task.state == "running" and task.epochs is not None:
-        epochs += f"/{task.epochs}"
     state = f"{task.state}: {task.why}" if task.why else task.state
+    part = f"{task.part:.0%}" if task.state == "running" else ""
+    epoch = "" if task.epoch is None else str(task.epoch)
     top1 = "" if task.top1_percent is None else f"{task.top1_percent:.1f}"
-    return [task.name, state, epochs, top1, "" if task.seconds is None else _time(task.seconds)]
+    seconds = "" if task.seconds is None else time_of(task.seconds)
+    return [task.name, state, part, epoch, top1, seconds]
 
 
-def _time(seconds: float) -> str:
+def time_of(seconds: float) -> str:
+    """Return a time as minutes:seconds, or hours:minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

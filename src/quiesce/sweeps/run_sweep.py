@@ -72,6 +72,7 @@ def run_sweep(
         for task in tasks:
             if read_state(task.state).state != "running":  # a job of Slurm still runs
                 task.state.unlink(missing_ok=True)
+                task.progress.unlink(missing_ok=True)
         (engine or LocalEngine()).run(tasks, note)
         outcome.finished = sum(files.is_finished(run) for run in runs)
     return outcome

@@ -10,9 +10,8 @@ from typing import Any
 
 from quiesce.comparison.finished_runs import SWEEP, read_json
 from quiesce.errors import RecipeError
-from quiesce.files.untrusted.yaml_and_json import parse_yaml
 from quiesce.run_folder.folder import SUMMARY
-from quiesce.sweeps.task_state import State, read_state
+from quiesce.sweeps.task_state import State, read_progress, read_state
 
 METRICS = "metrics.csv"
 LOGS = "logs"
@@ -28,8 +27,12 @@ class TaskStatus:
     epoch: int | None = None
     """Epochs that are complete."""
 
-    epochs: int | None = None
-    """Epochs in all; None if the recipe counts steps, or the run has not begun."""
+    step: int | None = None
+    """Steps that are done in the training stage now: of a run that trains its own float network,
+    first of that."""
+
+    steps: int | None = None
+    """Steps of this stage."""
 
     top1_percent: float | None = None
     """Accuracy after the last epoch."""
@@ -48,7 +51,7 @@ class TaskStatus:
         """How much of it is done, from 0 to 1."""
         if self.state in ("done", "failed"):
             return 1.0
-        return min(1.0, (self.epoch or 0) / self.epochs) if self.epochs else 0.0
+        return min(1.0, (self.step or 0) / self.steps) if self.steps else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +126,14 @@ def _status(folder: Path, name: str) -> TaskStatus:
     if state == "waiting":
         return TaskStatus(name=name, state=state)
     epoch, top1_percent = _last_epoch(run / METRICS)
+    progress = read_progress(folder / LOGS / f"{name}.progress") if state == "running" else None
     until_s = known.ended_s or time.time()
     return TaskStatus(
         name=name,
         state=state,
         epoch=epoch,
-        epochs=_epochs(folder / "recipes" / f"{name}.yaml") if state == "running" else epoch,
+        step=None if progress is None else progress.step,
+        steps=None if progress is None else progress.steps,
         top1_percent=top1_percent,
         host=known.host,
         why=known.why if state == "failed" else "",
@@ -146,11 +151,3 @@ def _last_epoch(metrics: Path) -> tuple[int | None, float | None]:
         )
     except (OSError, ValueError, KeyError, TypeError):  # missing, or being written
         return None, None
-
-
-def _epochs(recipe: Path) -> int | None:
-    try:
-        epochs = parse_yaml(recipe.read_text(encoding="utf-8"))["trainer"]["max_epochs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return epochs if isinstance(epochs, int) and epochs > 0 else None

@@ -44,6 +44,11 @@ class Task:
         """The file with the state of the task; see `quiesce.sweeps.task_state`."""
         return self.log.with_suffix(".json")
 
+    @property
+    def progress(self) -> Path:
+        """The file with the steps that a running task has done."""
+        return self.log.with_suffix(".progress")
+
     def to_json(self) -> str:
         """Return the task as a line of JSON."""
         return json.dumps(asdict(self), default=str)

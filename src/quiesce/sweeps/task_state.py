@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from quiesce.files.untrusted.yaml_and_json import read_json
 from quiesce.run_folder.folder import write_json
@@ -52,6 +52,27 @@ def write_state(path: Path, state: State, *, why: str = "", began_s: float) -> N
 def touch(path: Path) -> None:
     """Say that the task still runs."""
     os.utime(path)
+
+
+class Progress(NamedTuple):
+    """How far the training stage of a running task is."""
+
+    stage: str
+    step: int
+    steps: int
+
+
+def write_progress(path: Path, stage: str, step: int, steps: int) -> None:
+    """Write how many steps of a training stage are done."""
+    write_json(path, Progress(stage, step, steps)._asdict())
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Read it; None if no stage has begun."""
+    try:
+        return Progress(**read_json(path))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read_state(path: Path) -> TaskState:

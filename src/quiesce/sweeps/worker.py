@@ -30,6 +30,7 @@ from quiesce.run_folder.folder import (
 )
 from quiesce.sweeps.processes import INTERRUPTED
 from quiesce.sweeps.task import Task
+from quiesce.sweeps.task_state import write_progress
 from quiesce.training.display import Display, progress_console
 from quiesce.training.job import load
 from quiesce.training.run import resume, run
@@ -105,9 +106,14 @@ def _end_with(parent: int) -> None:
 def main(argv: Sequence[str]) -> int:
     """Do the task that `argv` holds; an error is one line on stderr."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    task = Task.from_json(argv[0])
+
+    def beat(stage: str, step: int, steps: int) -> None:
+        write_progress(task.progress, stage, step, steps)
+
     try:
-        with Display(progress_console()) as display:
-            work(Task.from_json(argv[0]), display)
+        with Display(progress_console(), beat) as display:
+            work(task, display)
     except QuiesceError as error:
         sys.stderr.write(f"{error}\n")
         return BAD_INPUT

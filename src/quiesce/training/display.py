@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,6 +23,12 @@ from rich.table import Column
 from rich.text import Text
 
 T = TypeVar("T")
+
+Beat = Callable[[str, int, int], None]
+"""Called with the name of a training stage, its steps that are done, and all of its steps."""
+
+BEAT_S = 1.0
+"""Least seconds between two calls of a `Beat`."""
 
 NOTES = {
     "loss": "loss {:.3f}",
@@ -57,9 +63,11 @@ class Display:
         console: Where to show it. A console that is not a terminal gets plain lines: one every
             `LOG_EVERY_S` seconds of training, and one at the end of each training stage. None
             shows nothing.
+        beat: Called now and then in training stages, for programs that follow the run.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, beat: Beat = lambda *_: None) -> None:
+        self._beat = beat
         self._silent = console is None
         self._log = None if console is None or console.is_terminal else console
         self._lines = Progress(
@@ -86,7 +94,7 @@ class Display:
 
     def training(self, title: str) -> Callback:
         """Return the callback that shows the progress of a training stage."""
-        return _TrainingLine(self._lines, self._log, title)
+        return _TrainingLine(self._lines, self._log, title, self._beat)
 
     def track(self, items: Iterable[T], title: str, total: int) -> Iterator[T]:
         """Yield `items`, and show a progress line until the last one."""
@@ -107,7 +115,9 @@ class _NoteColumn(ProgressColumn):
 
 
 class _TrainingLine(Callback):
-    def __init__(self, lines: Progress, log: Console | None, title: str) -> None:
+    def __init__(self, lines: Progress, log: Console | None, title: str, beat: Beat) -> None:
+        self._beat = beat
+        self._beat_s = 0.0
         self._lines = lines
         self._log = log
         self._title = title
@@ -132,6 +142,10 @@ class _TrainingLine(Callback):
             self._lines.update(self._line, completed=trainer.global_step)
             if trainer.global_step % EVERY == 0:
                 self._tell(trainer)
+            if perf_counter() - self._beat_s >= BEAT_S:
+                self._beat_s = perf_counter()
+                total = int(trainer.estimated_stepping_batches)
+                self._beat(self._title, trainer.global_step, total)
             if self._log is not None and perf_counter() - self._logged_s >= LOG_EVERY_S:
                 self._write(
                     f"{trainer.global_step} of {trainer.estimated_stepping_batches}", trainer

@@ -64,7 +64,8 @@ def swept(finished, tiny_flags, tmp_path):
 def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     folder, outcome, started = finished
     assert (outcome.finished, outcome.total, outcome.failed) == (2, 2, {})
-    assert started == ["float", "lsq", "dampening"]
+    assert started[0] == "float"
+    assert sorted(started[1:]) == ["dampening", "lsq"]
     runs = find_runs([folder]).finished
     assert [run.name for run in runs] == ["lsq", "dampening"]
     for what in ("float", "rounded"):

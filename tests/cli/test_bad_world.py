@@ -78,7 +78,7 @@ def weights_file(path, weights):
 def test_a_checkpoint_of_another_network(refused, tiny_run, tmp_path):
     flag = weights_file(tmp_path / "other.pt", torch.nn.Linear(3, 4).state_dict())
     told = refused("train", QUICK, *tiny_run, flag)
-    assert "other.pt is of another network" in told
+    assert "other.pt does not fit the network" in told
 
 
 def test_a_truncated_checkpoint(refused, tiny_run, tmp_path):
@@ -111,7 +111,7 @@ def test_pickled_code_is_never_run(refused, tiny_run, tmp_path):
     proof = tmp_path / "proof"
     flag = weights_file(tmp_path / "evil.pt", {"weight": Payload(proof)})
     told = refused("train", QUICK, *tiny_run, flag)
-    assert "evil.pt holds pickled code, which is never run" in told
+    assert "evil.pt holds pickled code" in told
     assert not proof.exists()
     pickle.loads(pickle.dumps(Payload(proof)))
     assert proof.exists()  # it would have

@@ -6,5 +6,3 @@ Importing this package imports no optional dependency; building a data set does.
 from quiesce.data.build import Data as Data
 from quiesce.data.build import build_data as build_data
 from quiesce.data.config import DataConfig as DataConfig
-
-__all__ = ["Data", "DataConfig", "build_data"]

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 import torch
-from torch import distributed
 from torch.utils.data import Sampler
+
+from quiesce.parallel.processes import rank, world_size
 
 Key = tuple[int, int]
 """Epoch and index of an image."""
@@ -64,17 +65,3 @@ def mixed_seed(*parts: int) -> int:
     """One well mixed seed below 2^63 from whole numbers."""
     text = ",".join(map(str, parts)).encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
-
-
-def world_size() -> int:
-    """Processes that train together."""
-    return distributed.get_world_size() if _distributed() else 1
-
-
-def rank() -> int:
-    """Number of this process among those that train together, from 0."""
-    return distributed.get_rank() if _distributed() else 0
-
-
-def _distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()

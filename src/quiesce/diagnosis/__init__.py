@@ -33,28 +33,3 @@ from quiesce.diagnosis.offsets import offsets as offsets
 from quiesce.diagnosis.trajectories import Trajectory as Trajectory
 from quiesce.diagnosis.trajectories import most_oscillating as most_oscillating
 from quiesce.diagnosis.trajectories import most_oscillating_layer as most_oscillating_layer
-
-__all__ = [
-    "Choice",
-    "LayerDiagnosis",
-    "LearningOptions",
-    "NormDiagnosis",
-    "Trajectory",
-    "clipped",
-    "code_counts",
-    "diagnose_batchnorm",
-    "diagnose_layers",
-    "draw",
-    "feeding_layers",
-    "has_statistics",
-    "layer_kind",
-    "learn",
-    "most_oscillating",
-    "most_oscillating_layer",
-    "near_threshold",
-    "offset_histogram",
-    "offsets",
-    "oscillating_choices",
-    "population_statistics",
-    "replaced",
-]

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
 from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.layers import quantiles
-from quiesce.inference import buffers_of, put_back
+from quiesce.inference import batch_norms, buffers_of, put_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def population_statistics(
     Raises:
         NothingToDoError, DivergedError: As `reestimate_batchnorm` raises them.
     """
-    norms = _norms(model)
+    norms = batch_norms(model).values()
     running = [buffers_of(norm) for norm in norms]
     with unmoved_random_numbers(model):
         try:
@@ -92,11 +91,7 @@ def diagnose_batchnorm(
 
 def has_statistics(model: nn.Module) -> bool:
     """Whether a batch norm of `model` keeps running statistics."""
-    return bool(_norms(model))
-
-
-def _norms(model: nn.Module) -> list[BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
+    return bool(batch_norms(model))
 
 
 @contextmanager

@@ -5,9 +5,8 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.inference import inference
+from quiesce.inference import batch_norms, inference
 from quiesce.quantization.quantized_layers import LAYERS
 
 
@@ -24,7 +23,7 @@ def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
         input; None where something lies between, or the forward passes the batch norm by.
     """
     names = {module: name for name, module in model.named_modules()}
-    norms = [m for m in names if isinstance(m, BatchNorm) and m.running_mean is not None]
+    norms = batch_norms(model).values()
     made: dict[int, tuple[ref[Tensor], str]] = {}
     found: dict[str, str | None] = {names[norm]: None for norm in norms}
 

@@ -1,15 +1,15 @@
 """Where a number went wrong: slow looks at a model, for when it is known that one did."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from quiesce.inference import buffers_of, put_back
+from quiesce.inference import batch_norms, buffers_of, put_back
+from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
@@ -37,7 +37,7 @@ def broken_statistic(model: nn.Module) -> str | None:
 
     Other buffers may be infinite and sound: masks of attention are.
     """
-    for name, norm in _norms(model):
+    for name, norm in batch_norms(model).items():
         for which in ("running_mean", "running_var"):
             if not _finite(norm.get_buffer(which)):
                 return f"{name}.{which}" if name else which
@@ -110,7 +110,7 @@ def mend_statistics(model: nn.Module) -> list[str]:
         Names of the batch norms in which there was one.
     """
     mended = []
-    for name, norm in _norms(model):
+    for name, norm in batch_norms(model).items():
         mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         bad = ~(mean.isfinite() & var.isfinite())
         if bool(bad.any()):
@@ -119,19 +119,8 @@ def mend_statistics(model: nn.Module) -> list[str]:
     return mended
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process holds; any other tensor itself."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore
-
-
-def _norms(model: nn.Module) -> Iterator[tuple[str, BatchNorm]]:
-    for name, norm in model.named_modules():
-        if isinstance(norm, BatchNorm) and norm.running_mean is not None:
-            yield name, norm
-
-
 def _finite(tensor: Tensor) -> bool:
-    return bool(local(tensor.detach()).isfinite().all())
+    return bool(local(tensor).isfinite().all())
 
 
 def _first_broken(values: Any) -> Tensor | None:

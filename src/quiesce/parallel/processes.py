@@ -19,10 +19,20 @@ from quiesce.parallel.split_weights import is_split
 T = TypeVar("T")
 
 
+def world_size() -> int:
+    """Return the number of processes."""
+    there = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if there else 1
+
+
 def are_many() -> bool:
     """Whether there is more than one process."""
-    there = distributed.is_available() and distributed.is_initialized()
-    return there and distributed.get_world_size() > 1
+    return world_size() > 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return distributed.get_rank() if are_many() else 0
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -44,7 +54,7 @@ def gathered(values: Tensor) -> list[Tensor]:
     """The tensor of each process, in order; of any lengths, if they have one dimension."""
     if not are_many():
         return [values]
-    count = distributed.get_world_size()
+    count = world_size()
     lengths = [values.new_zeros(1, dtype=torch.int64) for _ in range(count)]
     distributed.all_gather(lengths, lengths[0].new_tensor([values.shape[0]]))
     sizes = [int(length) for length in lengths]
@@ -59,7 +69,7 @@ def told(mine: Any) -> list[Any]:
     """What each process has to say, in order; plain Python values, or small tensors in them."""
     if not are_many():
         return [mine]
-    everyone: list[Any] = [None] * distributed.get_world_size()
+    everyone: list[Any] = [None] * world_size()
     distributed.all_gather_object(everyone, mine)
     return everyone
 

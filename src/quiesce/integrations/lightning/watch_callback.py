@@ -53,7 +53,7 @@ class WatchCallback(Callback):
         self._forward = None
         if (
             pl_module.automatic_optimization
-        ):  # otherwise the training step would step the optimizer again
+        ):  # else it would step the optimizer
             self._forward = lambda: _run_again(trainer, pl_module, batch, batch_idx)
 
     def on_before_backward(

@@ -51,9 +51,7 @@ class WatchCallback(Callback):
     ) -> None:
         """Keep what runs the forward pass of this batch again, to find the layer of a fault."""
         self._forward = None
-        if (
-            pl_module.automatic_optimization
-        ):  # else it would step the optimizer
+        if pl_module.automatic_optimization:  # else it would step the optimizer
             self._forward = lambda: _run_again(trainer, pl_module, batch, batch_idx)
 
     def on_before_backward(

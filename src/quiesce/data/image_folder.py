@@ -14,7 +14,7 @@ import torch
 
 from quiesce.data.config import DataConfig
 from quiesce.data.images import Images, as_numbers, channel_statistics
-from quiesce.errors import DataError
+from quiesce.errors import DataError, first_line
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
 
@@ -48,7 +48,7 @@ class Decoder:
             image = read(path)
         except Exception as error:  # a decoder raises what it likes: OSError, SyntaxError, ...
             raise DamagedImageError(
-                f"{path} can not be decoded ({_one_line(error)}); {self.good} pictures that this "
+                f"{path} can not be decoded ({first_line(error)}); {self.good} pictures that this "
                 "process read before it were good. Replace or remove it"
             ) from error
         self.good += 1
@@ -103,7 +103,7 @@ def check(paths: list[str]) -> None:
         try:
             Decoder()(path)
         except DamagedImageError as error:
-            return f"{path} ({_one_line(error.__cause__)})"
+            return f"{path} ({first_line(error.__cause__)})"
         return None
 
     with ThreadPoolExecutor() as pool:
@@ -133,7 +133,7 @@ def _pictures(folder: Path, transform: Callable[[Any], Any]) -> Any:
         return datasets.ImageFolder(folder, transform=transform, loader=Decoder())
     except OSError as error:
         raise DataError(
-            f"{folder} must hold a folder of pictures for each class: {_one_line(error)}"
+            f"{folder} must hold a folder of pictures for each class: {first_line(error)}"
         ) from error
 
 
@@ -153,7 +153,3 @@ def _transform(config: DataConfig, size: int, *, training: bool) -> Callable[[An
             v2.Normalize(statistics["mean"].tolist(), statistics["std"].tolist()),
         ]
     )
-
-
-def _one_line(error: BaseException | None) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from quiesce.errors import DataError, ExportError
+from quiesce.errors import DataError, ExportError, first_line
 from quiesce.export.metadata import Description, Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
 from quiesce.extras import require
@@ -86,7 +86,7 @@ class Predictor:
             (logits,) = self._session.run(["logits"], {"images": pixels[None]})
         except Exception as error:  # onnxruntime has one private class for each status
             raise ExportError(
-                f"{self._where}: ONNX Runtime can not run it ({str(error).partition(chr(10))[0]})"
+                f"{self._where}: ONNX Runtime can not run it ({first_line(error)})"
             ) from error
         if logits.ndim != 2 or len(logits) != 1 or not logits.size:
             raise ExportError(
@@ -133,5 +133,4 @@ def _decode(picture: Path, channels: int) -> Any:
         with images.open(picture) as image:
             return image.convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
-        reason = str(error).partition("\n")[0].rstrip(". ")
-        raise DataError(f"{picture} can not be decoded ({reason})") from error
+        raise DataError(f"{picture} can not be decoded ({first_line(error)})") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from quiesce.errors import ExportError
+from quiesce.errors import ExportError, first_line
 from quiesce.export.metadata import Description
 from quiesce.extras import require
 
@@ -42,8 +42,7 @@ def session(
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each status, none of them public
-        reason = str(error).partition("\n")[0]
-        raise ExportError(f"{where}: ONNX Runtime does not take it ({reason})") from error
+        raise ExportError(f"{where}: ONNX Runtime refuses it ({first_line(error)})") from error
 
 
 def quantized_inputs(description: Description) -> list[str]:

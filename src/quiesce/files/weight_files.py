@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import CheckpointError
+from quiesce.errors import CheckpointError, first_line
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
 
@@ -144,5 +144,5 @@ def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _damaged(file: Path, error: Exception) -> str:
-    reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    reason = first_line(error).partition(". ")[0]
     return f"{file} is damaged or cut off ({reason}); fetch it again"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from quiesce.errors import CheckpointError, RecipeError
+from quiesce.errors import CheckpointError, RecipeError, first_line
 from quiesce.extras import require
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ def _from_timm(
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # of timm, the hub's client, the network below it
-        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"the pretrained weights of {name} can not be downloaded ({reason}); set "
+            f"the pretrained weights of {name} can not be downloaded ({first_line(error)}); set "
             "model.weights to the path of a file of them"
         ) from error
 

@@ -13,7 +13,7 @@ from quiesce.inference import inference, inputs_of
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
 
 log = logging.getLogger(__name__)
 
@@ -93,20 +93,11 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     forward = unwrapped(model)
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
-    try:
-        for layer in layers:
-            layer.weight_quantizer.observe = _pass
-        for quantizer, observation in seen.items():
-            quantizer.observe = observation
-        read = 0
-        with inference(model):
-            for batch in taken(batches, count, model):
-                forward(inputs_of(batch))
-                read += 1
-    finally:
-        for module in model.modules():
-            if isinstance(module, FakeQuantizer):
-                module.observe = None
+    read = 0
+    with inference(model), observed(dict.fromkeys(quantizers, unobserved) | seen):
+        for batch in taken(batches, count, model):
+            forward(inputs_of(batch))
+            read += 1
     device = layers[0].latent.device
     for observation in seen.values():
         observation.share(device)
@@ -118,10 +109,6 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
         _settle(quantizer, observation)
     measure_weights(model)
     return model
-
-
-def _pass(_: Tensor) -> None:
-    """Let a weight through in float: it is measured by itself."""
 
 
 def _check(quantizer: FakeQuantizer, observation: Observation) -> None:

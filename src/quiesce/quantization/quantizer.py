@@ -1,6 +1,7 @@
 """A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class FakeQuantizer(nn.Module):
         self.grad_scaling = grad_scaling
         self.ranges: Range = ranges
         self.kernels = EAGER
-        self.observe: Callable[[Tensor], None] | None = None
+        self.observe: Callable[[Tensor], object] | None = None
         self.tracked_by: object = None
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
@@ -211,3 +212,19 @@ class FakeQuantizer(nn.Module):
             )
             return
         self.grid = grid
+
+
+@contextmanager
+def observed(observers: Mapping[FakeQuantizer, Callable[[Tensor], object]]) -> Iterator[None]:
+    """Let quantizers pass their inputs through unchanged, to their observers, in the block."""
+    try:
+        for quantizer, observe in observers.items():
+            quantizer.observe = observe
+        yield
+    finally:
+        for quantizer in observers:
+            quantizer.observe = None
+
+
+def unobserved(_: Tensor) -> None:
+    """An observer that ignores its input."""

@@ -14,7 +14,7 @@ from quiesce.errors import PrepareError
 from quiesce.quantization.dataflow import Reader, run, watch
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
 
 Make = Callable[[str], FakeQuantizer]
 """From a name to a new quantizer for the operand of an addition."""
@@ -73,13 +73,8 @@ class Residuals:
 
     def _check_same(self) -> None:
         quantizers = [each for each in self._model.modules() if isinstance(each, FakeQuantizer)]
-        try:
-            for quantizer in quantizers:
-                quantizer.observe = _let_through
+        with observed(dict.fromkeys(quantizers, unobserved)):
             output = run(self._model, self._example)
-        finally:
-            for quantizer in quantizers:
-                quantizer.observe = None
         if isinstance(output, Tensor) and not torch.equal(output, self._expected):
             raise PrepareError(
                 f"{type(self._model).__name__} adds in a way that can not be put on grids (an "
@@ -91,7 +86,3 @@ class Residuals:
 def _addition(found: dict[Reader, FakeQuantizer], owner: str, place: int) -> Addition | None:
     left, right = (found.get(Reader(owner, place, side)) for side in ("left", "right"))
     return None if left is None or right is None else Addition(left, right)
-
-
-def _let_through(_: Tensor) -> None:
-    """A quantizer that is observed emits its input unchanged."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import ExportError
+from quiesce.errors import ExportError, first_line
 from quiesce.export.biases.layer_integers import Place, input_places
 from quiesce.export.graph.weight_sites import numbered
 from quiesce.export.verification.trained_codes import Computed
@@ -46,7 +46,7 @@ def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarr
     except RuntimeError as error:
         raise ExportError(
             f"{type(model).__name__} can not compute in float64, as the integer reference must "
-            f"({str(error).partition(chr(10))[0]}); export it without verification"
+            f"({first_line(error)}); export it without verification"
         ) from error
     return Computed(computed, logits.numpy())
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from quiesce.errors import DataError, ExportError, QuiesceError
+from quiesce.errors import DataError, ExportError, QuiesceError, first_line
 from quiesce.export.biases.layer_integers import (
     InputGrid,
     read_inputs,
@@ -153,14 +153,15 @@ def verify_model(
 
 @contextmanager
 def _reading(where: str | Path) -> Iterator[None]:
-    """Make one line of what goes wrong with a graph that is not as `export_onnx` writes it."""
+    """Turn errors from a graph that `export_onnx` did not write into one line."""
     try:
         yield
     except QuiesceError:
         raise
-    except Exception as error:  # a stranger's graph may name and shape things as it likes
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ExportError(f"{where} is not as `quiesce export` writes it ({reason})") from error
+    except Exception as error:  # the graph may have any names and shapes
+        raise ExportError(
+            f"{where} differs from what `quiesce export` writes ({first_line(error)})"
+        ) from error
 
 
 def _pairs(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.errors import first_line
 from quiesce.files.untrusted.limits import MB, read_bytes
 
 LARGEST_FILE = 32 * MB
@@ -23,4 +24,4 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(content, allow_pickle=False) as archive:
             return dict(archive)
     except Exception as error:  # zipfile, its decoders and numpy raise many kinds
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise ValueError(first_line(error)) from error

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from quiesce.errors import first_line
 from quiesce.extras import require
 from quiesce.files.untrusted.limits import read_bytes
 
@@ -28,8 +29,7 @@ def read_onnx(path: Path) -> Any:
                 raise ValueError(f"its tensor {part.name!r} is in another file")
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # protobuf and the checker raise many kinds
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(reason) from error
+        raise ValueError(first_line(error)) from error
     return model
 
 

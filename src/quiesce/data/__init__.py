@@ -1,6 +1,6 @@
-"""Data sets by name: `build_data` makes the loaders, one file per data set makes the images.
+"""Data sets by name: `build_data` creates the loaders, and one file per data set the images.
 
-Importing this package imports no optional dependency; building a data set does.
+Importing this package needs no optional dependency; building a data set does.
 """
 
 from quiesce.data.build import Data as Data

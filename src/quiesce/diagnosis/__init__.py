@@ -1,4 +1,4 @@
-"""What oscillation does to a network, in numbers: of its weights, batch norms and loss.
+"""Measures what oscillation does to the weights, batch norms and loss of a network.
 
     tracker                                    of a training loop, see quiesce.Control
     diagnose_layers(tracker)                   kind, frequencies, offsets, codes of each layer
@@ -8,7 +8,7 @@
     oscillating_choices(tracker)               the two codes of each oscillating weight, to `draw`
                                                or `learn`, and to compute with: `replaced`
 
-Needs torch alone. `quiesce diagnose` and `quiesce probe` are these functions on a run folder.
+Needs only torch. `quiesce diagnose` and `quiesce probe` apply these functions to a run folder.
 """
 
 from quiesce.diagnosis.batchnorm import NormDiagnosis as NormDiagnosis

@@ -1,7 +1,7 @@
-"""What is done about oscillation, method by method, and what each does to one weight.
+"""The methods against oscillation, and what each does to one weight.
 
-A method is an estimator, a cure, or none; with it goes the law that says how often the weight will
-oscillate, where there is one, and a sentence that says which law and whether it cures.
+A method is an estimator, a cure, or nothing. With it come the law that predicts how often the
+weight oscillates, if there is one, and a sentence that explains the law.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,40 +15,40 @@ from quiesce.toy.regression import Regression, freeze_latency
 from quiesce.toy.simulation import Trace, simulate
 
 Law = Callable[[Regression, float], float]
-"""Regression and learning rate to oscillations per step."""
+"""Function from regression and learning rate to oscillations per step."""
 
 BITS = 8
 TRACKER_MOMENTUM = 0.01
 FREEZE_ABOVE = 0.1
 COPIES = 64
-"""Weights over which a random rounding is averaged."""
+"""Number of weights over which random rounding is averaged."""
 LAWFUL = 0.5
-"""Largest lr * E for which the laws hold: no step jumps over a level."""
+"""Largest lr * E for which the laws hold; no step jumps over a level."""
 SYMBOLS = (
     "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its place "
     "between the two around it, 0 to 1; E: mean square of the input; lr: learning rate."
 )
-"""What the letters in the sentences stand for."""
+"""Explains the letters in the sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row of the comparison."""
+    """A method, as a row of the comparison."""
 
     title: str
-    """As tables and pages call it."""
+    """Title in tables and pages."""
     sentence: str
-    """Which law it obeys, and whether it can cure."""
+    """The law, and whether the method cures oscillation."""
     cures: bool = False
-    """Whether it brings the weight to rest on the nearest level."""
+    """Whether the weight stops at the nearest level."""
     law: Law | None = None
-    """How often the weight oscillates, or None where nothing says."""
+    """Predicts how often the weight oscillates; None without a law."""
     for_small_steps: bool = False
     """Whether the law holds only in the limit of small lr * E."""
     estimator: estimators.Estimator = estimators.STE()  # noqa: RUF009 (immutable)
     """Rounding and its gradient."""
     make: Callable[[Regression], Sequence[Cure]] = lambda regression: ()
-    """The cures beside it."""
+    """Creates the cures."""
 
 
 def _plain(regression: Regression, lr: float) -> float:
@@ -151,11 +151,11 @@ METHODS: Mapping[str, Method] = {
         make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS, max_frozen=None)],
     ),
 }
-"""Name to method, in the order in which they are shown."""
+"""Name to method, in the order of the table."""
 
 
 def _after_freezing(regression: Regression) -> float:
-    """0 where freezing comes, else as if there were none (law 10)."""
+    """Return 0 if the weight is frozen, and the frequency without cure otherwise (law 10)."""
     free = regression.frequency().item()
     return 0.0 if freeze_latency(free, TRACKER_MOMENTUM, FREEZE_ABOVE) < torch.inf else free
 
@@ -166,21 +166,21 @@ class Outcome:
 
     method: Method
     trace: Trace
-    """All of the way."""
+    """The whole training."""
     frequency: float
     """Oscillations per step, later."""
     law: float | None
-    """What the law says of it, or None where it says nothing."""
+    """The prediction of the law, or None without one."""
     amplitude: float
-    """Span of the latent, later, in steps of the grid."""
+    """Range of the latent weight, later, in grid steps."""
     levels: tuple[float, ...]
-    """Values of the grid that were emitted, later, rising."""
+    """Quantized values, later, ascending."""
     frozen_at: int | None
-    """Step, the first being 0, after which the code was pinned, as `Freezing` tells it; or None."""
+    """Step, from 0, after which the weight was frozen; or None."""
 
     @property
     def law_text(self) -> str:
-        """The law's frequency: "0.679", "~0.679" where it is that of small steps, "none"."""
+        """The prediction as text: "0.679", "~0.679" in the limit of small steps, or "none"."""
         if self.law is None:
             return "none"
         return f"{'~' if self.method.for_small_steps else ''}{self.law:.3f}"
@@ -205,19 +205,19 @@ def try_method(
     start: float,
     momentum: float = 0.0,
 ) -> Outcome:
-    """Let one method train the weight of `regression`.
+    """Train the weight of `regression` with one method.
 
     Args:
-        method: Of `METHODS`.
-        regression: Of one weight.
+        method: One of `METHODS`.
+        regression: A regression with one weight.
         lr: Learning rate.
-        steps: Optimizer steps; the second half is what is measured.
-        start: First latent.
-        momentum: Of the gradient descent. With it, and above lr * E of 1/2, no law holds.
+        steps: Optimizer steps; the second half is measured.
+        start: First latent weight.
+        momentum: Momentum of SGD. With momentum, or lr * E above 1/2, no law holds.
 
     Raises:
-        ValueError: The target is not between two codes of an 8-bit grid, or a number is out of
-            its range.
+        ValueError: The target is not between two codes of an 8-bit grid, or an argument is out of
+        range.
     """
     copies = COPIES if method.estimator.needs_noise else 1
     trace = simulate(

@@ -25,8 +25,8 @@ COPIES = 64
 LAWFUL = 0.5
 """Largest lr * E for which the laws hold; no step jumps over a level."""
 SYMBOLS = (
-    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its place "
-    "between the two around it, 0 to 1; E: mean square of the input; lr: learning rate."
+    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its position "
+    "between its two grid points, 0 to 1; E: mean square of the input; lr: learning rate."
 )
 """Explains the letters in the sentences."""
 
@@ -68,84 +68,85 @@ def _dampened(part: float) -> tuple[Law, Callable[[Regression], Sequence[Cure]]]
 _BELOW, _ABOVE = _dampened(0.5), _dampened(1.5)
 _HYSTERESIS = estimators.Hysteresis()
 
+
+def _law5(title: str, sentence: str, estimator: estimators.Estimator) -> Method:
+    """Return an estimator whose frequency is that of the STE in the limit of small steps."""
+    return Method(
+        title=title, sentence=sentence, law=_plain, for_small_steps=True, estimator=estimator
+    )
+
+
 METHODS: Mapping[str, Method] = {
     "ste": Method(
         title="STE",
-        sentence="Law 2: it oscillates 2 d/s times a step at any learning rate, which sets only "
-        "the amplitude (law 3). No cure.",
+        sentence="Law 2: it oscillates 2 d/s times per step at any learning rate, which changes "
+        "only the amplitude (law 3). No cure.",
         law=_plain,
     ),
-    "ewgs": Method(
-        title="EWGS",
-        sentence="Law 5: its factor is the same on both sides of the threshold, so that the "
-        "frequency is the STE's. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.EWGS(),
+    "ewgs": _law5(
+        "EWGS",
+        "Law 5: its factor is the same on both sides of the threshold, so the frequency is that of "
+        "the STE. No cure.",
+        estimators.EWGS(),
     ),
-    "dsq": Method(
-        title="DSQ",
-        sentence="Law 5: the gradient is largest at the threshold, on both sides alike: more "
-        "amplitude, the STE's frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.DSQ(),
+    "dsq": _law5(
+        "DSQ",
+        "Law 5: the gradient is largest at the threshold, equally on both sides: a larger "
+        "amplitude, the frequency of the STE. No cure.",
+        estimators.DSQ(),
     ),
     "psg": Method(
         title="PSG",
         sentence="No law: gradients vanish on the grid, so a weight that starts beyond its level "
-        "is caught there, any other oscillates. No cure: the start decides.",
+        "stops there, and any other oscillates. No cure: the start decides.",
         estimator=estimators.PSG(),
     ),
-    "stacked_sigmoid": Method(
-        title="Stacked sigmoid",
-        sentence="Law 5, as DSQ, whose family of curves it shares: the STE's frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.StackedSigmoid(),
+    "stacked_sigmoid": _law5(
+        "Stacked sigmoid",
+        "Law 5, as for DSQ, which has the same family of curves: the frequency of the STE. No "
+        "cure.",
+        estimators.StackedSigmoid(),
     ),
-    "stableqat": Method(
-        title="StableQAT",
-        sentence="Law 5, the STE's frequency, for small steps; large ones reach where its gradient "
-        "fades, which shifts the frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.StableQAT(),
+    "stableqat": _law5(
+        "StableQAT",
+        "Law 5, the frequency of the STE, for small steps; large steps reach where its gradient "
+        "fades, which changes the frequency. No cure.",
+        estimators.StableQAT(),
     ),
     "stochastic_rounding": Method(
         title="Stochastic rounding",
-        sentence="Law 11: the latent settles at the optimum while codes flip by chance, (2 + lr E) "
-        "r (1-r) times a step: noise for a cycle. No cure.",
+        sentence="Law 11: the latent weight settles at the optimum while codes flip at random, "
+        "(2 + lr E) r (1-r) times per step: noise instead of a cycle. No cure.",
         law=lambda regression, lr: regression.random_frequency(lr).item(),
         estimator=estimators.StochasticRounding(),
     ),
     "hysteresis": Method(
         title="Hysteresis",
-        sentence="Law 7: seldom, and the more so the lower the learning rate, so that a decaying "
-        "rate brings it to rest. At a constant rate no cure.",
+        sentence="Law 7: it oscillates rarely, and less often the lower the learning rate, so a "
+        "decaying rate stops it. At a constant rate no cure.",
         law=lambda regression, lr: regression.hysteresis_frequency(lr, _HYSTERESIS.width).item(),
         for_small_steps=True,
         estimator=_HYSTERESIS,
     ),
     "dampening_below": Method(
         title="Dampening below λc",
-        sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, and "
-        "for ever. Too weak: no cure.",
+        sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, but "
+        "does not stop. Too weak: no cure.",
         law=_BELOW[0],
         make=_BELOW[1],
     ),
     "dampening_above": Method(
         title="Dampening above λc",
-        sentence="Law 6, at 1.5 times the critical strength λc = E d/s: it rests, on the nearest "
-        "level as long as the strength is below E (1 - d/s). Cures.",
+        sentence="Law 6, at 1.5 times the critical strength λc = E d/s: it stops, at the nearest "
+        "level if the strength is below E (1 - d/s). Cures.",
         cures=True,
         law=_ABOVE[0],
         make=_ABOVE[1],
     ),
     "freezing": Method(
         title="Freezing",
-        sentence="Laws 9 and 10: pinned to the level nearest to the optimum once its average "
-        "frequency has risen above the threshold. Cures.",
+        sentence="Laws 9 and 10: frozen on the level nearest to the optimum when its average "
+        "frequency exceeds the threshold. Cures.",
         cures=True,
         law=lambda regression, lr: _after_freezing(regression),
         make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS, max_frozen=None)],

@@ -48,9 +48,7 @@ class Rule(NamedTuple):
 
 def positive(scale: Tensor) -> Tensor:
     """Return the scale in use for a stored one: its magnitude, at least SCALE_FLOOR."""
-    wide = scale.to(
-        torch.promote_types(scale.dtype, torch.float32)
-    )  # float16 can not represent the floor
+    wide = scale.to(torch.promote_types(scale.dtype, torch.float32))  # float16 has no such floor
     return wide.abs().clamp_min(SCALE_FLOOR)
 
 
@@ -236,7 +234,7 @@ def fake_quantize(
 
 
 def lsq_grad_scale(count: int, grid: Grid) -> float:
-    """Return 1/sqrt(count * quant_max), the factor of LSQ for a scale that `count` elements share."""
+    """Return 1/sqrt(count * quant_max), the factor of LSQ for `count` elements per scale."""
     return 1.0 / math.sqrt(max(count, 1) * grid.quant_max)
 
 

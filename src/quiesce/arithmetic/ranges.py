@@ -142,8 +142,7 @@ def _mse(rows: Tensor, grid: Grid) -> Tensor:
 
 
 def _least(rows: Tensor, grid: Grid, widest: Tensor, factors: Tensor) -> Tensor:
-    """Return for each row the factor of `widest` with the smallest error; factors: (rows,
-    candidates)."""
+    """Return the best factor of `widest` for each row; factors: (rows, candidates)."""
     best, least = factors[:, 0].clone(), rows.new_full((len(rows),), torch.inf)
     for factor in factors.unbind(1):
         scale = (widest * factor)[:, None]

@@ -113,20 +113,20 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
 def _check(quantizer: FakeQuantizer, observation: Observation) -> None:
     if not observation:
         raise NotCalibratedError(
-            f"no batch reached {quantizer.name}; calibrate on batches that reach it, or leave the layer "
-            "in float with Scheme(exclude=...)"
+            f"no batch reached {quantizer.name}; calibrate on batches that reach it, or leave the "
+            "layer in float with Scheme(exclude=...)"
         )
     if not observation.finite:
         raise DivergedError(
-            f"{quantizer.name} got NaN or inf from the float network; correct the data or the network"
+            f"{quantizer.name} got NaN or inf in float; correct the data or the network"
         )
 
 
 def _settle(quantizer: FakeQuantizer, observation: Observation) -> None:
     if observation.low == observation.high == 0:
         log.warning(
-            "%s got only zeros; its scale is 1. Look at the layers before it, or calibrate on other "
-            "batches",
+            "%s got only zeros; its scale is 1. Look at the layers before it, or calibrate on "
+            "other batches",
             quantizer.name,
         )
     values = observation.values()

@@ -132,7 +132,7 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return scales and learned offsets; the published recipes train them with another optimizer."""
+    """Return scales and offsets; the published recipes give them another optimizer."""
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 

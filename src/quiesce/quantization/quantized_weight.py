@@ -50,8 +50,8 @@ class QuantizedWeight:
         self.shards = Shards(latent) if is_split(latent) else None
         if is_split(quantizer.scale):
             raise PrepareError(
-                f"{name}: its scale is split over processes, but each process needs all of it; call "
-                "fully_shard(..., ignored_params=quiesce.keep_whole(model))"
+                f"{name}: its scale is split over processes, but each process needs all of it; "
+                "call fully_shard(..., ignored_params=quiesce.keep_whole(model))"
             )
 
     def __repr__(self) -> str:
@@ -90,8 +90,7 @@ class QuantizedWeight:
 
     @property
     def history(self) -> Tensor:
-        """Records of `weight_history`, in the shape and strides of the latent weight; edited in
-        place."""
+        """Records of `weight_history`, laid out like the latent weight; edited in place."""
         records = self._quantizer.history
         if records is None:
             raise TypeError(f"{self.name}: this quantizer is for activations, not for a weight")
@@ -145,8 +144,7 @@ class QuantizedWeight:
 
     @torch.no_grad()
     def freeze(self, where: Tensor, codes: Tensor) -> None:
-        """Freeze weights and set their latent weights; weights that are already frozen do not
-        change.
+        """Freeze weights and set their latent weights; a weight that is frozen does not change.
 
         Args:
             where: Mask of the weights to freeze: bool, in the shape of the latent weight.

@@ -163,7 +163,7 @@ class FakeQuantizer(nn.Module):
         if reads and self.training and self.tracked_by is None:
             raise TrackingError(
                 f"{self.name}: {type(self.rule.estimator).__name__} reads the code of the last "
-                "step, which nothing records; create a quiesce.Control before the first training step"
+                "step, which nothing records; create a quiesce.Control before the first step"
             )
 
     def _grad_scale(self, x: Tensor) -> float | None:
@@ -208,8 +208,8 @@ class FakeQuantizer(nn.Module):
         grid = Grid(self.bits, signed=low < 0)
         if (grid.quant_min, grid.quant_max) != (low, high):
             error_msgs.append(
-                f"{prefix}limits: the codes of the checkpoint are {low} to {high}, but this model is "
-                f"prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
+                f"{prefix}limits: the codes of the checkpoint are {low} to {high}, but this model "
+                f"is prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
             )
             return
         self.grid = grid

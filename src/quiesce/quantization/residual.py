@@ -77,8 +77,8 @@ class Residuals:
             output = run(self._model, self._example)
         if isinstance(output, Tensor) and not torch.equal(output, self._expected):
             raise PrepareError(
-                f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() whose "
-                "result is not used?); write x = x + y there, or leave additions in float: "
+                f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() "
+                "whose result is not used?); write x = x + y there, or leave additions in float: "
                 'Scheme(residual="float")'
             )
 

@@ -109,7 +109,7 @@ class TestRefused:
         told = refused(command, copied)
         assert str(path) in told
         assert "its format has version 2" in told
-        assert "this one reads up to 1; update quiesce" in told
+        assert "reads versions up to 1; update quiesce" in told
 
     def test_a_tracker_from_a_newer_format_version(self, command, copied, refused):
         path = copied / "checkpoints" / "last.ckpt"

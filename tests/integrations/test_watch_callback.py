@@ -34,7 +34,7 @@ class Breaks(Module):
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer() -> None:
     module = Breaks(at=3)
-    with pytest.raises(DivergedError, match="the loss is nan at step 3: every layer's output"):
+    with pytest.raises(DivergedError, match="the loss is nan at step 3: the output of every layer"):
         fit(module, [QuiesceCallback([qs.Dampening(0.1)])])
     assert all(value.isfinite().all() for value in module.state_dict().values())
     assert module.ran == 3 + 1 + 1  # once more, to find the layer

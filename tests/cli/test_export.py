@@ -232,7 +232,7 @@ def test_no_output(refused, run_folder):
 def test_an_output_that_exists(refused, run_folder, tmp_path):
     (tmp_path / "model.onnx").write_text("mine")
     told = refused("export", run_folder, "-o", tmp_path / "model.onnx")
-    assert "model.onnx exists already; name another, or replace it (--force, " in told
+    assert "model.onnx exists already; give another file, or replace it (--force, " in told
 
 
 @pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
@@ -241,7 +241,7 @@ def test_an_output_in_no_folder_is_refused_before_the_run_is_read(
 ):
     monkeypatch.setattr("quiesce.after_training.export.read_finished", lambda *_: 1 / 0)
     told = refused("export", run_folder, "-o", tmp_path / "nowhere" / "model", "--format", kind)
-    assert f"{tmp_path / 'nowhere'} is no folder; make it first" in told
+    assert f"there is no folder {tmp_path / 'nowhere'}" in told
 
 
 def test_an_opset_too_old_for_int4(refused, run_folder):

@@ -144,7 +144,7 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(network, tmp_path)
 
 def test_an_existing_file_is_refused_and_stays(network, tmp_path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(ExportError, match="exists already; name another, or replace it"):
+    with pytest.raises(ExportError, match="exists already; give another file, or replace it"):
         qs.export_onnx(network, tmp_path / "model.onnx", images())
     assert (tmp_path / "model.onnx").read_text() == "mine"
     qs.export_onnx(network, tmp_path / "model.onnx", images(), overwrite=True, verify=False)
@@ -316,7 +316,7 @@ def test_a_weight_shared_by_a_convolution_and_its_transpose(per_channel, tmp_pat
         per_channel
     ):  # one scale for each output channel of one is for each input channel of the other
         with pytest.raises(
-            ExportError, match="4 shares the weight of 2, whose scales are of other"
+            ExportError, match="4 shares the weight of 2, whose scales are for other"
         ):
             qs.export_onnx(network, tmp_path / "model.onnx", images())
     else:

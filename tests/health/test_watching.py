@@ -408,4 +408,4 @@ def test_all_ranks_stop_alike_where_one_breaks(tmp_path: Path) -> None:
     assert one == two
     assert len(one) == 2  # with gradients that are averaged, and each by itself
     for told in one:
-        assert told.startswith("the loss is nan in rank 1 of 2 at step 1: the output of every layer")
+        assert told.startswith("the loss is nan in rank 1 of 2 at step 1: the output of every")

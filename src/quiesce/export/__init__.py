@@ -1,7 +1,7 @@
-"""From a trained network to a file of integers that is proven to compute the same.
+"""Exports a trained network to a file of integers, and verifies that it computes the same.
 
-What it does needs the extra "onnx". Names come with the first use of each, so that `quiesce
-predict`, which only runs a file, neither needs nor waits for torch.
+The functions need the extra "onnx". Names are imported at their first use, so that `quiesce
+predict` does not import torch.
 """
 
 from importlib import import_module

@@ -98,7 +98,7 @@ def test_hysteresis_in_training_needs_someone_who_keeps_the_history() -> None:
     model = layer(qs.Hysteresis(), 6)
     model.eval()(IMAGES)
     model.train()
-    with pytest.raises(TrackingError, match=r"Hysteresis reads the code.*create a quiesce\.Control"):
+    with pytest.raises(TrackingError, match=r"Hysteresis reads the code.*quiesce\.Control"):
         model(IMAGES)
     Walk(model)
     model(IMAGES)

@@ -18,19 +18,14 @@ class Data:
 
     train: DataLoader
     """Shuffled batches: images float32 (batch, channels, height, width), labels int64 (batch,)."""
-
     test: DataLoader
     """Batches in a fixed order, without augmentation."""
-
     classes: tuple[str, ...]
     """Names of the classes, in the order of the labels."""
-
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
-
     mean: tuple[float, ...]
     """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images."""
-
     std: tuple[float, ...]
     """Standard deviation of each channel; the images are divided by it."""
 

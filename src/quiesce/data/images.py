@@ -20,10 +20,8 @@ class Images:
 
     train: Dataset[tuple[Tensor, int]]
     """Pairs of an augmented image, float32 (channels, height, width), and its label."""
-
     test: Dataset[tuple[Tensor, int]]
     """The same, without augmentation."""
-
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]

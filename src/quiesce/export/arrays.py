@@ -64,11 +64,7 @@ def export_arrays(
         described = _describe(site)
         source = _source(site, folded)
         if source is not None:
-            described["input"] = {
-                "bits": source.grid.bits,
-                "low": source.low,
-                "high": source.high,
-            }
+            described["input"] = {"bits": source.grid.bits, "low": source.low, "high": source.high}
             arrays[f"{site.name}.input_scale"] = np.asarray(source.grid.scale)
             arrays[f"{site.name}.input_zero_point"] = np.asarray(0, dtype=np.int8)
             if source.grid.offset is not None:

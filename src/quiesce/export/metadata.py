@@ -29,19 +29,14 @@ class Preprocessing:
 
     mean: tuple[float, ...]
     """Mean of each channel, for pixels from 0 to 1; it is subtracted."""
-
     std: tuple[float, ...]
     """Standard deviation of each channel; the difference is divided by it."""
-
     size: tuple[int, int]
     """Height and width in pixels."""
-
     resize: int | None = None
     """Pixels of the shorter side before a centre crop, or None to resize to `size` directly."""
-
     interpolation: str = "bilinear"
     """"bilinear" or "bicubic"."""
-
     folded: bool = False
     """Whether the graph normalizes its input, which then is uint8 from 0 to 255."""
 
@@ -52,22 +47,16 @@ class Exported:
 
     name: str
     """Name of the layer, with ":2" and so on for further calls."""
-
     layer: str
     """Name of the layer in the model."""
-
     bits: int
     """Width of its weight codes."""
-
     weight: str
     """Name of the initializer of its codes."""
-
     turned: bool
     """Whether the codes are stored transposed, (in, out)."""
-
     integer: bool
     """Whether its bias is an integer, so that runtimes can compute the layer in integers."""
-
     input_bits: int | None
     """Width of its input's codes, or None for a float input."""
 
@@ -79,7 +68,6 @@ class Codes:
     name: str
     """Name of the layer, or of the operand of an addition, that reads it first, with ":2" and so on
     for further calls. The name of the tensor is this name and ".input_codes"."""
-
     place: str
     """Name of the layer or operand in the model."""
 
@@ -92,18 +80,13 @@ class Description:
     layers: tuple[Exported, ...] = ()
     inputs: tuple[Codes, ...] = ()
     """All tensors of codes, in the order of their computation."""
-
     left_float: tuple[str, ...] = ()
     """Names of the modules whose weights are float."""
-
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the logits; may be empty."""
-
     summary: Mapping[str, Any] = field(default_factory=dict)
     """Measurements of the run, without paths."""
-
     preprocessing: Preprocessing | None = None
-
     rounded_biases: bool = False
     """Whether the biases of the network were rounded for integer convolutions."""
 
@@ -112,7 +95,7 @@ class Description:
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
 
 
-def check_told(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
+def check_stored(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
     """Refuse labels and a summary that can not be written to a file.
 
     Raises:

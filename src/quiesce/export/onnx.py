@@ -14,7 +14,7 @@ from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.graph.tracing import DOMAIN, INPUT, layer_of, reason
-from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
+from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_stored
 from quiesce.export.packing import Pack, check_pack
 from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
@@ -34,13 +34,10 @@ class Export:
 
     path: Path
     """The file."""
-
     size: int
     """Size of the file in bytes."""
-
     description: Description
     """The description in the file."""
-
     verification: Verification | None
     """The comparison with the trained network; None if it was skipped."""
 
@@ -97,7 +94,7 @@ def export_onnx(
         TypeError, ValueError: `pack`, `labels` or `summary` is wrong.
     """
     path = check_path(path, overwrite=overwrite)
-    check_told(labels, summary or {})
+    check_stored(labels, summary or {})
     opset = check_pack(pack, opset)
     if round_biases and pack != "int8":
         raise ExportError(

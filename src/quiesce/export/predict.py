@@ -22,7 +22,6 @@ class Guess:
 
     label: str
     """Name of the class, or its number if the file has no names."""
-
     share: float
     """Softmax of the logits, from 0 to 1."""
 

@@ -16,11 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
-from quiesce.export.biases.layer_integers import (
-    check_all_called,
-    input_places,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import check_all_called, input_places, read_integers
 from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
 from quiesce.files.atomic import write_beside
@@ -36,10 +32,8 @@ class Program:
 
     path: Path
     """The file."""
-
     size: int
     """Size of the file in bytes."""
-
     left_float: tuple[str, ...]
     """Names of the modules whose weights are float."""
 

@@ -46,23 +46,25 @@ def explain(
     wrong = value is not None and not abs(value) < float("inf")
     gradient, parameter = faults.broken_gradient(model), faults.broken_parameter(model)
     mine = wrong or bool(gradient or parameter)
-    if not any(processes.told(mine)):
+    if not any(processes.gathered_objects(mine)):
         return None
     seen = None if forward is None else faults.run_again(model, forward)
     if parameter is not None:
-        where = parameter_told(shown(parameter))
+        where = describe_parameter(shown(parameter))
     elif seen is not None and seen.broken is not None:
-        where = _output_told(seen, shown(seen.broken))
+        where = _describe_output(seen, shown(seen.broken))
     elif wrong:
-        where = _loss_told(seen)
+        where = _describe_loss(seen)
     else:
-        where = _gradient_told(None if gradient is None else shown(gradient))
+        where = _describe_gradient(None if gradient is None else shown(gradient))
     what = f"the loss is {value}" if wrong else "a gradient is not finite"
-    found = processes.told(Finding(wrong, what, where, parameter is not None) if mine else None)
+    found = processes.gathered_objects(
+        Finding(wrong, what, where, parameter is not None) if mine else None
+    )
     return _joined(found)
 
 
-def parameter_told(name: str) -> str:
+def describe_parameter(name: str) -> str:
     """Describe a parameter or running statistic that is not finite, and what to do."""
     scale = name.endswith(("scale", "offset"))
     what = "a scale" if scale else "a statistic" if "running_" in name else "a weight"
@@ -72,7 +74,7 @@ def parameter_told(name: str) -> str:
     )
 
 
-def _output_told(seen: faults.Forward, name: str) -> str:
+def _describe_output(seen: faults.Forward, name: str) -> str:
     what, mend = ("the input of", "look at the batch") if seen.fed else ("the output of", "")
     dtype = str(seen.dtype).removeprefix("torch.")
     return (
@@ -81,7 +83,7 @@ def _output_told(seen: faults.Forward, name: str) -> str:
     )
 
 
-def _loss_told(seen: faults.Forward | None) -> str:
+def _describe_loss(seen: faults.Forward | None) -> str:
     if seen is None:
         return f"all weights and scales are finite; lower {_RATE}"
     return (
@@ -90,7 +92,7 @@ def _loss_told(seen: faults.Forward | None) -> str:
     )
 
 
-def _gradient_told(name: str | None) -> str:
+def _describe_gradient(name: str | None) -> str:
     if name is None:
         return f"all weights and scales are finite; lower {_RATE}"
     return (

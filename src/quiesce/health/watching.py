@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from quiesce.errors import DivergedError
 from quiesce.health import faults
 from quiesce.health.deferred import Deferred
-from quiesce.health.explanations import Finding, explain, parameter_told
+from quiesce.health.explanations import Finding, explain, describe_parameter
 from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
 from quiesce.parallel.split_weights import local
@@ -160,8 +160,10 @@ class Watch:
         if self._scaled:
             self._tell_mended(self.step)
         bad = faults.broken_parameter(self._model) or faults.broken_statistic(self._model)
-        if found := [each for each in processes.told(bad) if each]:
-            raise DivergedError(f"before step {self.step} {parameter_told(self._shown(found[0]))}")
+        if found := [each for each in processes.gathered_objects(bad) if each]:
+            raise DivergedError(
+                f"before step {self.step} {describe_parameter(self._shown(found[0]))}"
+            )
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:

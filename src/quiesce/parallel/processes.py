@@ -65,7 +65,7 @@ def gathered(values: Tensor) -> list[Tensor]:
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
-def told(mine: Any) -> list[Any]:
+def gathered_objects(mine: Any) -> list[Any]:
     """Return the value of each process, in order of rank: Python values with small tensors."""
     if not are_many():
         return [mine]
@@ -75,7 +75,7 @@ def told(mine: Any) -> list[Any]:
 
 
 @contextmanager
-def alike() -> Iterator[None]:
+def raised_together() -> Iterator[None]:
     """Raise an error that one process meets in the block in all processes, after the block.
 
     Raises:
@@ -86,7 +86,7 @@ def alike() -> Iterator[None]:
         yield
     except (QuiesceError, OSError) as error:
         met = error
-    if found := [error for error in told(met) if error is not None]:
+    if found := [error for error in gathered_objects(met) if error is not None]:
         raise met or found[0]
 
 

@@ -19,10 +19,8 @@ class Reader(NamedTuple):
 
     owner: str
     """Name of the layer, or of the block that adds."""
-
     place: int | None = None
     """Index of the addition in the block, or None for a layer."""
-
     side: str | None = None
     """"left" or "right", or None for a layer."""
 
@@ -33,7 +31,6 @@ class Dataflow:
 
     readers: list[list[Reader]] = field(default_factory=list)
     """For each tensor, all layers and additions that read it, in order of call."""
-
     additions: dict[str, int] = field(default_factory=dict)
     """Names of blocks that add, to the number of additions in a call; those inside layers, which
     have no readers, count too."""

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from quiesce.parallel.processes import follow_first, told, total
+from quiesce.parallel.processes import follow_first, gathered_objects, total
 from quiesce.recipes.ramps import learning_rate_factor
 from quiesce.recipes.sections import LrScheduleConfig
 from quiesce.training.scores import Batch
@@ -140,7 +140,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the loss of the unfinished epoch so far, for each process."""
         mine = {"losses": float(self._losses), "batches": self._batches, "busy_s": self.busy_s}
-        checkpoint["epoch_so_far"] = told(mine)
+        checkpoint["epoch_so_far"] = gathered_objects(mine)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the loss of the unfinished epoch."""

@@ -65,12 +65,7 @@ class RecipeCallback(QuiesceCallback):
         ]  # of the weights; the groups of the scales follow
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the processes if that is due, and log the state of the weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

@@ -28,7 +28,6 @@ class Hysteresis(Estimator):
     """
 
     needs_history: ClassVar[bool] = True
-
     width: float = 1.0
     """Width of the dead band in grid steps, above 0 and at most 1."""
 

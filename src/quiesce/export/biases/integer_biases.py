@@ -68,23 +68,16 @@ class IntegerBiases:
 
     multiple: np.ndarray
     """int64, at least 1: n, the factor of the codes."""
-
     bias: np.ndarray
     """int32, in units of `bias_scale`."""
-
     scale: np.ndarray
     """float32, floats per unit of the multiplied code."""
-
     bias_scale: np.ndarray
     """float32, floats per unit of the bias: the scale of the input times `scale`."""
 
 
 def find_biases(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> IntegerBiases | None:
     """Search integer biases that give every reachable accumulator its trained code.
 
@@ -113,11 +106,7 @@ def find_biases(
 
 
 def find_each(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> Iterator[Integers | None]:
     """Search as `find_biases`, with the same arguments, channel by channel.
 

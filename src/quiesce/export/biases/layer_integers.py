@@ -22,16 +22,12 @@ class InputGrid:
 
     bits: int
     """Bits of a code."""
-
     low: int
     """Smallest code."""
-
     high: int
     """Largest code."""
-
     scale: np.float32
     """Floats per code, above 0."""
-
     offset: np.float32 | None
     """Value of code 0, or None if it is 0 and not learned."""
 
@@ -56,25 +52,18 @@ class LayerIntegers:
 
     name: str
     """Name of the module."""
-
     bits: int
     """Bits of a weight code."""
-
     codes: np.ndarray
     """int8, in the shape of the weight."""
-
     scale: np.ndarray
     """float32 (1,) or (output channels,): floats per code, above 0."""
-
     channels: int
     """Output channels."""
-
     transposed: bool
     """Whether it is a transposed convolution, whose weight has output channels second."""
-
     input: InputGrid | None
     """None for a float input."""
-
     shared_with: str
     """Name of the first layer with the same weight; may be its own name."""
 
@@ -106,9 +95,7 @@ class Place(NamedTuple):
 
     name: str
     """Name of the layer, or of the addition with ".left" or ".right"."""
-
     owner: nn.Module
-
     attribute: str
     """Name of the quantizer in `owner`; several owners may share a quantizer."""
 

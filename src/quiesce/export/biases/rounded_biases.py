@@ -11,11 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases.integer_biases import (
-    find_biases,
-    find_each,
-    largest_multiples,
-)
+from quiesce.export.biases.integer_biases import find_biases, find_each, largest_multiples
 from quiesce.export.biases.thresholds import Inputs, Outputs, count_doubts
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.quantized_inputs import between_quantizers

@@ -55,28 +55,20 @@ class Channel(NamedTuple):
     """
 
     reach: Reach
-
     edges: np.ndarray
     """float64, the thresholds in codes, such as 0.5."""
-
     crossed: np.ndarray
     """float64, the same in accumulators."""
-
     first_above: np.ndarray
     """The first reachable accumulator with the code above the threshold."""
-
     doubt: np.ndarray
     """float64, the distance from a threshold within which float32 can not decide."""
-
     unit: float
     """Floats per accumulator, above 0."""
-
     sign: int
     """Sign of the scale, 1 or -1."""
-
     step: np.float32
     """Scale of the input."""
-
     outputs: Outputs
 
 
@@ -126,11 +118,7 @@ def is_right(
 
 
 def count_doubts(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> np.ndarray:
     """Count the thresholds of each channel that lie on an accumulator, as far as floats can tell.
 

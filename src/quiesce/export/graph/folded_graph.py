@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases.layer_integers import (
-    check_all_called,
-    read_inputs,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
 from quiesce.export.checks import check_example
 from quiesce.export.graph.batchnorm_folding import fold_batchnorms
 from quiesce.export.graph.pixel_normalization import Normalization
@@ -32,16 +28,12 @@ class Folded:
     traced: "ir.Model"
     sites: list[Site]
     inputs: "dict[ir.Node, QuantizedInput]"
-
     reads: Mapping[str, int]
     """How often the network reads each parameter, before folding."""
 
 
 def fold(
-    model: nn.Module,
-    example_input: Tensor,
-    opset: int,
-    preprocessing: Preprocessing | None = None,
+    model: nn.Module, example_input: Tensor, opset: int, preprocessing: Preprocessing | None = None
 ) -> Folded:
     """Trace a prepared model and fold what can be folded, without changing a code.
 

@@ -115,12 +115,7 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
 
 
 def _values(
-    build: Builder,
-    site: Site,
-    integers: "ir.Value",
-    scale: np.ndarray,
-    *,
-    taken_as_codes: bool,
+    build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray, *, taken_as_codes: bool
 ) -> "ir.Value":
     """Return the values of a weight: with DequantizeLinear if an integer operator takes the codes.
 

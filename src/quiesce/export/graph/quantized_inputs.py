@@ -28,20 +28,14 @@ class QuantizedInput:
 
     name: str
     """Name of its first reader, with ":2" and so on for further calls."""
-
     place: str
     """The layer or operand of an addition that has the quantizer."""
-
     grid: InputGrid
-
     marker: "ir.Node"
-
     low: int
     """Smallest code, at least `grid.low`."""
-
     high: int
     """Largest code, at most `grid.high`."""
-
     readers: list[str] = field(default_factory=list)
     """All readers, layers and operands of additions, named like `name`."""
 

@@ -23,26 +23,19 @@ class Site:
 
     name: str
     """Name of the layer, with ":2" and so on for further calls."""
-
     layer: LayerIntegers
-
     marker: "ir.Node"
     """The QuantizeWeight node."""
-
     node: "ir.Node | None"
     """The Conv, ConvTranspose or MatMul that reads the weight; None for the kind "other"."""
-
     kind: Kind
     """"linear": there is a transposition after `marker`; "other": an unknown use, of which only the
     weight changes."""
-
     scale: np.ndarray
     """float64 (1,) or (channels,): floats per code, negative where a batch norm changed the sign.
     """
-
     bias: np.ndarray | None = None
     """float64 (channels,), taken out of the graph."""
-
     bias_parameter: str | None = None
     """Name of the parameter that is added to the output as part of `bias`."""
 

@@ -31,10 +31,7 @@ def check_same_network(
 
 
 def check_all_listed(
-    codes: dict[str, np.ndarray],
-    names: list[str],
-    grids: dict[str, InputGrid],
-    where: str | Path,
+    codes: dict[str, np.ndarray], names: list[str], grids: dict[str, InputGrid], where: str | Path
 ) -> None:
     """Refuse a file that does not list all codes of the network, which could not be compared.
 

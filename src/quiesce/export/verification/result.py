@@ -35,30 +35,22 @@ class LayerCheck:
 
     name: str
     """Name of the layer that reads these codes, with ":2" and so on for further calls."""
-
     made_by: str
     """The layers that compute them."""
-
     codes: int = 0
     """Number of codes compared."""
-
     differ: int = 0
     """Codes in ONNX Runtime that differ from the trained network, with or without optimizations,
     whichever is more."""
-
     largest: int = 0
     """Largest difference between any two of the trained network and ONNX Runtime with and without
     optimizations, in codes."""
-
     optimisations: int = 0
     """Codes that the optimizations of ONNX Runtime change."""
-
     runtime: int = 0
     """Codes in ONNX Runtime that differ from the integer reference."""
-
     simulation: int = 0
     """Codes of the trained network that differ from the integer reference."""
-
     whole: int = 0
     """Codes that differ when the whole file runs; early differences spread."""
 
@@ -88,13 +80,10 @@ class LogitsCheck:
 
     made_by: str = "the output"
     """The last layer."""
-
     differ: float = 0.0
     """Largest difference from the integer reference, with or without optimizations, in `unit`."""
-
     allowed: float = 0.0
     """The difference that float32 explains, in `unit`: see LOGITS_SHARE and LOGITS_TIMES."""
-
     unit: float = 1.0
     """Floats per accumulator unit of the last layer (input scale times largest weight scale)."""
 
@@ -121,29 +110,20 @@ class Verification:
 
     wrong_weights: list[str]
     """Layers whose integers in the file are not the trained codes, with the reason."""
-
     layers: list[LayerCheck]
-
     logits: LogitsCheck = field(default_factory=LogitsCheck)
-
     images: int = 0
     """Number of images compared."""
-
     logits_differ: float = 0.0
     """Largest difference of a logit in the whole run, in accumulator units of the last layer."""
-
     agree: int = 0
     """Images on which both have the same top class."""
-
     labelled: int = 0
     """Images with a label."""
-
     right_trained: int = 0
     """Images that the trained network classifies correctly."""
-
     right_runtime: int = 0
     """Images that the file classifies correctly."""
-
     left_float: Sequence[str] = field(default_factory=tuple)
     """Modules with float weights in the file and the network."""
 

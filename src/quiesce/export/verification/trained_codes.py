@@ -24,7 +24,6 @@ class Computed(NamedTuple):
     codes: dict[str, np.ndarray]
     """Name and call of a layer or addition ("conv", "conv:2") to the codes of its input: int8 or
     uint8."""
-
     logits: np.ndarray
     """Floats (batch, ...)."""
 

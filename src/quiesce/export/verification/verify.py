@@ -20,11 +20,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import DataError, ExportError, QuiesceError, first_line
-from quiesce.export.biases.layer_integers import (
-    InputGrid,
-    read_inputs,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import InputGrid, read_inputs, read_integers
 from quiesce.export.biases.rounded_biases import with_rounded_biases
 from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
@@ -183,11 +179,7 @@ class _Runner:
     """A file in ONNX Runtime, whole and cut at its codes."""
 
     def __init__(
-        self,
-        proto: Any,
-        description: Description,
-        grids: dict[str, InputGrid],
-        where: str | Path,
+        self, proto: Any, description: Description, grids: dict[str, InputGrid], where: str | Path
     ) -> None:
         names = quantized_inputs(description)
         self._proto = proto
@@ -238,10 +230,7 @@ def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def _compare_layers(
-    found: Verification,
-    trained: Computed,
-    reference: Computed,
-    runtime: dict[bool, Computed],
+    found: Verification, trained: Computed, reference: Computed, runtime: dict[bool, Computed]
 ) -> None:
     for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)

@@ -97,12 +97,7 @@ class QuiesceCallback(WatchCallback):
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the processes if that is due after this optimizer step."""
         if self.control is None or self.verify_every is None:

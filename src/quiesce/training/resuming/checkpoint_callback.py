@@ -17,13 +17,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from quiesce.data.loaders import ResumableLoader
 from quiesce.data.sampling import EpochSampler
 from quiesce.errors import QuiesceError
-from quiesce.parallel.processes import alike, told
+from quiesce.parallel.processes import gathered_objects, raised_together
 from quiesce.training.recording.metrics_table import MetricsTable
 from quiesce.training.recording.summary import versions
-from quiesce.training.resuming.random_states import (
-    random_states,
-    set_random_states,
-)
+from quiesce.training.resuming.random_states import random_states, set_random_states
 
 OWN = "quiesce"
 """Key of the entries that quiesce adds."""
@@ -107,7 +104,7 @@ class CheckpointCallback(Checkpoint):
             "batches": self._batches,
             "train_loss": None if loss is None else loss.item(),
             "metrics_bytes": sum(logger.table.size() for logger in _tables(trainer)),
-            "random": told(random_states()),
+            "random": gathered_objects(random_states()),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "job": self._job(),
@@ -123,7 +120,7 @@ class CheckpointCallback(Checkpoint):
         Raises:
             DiskFullError: There is no space.
         """
-        with alike():
+        with raised_together():
             try:
                 trainer.save_checkpoint(self._path)
             except (QuiesceError, OSError):

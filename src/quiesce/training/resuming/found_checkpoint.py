@@ -18,13 +18,7 @@ from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.checkpoint_file import newest_sound
-from quiesce.run_folder.folder import (
-    CHECKPOINT,
-    FLOAT_CHECKPOINT,
-    RECIPE,
-    SUMMARY,
-    refuse_no_run,
-)
+from quiesce.run_folder.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_no_run
 from quiesce.training.classifier import NETWORK_PREFIX, Classifier
 from quiesce.training.recording.summary import versions
 from quiesce.training.resuming.checkpoint_callback import OWN, VERSION
@@ -44,29 +38,20 @@ class Found:
 
     stage: Literal["float", "quantized"]
     """The stage that was being trained."""
-
     path: Path
-
     content: dict[str, Any]
-
     over: bool
     """Whether the training of this stage was finished."""
-
     step: int
     """Optimizer steps of this stage."""
-
     epoch: int
     """Epoch of the next batch, or the last epoch if `over`."""
-
     train_loss: float | None
     """Average over the last complete epoch."""
-
     busy_s: float
     """Seconds spent in training batches."""
-
     top1_percent: dict[str, float | None]
     """Accuracies measured so far."""
-
     seconds: dict[str, float]
     """Wall time of each stage so far."""
 

@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from quiesce.errors import DivergedError
 from quiesce.health import faults
 from quiesce.health.deferred import Deferred
-from quiesce.health.explanations import Finding, explain, describe_parameter
+from quiesce.health.explanations import Finding, describe_parameter, explain
 from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
 from quiesce.parallel.split_weights import local

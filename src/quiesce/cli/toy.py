@@ -2,7 +2,7 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         require(module, "the figure of `quiesce toy`", "report")
     torch.manual_seed(0)  # for stochastic rounding
     regression = Regression(known.target, known.scale, ENERGY)
+    console = Console(stderr=True)
     with _all_may_freeze():
         outcomes = [
             try_method(
@@ -40,7 +41,13 @@ def main(argv: Sequence[str]) -> int:
                 start=known.start,
                 momentum=known.momentum,
             )
-            for name in _progress(known.methods)
+            for name in track(
+                known.methods,
+                "one weight",
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
         ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
     if known.json:
@@ -61,12 +68,6 @@ def _all_may_freeze() -> Iterator[None]:
         yield
     finally:
         warnings_of_freezing.disabled = before
-
-
-def _progress(names: Sequence[str]) -> Iterable[str]:
-    console = Console(stderr=True)
-    silent = not console.is_terminal
-    return track(names, "one weight", console=console, transient=True, disable=silent)
 
 
 def parser() -> Arguments:

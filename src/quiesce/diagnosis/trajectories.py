@@ -97,15 +97,14 @@ def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> st
     narrow = [weight for weight in tracker.weights if weight.grid.bits <= max_bits]
     weights = narrow or tracker.weights
     depthwise = [weight for weight in weights if layer_kind(weight.module) == "depth-wise"]
+    moving = {weight.name: _of_moving(tracker, weight) for weight in weights}
+    shares = {name: (each > OSCILLATING).double().mean().item() for name, each in moving.items()}
     for candidates in (depthwise, weights):
-        share, best = max(
-            ((_oscillating(tracker, weight), weight.name) for weight in candidates),
-            key=lambda pair: pair[0],
-            default=(0.0, ""),
-        )
-        if share > 0:
+        best = max((weight.name for weight in candidates), key=shares.__getitem__, default="")
+        if shares.get(best, 0) > 0:
             return best
-    return max([*depthwise, *weights], key=lambda weight: _highest(tracker, weight)).name
+    names = [weight.name for weight in (*depthwise, *weights)]
+    return max(names, key=lambda name: moving[name].max().item())
 
 
 def most_oscillating(tracker: OscillationTracker, layer: str, count: int = 16) -> Tensor:
@@ -123,14 +122,6 @@ def most_oscillating(tracker: OscillationTracker, layer: str, count: int = 16) -
 def _of_moving(tracker: OscillationTracker, weight: QuantizedWeight) -> Tensor:
     """Return frequencies in the shape of the latent weight; -1 for frozen weights."""
     return torch.where(weight.frozen, -1.0, tracker.frequency(weight.name))
-
-
-def _highest(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
-    return _of_moving(tracker, weight).max().item()
-
-
-def _oscillating(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
-    return (_of_moving(tracker, weight) > OSCILLATING).double().mean().item()
 
 
 def _named(weights: Sequence[QuantizedWeight], name: str) -> QuantizedWeight:

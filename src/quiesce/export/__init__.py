@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from quiesce.export.verification.result import Verification as Verification
     from quiesce.export.verification.verify import verify_onnx as verify_onnx
 
-__all__ = [
-    "Export",
-    "LayerCheck",
-    "Program",
-    "Verification",
-    "export_arrays",
-    "export_onnx",
-    "export_program",
-    "verify_onnx",
-]
 _HOMES = {
     "Export": "onnx",
     "LayerCheck": "verification.result",

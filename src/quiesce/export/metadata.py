@@ -161,7 +161,10 @@ def description_of(model: Any, where: str | Path) -> Description:
         return Description(
             version=version,
             layers=tuple(_exported(each) for each in tree["layers"]),
-            inputs=tuple(_codes(each) for each in tree["inputs"]),
+            inputs=tuple(
+                Codes(**{name: text(value) for name, value in mapping(each).items()})
+                for each in tree["inputs"]
+            ),
             left_float=tuple(map(text, tree["left_float"])),
             labels=tuple(map(text, tree["labels"])),
             summary=mapping(tree["summary"]),
@@ -180,10 +183,6 @@ def _exported(tree: Any) -> Exported:
         "input_bits": partial(maybe, count),
     }
     return Exported(**{name: kinds[name](value) for name, value in mapping(tree).items()})
-
-
-def _codes(tree: Any) -> Codes:
-    return Codes(**{name: text(value) for name, value in mapping(tree).items()})
 
 
 def _preprocessing(tree: Any) -> Preprocessing:

@@ -74,9 +74,10 @@ def full_disk_named(path: Path, needed: int | None = None) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         file = Path(error.filename) if path.is_dir() and error.filename else path
+        space = "" if needed is None else f"{_readable(needed)} are needed, "
+        space += f"{_readable(shutil.disk_usage(path.parent).free)} are free"
         raise DiskFullError(
-            f"{file} can not be written: {os.strerror(error.errno)} "
-            f"({_space(path.parent, needed)}); make space"
+            f"{file} can not be written: {os.strerror(error.errno)} ({space}); make space"
         ) from error
 
 
@@ -89,11 +90,6 @@ def sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _space(folder: Path, needed: int | None) -> str:
-    free = f"{_readable(shutil.disk_usage(folder).free)} are free"
-    return free if needed is None else f"{_readable(needed)} are needed, {free}"
 
 
 def _readable(size: int) -> str:

@@ -172,13 +172,6 @@ class FakeQuantizer(nn.Module):
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
 
-    def _forget(self) -> None:
-        """Return to the state before calibration: no grid and no frozen codes."""
-        self.limits.zero_()
-        self.grid = None
-        if self.history is not None:
-            self.history.zero_()
-
     def extra_repr(self) -> str:
         """Return bits, kind of grid, and number of scales."""
         kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
@@ -196,7 +189,10 @@ class FakeQuantizer(nn.Module):
     ) -> None:
         """Read the grid from `limits`; a float checkpoint has none, so calibrate again."""
         if not any(key.startswith(prefix) for key in state_dict):
-            self._forget()
+            self.limits.zero_()
+            self.grid = None
+            if self.history is not None:
+                self.history.zero_()
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

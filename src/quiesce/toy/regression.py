@@ -92,7 +92,7 @@ class Regression:
         and E * (1 - d/s) the weight stops at the nearest grid point from any start; above that, at
         the one that is nearer to its start.
         """
-        return self.energy * self._distance
+        return self.energy * torch.minimum(self.share, 1 - self.share)
 
     def frequency(self, strength: Tensor | float = 0.0, lr: float | None = None) -> Tensor:
         """Laws 2 and 6: oscillations per optimizer step; every flip but the first is one.
@@ -140,10 +140,6 @@ class Regression:
             lr: Learning rate; lr * E must be well below r and 1-r.
         """
         return (2 + lr * self.energy) * self.share * (1 - self.share)
-
-    @property
-    def _distance(self) -> Tensor:
-        return torch.minimum(self.share, 1 - self.share)
 
 
 def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:

@@ -47,9 +47,8 @@ class Classifier(LightningModule):
         self.busy_s = 0.0
         """Seconds in training batches, without validation and data loading."""
         self._done = 0  # batches of this process
-        self._losses: Tensor | float = (
-            0.0  # summed over the epoch; Lightning's averages are not in its checkpoints
-        )
+        # summed over the epoch, because Lightning's averages are not in its checkpoints
+        self._losses: Tensor | float = 0.0
         self._batches = 0
         self._loss: Tensor | float = 0.0
         self._right: list[Tensor] = []  # correct images of each validation batch

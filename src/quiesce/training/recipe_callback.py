@@ -60,9 +60,7 @@ class RecipeCallback(QuiesceCallback):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
-        self._lr = optimizer.param_groups[0][
-            "lr"
-        ]  # of the weights; the groups of the scales follow
+        self._lr = optimizer.param_groups[0]["lr"]  # weights come first, then scales
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -118,9 +118,10 @@ def find_each(
         yield from [None] * len(codes)
         return
     for channel, ends in enumerate(zip(*reaches(codes, inputs), strict=True)):
-        reach = Reach(*map(int, ends))
-        numbers = scale[channel], bias[channel], reach, int(most[channel])
-        yield _channel(*numbers, inputs.scale, outputs)
+        own = look(scale[channel], bias[channel], Reach(*map(int, ends)), inputs.scale, outputs)
+        tried = _candidates(own, scale[channel], bias[channel] / own.unit, int(most[channel]))
+        right = (Integers(*one[:3]) for one in tried if is_right(own, *one))
+        yield next(right, None)
 
 
 def largest_multiples(
@@ -141,17 +142,6 @@ def largest_multiples(
         sums = np.nan_to_num(farthest + np.abs(bias / (scale * float(inputs.scale))))
     exact = np.floor((EXACT_FLOAT - 1) / np.maximum(1, sums))
     return np.maximum(1, np.minimum(room // np.maximum(1, largest), exact)).astype(np.int64)
-
-
-def _channel(
-    scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
-) -> Integers | None:
-    """Return the integers of one channel; `most` is the largest multiple of its codes."""
-    channel = look(scale, bias, reach, step, outputs)
-    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / channel.unit, most):
-        if is_right(channel, multiple, whole, fine, doubts):
-            return Integers(multiple, whole, fine)
-    return None
 
 
 def _candidates(

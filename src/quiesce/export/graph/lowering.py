@@ -124,7 +124,8 @@ def _values(
     use its float kernels, or make MatMulNBits of it and a product with floats, which rounds the
     floats to 8 bits (the option session.qdq_matmulnbits_accuracy_level is 4 by default).
     """
-    values, axis = f"{site.name}.weight_values", _channel_axis(site)
+    values = f"{site.name}.weight_values"
+    axis = 1 if site.kind == "linear" or site.layer.transposed else 0
     if taken_as_codes:
         steps = build.constant(f"{site.name}.weight_scale", scale)
         return build.node("DequantizeLinear", [integers, steps], values, axis=axis)
@@ -142,10 +143,6 @@ def _is_fed_codes(site: Site) -> bool:
     value = None if site.node is None else site.node.inputs[0]
     feeder = None if value is None else value.producer()
     return feeder is not None and feeder.op_type == "DequantizeLinear"
-
-
-def _channel_axis(site: Site) -> int:
-    return 1 if site.kind == "linear" or site.layer.transposed else 0
 
 
 def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:

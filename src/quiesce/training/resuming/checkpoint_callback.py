@@ -83,8 +83,10 @@ class CheckpointCallback(Checkpoint):
             set_random_states(everyone[trainer.global_rank % len(everyone)])
             self._resumed.clear()  # frees the second copy of the weights
             self._resumed = None
-        elif step != before and (batch_idx == 0 or self._is_due(step)):
-            self._save(trainer)
+        elif step != before:
+            due = self._every is not None and step % self._every == 0
+            if due or batch_idx == 0:
+                self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last checkpoint."""
@@ -110,9 +112,6 @@ class CheckpointCallback(Checkpoint):
             "job": self._job(),
         }
         _count_back(checkpoint["loops"]["fit_loop"], epoch, self._batches)
-
-    def _is_due(self, step: int) -> bool:
-        return self._every is not None and step % self._every == 0
 
     def _save(self, trainer: Trainer) -> None:
         """Save a checkpoint; an error of the process that writes is raised in all processes.

@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
     finally:
         process.send_signal(signal.SIGTERM)  # ends the process of its run too
     assert process.returncode == INTERRUPTED
-    assert err.splitlines()[-1] == f"quiesce: stopped; the same command goes on in {folder}"
+    assert err.splitlines()[-1] == f"quiesce: stopped; the same command continues in {folder}"
     assert not (run / "summary.json").exists()
     listed = json.loads((folder / "sweep.json").read_text())["runs"]
     assert [each["folder"] for each in listed] == [run.name]
@@ -161,7 +161,7 @@ def test_every_shipped_sweep_has_a_line_that_tells_what_it_is(capsys):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "name a recipe or a sweep"),
+        ([], "give a recipe or a sweep"),
         (["mnist_frez_w3a3"], "unknown recipe 'mnist_frez_w3a3'; did you mean"),
         ([QUICK, "--jobs", "0"], "--jobs and --at-most must be 1 or more"),
         ([QUICK, "--jobs", "x"], "argument --jobs: invalid int value"),

@@ -7,7 +7,7 @@ from quiesce.cli.arguments import Arguments
 from quiesce.errors import RecipeError
 from quiesce.extras import require
 
-NEEDED = ("plotly", "jinja2", "numpy", "yaml")
+NEEDED = ("plotly", "jinja2", "numpy", "yaml", "msgspec")
 
 
 def parser() -> Arguments:

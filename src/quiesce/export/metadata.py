@@ -1,25 +1,22 @@
 """What an exported file says of itself: read without torch, by `predict` and `verify` alike."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quiesce.errors import ExportError
 from quiesce.extras import require
 from quiesce.files.untrusted.limits import read_bytes
 from quiesce.files.untrusted.onnx_graphs import LARGEST_GRAPH, refuse_unsafe
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.untrusted.yaml_and_json import parse_json
 
 KEY = "quiesce"
 """Key of the description among the model's metadata properties."""
 
 VERSION = 1
-
-INTERPOLATIONS = ("bilinear", "bicubic")
 
 LARGEST_SIDE = 4096
 """Pixels of a picture's height or width, as a network takes it."""
@@ -41,11 +38,17 @@ class Preprocessing:
     resize: int | None = None
     """Pixels of the shorter side before a centre crop, or None to resize to `size` at once."""
 
-    interpolation: str = "bilinear"
-    """bilinear or bicubic."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     folded: bool = False
     """Whether the graph itself takes off the mean: its input then is uint8, 0 to 255."""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or 0 in self.std:
+            raise ValueError("`mean` and `std` must have one number per channel, and no std of 0")
+        sides = [*self.size, self.size[0] if self.resize is None else self.resize]
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"`size` and `resize` must be 1 to {LARGEST_SIDE} pixels, got {sides}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,21 +146,12 @@ def read_description(properties: Mapping[str, str], where: str | Path) -> Descri
     if KEY not in properties:
         raise ExportError(f"{where} was not exported by quiesce; make it with `quiesce export RUN`")
     try:
-        tree = parse_json(properties[KEY])
-        version = count(tree["version"])
-        if version > VERSION:
+        tree = typed(parse_json(properties[KEY]), dict[str, Any])
+        version = tree.get("version")
+        if isinstance(version, int) and version > VERSION:
             raise ExportError(f"{where} is of version {version}, this quiesce reads {VERSION}")
-        return Description(
-            version=version,
-            layers=tuple(_exported(each) for each in tree["layers"]),
-            inputs=tuple(_codes(each) for each in tree["inputs"]),
-            left_float=tuple(map(text, tree["left_float"])),
-            labels=tuple(map(text, tree["labels"])),
-            summary=mapping(tree["summary"]),
-            preprocessing=maybe(_preprocessing, tree["preprocessing"]),
-            rounded_biases=bool(tree.get("rounded_biases", False)),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return typed(tree, Description)
+    except ValueError as error:
         raise ExportError(f"{where}: its description is damaged ({error}); export again") from error
 
 
@@ -189,39 +183,3 @@ def load_model(path: Path) -> Any:
 def description_of(model: Any, where: str | Path) -> Description:
     """Return the description in an onnx.ModelProto."""
     return read_description({each.key: each.value for each in model.metadata_props}, where)
-
-
-def _exported(tree: Any) -> Exported:
-    kinds: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys(("name", "layer", "weight"), text),
-        **dict.fromkeys(("turned", "integer"), bool),
-        "bits": count,
-        "input_bits": partial(maybe, count),
-    }
-    return Exported(**{name: kinds[name](value) for name, value in mapping(tree).items()})
-
-
-def _codes(tree: Any) -> Codes:
-    return Codes(**{name: text(value) for name, value in mapping(tree).items()})
-
-
-def _preprocessing(tree: Any) -> Preprocessing:
-    kinds: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys(("mean", "std"), lambda each: tuple(map(number, each))),
-        "size": lambda each: tuple(map(_pixels, each)),
-        "resize": partial(maybe, _pixels),
-        "interpolation": text,
-        "folded": bool,
-    }
-    how = Preprocessing(**{name: kinds[name](value) for name, value in mapping(tree).items()})
-    if len(how.size) != 2 or len(how.mean) != len(how.std) or 0 in how.std:
-        raise ValueError("its preprocessing has sizes that do not fit")
-    if how.interpolation not in INTERPOLATIONS:
-        raise ValueError(f"its interpolation is {how.interpolation!r:.40}")
-    return how
-
-
-def _pixels(value: Any) -> int:
-    if not 1 <= count(value) <= LARGEST_SIDE:
-        raise ValueError(f"a picture can not have {value} pixels on a side")
-    return value

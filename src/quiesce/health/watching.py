@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quiesce.errors import DivergedError
-from quiesce.files.untrusted.typed_values import count
 from quiesce.health import faults
 from quiesce.health.deferred import Deferred
 from quiesce.health.explanations import Finding, explain, parameter_told
@@ -188,8 +187,8 @@ class Watch:
         Raises:
             ValueError: What is known of the scales is not of as many of them.
         """
-        self.step, self.skipped = count(state["step"]), count(state["skipped"])
-        self._in_a_row, self._look_from = count(state["in_a_row"]), count(state["look_from"])
+        self.step, self.skipped = int(state["step"]), int(state["skipped"])
+        self._in_a_row, self._look_from = int(state["in_a_row"]), int(state["look_from"])
         if state["first"].shape == self._first.shape:
             if [each.shape for each in state["known"]] != [each.shape for each in self._known]:
                 raise ValueError("the saved watch knows of another number of scales than it has")

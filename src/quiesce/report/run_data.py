@@ -162,25 +162,25 @@ class Run:
     """Whether it came to its end."""
     steps: int
     """Optimizer steps, as far as it went."""
-    cut: float
+    cut: float = 0.005
     """Frequency above which a weight counts as oscillating."""
-    near: float
+    near: float = 0.01
     """How close to a threshold `Layer.near_threshold` means, in codes."""
     low_bits: int | None
     """Layers with at most so many bits are what the headline is about."""
-    top1_float: float | None
+    top1_float: float | None = None
     """Top-1 of the float network."""
-    top1_rounded: float | None
+    top1_rounded: float | None = None
     """Top-1 right after rounding it."""
     top1: Accuracy
     """Top-1 at the end."""
     train_loss: float | None
     """Cross-entropy of the last epoch."""
-    batchnorm_loss: Accuracy
+    batchnorm_loss: Accuracy = Accuracy()
     """Training loss at the end, before and after re-estimation."""
     oscillating: float | None
     """Share of low-bit weights."""
-    oscillating_depthwise: float | None
+    oscillating_depthwise: float | None = None
     """Share of low-bit depth-wise weights; None where there are none."""
     frozen: float | None
     """Share of low-bit weights."""

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+from msgspec import Struct, field
 from torch import nn
 
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files.atomic import remove_leftovers
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.limits import refuse_links
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.weight_files import named_tensors
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.checkpoint_file import newest_sound
+from quiesce.run_folder.contents import Count
 from quiesce.run_folder.folder import (
     CHECKPOINT,
     FLOAT_CHECKPOINT,
@@ -106,6 +108,27 @@ class Found:
         return tracker_of(network, state, NETWORK_PREFIX, self.path)
 
 
+class _Job(Struct):
+    top1_percent: dict[str, float | None]
+    seconds: dict[str, float]
+
+
+class _Own(Struct):
+    """What a run adds to a checkpoint of Lightning."""
+
+    over: bool
+    train_loss: float | None
+    job: _Job
+
+
+class _Content(Struct):
+    """What is read of a checkpoint, besides its tensors."""
+
+    global_step: Count
+    epoch: Count
+    own: _Own = field(name=OWN)
+
+
 def recipe_of(folder: Path) -> Recipe:
     """Return the recipe of an interrupted run, even if its folder was moved.
 
@@ -141,9 +164,9 @@ def _differing(one: Any, other: Any, name: str = "") -> Iterator[str]:
     if type(one) is not type(other) or not is_dataclass(one):
         yield name
         return
-    for field in fields(one):
-        inside = f"{name}.{field.name}" if name else field.name
-        yield from _differing(getattr(one, field.name), getattr(other, field.name), inside)
+    for each in fields(one):
+        inside = f"{name}.{each.name}" if name else each.name
+        yield from _differing(getattr(one, each.name), getattr(other, each.name), inside)
 
 
 def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:
@@ -163,7 +186,7 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
             with one_line(sound[0]):
                 found = _found(stage, *sound)
                 tell(f"resuming from {found.path}: the {stage} network after {found.step} steps")
-                _compare_versions(mapping(found.content[OWN]), tell)
+                _compare_versions(found.content[OWN], tell)
             return found
     tell(f"{folder} has no checkpoint yet: training from the beginning")
     return None
@@ -172,23 +195,23 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
 def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, Any]) -> Found:
     if OWN not in content:
         raise CheckpointError(f"{path} was not written by a run of quiesce; train again")
-    own = mapping(content[OWN])
-    refuse_newer(str(path), count(own["version"]), VERSION)
+    refuse_newer(str(path), typed(content[OWN]["version"], int), VERSION)
     for name in NEEDED:
         if not content[name]:
             raise ValueError(f"its {name} is empty")
-    job = mapping(own["job"])
+    known = typed(content, _Content)
+    own = known.own
     return Found(
         stage=stage,
         path=path,
         content=content,
-        over=bool(own["over"]),
-        step=count(content["global_step"]),
-        epoch=count(content["epoch"]),
-        train_loss=maybe(number, own["train_loss"]),
-        busy_s=number(content["epoch_so_far"][0]["busy_s"]),
-        top1_percent={name: maybe(number, v) for name, v in job["top1_percent"].items()},
-        seconds={name: number(value) for name, value in job["seconds"].items()},
+        over=own.over,
+        step=known.global_step,
+        epoch=known.epoch,
+        train_loss=own.train_loss,
+        busy_s=typed(content["epoch_so_far"][0]["busy_s"], float),
+        top1_percent=own.job.top1_percent,
+        seconds=own.job.seconds,
     )
 
 

@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there(refused, tmp_path):
 def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "notes").mkdir()
     told = refused("report", tmp_path / "notes")
-    assert "notes is no run folder: it has neither recipe.yaml nor summary.json" in told
+    assert "notes is not a run folder: it has no recipe.yaml" in told
 
 
 def test_no_run_at_all(refused):

@@ -7,10 +7,13 @@ from quiesce.extras import require
 T = TypeVar("T")
 
 
-def typed(tree: Any, kind: type[T]) -> T:
+def typed(tree: Any, kind: type[T], *, lax: bool = False) -> T:
     """Return `tree` as an object of `kind`: a struct, a dataclass, or a plain type.
 
-    Keys that `kind` does not have are ignored.
+    Args:
+        tree: Nested dicts and lists; keys that `kind` does not have are ignored.
+        kind: The type.
+        lax: Whether text may stand for a number, as in "1e-3".
 
     Raises:
         ValueError: A field is missing, or its value has another type; the message names the field.
@@ -18,6 +21,6 @@ def typed(tree: Any, kind: type[T]) -> T:
     """
     msgspec = require("msgspec", "reading typed files", "train")
     try:
-        return msgspec.convert(tree, kind)
+        return msgspec.convert(tree, kind, strict=not lax)
     except msgspec.ValidationError as error:
         raise ValueError(str(error).replace("`$.", "`")) from error

@@ -125,7 +125,7 @@ def test_a_shipped_name_wins_over_a_folder_of_the_same_name(tmp_path, monkeypatc
         (["--seed", "x"], "`seed` must be a whole number, got x"),
         (["--scheme.per_channel", "3"], "`scheme.per_channel` must be true or false, got 3"),
         (["--scheme.act_bits", "3.5"], "`scheme.act_bits` must be a whole number or null, got 3.5"),
-        (["--scheme.overrides", "{a: 3}"], "`scheme.overrides` must be a mapping, got {'a': 3}"),
+        (["--scheme.overrides", "{a: 3}"], "`scheme.overrides.a` must be a mapping, got 3"),
         (["--cure.kind", "foo"], "`cure.kind` must be one of none, dampen, freeze, got foo"),
         (
             ["--trainer.loggers", "[foo]"],

@@ -9,7 +9,8 @@ import pytest
 from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
-from quiesce.report.run_data import Accuracy, BatchNorm, Group
+from quiesce.report.run_data import Accuracy, Group
+from quiesce.run_folder.contents import DiagnosedNorm
 from support.made_runs import QUIET
 
 
@@ -111,7 +112,7 @@ def test_frozen(made):
 def test_statistics_are_off_from_a_fifth_of_a_standard_deviation(made):
     run = made(finished=False)
     shifted = 0.2**2 / 2  # KL of two Gaussians of one variance, a fifth of its root apart
-    norm = BatchNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
+    norm = DiagnosedNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
     off = rules.statistics_off(replace(run, batchnorms=(norm,)))
     assert text_of(off) == "Batch-norm statistics of bn are off by 0.02 nats."
     right = replace(norm, kl_mean=0.9 * shifted)

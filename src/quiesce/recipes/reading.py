@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -64,7 +64,7 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     path = find_recipe(recipe)
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
-    values = _checked(Recipe, tree, str(path))
+    values = checked_fields(Recipe, tree, str(path))
     for field, value in _flag_values(flags):
         _put(values, field, value)
     return _build(Recipe(name="recipe"), values, recipe)
@@ -85,7 +85,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Rec
     tree = recipe.tree()
     for field, value in changes.items():
         _put(tree, field, value)
-    return _build(Recipe(name="recipe"), _checked(Recipe, tree, where), where)
+    return _build(Recipe(name="recipe"), checked_fields(Recipe, tree, where), where)
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -125,6 +125,28 @@ def _load(path: Path) -> dict[str, Any]:
     if tree.get("compile") is False:  # YAML reads the word off as false
         tree["compile"] = "off"
     return tree
+
+
+def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a dataclass in `tree` with values of the right types.
+
+    Args:
+        cls: The dataclass.
+        tree: Field to value; a section is a mapping, and stays a dict.
+        where: What the message of an error begins with.
+        prefix: What the names of the fields begin with in the message.
+
+    Raises:
+        RecipeError: A field is unknown, or its value has a wrong type.
+    """
+    hints = _hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
+            raise RecipeError(f"{where}: unknown field `{prefix}{key}`; {near}")
+        values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
+    return values
 
 
 def _flag_values(flags: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -178,24 +200,15 @@ def _put(tree: dict[str, Any], field: str, value: Any) -> None:
     tree[last] = value
 
 
-def _checked(cls: Any, tree: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    """Return the fields of a section with values of the right types, sections as dicts."""
-    hints = _hints(cls)
-    values = {}
-    for key, value in tree.items():
-        if key not in hints:
-            near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
-            raise RecipeError(f"{where}: unknown field `{prefix}{key}`; {near}")
-        values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
-    return values
-
-
 def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
     """Return one value with the type of its field; a number may be written as text, as in 1e-3."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise RecipeError(f"{where}: `{field}` is a section of fields, got {value!r:.60}")
-        return _checked(hint, value, where, f"{field}.")
+        return checked_fields(hint, value, where, f"{field}.")
+    if get_origin(hint) is dict and isinstance(value, dict):
+        inner = get_args(hint)[1]
+        return {str(k): _typed(v, inner, where, f"{field}.{k}") for k, v in value.items()}
     try:
         return typed(value, hint, lax=True)
     except ValueError as error:
@@ -236,19 +249,17 @@ def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _kind(hint: Any) -> str:
     """Return a type in the words of YAML: "a whole number or null"."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if hint in words:
-        return words[hint]
-    if hint is type(None):
-        return "null"
-    arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
-    if str(hint).startswith("typing.Literal"):
+    words |= {type(None): "null", dict: "a mapping", list: "a list"}
+    origin, arguments = get_origin(hint), get_args(hint)
+    if word := words.get(origin or hint):
+        return word
+    if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
-    if getattr(hint, "__origin__", None) is tuple:
+    if origin is tuple:
         return f"a list, each {_kind(arguments[0])}"
-    if getattr(hint, "__origin__", None) is dict:
-        return "a mapping"
-    kinds = [_kind(each) for each in arguments if not (each is int and float in arguments)]
-    return " or ".join(kinds)
+    return " or ".join(
+        _kind(each) for each in arguments if not (each is int and float in arguments)
+    )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm
+
 DEPTHWISE = "depth-wise"
 
 
@@ -19,65 +21,6 @@ class Series:
     """Shape (points,), rising."""
     values: np.ndarray
     """Shape (points,)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histogram:
-    """How many weights are where."""
-
-    places: np.ndarray
-    """Edges, one more than counts, or the value that each count is of."""
-    counts: np.ndarray
-    """Weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One layer at the end of the run."""
-
-    name: str
-    """In the network."""
-    kind: str
-    """depth-wise, point-wise, full, linear or other."""
-    weights: int
-    """How many."""
-    bits: int | None
-    """Of a code."""
-    oscillating: float
-    """Share of weights above the cut."""
-    frozen: float
-    """Share of weights that are pinned."""
-    flips_per_step: float
-    """Codes that change in a step."""
-    distance_ratio: float | None = None
-    """Way of the quantized weights over way of the latents."""
-    transition_rate: float | None = None
-    """Share of codes that change in a step."""
-    near_threshold: float | None = None
-    """Share of weights close to a threshold."""
-    offsets: Histogram | None = None
-    """Of latent weights between -1/2 and 1/2."""
-    codes: Histogram | None = None
-    """Of the codes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchNorm:
-    """One batch norm: how far population statistics are from the running ones."""
-
-    name: str
-    """In the network."""
-    kind: str
-    """Of the layer that feeds it."""
-    kl_mean: float
-    """KL averaged over channels."""
-    kl_max: float
-    """KL of the worst channel."""
-
-    @property
-    def where(self) -> str:
-        """Kind in the two words that matter."""
-        return self.kind if self.kind == DEPTHWISE else "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +108,7 @@ class Run:
     cut: float = 0.005
     """Frequency above which a weight counts as oscillating."""
     near: float = 0.01
-    """How close to a threshold `Layer.near_threshold` means, in codes."""
+    """How close to a threshold `near_threshold` means, in codes."""
     low_bits: int | None
     """Layers with at most so many bits are what the headline is about."""
     top1_float: float | None = None
@@ -184,9 +127,9 @@ class Run:
     """Share of low-bit depth-wise weights; None where there are none."""
     frozen: float | None
     """Share of low-bit weights."""
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[DiagnosedLayer, ...] = ()
     """In the order of the network."""
-    batchnorms: tuple[BatchNorm, ...] = ()
+    batchnorms: tuple[DiagnosedNorm, ...] = ()
     """In the order of the network."""
     curves: dict[str, Series] = field(default_factory=dict)
     """Columns of metrics.csv."""
@@ -210,7 +153,7 @@ class Run:
     """Of the packages it ran on."""
 
     @property
-    def low_bit_layers(self) -> tuple[Layer, ...]:
+    def low_bit_layers(self) -> tuple[DiagnosedLayer, ...]:
         """The layers that the headline is about."""
         low = self.low_bits
         return tuple(

@@ -17,6 +17,9 @@ VERSION = 1
 Count = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 """A whole number that a float holds exactly, so that a chart can show it."""
 
+Few = Meta(max_length=20_000)
+"""Layers or batch norms; each is a row of a table on the page."""
+
 
 class File(Struct, frozen=True, kw_only=True):
     """A file with a version."""
@@ -67,7 +70,7 @@ class Oscillation(Struct, frozen=True, kw_only=True):
     low_bit: Shares
     low_bit_depthwise: Shares
     every_bit: Shares = Shares()
-    layers: tuple[SummarizedLayer, ...] = ()
+    layers: Annotated[tuple[SummarizedLayer, ...], Few] = ()
 
 
 class Divergence(Struct, frozen=True, kw_only=True):
@@ -88,15 +91,18 @@ class Summary(File, frozen=True, kw_only=True):
     seconds: dict[str, float] = {}
     seconds_per_step: float | None = None
     oscillation: Oscillation
-    batchnorm_kl: dict[str, Divergence] = {}
+    batchnorm_kl: Annotated[dict[str, Divergence], Few] = {}
     versions: dict[str, str] = {}
 
 
 class OffsetCounts(Struct, frozen=True, kw_only=True):
-    """Weights between edges."""
+    """Weights between edges, of which there is one more."""
 
     edges: tuple[float, ...]
     counts: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        _check_counts(self.counts, len(self.edges) - 1)
 
 
 class CodeCounts(Struct, frozen=True, kw_only=True):
@@ -104,6 +110,14 @@ class CodeCounts(Struct, frozen=True, kw_only=True):
 
     code: tuple[Count, ...]
     counts: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        _check_counts(self.counts, len(self.code))
+
+
+def _check_counts(counts: tuple[int, ...], expected: int) -> None:
+    if len(counts) != expected:
+        raise ValueError(f"`counts` must be {expected} numbers, got {len(counts)}")
 
 
 class DiagnosedLayer(LayerNumbers, frozen=True, kw_only=True):
@@ -144,8 +158,8 @@ class DiagnosisFile(File, frozen=True, kw_only=True):
     cut: float = 0.005
     near: float = 0.01
     momentum: float | None = None
-    layers: tuple[DiagnosedLayer, ...]
-    batchnorm: tuple[DiagnosedNorm, ...] = ()
+    layers: Annotated[tuple[DiagnosedLayer, ...], Few]
+    batchnorm: Annotated[tuple[DiagnosedNorm, ...], Few] = ()
     accuracy: Accuracy = Accuracy()
 
 

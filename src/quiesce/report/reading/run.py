@@ -7,8 +7,6 @@ from typing import Any
 
 from quiesce.comparison.same_data import data_of
 from quiesce.report.reading.layers import (
-    diagnosed_batchnorms,
-    diagnosed_layers,
     planned_bits,
     share,
     summarized_batchnorms,
@@ -25,10 +23,9 @@ from quiesce.run_folder.folder import (
     LAYERS,
     METRICS,
     PROBE,
-    SUMMARY,
     TRAJECTORIES,
 )
-from quiesce.run_folder.reading import RunFiles, maybe_read, read_run, reading
+from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
 
 
 def page_run(folder: Path, title: str) -> Run:
@@ -46,10 +43,8 @@ def page_run(folder: Path, title: str) -> Run:
     found = curves(folder / METRICS)
     over_time = layers_over_time(folder / LAYERS)
     fields = _identity(files)
-    with reading(folder / SUMMARY):
-        fields |= _headline(files.summary) if files.summary else _last_values(found)
-    with reading(folder / DIAGNOSIS):
-        fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
+    fields |= _headline(files.summary) if files.summary else _last_values(found)
+    fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
     run = Run(
         folder=folder,
         title=title,
@@ -124,8 +119,8 @@ def _diagnosed(diagnosis: DiagnosisFile, known: Accuracy) -> dict[str, Any]:
     top1, loss = diagnosis.accuracy.top1_percent, diagnosis.accuracy.train_loss
     running, reestimated = known.running, known.reestimated
     return {
-        "layers": diagnosed_layers(diagnosis),
-        "batchnorms": diagnosed_batchnorms(diagnosis),
+        "layers": diagnosis.layers,
+        "batchnorms": diagnosis.batchnorm,
         "top1": Accuracy(
             running=top1.get("running") if running is None else running,
             reestimated=top1.get("reestimated") if reestimated is None else reestimated,

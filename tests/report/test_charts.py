@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.charts.ablation import ablation
@@ -235,7 +236,7 @@ def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
 @pytest.mark.parametrize("kl", [0.0, 0.019, 0.03, 7.0])
 def test_kl_is_on_a_logarithmic_axis_always(kl, made):
     run = made()
-    one = replace(run.batchnorms[0], kl_mean=kl)
+    one = structs.replace(run.batchnorms[0], kl_mean=kl)
     chart = by_kind([group(replace(run, batchnorms=(one,)))])
     assert chart is not None
     axis = chart.figure.layout.xaxis

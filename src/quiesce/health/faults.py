@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from quiesce.inference import buffers_of, put_back
+from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
@@ -119,11 +120,6 @@ def mend_statistics(model: nn.Module) -> list[str]:
     return mended
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process holds; any other tensor itself."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore
-
-
 def _norms(model: nn.Module) -> Iterator[tuple[str, BatchNorm]]:
     for name, norm in model.named_modules():
         if isinstance(norm, BatchNorm) and norm.running_mean is not None:
@@ -131,7 +127,7 @@ def _norms(model: nn.Module) -> Iterator[tuple[str, BatchNorm]]:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(local(tensor.detach()).isfinite().all())
+    return bool(local(tensor).isfinite().all())
 
 
 def _first_broken(values: Any) -> Tensor | None:

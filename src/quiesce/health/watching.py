@@ -36,8 +36,9 @@ from quiesce.errors import DivergedError
 from quiesce.health import faults
 from quiesce.health.deferred import Deferred
 from quiesce.health.explanations import Finding, explain, parameter_told
-from quiesce.health.faults import layer_of, local
+from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
+from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantizer import FakeQuantizer
 
 MOST_SKIPPED = 50

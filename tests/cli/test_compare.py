@@ -73,8 +73,8 @@ def test_only_runs_cut_off(refused, copied):
 
 def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty is no run folder: it has no recipe.yaml" in refused("compare", "empty")
-    assert "nowhere is no run folder: there is no such folder" in refused("compare", "nowhere")
+    assert "empty is not a run folder: it has no recipe.yaml" in refused("compare", "empty")
+    assert "nowhere is not a run folder: there is no such folder" in refused("compare", "nowhere")
 
 
 @pytest.mark.parametrize("file", ["summary.json", "recipe.yaml"])

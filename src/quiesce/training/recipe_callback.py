@@ -70,7 +70,9 @@ class RecipeCallback(QuiesceCallback):
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))
-            logged = {what: seen[what] for what in ("oscillating", "frozen", "flips_per_step")}
+            logged = {
+                what: getattr(seen, what) for what in ("oscillating", "frozen", "flips_per_step")
+            }
             logged |= {"lr": self._lr, "cure": self._level(self._step)}
             for what, value in logged.items():
                 if value is not None:

@@ -23,18 +23,17 @@ from quiesce.after_training.finished import read_finished
 from quiesce.cli import main
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.predict import Predictor, read_pixels
+from support.tiny import FOUR_BITS
+
+
+@pytest.fixture(scope="session")
+def run_folder(trained):
+    return trained(*FOUR_BITS)
 
 
 @pytest.fixture(scope="module")
-def run_folder(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "run"
-    assert main(["train", "mnist_lsq_w4a4", *tiny_flags, f"--run={folder}"]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(run_folder):
-    path = run_folder.parent / "model.onnx"
+def exported(run_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path)]) == 0
     return path
 

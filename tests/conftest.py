@@ -51,7 +51,7 @@ def tiny_flags() -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Callable[..., Path]:
-    """`trained(recipe, *flags)`: the folder of a finished tiny run; tests share it, only read it."""
+    """`trained(recipe, *flags)`: the folder of a finished tiny run, which tests only read."""
     return trained_runs.trainer_of(tmp_path_factory)
 
 

@@ -114,7 +114,7 @@ def assert_parts(kind: str, run: Training, rank: int) -> None:
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_stay_the_same_and_freeze_what_one_process_freezes(
     world: int, tmp_path: Path
 ) -> None:

@@ -184,25 +184,29 @@ def assert_orders_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
+@pytest.mark.parametrize("worlds", [(2,), pytest.param((2, 4), marks=pytest.mark.slow)])
 def test_split_weights_train_as_whole_ones_and_checkpoints_load_in_any_number_of_processes(
-    tmp_path: Path,
+    worlds: tuple[int, ...], tmp_path: Path
 ) -> None:
+    """The first world saves; another world and one process alone go on from its files."""
     files = tmp_path / "files"
-    two = together(train_split, 2, tmp_path / "two", 2, files, False)
-    four = together(train_split, 4, tmp_path / "four", 4, files, True)
+    groups = [
+        together(train_split, world, tmp_path / str(world), world, files, world != worlds[0])
+        for world in worlds
+    ]
     for per_channel in (False, True):
         name = f"per_channel_{per_channel}"
         expected = drop_strides(Training(per_channel=per_channel).steps(BEFORE + AFTER).whole())
         frozen = expected["summary"].frozen
         assert 0.05 < frozen < 0.95
         alone = Training(per_channel=per_channel).load(files / name).steps(AFTER)
-        for got in (two[0], two[1], four[3]):
+        for got in (group[rank] for group in groups for rank in (0, -1)):
             assert_alike(got[name], expected)
         assert_alike(drop_strides(alone.whole()), expected)
     whole = sum(w.latent.numel() for w in Training().control.weights)
-    for ranks in (two, four):
-        assert sum(told["held"] for told in ranks) == whole
-        for told in ranks:  # 9 bytes a weight, and rows of 64 begun by each of the layers
+    for group in groups:
+        assert sum(told["held"] for told in group) == whole
+        for told in group:  # 9 bytes a weight, and rows of 64 begun by each of the layers
             assert told["bytes"] <= 9 * (told["held"] + 64 * 5)
 
 

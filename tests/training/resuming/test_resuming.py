@@ -38,9 +38,15 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_ends_on_the_bits_of_a_whole_one(most, tmp_path):
-    killer = Killer(seed=6)
+@pytest.mark.parametrize(
+    ("most", "flags"),
+    [
+        (1, ["--float_stage.epochs=1", "--trainer.max_epochs=2"]),
+        pytest.param(6, [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_at_random_moments_ends_on_the_bits_of_a_whole_one(most, flags, tmp_path):
+    killer = Killer(seed=6, flags=flags)
     seconds = killer.whole(tmp_path / "whole")
     turns, kills, killed = itertools.count(), 0, tmp_path / "killed0"
     while kills < most:
@@ -87,10 +93,13 @@ def cut_off(whole, tmp_path):
     return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
 
 
-@pytest.mark.parametrize("kind", ["epochs", pytest.param("max_steps", marks=pytest.mark.slow)])
-def test_every_checkpoint_leads_to_the_same_bits(kind, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [("epochs", 6), *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in KINDS)],
+)
+def test_every_checkpoint_leads_to_the_same_bits(kind, every, whole, tmp_path):
     finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, KINDS[kind])
-    for copy in copies[1::3]:  # of the float stage, at the start and in the middle of epochs
+    for copy in copies[1::every]:  # of the float stage, at the start and in the middle of epochs
         resumed = shutil.copytree(copy, tmp_path / "resumed" / copy.name)
         resume(resumed)
         assert_same_run(finished, resumed)

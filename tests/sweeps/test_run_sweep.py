@@ -57,7 +57,7 @@ def pretending(monkeypatch):
             else:
                 (run,) = (flag for flag in task.command if flag.startswith("--run="))
                 made = Path(run.removeprefix("--run=")) / "summary.json"
-            made.parent.mkdir(parents=True)
+            made.parent.mkdir(parents=True, exist_ok=True)
             made.touch()
             tell(task, "done", "")
 
@@ -93,12 +93,19 @@ def test_sweep_json_lists_the_runs(finished):
     }
 
 
+@pytest.mark.usefixtures("pretending")
 def test_what_is_finished_is_not_run_again_and_what_is_broken_is(swept):
     assert swept().finished == 2
     assert swept.started == []
     (swept.folder / "lsq-seed0" / "summary.json").unlink()
     assert swept().finished == 2
     assert swept.started == ["lsq"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(swept):
+    (swept.folder / "lsq-seed0" / "summary.json").unlink()
+    assert swept().finished == 2
     assert "resuming from" in (swept.folder / "logs" / "lsq-seed0.log").read_text()
 
 
@@ -122,6 +129,7 @@ def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     assert (tree["seeds"], tree["set"]) == ([0, 1], {"cure.max_bits": [4]})
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others(swept):
     variants = {"bad": {"model.weights": "gone.pt", "float_stage.epochs": None}, **VARIANTS}
     (swept.folder / "dampening-seed0" / "summary.json").unlink()
@@ -131,6 +139,7 @@ def test_a_failed_run_does_not_stop_the_others(swept):
     assert "gone.pt" in outcome.failed["bad-seed0"]
 
 
+@pytest.mark.slow
 def test_runs_of_a_float_network_that_failed_fail(tiny_flags, tmp_path):
     swept = Swept(tmp_path / "s", [*tiny_flags, "--float_stage.epochs=1"])
     outcome = swept(SWEEP, "--data.name=folder", f"--data.folder={tmp_path}")

@@ -409,3 +409,25 @@ def test_an_onnx_file_of_somebody_else(network, built, tmp_path) -> None:
 def test_a_file_that_is_not_there(network, tmp_path) -> None:
     with pytest.raises(ExportError, match=r"nowhere\.onnx is not a file"):
         qs.verify_onnx(network, tmp_path / "nowhere.onnx", [images()])
+
+
+@pytest.mark.parametrize(("bits", "integer"), [(7, True), (8, False)])
+def test_a_linear_layer_runs_in_integers_where_two_products_fit_into_16_bits(
+    bits, integer, tmp_path
+) -> None:
+    layers = nn.Flatten(), nn.Linear(432, 8), nn.ReLU(), nn.Linear(8, 5)
+    overrides = {"3": {"weight_bits": bits, "act_bits": 8}}
+    network = calibrated(nn.Sequential(*layers), first_last_bits=None, overrides=overrides)
+    codes = next(weight for weight in qs.quantized_weights(network) if weight.name == "3")
+    with torch.no_grad():
+        codes.latent[0, 0] = 2 * codes.grid.quant_min * codes.scale  # the largest code there is
+    made = qs.export_onnx(network, tmp_path / "model.onnx", images())
+    assert made.verification is not None
+    assert made.verification.passed, made.verification.verdict
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(made.path), options)
+    kinds = operators(onnx.load(tmp_path / "optimized.onnx"))
+    assert kinds.count("MatMulIntegerToFloat") == integer + 0
+    assert kinds.count("MatMul") == 1 + (not integer)

@@ -205,7 +205,7 @@ def test_law_7_hysteresis_as_exactly_as_the_step_divides_the_band(
 
 def test_law_7_is_within_2_percent_where_a_step_is_a_25th_of_the_band() -> None:
     problem, lr = regression([0.3395, 0.21, 0.5, 0.8], 1.0, 1.0), 1 / 25
-    trace = circling(problem, lr, steps=700, estimator=Hysteresis(width=1.0))
+    trace = circling(problem, lr, steps=1500, estimator=Hysteresis(width=1.0))
     expected = problem.hysteresis_frequency(lr, 1.0).tolist()
     for code, frequency in zip(trace.code.T, expected, strict=True):
         up = (code.diff() > 0).nonzero().flatten()

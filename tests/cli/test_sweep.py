@@ -107,6 +107,7 @@ def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsy
     assert "gone.pt" in last.partition("failed: ")[2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
     folder = tmp_path / "sweep"
     command = ["sweep", QUICK, *tiny_flags, f"--output={folder}", "--set"]
@@ -178,6 +179,7 @@ def test_bad_input(argv, told, refused):
     assert told in refused("sweep", *argv)
 
 
+@pytest.mark.slow
 def test_a_changed_recipe(refused, tmp_path, tiny_flags, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--model.weights=gone.pt", "-o", tmp_path / "sweep"]
     assert main([str(each) for each in command]) == 1  # it fails at once, and its recipe is kept

@@ -28,6 +28,10 @@ Measure and cure oscillation:
     gaussian_kl: KL divergence of two sets of batch-norm statistics
     Watch: checks that find common faults of a training run
 
+Average the weights:
+    WeightAverage: exponential average of latent weights and scales that keeps frozen codes
+    copy_history: give frozen codes to an average that other code has made
+
 Gradient estimators of rounding:
     Estimator: the interface
     STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, StochasticRounding
@@ -73,9 +77,11 @@ __all__ = [
     "StackedSigmoid",
     "StochasticRounding",
     "Watch",
+    "WeightAverage",
     "calibrate",
     "compile",
     "constant",
+    "copy_history",
     "cosine",
     "export_onnx",
     "fake_quantize",

@@ -37,6 +37,8 @@ from quiesce.quantization.prepare import strip as strip
 from quiesce.quantization.quantized_weight import QuantizedWeight as QuantizedWeight
 from quiesce.quantization.quantizer import FakeQuantizer as FakeQuantizer
 from quiesce.quantization.scheme import Scheme as Scheme
+from quiesce.quantization.weight_average import WeightAverage as WeightAverage
+from quiesce.quantization.weight_average import copy_history as copy_history
 from quiesce.schedules import constant as constant
 from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear

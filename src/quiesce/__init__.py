@@ -9,6 +9,7 @@ Quantize a network:
     compile: fuse the quantizers, or the whole network, into compiled kernels
     quantized_weights: the quantized weights of a network, by name
     quantizer_parameters: the scales and offsets, for an optimizer group of their own
+    parameter_groups: all parameters in groups, of which only weights are decayed
     QuantizedWeight: one quantized weight: latent weight, scale and codes
     FakeQuantizer: the module that quantizes a tensor in training
     Grid: the integer codes of a quantizer
@@ -89,6 +90,7 @@ __all__ = [
     "keep_whole",
     "linear",
     "mse_scale",
+    "parameter_groups",
     "prepare",
     "quantized_weights",
     "quantizer_parameters",

@@ -7,6 +7,7 @@ Everything that must happen after an optimizer step hangs on the step itself, so
 evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
+from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -25,14 +27,19 @@ class Control:
 
     Args:
         optimizer: What moves the weights; several where weights and scales have their own. A step
-            is then over when all of them have stepped, or when one begins its next.
+            is then over when all of them have stepped, or when one begins its next. Accelerate's
+            wrapper is taken off.
         weights: As `quantized_weights` gives them.
         tracker: Follows these weights.
         cures: Act in this order, after the tracker.
 
     Raises:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
-            scale (unless that requires no gradient); or the tracker follows others.
+            scale (unless that requires no gradient); the tracker follows others; or the step of an
+            optimizer calls no hooks.
+
+    Warns:
+        UserWarning: Scales share a group with weights, and the group has weight decay.
     """
 
     def __init__(
@@ -42,8 +49,9 @@ class Control:
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
     ) -> None:
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        optimizers = hooked_optimizers(optimizer)
         _check(optimizers, weights, tracker)
+        _warn_of_decay(optimizers, weights)
         self.weights = list(weights)
         self.tracker = tracker
         self.cures = list(cures)
@@ -100,10 +108,14 @@ class Control:
         self.step = state["step"]
         self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
 
+    # a compiled optimizer calls the hooks, but does not compile them
+
+    @torch._disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if id(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
+    @torch._disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer is called even where GradScaler means to skip, and told so.
         found_inf = getattr(optimizer, "found_inf", None)
@@ -141,3 +153,14 @@ def _check(
     followed = {id(weight.latent) for weight in tracker.weights}
     if any(id(weight.latent) not in followed for weight in weights):
         raise TrackingError("the tracker follows other weights; make both from the same list")
+
+
+def _warn_of_decay(optimizers: Sequence[Optimizer], weights: Sequence[QuantizedWeight]) -> None:
+    count = decayed_scales(optimizers, (weight.scale_parameter for weight in weights))
+    if count:
+        warnings.warn(
+            f"the optimizer applies weight decay to {count} scales, which shrinks the grid under "
+            "the weights; make it from quiesce.parameter_groups(model, weight_decay=...), or give "
+            "the scales (quiesce.quantizer_parameters(model)) a group of their own",
+            stacklevel=3,
+        )

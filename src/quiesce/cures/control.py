@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
@@ -110,12 +111,12 @@ class Control:
 
     # a compiled optimizer calls the hooks, but does not compile them
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if id(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer is called even where GradScaler means to skip, and told so.
         found_inf = getattr(optimizer, "found_inf", None)

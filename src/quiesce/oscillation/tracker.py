@@ -230,8 +230,7 @@ class OscillationTracker:
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         self._check_groups()
-        if not self.steps:
-            self._unseen.warn()
+        self._unseen.check(self.steps)
         shares = {}
         for state in self._states:
             columns = torch.stack(state.shares(self._stored(cut)), 1)
@@ -244,18 +243,19 @@ class OscillationTracker:
         for weight, row in zip(self.weights, table, strict=True):
             oscillating, frozen, flips, oscillations, rate, *way = row
             ways = [ways[0] + way[0], ways[1] + way[1]] if way else ways
-            report = LayerReport(
-                name=weight.name,
-                weights=weight.latent.numel(),
-                bits=weight.grid.bits,
-                oscillating=oscillating,
-                frozen=frozen,
-                flips_per_step=flips / max(1, self.steps - 1),
-                total_oscillations=round(oscillations),
-                distance_ratio=distance_ratio(*way) if way else None,
-                transition_rate=rate,
+            reports.append(
+                LayerReport(
+                    name=weight.name,
+                    weights=weight.latent.numel(),
+                    bits=weight.grid.bits,
+                    oscillating=oscillating,
+                    frozen=frozen,
+                    flips_per_step=flips / max(1, self.steps - 1),
+                    total_oscillations=round(oscillations),
+                    distance_ratio=distance_ratio(*way) if way else None,
+                    transition_rate=rate,
+                )
             )
-            reports.append(report)
         return reports, None if self._distance is None else distance_ratio(*ways)
 
     def state_bytes(self) -> int:

@@ -23,14 +23,17 @@ class UnseenSteps:
         self._weights = weights
         self._before = [_some(weight).clone() for weight in weights]
 
-    def warn(self) -> None:
-        """Say so if weights have moved since; call it where the tracker has seen no step."""
+    def check(self, steps: int) -> None:
+        """Warn if weights have moved since, and the tracker has seen 0 `steps`."""
+        if steps:
+            return
         pairs = zip(self._weights, self._before, strict=True)
         if not all(torch.equal(_some(weight), before) for weight, before in pairs):
             warnings.warn(
-                "the weights have changed, and the tracker has seen 0 optimizer steps: all numbers "
-                "are 0. Either no quiesce.Control was made, or the step() of its optimizer is never "
-                "called; where a wrapper steps another optimizer, give Control that one",
+                "the weights have changed, and the tracker has seen 0 optimizer steps, so it has "
+                "measured nothing. Either there is no quiesce.Control, or step() of the optimizer "
+                "that it was given is never called: where a wrapper steps another optimizer, give "
+                "Control that one",
                 stacklevel=4,
             )
 
@@ -38,4 +41,4 @@ class UnseenSteps:
 def _some(weight: QuantizedWeight) -> Tensor:
     """A few latents from the start of a weight, or of the part that this process holds."""
     held = weight.held
-    return held[tuple(slice(1) for _ in held.shape[1:]) + (slice(_SAMPLE),)]
+    return held[(*(slice(1) for _ in held.shape[1:]), slice(_SAMPLE))]

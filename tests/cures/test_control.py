@@ -201,6 +201,7 @@ def test_a_run_goes_on_between_its_two_optimizers() -> None:
     assert_same_state(dict(second.model.state_dict()), dict(whole.model.state_dict()))
 
 
+@pytest.mark.filterwarnings("ignore:the optimizer applies weight decay")
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_weight_decay_and_momentum_move_nothing_that_is_frozen(decay: float) -> None:
     loop = Loop([qs.Freezing(0.3, max_frozen=None)], momentum=0.9, weight_decay=decay)

@@ -61,14 +61,7 @@ class Control:
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
-        self._handles = [
-            handle
-            for one in optimizers
-            for handle in (
-                one.register_step_pre_hook(self._before_step),
-                one.register_step_post_hook(self._after_step),
-            )
-        ]
+        self._listen()
 
     def penalty(self) -> Tensor:
         """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
@@ -84,12 +77,18 @@ class Control:
             handle.remove()
         self._handles = []
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a copy listen to its own optimizers: these lose their hooks when they are copied."""
+        vars(self).update(state)
+        if self._handles:
+            self._listen()
+
     def state_dict(self) -> dict[str, Any]:
         """Step count and tracker. Frozen codes are in the model's own state, with the history."""
         return {
             "version": 1,
             "step": self.step,
-            "stepped": [id(one) in self._stepped for one in self._optimizers],
+            "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
         }
 
@@ -107,13 +106,26 @@ class Control:
             )
         self.tracker.load_state_dict(state["tracker"])
         self.step = state["step"]
-        self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
+        self._stepped = {i for i, did in enumerate(stepped) if did}
+
+    def _listen(self) -> None:
+        self._handles = [
+            handle
+            for one in self._optimizers
+            for handle in (
+                one.register_step_pre_hook(self._before_step),
+                one.register_step_post_hook(self._after_step),
+            )
+        ]
+
+    def _position(self, optimizer: Optimizer) -> int:
+        return next(i for i, one in enumerate(self._optimizers) if one is optimizer)
 
     # a compiled optimizer calls the hooks, but does not compile them
 
     @_disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if id(optimizer) in self._stepped:  # another one was skipped in the step before
+        if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
     @_disable_dynamo
@@ -122,7 +134,7 @@ class Control:
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return
-        self._stepped.add(id(optimizer))
+        self._stepped.add(self._position(optimizer))
         if len(self._stepped) == len(self._optimizers):
             self._finish()
 

@@ -243,19 +243,18 @@ class OscillationTracker:
         for weight, row in zip(self.weights, table, strict=True):
             oscillating, frozen, flips, oscillations, rate, *way = row
             ways = [ways[0] + way[0], ways[1] + way[1]] if way else ways
-            reports.append(
-                LayerReport(
-                    name=weight.name,
-                    weights=weight.latent.numel(),
-                    bits=weight.grid.bits,
-                    oscillating=oscillating,
-                    frozen=frozen,
-                    flips_per_step=flips / max(1, self.steps - 1),
-                    total_oscillations=round(oscillations),
-                    distance_ratio=distance_ratio(*way) if way else None,
-                    transition_rate=rate,
-                )
+            report = LayerReport(
+                name=weight.name,
+                weights=weight.latent.numel(),
+                bits=weight.grid.bits,
+                oscillating=oscillating,
+                frozen=frozen,
+                flips_per_step=flips / max(1, self.steps - 1),
+                total_oscillations=round(oscillations),
+                distance_ratio=distance_ratio(*way) if way else None,
+                transition_rate=rate,
             )
+            reports.append(report)
         return reports, None if self._distance is None else distance_ratio(*ways)
 
     def state_bytes(self) -> int:
@@ -397,6 +396,4 @@ class OscillationTracker:
 
 def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
     """Of a saved tensor, whole or split, what this process holds."""
-    if values is None:
-        return None
-    return whole(values) if shards is None else shards.part(values)
+    return whole(values) if values is None or shards is None else shards.part(values)

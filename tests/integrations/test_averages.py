@@ -23,6 +23,7 @@ DECAY = 0.9
 
 
 def loop() -> Loop:
+    torch.manual_seed(11)
     return Loop([qs.Freezing(0.3, max_frozen=None)], model=prepared_network(act_bits=3))
 
 

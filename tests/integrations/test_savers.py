@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 import quiesce as qs
 from support.loops import IMAGES, Loop
 from support.small_networks import prepared_network
-from support.states import assert_same_state
+from support.states import assert_parameters_own_their_memory, assert_same_state
 
 BEFORE, AFTER = 12, 6  # steps before and after the checkpoint
 
@@ -38,12 +38,6 @@ def trained() -> Loop:
     assert made.tracker.summary().total_oscillations > 0
     assert_parameters_own_their_memory(made.model)
     return made
-
-
-def assert_parameters_own_their_memory(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        held = parameter.untyped_storage().nbytes()
-        assert held == parameter.numel() * parameter.element_size(), name
 
 
 def assert_same_run(one: Loop, two: Loop) -> None:

@@ -19,6 +19,7 @@ from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
 
 HEADER = "header"
 VERSION = 1
@@ -40,7 +41,7 @@ def export_arrays(
     weights that have no arrays.
 
     Args:
-        model: A prepared and calibrated model; it does not change.
+        model: A prepared and calibrated model, or an AveragedModel of one; it does not change.
         path: The file to write.
         example_input: Input of the model, (batch, ...).
         overwrite: Replace an existing file.
@@ -55,7 +56,7 @@ def export_arrays(
         the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     folded = fold(model, example_input, DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}

@@ -132,6 +132,8 @@ def _check(
         )
     for weight in weights:
         scale = weight.scale_parameter
+        if weight.locked:
+            continue
         if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
             raise TrackingError(
                 f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "

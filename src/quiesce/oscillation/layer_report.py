@@ -18,6 +18,8 @@ class LayerReport:
     """Share of weights whose frequency is above the cut, 0 to 1."""
     frozen: float
     """Share of weights whose code is pinned, 0 to 1."""
+    locked: float = 0.0
+    """Share of weights that the user keeps from training by requires_grad_(False), 0 to 1."""
     flips_per_step: float
     """Codes that change in a step, averaged over all steps."""
     total_oscillations: int
@@ -47,6 +49,7 @@ def overall(layers: Sequence[LayerReport], distance_ratio: float | None) -> Laye
         bits=bits.pop() if len(bits) == 1 else None,
         oscillating=mean("oscillating"),
         frozen=mean("frozen"),
+        locked=mean("locked"),
         flips_per_step=sum(layer.flips_per_step for layer in layers),
         total_oscillations=sum(layer.total_oscillations for layer in layers),
         distance_ratio=distance_ratio,

@@ -217,8 +217,6 @@ class OscillationTracker:
         Raises:
             ValueError: `cut` is no frequency.
         """
-        if not 0 <= cut <= 1:
-            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         return self._reports(cut)[0]
 
     def summary(self, cut: float = OSCILLATING) -> LayerReport:
@@ -248,6 +246,7 @@ class OscillationTracker:
                 bits=weight.grid.bits,
                 oscillating=oscillating,
                 frozen=frozen,
+                locked=float(weight.locked),
                 flips_per_step=flips / max(1, self.steps - 1),
                 total_oscillations=round(oscillations),
                 distance_ratio=distance_ratio(*way) if way else None,

@@ -12,6 +12,7 @@ from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
 from quiesce.quantization.dataflow import run
+from quiesce.quantization.fused_attention import restore_fused_paths, switch_off_fused_paths
 from quiesce.quantization.quantized_additions import QuantizedBlock, restore_block
 from quiesce.quantization.quantized_layers import (
     LAYERS,
@@ -74,6 +75,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
             quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
         inputs = _input_quantizer(name, layer, plans[name], scheme)
         quantize_layer(layer, quantizers[id(weight)], inputs)
+    switch_off_fused_paths(model)
     if residuals is not None:
         plan = scheme.of_additions()
         device = next(model.parameters()).device
@@ -105,6 +107,7 @@ def strip(model: nn.Module) -> nn.Module:
             module.register_parameter("weight", values[id(latent)])
         elif isinstance(module, QuantizedBlock):
             restore_block(module)
+    restore_fused_paths(plain)
     return plain
 
 

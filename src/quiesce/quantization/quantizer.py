@@ -111,7 +111,11 @@ class FakeQuantizer(nn.Module):
             return x
         if self.grid is None:
             raise self.not_calibrated()
-        noise = self._noise(x)
+        scale = self.scale
+        if self._locked(x):
+            scale, noise = scale.detach(), None
+        else:
+            noise = self._noise(x)
         self._check_tracked()
         # inside a compiled model the compiler sees the plain operators, and fuses across layers;
         # the fused passes take no noise
@@ -119,7 +123,7 @@ class FakeQuantizer(nn.Module):
         kernels = EAGER if plain else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
             x,
-            self.scale,
+            scale,
             self.offset,
             self.limits,
             self.history,
@@ -150,6 +154,10 @@ class FakeQuantizer(nn.Module):
         code = torch.round(wide / self.step_size).clamp(self.grid.quant_min, self.grid.quant_max)
         fresh = pack(code, STILL, False, layout)
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
+
+    def _locked(self, x: Tensor) -> bool:
+        """Whether `x` is a weight that the user keeps from training; its scale then stays too."""
+        return self.history is not None and isinstance(x, nn.Parameter) and not x.requires_grad
 
     def _noise(self, x: Tensor) -> Tensor | None:
         if not (self.training and self.rule.estimator.needs_noise):

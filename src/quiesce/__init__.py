@@ -3,7 +3,9 @@
 Quantize a network:
     Scheme: which weights and activations are quantized, to how many bits
     prepare: give the layers of a network quantizers
+    describe: a table of what each layer got
     calibrate: set the scales from some batches
+    measure_weights: set the scales of the weights again, after loading float weights
     keep_whole: the parameters that FSDP2 must not split
     strip: remove the quantizers and keep the quantized weights
     compile: fuse the quantizers, or the whole network, into compiled kernels
@@ -77,11 +79,13 @@ __all__ = [
     "compile",
     "constant",
     "cosine",
+    "describe",
     "export_onnx",
     "fake_quantize",
     "gaussian_kl",
     "keep_whole",
     "linear",
+    "measure_weights",
     "mse_scale",
     "prepare",
     "quantized_weights",

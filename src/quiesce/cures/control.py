@@ -33,6 +33,7 @@ class Control:
     Raises:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
             scale (unless that requires no gradient); or the tracker follows others.
+        TypeError: `cures` is no list of cures.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class Control:
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
     ) -> None:
+        cures = _checked(cures)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         _check(optimizers, weights, tracker)
         self.weights = list(weights)
         self.tracker = tracker
-        self.cures = list(cures)
+        self.cures = cures
         self.step = 0
         self._stepped: set[int] = set()
         self._optimizers = optimizers
@@ -119,6 +121,23 @@ class Control:
         for cure in self.cures:
             cure.after_step(self.step)
         self.step += 1
+
+
+def _checked(cures: object) -> list[Cure]:
+    if isinstance(cures, list | tuple) and all(isinstance(cure, Cure) for cure in cures):
+        return list(cures)
+    wrong = cures
+    if isinstance(cures, list | tuple):
+        wrong = next(cure for cure in cures if not isinstance(cure, Cure))
+    name = type(wrong).__name__
+    if isinstance(cures, Cure):
+        advice = f"put it into one: cures=[quiesce.{name}(...)]"
+    elif isinstance(wrong, type) and issubclass(wrong, Cure):
+        advice = f"make one of the class: cures=[quiesce.{wrong.__name__}(...)]"
+    else:
+        advice = "pass for example cures=[quiesce.Freezing(0.02)]"
+    told = repr(wrong) if isinstance(wrong, str) else f"a {name}"
+    raise TypeError(f"cures must be a list of cures, got {told}; {advice}")
 
 
 def _check(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quiesce.diagnosis.codes import CodeCounts, code_counts
-from quiesce.diagnosis.kinds import Kind, layer_kind
+from quiesce.quantization.kinds import Kind, layer_kind
 from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
-from quiesce.export.checks import check_path, left_float
+from quiesce.quantization.describe import left_float
+from quiesce.export.checks import check_path
 from quiesce.export.graph.folded_graph import Folded, fold
 from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
@@ -35,7 +36,8 @@ def export_arrays(
     (channels,) where there is one; `<name>.input_scale` float32 (), `<name>.input_zero_point` int8
     (), and with a learned offset `<name>.input_offset` float32 (). Of each operand of an addition
     that is on a grid: `<name>.scale`, maybe `<name>.offset`. The array `header` is JSON text: what
-    each layer is, its bits, the limits of its input codes, its geometry; limits of the operands;
+    each layer is, its bits, the limits of its input codes, its geometry, under `shared_with` the
+    layer that has the same weight; limits of the operands;
     under `left_float` the modules with weights that have no array here.
 
     Args:
@@ -58,9 +60,12 @@ def export_arrays(
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
+    embeddings = {n for n, module in model.named_modules() if isinstance(module, nn.Embedding)}
     for site in folded.sites:
         described = _describe(site)
-        source = _source(site, folded)
+        if site.layer.name in embeddings:
+            described["kind"] = "embedding"
+        source = None if site.layer.name in embeddings else _source(site, folded)
         if source is not None:
             described["input"] = {
                 "bits": source.grid.bits,
@@ -153,6 +158,9 @@ def _describe(site: Site) -> dict[str, Any]:
     return {
         "name": site.name,
         "layer": site.layer.name,
+        "shared_with": None
+        if site.layer.shared_with == site.layer.name
+        else site.layer.shared_with,
         "kind": site.node.op_type if site.kind == "convolution" and site.node else site.kind,
         "bits": site.layer.bits,
         **geometry,

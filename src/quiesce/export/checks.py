@@ -1,12 +1,10 @@
-"""What every export refuses before it begins, and what it leaves in float."""
+"""What every export refuses before it begins."""
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from quiesce.errors import ExportError
-from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -36,16 +34,3 @@ def check_example(example_input: Tensor) -> None:
     if example_input.dim() == 0 or len(example_input) == 0:
         shape = tuple(example_input.shape)
         raise ValueError(f"`example_input` must be a batch of one image or more, got shape {shape}")
-
-
-def left_float(model: nn.Module) -> list[str]:
-    """Names of modules that multiply by float weights: neither quantized nor a norm.
-
-    The model itself, where it is one, goes by the name of its class.
-    """
-    return [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if not isinstance(module, QuantizedLayer | FakeQuantizer)
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
-    ]

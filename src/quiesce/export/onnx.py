@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.export.checks import check_path, left_float
+from quiesce.quantization.describe import left_float
+from quiesce.export.checks import check_path
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
@@ -155,7 +156,7 @@ def build_model(
                 layer=site.layer.name,
                 bits=site.layer.bits,
                 weight=weight,
-                turned=site.kind == "linear",
+                turned=site.turned,
                 integer=integers is not None,
                 input_bits=None if grid is None else grid.bits,
             )

@@ -46,7 +46,10 @@ class QuantizedBlock(_Base):
     """The part that `block_class` puts before a block's own class."""
 
     additions: nn.ModuleList
-    """In the order of calls; None where one stays in float: inside a layer of the block."""
+    """In the order of calls; None where one stays in float. Empty if all do, which only hides them
+    from a block around this one."""
+    additions_of: str
+    """Name of the block in the model."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class: the class made here has no importable name."""
@@ -86,14 +89,15 @@ class _Adding(TorchFunctionMode):
         # `alpha` is 1 anyway; given, it tells the modes of blocks around this one that it is done
         return func(*args, alpha=1) if addition is None else addition(*args)
 
-    def check_number(self, block: type[nn.Module]) -> None:
+    def check_number(self, block: type[nn.Module], name: str) -> None:
         """Refuse a forward in which an addition may have taken the place of another."""
         expected = len(self.additions)
-        if self.seen not in (0, expected):
+        if expected and self.seen not in (0, expected):
             raise PrepareError(
-                f"a {block.__name__} adds {self.seen} times in one forward, and added {expected} "
-                "times in the inference of prepare; let it add alike in training and inference "
-                '(scale what is added by 0), or leave additions in float: Scheme(residual="float")'
+                f"{name or 'the model'}: a {block.__name__} adds {self.seen} times in one forward, "
+                f"and added {expected} times in the inference of prepare; let it add alike in "
+                "training and inference (scale what is added by 0), or leave its additions in "
+                f"float: Scheme(residual_exclude=[{name!r}])"
             )
 
 
@@ -120,7 +124,7 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
         adding = _Adding(self.additions)  # dynamo knows no `with ... as` of it
         with adding:
             output = cls.forward(self, *args, **kwargs)
-        adding.check_number(cls)
+        adding.check_number(cls, self.additions_of)
         return output
 
     body = {
@@ -133,21 +137,23 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(f"Quantized{cls.__name__}", (QuantizedBlock, cls), body)
 
 
-def quantize_block(block: nn.Module, additions: Sequence[Addition | None]) -> None:
+def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | None]) -> None:
     """Put the additions of a block's forward on grids, in place, in the order of their calls.
 
     Args:
         block: Still a float one.
-        additions: None for one that stays in float.
+        name: Of the block in the model.
+        additions: None for one that stays in float; empty if all do.
     """
     block.__class__ = block_class(type(block))
+    block.additions_of = name  # pyright: ignore[reportArgumentType]
     block.additions = nn.ModuleList(additions)  # pyright: ignore[reportArgumentType]
 
 
 def restore_block(block: nn.Module) -> None:
     """Turn a quantized block back into what it was, in place."""
     block.__class__ = type(block).__mro__[2]
-    del block.additions
+    del block.additions, block.additions_of
 
 
 def _remake(cls: type[nn.Module]) -> nn.Module:

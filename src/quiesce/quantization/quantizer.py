@@ -1,5 +1,6 @@
 """A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,10 @@ from quiesce.arithmetic.kernels import EAGER
 from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
+
+
+_OWN_NAME = re.compile(r"((weight|input)_quantizer|additions\.\d+\.(left|right))\.$")
+"""What the names of quantizers add to that of the layer or block that they belong to."""
 
 
 class FakeQuantizer(nn.Module):
@@ -74,6 +79,7 @@ class FakeQuantizer(nn.Module):
         self.kernels = EAGER
         self.observe: Callable[[Tensor], None] | None = None
         self.tracked_by: object = None
+        self.measured_on: float | None = None  # root mean square of the weight that gave the scale
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.register_buffer("limits", torch.zeros(2))
@@ -92,6 +98,7 @@ class FakeQuantizer(nn.Module):
                 self.offset.copy_(torch.zeros(()) if offset is None else offset)
             self.limits.copy_(torch.tensor([grid.quant_min, grid.quant_max]))
         self.grid = grid
+        self.measured_on = None
 
     @property
     def step_size(self) -> Tensor:
@@ -136,10 +143,10 @@ class FakeQuantizer(nn.Module):
 
     def not_calibrated(self) -> NotCalibratedError:
         """What to raise where a scale is needed and there is none."""
-        return NotCalibratedError(
-            f"{self.name or 'a quantizer'} has no scale yet; "
-            "call quiesce.calibrate(model, batches) first"
-        )
+        advice = "call quiesce.calibrate(model, batches) first"
+        if self.history is not None:
+            advice += ", or quiesce.measure_weights(model) if float weights were loaded into it"
+        return NotCalibratedError(f"{self.name or 'a quantizer'} has no scale yet; {advice}")
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
@@ -173,7 +180,7 @@ class FakeQuantizer(nn.Module):
             )
 
     def _grad_scale(self, x: Tensor) -> float | None:
-        if not self.grad_scaling or self.grid is None:
+        if not self.grad_scaling or self.grid is None or not x.numel():
             return None
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
@@ -200,14 +207,20 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
+        """Take the grid from `limits`.
+
+        A float checkpoint of the layer has none, so calibrate again. A checkpoint without the
+        layer, such as one of a backbone with another head, changes nothing.
+        """
         if not any(key.startswith(prefix) for key in state_dict):
-            self._forget()
+            owner = _OWN_NAME.sub("", prefix)
+            if any(key.startswith(owner) for key in state_dict):
+                self._forget()
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self.grid = None
+        self.grid = self.measured_on = None
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return

@@ -7,6 +7,7 @@ Everything that must happen after an optimizer step hangs on the step itself, so
 evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from quiesce.cures.cure import Cure
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
+
+log = logging.getLogger("quiesce.control")
 
 
 class Control:
@@ -54,6 +57,8 @@ class Control:
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
+        self._warned = False
+        self._warn_of_outgrown()
         self._handles = [
             handle
             for one in optimizers
@@ -102,6 +107,20 @@ class Control:
         self.step = state["step"]
         self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
 
+    def _warn_of_outgrown(self) -> None:
+        """Say once that float weights were loaded after the scales were found."""
+        names = [weight.name for weight in self.weights if weight.outgrown]
+        if names and not self._warned:
+            self._warned = True
+            log.warning(
+                "the scales of %d weights (%s%s) do not fit: the weights are much larger or smaller "
+                "than when their scales were found. Float weights loaded after quiesce.prepare? "
+                "Call quiesce.measure_weights(model), or quiesce.calibrate, then train",
+                len(names),
+                ", ".join(names[:5]),
+                " ..." if len(names) > 5 else "",
+            )
+
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if id(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
@@ -117,6 +136,8 @@ class Control:
 
     def _finish(self) -> None:
         self._stepped.clear()
+        if self.tracker.steps == 0:
+            self._warn_of_outgrown()
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
-from quiesce.quantization.kinds import Kind, layer_kind
 from quiesce.diagnosis.layers import quantiles
 from quiesce.inference import buffers_of, put_back
+from quiesce.quantization.kinds import Kind, layer_kind
 
 
 @dataclass(frozen=True, kw_only=True)

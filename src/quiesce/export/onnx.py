@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.quantization.describe import left_float
 from quiesce.export.checks import check_path
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
@@ -21,6 +20,7 @@ from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.quantization.describe import left_float
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -33,7 +33,7 @@ from quiesce.arithmetic import weight_history
 from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
-from quiesce.oscillation.layer_report import LayerReport, overall
+from quiesce.oscillation.layer_report import LayerReport, Summary, overall
 from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.weight_blocks import Block
 from quiesce.oscillation.weight_group import WeightGroup, weight_groups
@@ -219,9 +219,9 @@ class OscillationTracker:
         """
         return self._reports(cut)[0]
 
-    def summary(self, cut: float = OSCILLATING) -> LayerReport:
-        """The same over all layers, each weight counting once."""
-        return overall(*self._reports(cut))
+    def summary(self, cut: float = OSCILLATING) -> Summary:
+        """The same over all layers, each weight counting once. Prints as a table."""
+        return overall(*self._reports(cut), self.steps)
 
     def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
         """Of each layer, and the distance ratio over all of them."""

@@ -1,8 +1,6 @@
 """What every layer of a prepared model has got, as a table to print."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from torch import nn
 
@@ -11,6 +9,7 @@ from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_additions import Addition
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.text_table import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,24 +113,6 @@ def left_float(model: nn.Module) -> list[str]:
         if not isinstance(module, QuantizedLayer | FakeQuantizer)
         and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
     ]
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a table, the first row as its head; columns of numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    right = [all(_is_number(row[i]) for row in rows[1:]) for i in range(len(widths))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(chain(lines[:1], ["-" * max(map(len, lines))], lines[1:]))
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(".", "", 1).replace("%", "").strip().isdigit() or cell in ("", "float")
 
 
 def _row(layer: LayerDescription) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
 
-
 _OWN_NAME = re.compile(r"((weight|input)_quantizer|additions\.\d+\.(left|right))\.$")
 """What the names of quantizers add to that of the layer or block that they belong to."""
 

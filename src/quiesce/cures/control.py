@@ -113,8 +113,8 @@ class Control:
         if names and not self._warned:
             self._warned = True
             log.warning(
-                "the scales of %d weights (%s%s) do not fit: the weights are much larger or smaller "
-                "than when their scales were found. Float weights loaded after quiesce.prepare? "
+                "the scales of %d weights (%s%s) do not fit: the weights are much larger or "
+                "smaller than when their scales were found. Float weights loaded after quiesce.prepare? "
                 "Call quiesce.measure_weights(model), or quiesce.calibrate, then train",
                 len(names),
                 ", ".join(names[:5]),

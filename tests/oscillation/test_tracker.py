@@ -306,7 +306,7 @@ def test_a_summary_prints_as_a_small_table() -> None:
     assert [line.split()[0] for line in lines[3:]] == [
         "all", *(r.name for r in sorted(summary.layers, key=lambda r: -r.oscillating))
     ]  # fmt: skip
-    assert [line for line in lines if line.startswith("0 ")][0].endswith("locked")
+    assert next(line for line in lines if line.startswith("0 ")).endswith("locked")
     assert max(map(len, lines)) < 100
 
 

@@ -88,6 +88,7 @@ def test_layers_that_fail_for_several_reasons_are_named_at_once() -> None:
         (["a.b.c", "a.b.d"], ["a.e"], ["a.b.*"]),
         (["a"], ["a1", "b"], ["a"]),
         (["a.b"], ["a.bc"], ["a.b"]),
+        (["a.b"], ["c"], ["a.b"]),
         ([], ["a"], []),
     ],
 )

@@ -114,8 +114,8 @@ class Control:
             self._warned = True
             log.warning(
                 "the scales of %d weights (%s%s) do not fit: the weights are much larger or "
-                "smaller than when their scales were found. Float weights loaded after quiesce.prepare? "
-                "Call quiesce.measure_weights(model), or quiesce.calibrate, then train",
+                "smaller than when their scales were found. Were float weights loaded after "
+                "quiesce.prepare? Call quiesce.measure_weights(model), or quiesce.calibrate",
                 len(names),
                 ", ".join(names[:5]),
                 " ..." if len(names) > 5 else "",

@@ -139,6 +139,15 @@ def test_a_scripted_function_between_two_layers_hides_nothing() -> None:
     assert [each.act_bits for each in qs.describe(model).layers] == [None, 8]
 
 
+def test_a_compiled_part_is_seen_through() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)))
+    model[1] = torch.compile(model[1], backend="eager")
+    qs.prepare(model, qs.Scheme(), torch.rand(2, 4))
+    described = qs.describe(model).layers
+    assert [each.name for each in described] == ["0", "1._orig_mod.1"]
+    assert [each.act_bits for each in described] == [None, 8]
+
+
 @pytest.mark.parametrize("way", ["plain", "in place", "into a view", "function"])
 def test_a_layer_that_another_one_reads_is_not_last(way: str) -> None:
     model = qs.prepare(Flows(way), qs.Scheme(), torch.rand(3, 4))

@@ -61,13 +61,14 @@ class Dataflow:
 def run(model: nn.Module, example_input: Any) -> Any:
     """The output of a model in inference mode, without gradients, every layer called.
 
-    torch's fused attention is off meanwhile: it reads weights without calling their layers.
+    Compiled parts run operator by operator meanwhile, and torch's fused attention is off: it reads
+    weights without calling their layers.
 
     Args:
         model: Its modes come back.
         example_input: A tensor, a tuple of arguments or a dict of keyword arguments.
     """
-    with inference(model), torch.no_grad(), _without_fused_attention():
+    with inference(model), torch.no_grad(), _without_shortcuts():
         if isinstance(example_input, Mapping):
             return model(**example_input)
         return model(*example_input) if isinstance(example_input, tuple) else model(example_input)
@@ -91,11 +92,12 @@ def watch(model: nn.Module, example_input: Any, chosen: Mapping[str, nn.Module])
 
 
 @contextmanager
-def _without_fused_attention() -> Iterator[None]:
+def _without_shortcuts() -> Iterator[None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 
@@ -214,7 +216,7 @@ class _Watcher(TorchFunctionMode):
         return output
 
     def _label(self, tensor: Tensor, labels: set[_Label]) -> None:
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             labels = labels & {_Input}
         self._labels[tensor] = self._labels.get(tensor, set()) | labels
 
@@ -266,8 +268,8 @@ class _Watcher(TorchFunctionMode):
         for tensor in _tensors(output):
             if call.name in self._chosen:
                 self._labels[tensor] = {call.name}
-            elif tensor not in self._labels and call.labels:
-                self._label(tensor, call.labels)  # made by what no torch function shows
+            elif isinstance(module, torch.jit.ScriptModule):  # no torch function shows its work
+                self._label(tensor, call.labels)
 
     def _note(self, reader: Reader, tensor: Tensor) -> None:
         self._alive.append(tensor)

@@ -115,11 +115,12 @@ class TiedTokens(nn.Module):
         return self.head(self.again(self.again(x).relu()).relu()).mean(1)
 
 
-@pytest.fixture
-def tokens() -> tuple[nn.Module, Tensor]:
+@pytest.fixture(params=[False, True], ids=["per tensor", "per channel"])
+def tokens(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     ids = torch.randint(20, (16, 5)).float()
-    model = qs.prepare(TiedTokens(), qs.Scheme(weight_bits=4), ids)
+    scheme = qs.Scheme(weight_bits=4, first_last_bits=6, per_channel=request.param)
+    model = qs.prepare(TiedTokens(), scheme, ids)
     return qs.calibrate(model, [ids]).eval(), ids
 
 

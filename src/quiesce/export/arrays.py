@@ -20,6 +20,7 @@ from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
 from quiesce.quantization.describe import left_float
+from quiesce.quantization.ties import EMBEDDINGS
 
 HEADER = "header"
 VERSION = 1
@@ -60,7 +61,7 @@ def export_arrays(
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
-    embeddings = {n for n, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    embeddings = {n for n, module in model.named_modules() if isinstance(module, EMBEDDINGS)}
     for site in folded.sites:
         described = _describe(site)
         if site.layer.name in embeddings:

@@ -9,6 +9,7 @@ from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_additions import Addition
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.ties import EMBEDDINGS
 from quiesce.text_table import table
 
 
@@ -85,7 +86,7 @@ def describe(model: nn.Module) -> Description:
         weight, quantizer = weights[id(module.latent)], module.input_quantizer
         description = LayerDescription(
             name=name,
-            kind="embedding" if isinstance(module, nn.Embedding) else layer_kind(module),
+            kind="embedding" if isinstance(module, EMBEDDINGS) else layer_kind(module),
             shape=tuple(weight.latent.shape),
             weight_bits=weight.grid.bits,
             act_bits=None if quantizer is None else quantizer.bits,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, forget_scales
 
 ADDS = (torch.Tensor.add, torch.Tensor.add_, torch.add)
 """What `x + y`, `x += y` and `torch.add(x, y)` call."""
@@ -50,6 +50,12 @@ class QuantizedBlock(_Base):
     from a block around this one."""
     additions_of: str
     """Name of the block in the model."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        forget_scales(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class: the class made here has no importable name."""

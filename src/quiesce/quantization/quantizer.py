@@ -1,6 +1,5 @@
 """A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,28 @@ from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
 
-_OWN_NAME = re.compile(r"((weight|input)_quantizer|additions\.\d+\.(left|right))\.$")
-"""What the names of quantizers add to that of the layer or block that they belong to."""
+
+def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """Forget what the quantizers of a layer or block know if float weights are loaded into it.
+
+    A checkpoint of a quantized layer has scales; one without the layer, such as that of a backbone
+    for another head, changes nothing.
+
+    Args:
+        owner: The layer or block.
+        state_dict: What is loaded.
+        prefix: Of the owner in it.
+    """
+    mine = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
+    for name, quantizer in owner.named_modules():
+        if isinstance(quantizer, FakeQuantizer) and mine:
+            known = any(key.startswith(f"{name}.") for key in mine)
+            if not known and name.split(".")[0] in _PARTS:
+                quantizer.forget()
+
+
+_PARTS = ("weight_quantizer", "input_quantizer", "additions")
+"""Children of layers and blocks that hold quantizers of their own."""
 
 
 class FakeQuantizer(nn.Module):
@@ -184,7 +203,7 @@ class FakeQuantizer(nn.Module):
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """As before calibration: a new float network has neither this grid nor frozen codes."""
         self.limits.zero_()
         self.grid = None
@@ -206,15 +225,8 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the grid from `limits`.
-
-        A float checkpoint of the layer has none, so calibrate again. A checkpoint without the
-        layer, such as one of a backbone with another head, changes nothing.
-        """
+        """Take the grid from `limits`; a checkpoint without this quantizer changes nothing."""
         if not any(key.startswith(prefix) for key in state_dict):
-            owner = _OWN_NAME.sub("", prefix)
-            if any(key.startswith(owner) for key in state_dict):
-                self._forget()
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -39,7 +39,9 @@ def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme
         PrepareError: With the names of both ends, and how to mend it.
     """
     problems = []
-    owners = {id(layer._parameters.get("weight")): name for name, layer in chosen.items()}
+    owners: dict[int, str] = {}
+    for name, layer in chosen.items():
+        owners.setdefault(id(layer._parameters.get("weight")), name)
     for name, module in model.named_modules():
         for attribute, parameter in module._parameters.items():
             owner = owners.get(id(parameter))

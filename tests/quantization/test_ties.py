@@ -161,5 +161,5 @@ def test_arrays_keep_ties_or_refuse_them(tokens: tuple[nn.Module, Tensor], tmp_p
     with np.load(tmp_path / "m.npz") as arrays:
         assert np.array_equal(arrays["embedding.codes"], arrays["head.codes"])
         assert json.loads(str(arrays["header"])) == header
-        rows = arrays["embedding.codes"] * arrays["embedding.scale"]
+        rows = arrays["embedding.codes"] * arrays["embedding.scale"].reshape(-1, 1)
     assert np.array_equal(rows, qs.strip(model).embedding.weight.detach().numpy())

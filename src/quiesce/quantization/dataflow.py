@@ -116,6 +116,7 @@ class _Input:
 _Label = str | _Sum | type[_Input]  # a string is the name of a layer
 
 _DETACHES = {"detach", "detach_"}
+_DATA = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
 _PRODUCTS = {
     *("linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum"),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
@@ -198,13 +199,13 @@ class _Watcher(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         read = list(_tensors([args, kwargs]))
-        labels: set[_Label] = set().union(*(self._labels.get(each, ()) for each in read))
+        labels = self._labels_in(read)
         if self._calls and is_addition(func, args, kwargs):
             labels = labels | self._added(args)
         if name in _PRODUCTS:
             self._check_owner(read)
         output = func(*args, **kwargs)
-        if name in _DETACHES or (name == "__get__" and func is Tensor.data.__get__):
+        if name in _DETACHES or func == _DATA:
             labels = labels & {_Input}
         if labels:
             for tensor in _tensors(output):
@@ -218,10 +219,13 @@ class _Watcher(TorchFunctionMode):
     def _label(self, tensor: Tensor, labels: set[_Label]) -> None:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             labels = labels & {_Input}
-        self._labels[tensor] = self._labels.get(tensor, set()) | labels
+        self._labels[tensor] = self._labels_in(tensor) | labels
 
     def _labels_in(self, value: Any) -> set[_Label]:
-        return set().union(*(self._labels.get(each, ()) for each in _tensors(value)))
+        found: set[_Label] = set()
+        for tensor in _tensors(value):
+            found |= self._labels.get(tensor) or set()
+        return found
 
     def _added(self, operands: Sequence[Any]) -> set[_Label]:
         """Note an addition; return the label of its sum."""

@@ -40,7 +40,7 @@ def switch_off_fused_paths(model: nn.Module) -> None:
             nested = getattr(module, "use_nested_tensor", None)
             module.register_forward_pre_hook(_CallsItsLayers(nested))
             if nested is not None:
-                module.use_nested_tensor = False
+                module.use_nested_tensor = False  # pyright: ignore[reportArgumentType]
 
 
 def restore_fused_paths(model: nn.Module) -> None:
@@ -50,4 +50,5 @@ def restore_fused_paths(model: nn.Module) -> None:
             if isinstance(hook, _CallsItsLayers):
                 del module._forward_pre_hooks[key]
                 if hook.use_nested_tensor is not None:
-                    module.use_nested_tensor = hook.use_nested_tensor
+                    nested = hook.use_nested_tensor
+                    module.use_nested_tensor = nested  # pyright: ignore[reportArgumentType]

@@ -105,6 +105,8 @@ class Flows(nn.Module):
             room = torch.zeros(y.shape[0], 8)
             room[:, 4:].copy_(y)
             y = room[:, 4:]
+        elif self.way == "product":
+            y, _ = y @ torch.ones(4, 4), torch.eye(len(x)) @ y
         elif self.way == "function":
             y = Doubled.apply(y)
         elif self.way == "detached":
@@ -148,7 +150,7 @@ def test_a_compiled_part_is_seen_through() -> None:
     assert [each.act_bits for each in described] == [None, 8]
 
 
-@pytest.mark.parametrize("way", ["plain", "in place", "into a view", "function"])
+@pytest.mark.parametrize("way", ["plain", "in place", "into a view", "product", "function"])
 def test_a_layer_that_another_one_reads_is_not_last(way: str) -> None:
     model = qs.prepare(Flows(way), qs.Scheme(), torch.rand(3, 4))
     assert [each.act_bits for each in qs.describe(model).layers] == [None, 8]

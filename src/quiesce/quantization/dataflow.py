@@ -5,6 +5,7 @@ the nearest ones only. A detached tensor and one of integers have no such label:
 a layer through them, so a layer that is read only in this way gives an output of the network.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,6 +116,8 @@ class _Input:
 
 _Label = str | _Sum | type[_Input]  # a string is the name of a layer
 
+_IN_PLACE = re.compile(r"__setitem__$|__i\w+__$|.*[^_]_$")
+"""add_ and others that change their first argument."""
 _DETACHES = {"detach", "detach_"}
 _DATA = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
 _PRODUCTS = {
@@ -210,7 +213,7 @@ class _Watcher(TorchFunctionMode):
         if labels:
             for tensor in _tensors(output):
                 self._label(tensor, labels)
-            if (name.endswith("_") or name == "__setitem__") and read:
+            if _IN_PLACE.match(name) and read:
                 for changed in (read[0], read[0]._base):
                     if changed is not None:
                         self._label(changed, labels)

@@ -13,13 +13,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError
-from quiesce.export.checks import check_path
+from quiesce.export.checks import check_path, left_float
 from quiesce.export.graph.folded_graph import Folded, fold
 from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
-from quiesce.quantization.describe import left_float
 from quiesce.quantization.ties import EMBEDDINGS
 
 HEADER = "header"

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from quiesce.errors import ExportError
+from quiesce.quantization.describe import left_float as left_float
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.export.checks import check_path
+from quiesce.export.checks import check_path, left_float
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
@@ -20,7 +20,6 @@ from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
-from quiesce.quantization.describe import left_float
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -21,11 +21,10 @@ from quiesce.export.biases.layer_integers import (
     input_places,
     read_integers,
 )
-from quiesce.export.checks import check_example, check_path
+from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
 from quiesce.files.atomic import write_beside
 from quiesce.inference import inference
-from quiesce.quantization.describe import left_float
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer

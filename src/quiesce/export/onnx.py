@@ -155,7 +155,7 @@ def build_model(
                 layer=site.layer.name,
                 bits=site.layer.bits,
                 weight=weight,
-                turned=site.kind == "linear",
+                turned=site.turned,
                 integer=integers is not None,
                 input_bits=None if grid is None else grid.bits,
             )

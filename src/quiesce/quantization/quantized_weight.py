@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from quiesce.quantization.quantizer import FakeQuantizer
 
 
+OUTGROWN = 1.5
+"""Change of the root mean square of a weight after which its first scale does not fit."""
+
+
+def root_mean_square(weight: Tensor) -> float:
+    """Root mean square of all numbers of a tensor; 0 of an empty one."""
+    return float(weight.detach().float().norm()) / max(1, weight.numel()) ** 0.5
+
+
 class QuantizedWeight:
     """A latent weight and the grid that it is rounded to.
 
@@ -114,6 +123,19 @@ class QuantizedWeight:
         Cures do not change a locked weight.
         """
         return not self.latent.requires_grad
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the latents are so much larger or smaller than those that gave the scale.
+
+        Float weights loaded after `prepare` are, by more than training changes in a few steps.
+        Never of a scale that was loaded, and never of a weight that is split over processes.
+        """
+        before = self._quantizer.measured_on
+        if before is None or self.shards is not None or not before:
+            return False
+        ratio = root_mean_square(self.latent) / before
+        return not 1 / OUTGROWN < ratio < OUTGROWN
 
     @property
     def tracked_by(self) -> object:

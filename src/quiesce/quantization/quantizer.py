@@ -30,6 +30,29 @@ from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
 
 
+def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """Forget what the quantizers of a layer or block know if float weights are loaded into it.
+
+    A checkpoint of a quantized layer has scales; one without the layer, such as that of a backbone
+    for another head, changes nothing.
+
+    Args:
+        owner: The layer or block.
+        state_dict: What is loaded.
+        prefix: Of the owner in it.
+    """
+    mine = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
+    for name, quantizer in owner.named_modules():
+        if isinstance(quantizer, FakeQuantizer) and mine:
+            known = any(key.startswith(f"{name}.") for key in mine)
+            if not known and name.split(".")[0] in _PARTS:
+                quantizer.forget()
+
+
+_PARTS = ("weight_quantizer", "input_quantizer", "additions")
+"""Children of layers and blocks that hold quantizers of their own."""
+
+
 class FakeQuantizer(nn.Module):
     """Rounds its input to a grid, and learns the scale of the grid (LSQ), optionally an offset.
 
@@ -83,6 +106,7 @@ class FakeQuantizer(nn.Module):
         self.kernels = EAGER
         self.observe: Callable[[Tensor], object] | None = None
         self.tracked_by: object = None
+        self.measured_on: float | None = None  # root mean square of the weight that gave the scale
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.limits = torch.zeros(2)
@@ -100,6 +124,7 @@ class FakeQuantizer(nn.Module):
                 self.offset.copy_(torch.zeros(()) if offset is None else offset)
             self.limits.copy_(torch.tensor([grid.quant_min, grid.quant_max]))
         self.grid = grid
+        self.measured_on = None
 
     @property
     def step_size(self) -> Tensor:
@@ -120,14 +145,18 @@ class FakeQuantizer(nn.Module):
             return x
         if self.grid is None:
             raise self.not_calibrated()
-        noise = self._noise(x)
+        scale = self.scale
+        if self._locked(x):
+            scale, noise = scale.detach(), None
+        else:
+            noise = self._noise(x)
         self._check_tracked()
         # a compiled model fuses the plain operators across layers; fused passes take no noise
         plain = torch.compiler.is_compiling() or noise is not None
         kernels = EAGER if plain else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
             x,
-            self.scale,
+            scale,
             self.offset,
             self.limits,
             self.history,
@@ -140,10 +169,10 @@ class FakeQuantizer(nn.Module):
 
     def not_calibrated(self) -> NotCalibratedError:
         """Return the error for a quantizer without a scale."""
-        return NotCalibratedError(
-            f"{self.name or 'a quantizer'} has no scale yet; "
-            "call quiesce.calibrate(model, batches) first"
-        )
+        advice = "call quiesce.calibrate(model, batches) first"
+        if self.history is not None:
+            advice += ", or quiesce.measure_weights(model) if float weights were loaded into it"
+        return NotCalibratedError(f"{self.name or 'a quantizer'} has no scale yet; {advice}")
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
@@ -159,6 +188,10 @@ class FakeQuantizer(nn.Module):
         fresh = pack(code, STILL, False, layout)
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
 
+    def _locked(self, x: Tensor) -> bool:
+        """Whether `x` is a weight that the user keeps from training; its scale then stays too."""
+        return self.history is not None and isinstance(x, nn.Parameter) and not x.requires_grad
+
     def _noise(self, x: Tensor) -> Tensor | None:
         if not (self.training and self.rule.estimator.needs_noise):
             return None
@@ -173,7 +206,7 @@ class FakeQuantizer(nn.Module):
             )
 
     def _grad_scale(self, x: Tensor) -> float | None:
-        if not self.grad_scaling or self.grid is None:
+        if not self.grad_scaling or self.grid is None or not x.numel():
             return None
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
@@ -212,7 +245,7 @@ class FakeQuantizer(nn.Module):
         for name, values in self._integers():
             destination[prefix + name] = values.detach().clone()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """As before calibration: a new float network has neither this grid nor frozen codes."""
         self.limits.zero_()
         self.grid = None
@@ -234,9 +267,8 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Read the grid from `limits`; a float checkpoint has none, so calibrate again."""
+        """Read the grid from `limits`; a checkpoint without this quantizer changes nothing."""
         if not any(key.startswith(prefix) for key in state_dict):
-            self._forget()
             return
         integers = {prefix + name: (name, values) for name, values in self._integers()}
         others = {key: value for key, value in state_dict.items() if key not in integers}
@@ -255,7 +287,7 @@ class FakeQuantizer(nn.Module):
             else:
                 with torch.no_grad():
                     values.copy_(saved)
-        self.grid = None
+        self.grid = self.measured_on = None
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return

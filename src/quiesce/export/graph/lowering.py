@@ -84,10 +84,11 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     Returns:
         Name of the initializer with the codes.
     """
-    turned = site.kind == "linear"
-    codes = site.layer.codes.T if turned else site.layer.codes
+    linear = site.kind == "linear"
+    codes = site.layer.codes.T if site.turned else site.layer.codes
     scale = site.scale.astype(np.float32)
-    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
+    shared = site.node is not None or site.turned
+    holds = f"{site.layer.shared_with if shared else site.name}.weight_codes"
     if biases is not None:
         shape = (-1, *(1,) * (codes.ndim - 1))
         codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
@@ -96,10 +97,12 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
+    if site.turned and not linear:  # an embedding that shares the codes of a linear layer
+        integers = build.node("Transpose", [integers], f"{site.name}.weight_rows", perm=[1, 0])
     scale = scale if scale.size > 1 else scale.reshape(())
-    as_codes = biases is not None or (turned and holder == np.int8 and _is_integer_product(site))
+    as_codes = biases is not None or (linear and holder == np.int8 and _is_integer_product(site))
     weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
-    if turned and site.node is not None:
+    if linear and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
         graph.remove(site.marker, safe=True)

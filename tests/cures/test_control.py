@@ -370,7 +370,7 @@ def test_an_optimizer_made_before_prepare_is_refused() -> None:
     [
         (qs.Freezing(0.02), r"cures=\[quiesce\.Freezing"),
         ("freeze", r"got 'freeze'; pass for example cures=\[quiesce\.Freezing\(0\.02\)\]"),
-        ([qs.Dampening], r"make one of the class: cures=\[quiesce\.Dampening"),
+        ([qs.Dampening], r"got a class, Dampening; make one of it: cures=\[quiesce\.Dampening"),
         ([qs.Freezing(0.02), None], "got a NoneType"),
         (None, "got a NoneType"),
     ],

@@ -26,9 +26,16 @@ def mlp(**changes: object) -> nn.Sequential:
     return qs.calibrate(model, [torch.randn(16, 8)])
 
 
-@pytest.mark.parametrize("mode", ["off", "quantizers"])
-@pytest.mark.parametrize("changes", [{}, {"grad_scaling": True}, {"learn_offset": True}])
-def test_an_empty_batch_passes_and_teaches_nothing(changes: dict, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "changes"),
+    [
+        ("off", {}),
+        ("off", {"grad_scaling": True}),
+        ("off", {"learn_offset": True}),
+        pytest.param("quantizers", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_an_empty_batch_passes_and_teaches_nothing(mode: str, changes: dict) -> None:
     model = mlp(act_bits=4, per_channel=True, **changes)
     qs.compile(model, mode)
     weights = qs.quantized_weights(model)
@@ -92,7 +99,6 @@ def network(wrapped: str, reentrant: bool) -> nn.Sequential:
 def trained(model: nn.Module, scheme: qs.Scheme) -> tuple[list[Tensor], qs.OscillationTracker]:
     """Parameters after a few steps, and the tracker."""
     qs.calibrate(qs.prepare(model, scheme, X), [X])
-    model[0].requires_grad_(True)
     weights = qs.quantized_weights(model)
     tracker = qs.OscillationTracker(weights, momentum=0.1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
@@ -113,8 +119,6 @@ def test_checkpointed_activations_change_nothing(
     estimator: qs.Estimator, wrapped: str, reentrant: bool
 ) -> None:
     scheme = qs.Scheme(weight_bits=3, act_bits=4, estimator=estimator, residual="quantized")
-    if wrapped == "all but the stem":  # a batch norm counts the second forward too
-        scheme = qs.Scheme(weight_bits=3, act_bits=4, estimator=estimator)
     expected, one = trained(network("nothing", reentrant), scheme)
     found, two = trained(network(wrapped, reentrant), scheme)
     assert len(found) == len(expected)
@@ -147,7 +151,7 @@ def test_a_quantized_backbone_goes_under_a_new_head(act_bits: int | None) -> Non
     head = {name: value.clone() for name, value in new[6].state_dict().items()}
     loaded = new.load_state_dict(headless(old.state_dict(), "6."), strict=False)
     assert all(name.startswith("6.") for name in loaded.missing_keys)
-    assert new(X).shape == (4, 9)  # the head keeps its scales
+    assert new.eval()(X).shape == (4, 9)  # the head keeps its scales
     assert all(torch.equal(new[6].state_dict()[name], value) for name, value in head.items())
     assert torch.equal(new[:6].eval()(X), old[:6].eval()(X))
     qs.strip(new)

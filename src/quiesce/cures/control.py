@@ -179,7 +179,8 @@ def _checked(cures: object) -> list[Cure]:
     if isinstance(cures, Cure):
         advice = f"put it into one: cures=[quiesce.{name}(...)]"
     elif isinstance(wrong, type) and issubclass(wrong, Cure):
-        advice = f"make one of the class: cures=[quiesce.{wrong.__name__}(...)]"
+        name = f"class, {wrong.__name__}"
+        advice = f"make one of it: cures=[quiesce.{wrong.__name__}(...)]"
     else:
         advice = "pass for example cures=[quiesce.Freezing(0.02)]"
     told = repr(wrong) if isinstance(wrong, str) else f"a {name}"

@@ -21,8 +21,8 @@ SWEEP = Sweep(name="s", recipe="mnist_dampen_w3a3", variants=VARIANTS, baseline=
 class Swept:
     """A sweep in a folder, and what each call of it ran."""
 
-    def __init__(self, folder, flags):
-        self.folder, self.flags = folder, flags
+    def __init__(self, folder, flags, engine=None):
+        self.folder, self.flags, self.engine = folder, flags, engine
 
     def __call__(self, sweep=SWEEP, *flags, **options):
         self.started = []
@@ -32,16 +32,22 @@ class Swept:
                 self.started.append(task.name.partition("-seed")[0])
 
         runs = plan(sweep, [*self.flags, *flags])
-        return run_sweep(sweep, runs, self.folder, tell=tell, **options)
+        return run_sweep(sweep, runs, self.folder, engine=self.engine, tell=tell, **options)
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_flags, tmp_path_factory):
     """The folder of a finished sweep; tests work on copies."""
     folder = tmp_path_factory.mktemp("finished") / "sweep"
-    swept = Swept(folder, [*tiny_flags, "--float_stage.epochs=1"])
-    outcome = swept(engine=LocalEngine(2))
+    swept = Swept(folder, [*tiny_flags, "--float_stage.epochs=1"], LocalEngine(2))
+    outcome = swept()
     return folder, outcome, swept.started
+
+
+@pytest.fixture
+def copied(finished, tiny_flags, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
 
 
 class Pretending:
@@ -50,17 +56,20 @@ class Pretending:
     def run(self, tasks, tell):
         for task in tasks:
             made = task.folder / ("float.safetensors" if task.only_float else "summary.json")
-            made.parent.mkdir(parents=True)
+            made.parent.mkdir(parents=True, exist_ok=True)
             made.touch()
             tell(task, "")
 
 
 @pytest.fixture
-def swept(finished, tiny_flags, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "sweep")
-    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+def swept(tiny_flags, tmp_path):
+    """A finished sweep of such runs."""
+    swept = Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"], Pretending())
+    swept()
+    return swept
 
 
+@pytest.mark.slow
 def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     folder, outcome, started = finished
     assert (outcome.finished, outcome.total, outcome.failed) == (2, 2, {})
@@ -73,8 +82,8 @@ def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     assert all("float_stage" not in run.summary["seconds"] for run in runs)
 
 
-def test_sweep_json_lists_the_runs(finished):
-    tree = json.loads((finished[0] / "sweep.json").read_text())
+def test_sweep_json_lists_the_runs(swept):
+    tree = json.loads((swept.folder / "sweep.json").read_text())
     assert (tree["version"], tree["recipe"], tree["seeds"]) == (1, "mnist_dampen_w3a3", [0])
     assert tree["baseline"] == "lsq"
     assert tree["runs"][0] == {
@@ -91,21 +100,26 @@ def test_what_is_finished_is_not_run_again_and_what_is_broken_is(swept):
     (swept.folder / "lsq-seed0" / "summary.json").unlink()
     assert swept().finished == 2
     assert swept.started == ["lsq"]
-    assert "resuming from" in (swept.folder / "logs" / "lsq-seed0.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(copied):
+    (copied.folder / "lsq-seed0" / "summary.json").unlink()
+    assert copied().finished == 2
+    assert "resuming from" in (copied.folder / "logs" / "lsq-seed0.log").read_text()
 
 
 def test_a_float_network_that_was_cut_off_is_trained_again(swept):
     (network,) = swept.folder.glob("float/*/float.safetensors")
     network.unlink()
-    shutil.rmtree(network.parent)
     shutil.rmtree(swept.folder / "lsq-seed0")
-    assert swept(engine=Pretending()).finished == 2
+    assert swept().finished == 2
     assert swept.started == ["float", "lsq"]
 
 
 def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     more = replace(SWEEP, variants={"lsq": VARIANTS["lsq"]}, grid={"cure.max_bits": [4]})
-    outcome = swept(replace(more, seeds=(0, 1)), at_most=1, engine=Pretending())
+    outcome = swept(replace(more, seeds=(0, 1)), at_most=1)
     assert (outcome.finished, outcome.total) == (1, 2)
     assert swept.started == ["lsq-max_bits=4"]
     tree = json.loads((swept.folder / "sweep.json").read_text())
@@ -113,15 +127,17 @@ def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     assert (tree["seeds"], tree["set"]) == ([0, 1], {"cure.max_bits": [4]})
 
 
-def test_a_failed_run_does_not_stop_the_others(swept):
+@pytest.mark.slow
+def test_a_failed_run_does_not_stop_the_others(copied):
     variants = {"bad": {"model.weights": "gone.pt", "float_stage.epochs": None}, **VARIANTS}
-    (swept.folder / "dampening-seed0" / "summary.json").unlink()
-    outcome = swept(replace(SWEEP, variants=variants))
-    assert swept.started == ["bad", "dampening"]
+    (copied.folder / "dampening-seed0" / "summary.json").unlink()
+    outcome = copied(replace(SWEEP, variants=variants))
+    assert copied.started == ["bad", "dampening"]
     assert (outcome.finished, outcome.total) == (2, 3)
     assert "gone.pt" in outcome.failed["bad-seed0"]
 
 
+@pytest.mark.slow
 def test_runs_of_a_float_network_that_failed_fail(tiny_flags, tmp_path):
     swept = Swept(tmp_path / "s", [*tiny_flags, "--float_stage.epochs=1"])
     outcome = swept(SWEEP, "--data.name=folder", f"--data.folder={tmp_path}")
@@ -152,16 +168,15 @@ def test_two_sweeps_in_one_folder_are_refused(swept):
 
 
 def test_a_sweep_without_variants_lists_none(tiny_flags, tmp_path):
-    Swept(tmp_path / "s", tiny_flags)(Sweep(name="s", recipe="mnist_lsq_w3a3"), engine=Pretending())
+    Swept(tmp_path / "s", tiny_flags, Pretending())(Sweep(name="s", recipe="mnist_lsq_w3a3"))
     (run,) = json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]
     assert run == {"folder": "mnist_lsq_w3a3-seed0", "fields": {}, "seed": 0}
 
 
-def test_a_folder_that_holds_links_is_not_gone_on_in(finished, tiny_flags, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "sweep")
+def test_a_folder_that_holds_links_is_not_gone_on_in(swept, tmp_path):
     outside = tmp_path / "outside"
-    (tmp_path / "sweep" / "logs" / "next.log").symlink_to(outside)
-    swept = Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+    (swept.folder / "logs").mkdir(exist_ok=True)
+    (swept.folder / "logs" / "next.log").symlink_to(outside)
     with pytest.raises(RecipeError, match=r"logs/next\.log is a symbolic link"):
         swept()
     assert not outside.exists()

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     if known.status is not None:
         return _show_status(known.status.expanduser(), as_json=known.json)
     if known.sweep is None:
-        raise RecipeError("name a recipe or a sweep; `quiesce sweep --list` shows the shipped ones")
+        raise RecipeError("give a recipe or a sweep; `quiesce sweep --list` lists the sweeps")
     if known.jobs < 1 or (known.at_most is not None and known.at_most < 1):
         raise RecipeError("--jobs and --at-most must be 1 or more")
     slurm, flags = _slurm_fields(flags)
@@ -67,8 +67,8 @@ def main(argv: Sequence[str]) -> int:
                 sweep, runs, folder, engine=engine, at_most=known.at_most, tell=progress.tell
             )
         except KeyboardInterrupt as stop:
-            jobs = "the jobs of Slurm go on; " if known.on == SLURM else ""
-            stop.args = (f"stopped; {jobs}the same command goes on in {folder}",)
+            jobs = "the jobs of Slurm continue; " if known.on == SLURM else ""
+            stop.args = (f"stopped; {jobs}the same command continues in {folder}",)
             raise
     return _tell(outcome, folder)
 
@@ -78,16 +78,16 @@ def parser() -> Arguments:
     made = Arguments(
         prog="quiesce sweep",
         usage="%(prog)s RECIPE [--seeds N] [--set field=a,b,c] ... [--field.name VALUE ...]",
-        description="Train every combination of values of some fields, with every seed. Finished "
-        "runs in the folder are not repeated; interrupted ones continue. Other flags override the "
-        "recipe. Ends with the table of `quiesce compare`.",
+        description="Train every combination of values of some fields, with every seed. Runs that "
+        "are finished in the folder are skipped, and interrupted runs continue. Other flags "
+        "override the recipe. At the end, print the table of `quiesce compare`.",
     )
     made.add_argument(
-        "sweep", metavar="RECIPE", nargs="?", help="a recipe or a sweep: a shipped name, or a file"
+        "sweep", metavar="RECIPE", nargs="?", help="a recipe or a sweep: a name or a file"
     )
-    made.add_argument("--list", action="store_true", help="list the shipped sweeps")
+    made.add_argument("--list", action="store_true", help="list the sweeps that come with quiesce")
     made.add_argument(
-        "--seeds", metavar="N", help="seeds 0 to N-1, or the seeds themselves: 3,7 (default: 1)"
+        "--seeds", metavar="N", help="seeds 0 to N-1, or a list of seeds: 3,7 (default: 1)"
     )
     made.add_argument(
         "--set",

@@ -14,14 +14,15 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.show import show_runs
 from quiesce.cli.show_verification import show_shipped
 from quiesce.errors import QuiesceError
-from quiesce.run_folder.folder import SUMMARY, read_json, write_json
+from quiesce.run_folder.contents import Summary
+from quiesce.run_folder.folder import SUMMARY, write_json
+from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.plan import PlannedRun, plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.status import read_status
 from quiesce.sweeps.sweep import SHIPPED, read_sweep
 from quiesce.sweeps.task import Task
-from quiesce.training.recording.summary import VERSION
 
 EXPORTED = "model.onnx"
 SHIPPED_NUMBERS = "shipped.json"
@@ -110,7 +111,7 @@ def verdict(summaries: dict[str, dict[str, Any]]) -> str:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    return read_json(run / SUMMARY, VERSION)
+    return read_json(run / SUMMARY, Summary).tree()
 
 
 def _say_row(console: Console, run: Path) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quiesce.comparison.finished_runs import SWEEP, read_json
 from quiesce.errors import RecipeError
-from quiesce.run_folder.folder import SUMMARY
+from quiesce.run_folder.contents import SweepFile
+from quiesce.run_folder.folder import METRICS, SUMMARY, SWEEP
+from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.task_state import State, read_progress, read_state
 
-METRICS = "metrics.csv"
 LOGS = "logs"
 
 
@@ -110,7 +110,7 @@ def read_status(folder: Path) -> SweepStatus:
     """
     if not (folder / SWEEP).is_file():
         raise RecipeError(f"{folder} has no {SWEEP}: it is not the folder of a sweep")
-    names = [run["folder"] for run in read_json(folder / SWEEP)["runs"]]
+    names = [run.folder for run in read_json(folder / SWEEP, SweepFile).runs]
     others = [path.stem for path in (folder / LOGS).glob("*.json") if path.stem not in set(names)]
     floats = [_status(folder, name) for name in sorted(others)]
     return SweepStatus(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATHS = ("recipe", "folder", "log", "directory", "weights")
-"""Fields of a task that are paths."""
+import msgspec
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True):
     """What a worker needs to know. All paths must mean the same on every machine."""
 
     name: str
@@ -51,12 +48,13 @@ class Task:
 
     def to_json(self) -> str:
         """Return the task as a line of JSON."""
-        return json.dumps(asdict(self), default=str)
+        return msgspec.json.encode(self, enc_hook=str).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Task:
         """Undo `to_json`."""
-        tree: dict[str, Any] = json.loads(text)
-        for name in PATHS:
-            tree[name] = None if tree[name] is None else Path(tree[name])
-        return cls(**tree)
+        return msgspec.json.decode(text, type=cls, dec_hook=_path)
+
+
+def _path(kind: type, value: Any) -> Any:
+    return kind(value)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quiesce.errors import EngineError
+from quiesce.errors import EngineError, first_line
 from quiesce.extras import require
 from quiesce.sweeps.engines.engine import Tell, run_in_order
 from quiesce.sweeps.processes import run_process
@@ -111,10 +111,9 @@ class RayEngine:
         try:
             ray.init(**options)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
             raise EngineError(
-                f"--on {self._address}: cannot connect to a Ray cluster: {reason}; start one with "
-                "`ray start --head`, or use --on ray to start Ray on this machine"
+                f"--on {self._address}: cannot connect to a Ray cluster: {first_line(error)}; "
+                "start one with `ray start --head`, or use --on ray to start Ray on this machine"
             ) from error
         try:
             yield
@@ -174,8 +173,7 @@ def _explained(future: Future[str]) -> Future[str]:
 
     def end(done: Future[str]) -> None:
         error = done.exception()
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        explained.set_result(done.result() if error is None else f"Ray: {lines[0]}")
+        explained.set_result(done.result() if error is None else f"Ray: {first_line(error)}")
 
     future.add_done_callback(end)
     return explained

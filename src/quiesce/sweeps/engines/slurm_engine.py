@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quiesce.errors import EngineError
+from quiesce.errors import EngineError, first_line
 from quiesce.extras import require
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.untrusted.yaml_and_json import read_json
 from quiesce.run_folder.folder import write_json
 from quiesce.sweeps.engines.engine import Tell
@@ -87,8 +88,7 @@ class SlurmEngine:
 
     def _queued(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Return the jobs of an earlier call that have not ended."""
-        path = self._folder / JOBS
-        known = read_json(path) if path.is_file() else {}
+        known = self._known()
         jobs = {
             task.name: self._job(self._folder, known[task.name])
             for task in tasks
@@ -103,12 +103,17 @@ class SlurmEngine:
         try:
             jobs = self._executor.map_array(SlurmTask(), tasks)
         except (RuntimeError, OSError) as error:
-            raise EngineError(f"--on slurm: sbatch refused the jobs: {_line(error)}") from error
-        path = self._folder / JOBS
-        known = read_json(path) if path.is_file() else {}
+            reason = first_line(error)
+            raise EngineError(f"--on slurm: sbatch refused the jobs: {reason}") from error
         named = {task.name: job for task, job in zip(tasks, jobs, strict=True)}
-        write_json(path, {**known, **{name: job.job_id for name, job in named.items()}})
+        known = {**self._known(), **{name: job.job_id for name, job in named.items()}}
+        write_json(self._folder / JOBS, known)
         return named
+
+    def _known(self) -> dict[str, str]:
+        """Return the ids of all jobs that were submitted, by the name of their task."""
+        path = self._folder / JOBS
+        return typed(read_json(path), dict[str, str]) if path.is_file() else {}
 
     def _wait(
         self, tasks: Sequence[Task], jobs: dict[str, Any], later: list[Task], tell: Tell
@@ -151,9 +156,4 @@ def _why(task: Task, job: Any, failed: set[str]) -> str:
     except Exception as error:  # of any kind: what the job raised, or how Slurm ended it
         if task.needs in failed:
             return f"{task.needs} failed"
-        return read_state(task.state).why or f"Slurm: {job.state}: {_line(error)}"
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        return read_state(task.state).why or f"Slurm: {job.state}: {first_line(error)}"

@@ -1,6 +1,8 @@
 """Sweeps as jobs of submitit, whose local executor stands for Slurm: time limits, requeues."""
 
 import json
+import os
+import signal
 import threading
 import time
 
@@ -13,6 +15,7 @@ from quiesce.sweeps.engines.slurm_engine import SlurmEngine, SlurmTask
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.sweep import Sweep
+from quiesce.sweeps.task_state import read_state
 
 submitit = pytest.importorskip("submitit")
 
@@ -34,17 +37,10 @@ def test_a_run_that_reaches_its_time_limit_is_requeued_and_loses_nothing(
     run_sweep(SWEEP, runs, tmp_path / "local", engine=LocalEngine(1))
 
     engine = SlurmEngine(tmp_path / "slurm", {"timeout_min": 5}, submitit.LocalExecutor)
-    submit = engine._submit
-
-    def submit_and_limit(tasks):
-        jobs = submit(tasks)
-        for task in tasks:
-            if not task.only_float:
-                _at_checkpoint(task, jobs[task.name])
-        return jobs
-
-    monkeypatch.setattr(engine, "_submit", submit_and_limit)
+    limiting = threading.Thread(target=limit, args=(tmp_path / "slurm", runs[0].name))
+    limiting.start()
     outcome = run_sweep(SWEEP, runs, tmp_path / "slurm", engine=engine)
+    limiting.join()
     assert (outcome.finished, outcome.failed) == (1, {})
     name = runs[0].name
     log = (tmp_path / "slurm" / "logs" / f"{name}.log").read_text()
@@ -52,16 +48,14 @@ def test_a_run_that_reaches_its_time_limit_is_requeued_and_loses_nothing(
     assert _numbers(tmp_path / "slurm" / name) == _numbers(tmp_path / "local" / name)
 
 
-def _at_checkpoint(task, job):
-    def limit():
-        until_s = time.monotonic() + 120
-        while time.monotonic() < until_s:
-            if (task.folder / "checkpoints" / "last.ckpt").exists():
-                job._interrupt()
-                return
-            time.sleep(0.02)
-
-    threading.Thread(target=limit, daemon=True).start()
+def limit(folder, name):
+    """Send the signal of the time limit to the job of a run, once the run has a checkpoint."""
+    until_s = time.monotonic() + 120
+    while time.monotonic() < until_s:
+        if (folder / name / "checkpoints" / "last.ckpt").exists():
+            os.kill(read_state(folder / "logs" / f"{name}.json").pid, signal.SIGUSR2)
+            return
+        time.sleep(0.02)
 
 
 def _numbers(run):
@@ -132,10 +126,10 @@ def _commands(tmp_path):
 def test_an_unknown_field_is_refused(fields, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{_commands(tmp_path)}:/usr/bin:/bin")
     with pytest.raises(EngineError, match="partitoin"):
-        SlurmEngine(tmp_path / "sweep", fields)
+        SlurmEngine(tmp_path / "sweep", fields).run([], print)
     assert not (tmp_path / "sweep").exists()
 
 
 def test_a_machine_without_slurm_is_refused(tmp_path):
     with pytest.raises(EngineError, match="srun"):
-        SlurmEngine(tmp_path / "sweep", {})
+        SlurmEngine(tmp_path / "sweep", {}).run([], print)

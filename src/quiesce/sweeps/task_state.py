@@ -36,6 +36,9 @@ class TaskState(Struct, frozen=True, kw_only=True):
     host: str = ""
     """The machine that runs it, or ran it last."""
 
+    pid: int = 0
+    """The process on that machine that waits for the worker."""
+
     began_s: float = 0.0
     """When it began, in seconds since the epoch; 0 if it has not."""
 
@@ -55,7 +58,12 @@ def write_state(path: Path, state: State, *, why: str = "", began_s: float) -> N
     """Write the state of a task that runs on this machine."""
     ended_s = 0.0 if state == "running" else time.time()
     known = TaskState(
-        state=state, why=why, host=socket.gethostname(), began_s=began_s, ended_s=ended_s
+        state=state,
+        why=why,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        began_s=began_s,
+        ended_s=ended_s,
     )
     _write(path, known)
 

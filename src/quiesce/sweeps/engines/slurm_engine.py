@@ -46,32 +46,24 @@ class SlurmEngine:
 
     Raises:
         MissingExtraError: submitit is not installed.
-        EngineError: There is no such field, or this machine has no sbatch.
     """
 
     def __init__(self, folder: Path, fields: dict[str, Any], executor: Any = None) -> None:
         submitit: Any = require("submitit", "--on slurm", "slurm")
         self._folder = folder / "slurm"
-        self._job = submitit.SlurmJob if executor is None else executor.job_class
         self._arrays = executor is None
-        fields = {"job_name": folder.name, **fields} if self._arrays else fields
-        try:
-            executor = executor or submitit.SlurmExecutor
-            self._executor = executor(self._folder, max_num_timeout=TIMEOUTS)
-            self._executor.update_parameters(**fields)
-        except (ValueError, NameError, TypeError, AssertionError) as error:
-            reason = " ".join(str(error).split())
-            raise EngineError(f"--slurm: {reason}") from error
-        except RuntimeError as error:  # submitit looks for sbatch
-            raise EngineError(
-                f"--on slurm: {error}; call this on a machine that can submit jobs"
-            ) from error
+        self._fields = {"job_name": folder.name, **fields} if self._arrays else fields
+        self._make = executor or submitit.SlurmExecutor
 
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
         """Submit all tasks that are not in the queue, and wait; see `Engine.run`.
 
         Ctrl-C stops the waiting, and not the jobs.
+
+        Raises:
+            EngineError: sbatch has no such field, this machine has no Slurm, or sbatch refuses.
         """
+        self._executor = self._made()
         jobs = self._queued(tasks)
         new = [task for task in tasks if task.name not in jobs]
         first = [task for task in new if task.needs is None]
@@ -86,11 +78,24 @@ class SlurmEngine:
             second = []
         self._wait(tasks, jobs, second, tell)
 
+    def _made(self) -> Any:
+        """Return the executor of submitit with the fields."""
+        try:
+            executor = self._make(self._folder, max_num_timeout=TIMEOUTS)
+            executor.update_parameters(**self._fields)
+        except (ValueError, NameError, TypeError, AssertionError) as error:
+            raise EngineError(f"--slurm: {' '.join(str(error).split())}") from error
+        except RuntimeError as error:  # submitit looks for srun
+            raise EngineError(
+                f"--on slurm: {error}; call this on a machine that can submit jobs"
+            ) from error
+        return executor
+
     def _queued(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Return the jobs of an earlier call that have not ended."""
         known = self._known()
         jobs = {
-            task.name: self._job(self._folder, known[task.name])
+            task.name: self._make.job_class(self._folder, known[task.name])
             for task in tasks
             if task.name in known
         }

@@ -78,8 +78,8 @@ def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     runs = find_runs([folder]).finished
     assert [run.name for run in runs] == ["lsq", "dampening"]
     for what in ("float", "rounded"):
-        assert len({run.summary["top1_percent"][what] for run in runs}) == 1
-    assert all("float_stage" not in run.summary["seconds"] for run in runs)
+        assert len({run.summary.top1_percent[what] for run in runs}) == 1
+    assert all("float_stage" not in run.summary.seconds for run in runs)
 
 
 def test_sweep_json_lists_the_runs(swept):

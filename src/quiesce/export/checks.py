@@ -1,4 +1,4 @@
-"""What every export refuses before it begins."""
+"""Checks at the start of every export."""
 
 from pathlib import Path
 
@@ -9,26 +9,26 @@ from quiesce.quantization.describe import left_float as left_float
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return where a file is to be made.
+    """Return the path of a file to write.
 
     Raises:
-        ExportError: It is there already and `overwrite` is False, or its folder is not.
+        ExportError: It exists and `overwrite` is False, or its folder does not exist.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         how = "--force, or overwrite=True in a program"
-        raise ExportError(f"{path} exists already; name another, or replace it ({how})")
+        raise ExportError(f"{path} exists already; give another file, or replace it ({how})")
     if not path.parent.is_dir():
-        raise ExportError(f"{path} can not be made: {path.parent} is no folder; make it first")
+        raise ExportError(f"{path}: there is no folder {path.parent}; create it first")
     return path
 
 
 def check_example(example_input: Tensor) -> None:
-    """Refuse an example input with which nothing can be traced.
+    """Check an example input.
 
     Raises:
-        TypeError: It is no tensor.
-        ValueError: It holds no image.
+        TypeError: It is not a tensor.
+        ValueError: It contains no image.
     """
     if not isinstance(example_input, Tensor):
         raise TypeError(f"`example_input` must be one tensor, got {type(example_input).__name__}")

@@ -22,21 +22,19 @@ from quiesce.quantization.quantized_layers import LAYERS
 
 
 class Reader(NamedTuple):
-    """One place that reads a tensor."""
+    """A layer or addition that reads a tensor."""
 
     owner: str
     """Name of the layer, or of the block that adds."""
-
     place: int | None = None
-    """Which of the block's additions, or None for a layer."""
-
+    """Index of the addition in the block, or None for a layer."""
     side: str | None = None
-    """left or right, or None for a layer."""
+    """"left" or "right", or None for a layer."""
 
 
 @dataclass(kw_only=True)
 class Dataflow:
-    """What a forward did."""
+    """The readers and additions of a forward pass."""
 
     called: dict[str, None] = field(default_factory=dict)
     """Layers in order of call, each once (a dict as an ordered set)."""
@@ -66,8 +64,8 @@ def run(model: nn.Module, example_input: Any) -> Any:
     weights without calling their layers.
 
     Args:
-        model: Its modes come back.
-        example_input: A tensor, a tuple of arguments or a dict of keyword arguments.
+        model: The model; its modes are restored.
+        example_input: A tensor, a tuple of arguments, or a dict of keyword arguments.
     """
     with inference(model), torch.no_grad(), _without_shortcuts():
         if isinstance(example_input, Mapping):

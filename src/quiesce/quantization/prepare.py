@@ -1,4 +1,4 @@
-"""From a float model to one that trains with quantized weights and activations, and back."""
+"""Converts a float model to one with quantized weights and activations, and back."""
 
 import copy
 from collections.abc import Collection, Mapping
@@ -10,6 +10,7 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
 from quiesce.quantization.dataflow import Dataflow, watch
 from quiesce.quantization.fused_attention import restore_fused_paths, switch_off_fused_paths
@@ -40,15 +41,16 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     shows what every layer has got.
 
     Args:
-        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
-            or subclasses of them. It is run in inference mode, nothing of it moves.
+        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
+            or
+        subclasses of them. It runs in inference mode and does not change otherwise.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
             arguments. Read off it: which layers are called, which are first and last, and which
             of them and of the additions read the same tensor.
 
     Returns:
-        `model` itself.
+        `model`.
 
     Raises:
         PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
@@ -94,10 +96,10 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
 
 def strip(model: nn.Module) -> nn.Module:
-    """A plain float copy of a prepared model whose weights are the quantized values.
+    """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: Prepared; it stays as it is.
+        model: A prepared model, or an AveragedModel of one; it does not change.
 
     Returns:
         A deep copy without quantizers. Its forward equals the prepared model's with activations
@@ -107,7 +109,7 @@ def strip(model: nn.Module) -> nn.Module:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
     """
-    plain = copy.deepcopy(model)
+    plain = copy.deepcopy(unwrapped(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):
@@ -121,7 +123,7 @@ def strip(model: nn.Module) -> nn.Module:
 
 
 def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
-    """Views of the quantized weights in the order of the model's modules, shared ones once.
+    """Return the quantized weights in the order of the modules; a shared weight once.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -142,25 +144,25 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Scales and learned offsets of a prepared model: the published recipes train them apart."""
+    """Return scales and offsets; the published recipes give them another optimizer."""
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 def keep_whole(model: nn.Module) -> set[nn.Parameter]:
-    """Get a prepared model ready for FSDP2, and name the parameters that each process keeps whole.
+    """Prepare a model for FSDP2, and return the parameters that every process keeps whole.
 
         fully_shard(model, ignored_params=keep_whole(model))
 
-    These are scales and offsets. FSDP2 leaves the gradients of what it ignores alone; they are
-    averaged over all processes here. Give the set to every `fully_shard` of a part of the model.
+    These are scales and offsets. FSDP2 does not average the gradients of ignored parameters, so
+    hooks do it here. Give the set to every `fully_shard` of a part of the model.
 
     Args:
-        model: Prepared, calibrated or loaded, and not split yet; call this once.
+        model: A model that is prepared, calibrated or loaded, and not split yet; call this once.
 
     Raises:
         NothingToDoError: The model is not prepared.
-        PrepareError: A weight is split already.
+        PrepareError: A weight is already split.
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -240,7 +242,7 @@ def _refuse_split(name: str, weight: object) -> None:
 def _agree_on_shared(
     chosen: Mapping[str, nn.Module], plans: dict[str, LayerScheme]
 ) -> dict[str, LayerScheme]:
-    """Layers that share a weight take one weight scheme: the one with the most bits."""
+    """Give layers that share a weight the weight scheme with the most bits."""
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
@@ -288,7 +290,7 @@ def _input_quantizer(
 
 def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:
     quantizer = FakeQuantizer(
-        plan.act_bits or 0,  # whoever has no bits gets no quantizer
+        plan.act_bits or 0,  # not called without bits
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,

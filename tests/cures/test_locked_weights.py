@@ -27,8 +27,14 @@ def train(model: nn.Module, control: qs.Control, optimizer: torch.optim.Optimize
         optimizer.step()
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("estimator", [qs.STE(), qs.StochasticRounding()])
+@pytest.mark.parametrize(
+    ("estimator", "per_channel"),
+    [
+        (qs.STE(), False),
+        pytest.param(qs.STE(), True, marks=pytest.mark.slow),
+        pytest.param(qs.StochasticRounding(), False, marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_of_a_locked_weight_changes(estimator: qs.Estimator, per_channel: bool) -> None:
     model = mlp()
     qs.prepare(model, weights_only(estimator=estimator, per_channel=per_channel), X)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import quiesce as qs
 from quiesce.errors import DivergedError
 from quiesce.health.watching import LOOK_EVERY, MOST_SKIPPED, SMALL
 from support.messages import tells
+from support.processes import together
 from support.small_networks import prepared_network, small_network, weights_only
 from support.states import assert_same_state, through_a_file
 
@@ -382,11 +383,7 @@ def test_all_weights_of_a_layer_may_be_frozen(caplog) -> None:
     assert all(value.isfinite().all() for value in loop.model.state_dict().values())
 
 
-def _one_rank_breaks(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-    )
+def one_rank_breaks(rank: int) -> list[str]:
     told = []
     for wrap in (DistributedDataParallel, lambda model: model):
         torch.manual_seed(0)
@@ -398,13 +395,11 @@ def _one_rank_breaks(rank: int, folder: str) -> None:
             loop.step()
         except DivergedError as error:
             told.append(str(error))
-    Path(folder, f"{rank}").write_text("\n".join(told))
-    distributed.destroy_process_group()
+    return told
 
 
 def test_all_ranks_stop_alike_where_one_breaks(tmp_path: Path) -> None:
-    multiprocessing.spawn(_one_rank_breaks, (str(tmp_path),), nprocs=2)
-    one, two = ((tmp_path / str(rank)).read_text().splitlines() for rank in range(2))
+    one, two = together(one_rank_breaks, 2, tmp_path)
     assert one == two
     assert len(one) == 2  # with gradients that are averaged, and each by itself
     for told in one:

@@ -19,6 +19,7 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.sweeps.plan import PlannedRun
 from quiesce.sweeps.processes import Task
 from quiesce.sweeps.sweep import shipped_sweeps
+from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -185,4 +186,4 @@ def test_a_changed_recipe(refused, tmp_path, tiny_flags, capsys):
     assert main([str(each) for each in command]) == 1  # it fails at once, and its recipe is kept
     capsys.readouterr()
     told = refused(*command, "--tracker.momentum=0.5")
-    assert "tracker.momentum was 0.01 and now is 0.5; name another folder" in told
+    assert tells(told, "tracker.momentum", "0.01", "0.5")

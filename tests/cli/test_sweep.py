@@ -98,6 +98,7 @@ def task(name):
     return Task(name=name, command=(), log=Path(name))
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--set", "model.weights=gone.pt,random"]
     assert main([*command, "-o", str(tmp_path / "sweep")]) == 1

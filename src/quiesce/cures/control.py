@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
+from quiesce.cures.omissions import Omissions, warn_of_restart
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -29,6 +30,9 @@ class Control:
         weights: As `quantized_weights` gives them.
         tracker: Follows these weights.
         cures: Act in this order, after the tracker.
+
+    A `UserWarning` tells, once, of a penalty that the loop leaves out, and of an optimizer that has
+    stepped before although no state was loaded.
 
     Raises:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
@@ -49,6 +53,8 @@ class Control:
         self.cures = list(cures)
         self.step = 0
         self._stepped: set[int] = set()
+        self._fresh = True  # no step, and no state loaded
+        self._omissions = Omissions(self.cures)
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
@@ -63,11 +69,17 @@ class Control:
 
     def penalty(self) -> Tensor:
         """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
+        self._omissions.penalty_taken(self.step)
         terms = [cure.penalty(self.step) for cure in self.cures]
         present = [term for term in terms if term is not None]
         if not present:
             return torch.zeros((), device=self.weights[0].latent.device)
         return torch.stack(present).sum()
+
+    @property
+    def penalty_missing(self) -> bool:
+        """Whether a cure has a penalty for the coming step, and `penalty` was never called."""
+        return self._omissions.penalty_missing(self.step)
 
     def close(self) -> None:
         """Let go of the optimizers: nothing happens after their steps any more."""
@@ -97,10 +109,13 @@ class Control:
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
         self.tracker.load_state_dict(state["tracker"])
-        self.step = state["step"]
+        self.step, self._fresh = state["step"], False
         self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._fresh:
+            self._fresh = False
+            warn_of_restart(self._optimizers)
         if id(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
@@ -115,6 +130,7 @@ class Control:
 
     def _finish(self) -> None:
         self._stepped.clear()
+        self._omissions.step_taken(self.step)
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)

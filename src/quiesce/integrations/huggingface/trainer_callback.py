@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
@@ -132,7 +132,8 @@ class QuiesceTrainerCallback(TrainerCallback):
         self._release()  # of a training that an exception has ended
         weights = quantized_weights(model)
         tracker = OscillationTracker(weights, self.momentum)
-        self.control = Control(optimizer, weights, tracker, self.cures)
+        raw = getattr(optimizer, "optimizer", optimizer)
+        self.control = Control(raw, weights, tracker, self.cures)
         self._scaler = getattr(optimizer, "scaler", None)
         self.watch = Watch(model, scaled=self._scaler is not None)
         if state.global_step:
@@ -208,11 +209,7 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Let go of optimizer and model; the tracker and its reports stay.
-
-        Raises:
-            TrackingError: The Trainer has taken steps, and its optimizer has not.
-        """
+        """Let go of optimizer and model; the tracker and its reports stay."""
         self._release()
         if self.watch is not None:
             self.watch.step = state.global_step

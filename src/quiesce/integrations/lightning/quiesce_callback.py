@@ -195,9 +195,9 @@ class QuiesceCallback(Callback):
 def penalty(module: LightningModule) -> Tensor:
     """Return what the cures add to the loss of the coming optimizer step: a scalar.
 
-    A module with `automatic_optimization = False` adds it in its `training_step`, once per optimizer
-    step, or a share of it to each of several accumulated losses. With automatic optimization the
-    callback does that.
+    A module with `automatic_optimization = False` adds it in its `training_step`: once per
+    optimizer step, or a share of it to each of several accumulated losses. With automatic
+    optimization the callback does that.
 
     Args:
         module: In training, by a Trainer with a `QuiesceCallback`.

@@ -52,6 +52,17 @@ def test_the_program_of_the_how_to_runs(capsys) -> None:
     assert "oscillating=" in capsys.readouterr().out
 
 
+def test_the_program_about_averages_runs() -> None:
+    page = (ROOT / "docs" / "how-to" / "averages.md").read_text("utf-8")
+    program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    batches = [(torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))) for _ in range(4)]
+    given = {"model": network(), "make_network": network, "batches": batches}
+    exec(program, given)
+    assert given["control"].step == 3 * len(batches)
+    assert given["swa"].n_averaged == len(batches)
+    assert given["plain"](batches[0][0]).isfinite().all()
+
+
 def test_its_make_commands_are_targets() -> None:
     named = set(re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE))
     assert named == {"demo", "test"}

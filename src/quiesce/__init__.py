@@ -9,6 +9,7 @@ Quantize a network:
     compile: fuse the quantizers, or the whole network, into compiled kernels
     quantized_weights: the quantized weights of a network, by name
     quantizer_parameters: the scales and offsets, for an optimizer group of their own
+    parameter_groups: all parameters in groups, of which only weights are decayed
     QuantizedWeight: one quantized weight: latent weight, scale and codes
     FakeQuantizer: the module that quantizes a tensor in training
     Grid: the integer codes of a quantizer
@@ -27,6 +28,10 @@ Measure and cure oscillation:
     reestimate_batchnorm: measure batch-norm statistics again after training
     gaussian_kl: KL divergence of two sets of batch-norm statistics
     Watch: checks that find common faults of a training run
+
+Average the weights:
+    WeightAverage: exponential average of latent weights and scales that keeps frozen codes
+    copy_history: give frozen codes to an average that other code has made
 
 Gradient estimators of rounding:
     Estimator: the interface
@@ -73,9 +78,11 @@ __all__ = [
     "StackedSigmoid",
     "StochasticRounding",
     "Watch",
+    "WeightAverage",
     "calibrate",
     "compile",
     "constant",
+    "copy_history",
     "cosine",
     "export_onnx",
     "fake_quantize",
@@ -83,6 +90,7 @@ __all__ = [
     "keep_whole",
     "linear",
     "mse_scale",
+    "parameter_groups",
     "prepare",
     "quantized_weights",
     "quantizer_parameters",

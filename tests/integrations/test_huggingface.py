@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
@@ -205,9 +206,12 @@ def test_a_loss_scale_scales_the_penalty_too() -> None:
     (expected,) = torch.autograd.grad(callback.control.penalty(), [weight.latent])
     assert weight.latent.grad is not None
     torch.testing.assert_close(weight.latent.grad, 8 * expected)
-    AcceleratorState._reset_state()
-    GradientState._reset_state()
-    PartialState._reset_state()
+    forget_accelerate()
+
+
+def forget_accelerate() -> None:
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
 
 
 RESUMABLE = {
@@ -338,14 +342,20 @@ def test_evaluation_in_between_changes_nothing(tmp_path: Path) -> None:
     assert_same_state(*states)
 
 
-@pytest.mark.parametrize(("engine", "field"), [("DeepSpeed", "deepspeed"), ("FSDP", "fsdp")])
-def test_engines_that_keep_weights_elsewhere_are_refused(engine: str, field: str) -> None:
-    arguments = TrainingArguments(use_cpu=True, report_to=[])
-    setattr(arguments, field, "a configuration")
-    with pytest.raises(TrackingError, match=f"does not support {engine}"):
+@pytest.mark.parametrize("engine", [DistributedType.DEEPSPEED, DistributedType.FSDP])
+def test_engines_that_keep_weights_elsewhere_are_refused(
+    engine: DistributedType, tmp_path: Path
+) -> None:
+    """What such a Trainer hands to its callbacks; the engines themselves need accelerators."""
+    trainer = trainer_of(bert(), [], tmp_path)
+    trainer.create_optimizer()
+    optimizer = trainer.accelerator.prepare_optimizer(trainer.optimizer)
+    AcceleratorState._shared_state["distributed_type"] = engine
+    with pytest.raises(TrackingError, match="does not support (DeepSpeed|FSDP)"):
         QuiesceTrainerCallback().on_train_begin(
-            arguments, TrainerState(), TrainerControl(), model=bert()
+            trainer.args, TrainerState(), TrainerControl(), model=trainer.model, optimizer=optimizer
         )
+    forget_accelerate()
 
 
 def test_a_float_model_is_refused(tmp_path: Path) -> None:

@@ -7,15 +7,18 @@ Everything that must happen after an optimizer step hangs on the step itself, so
 evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
 from quiesce.cures.omissions import Omissions, warn_of_restart
+from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -26,17 +29,21 @@ class Control:
 
     Args:
         optimizer: What moves the weights; several where weights and scales have their own. A step
-            is then over when all of them have stepped, or when one begins its next.
+            is then over when all of them have stepped, or when one begins its next. Accelerate's
+            wrapper is taken off.
         weights: As `quantized_weights` gives them.
         tracker: Follows these weights.
         cures: Act in this order, after the tracker.
 
-    A `UserWarning` tells, once, of a penalty that the loop leaves out, and of an optimizer that has
-    stepped before although no state was loaded.
-
     Raises:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
-            scale (unless that requires no gradient); or the tracker follows others.
+            scale (unless that requires no gradient); the tracker follows others; or the step of an
+            optimizer calls no hooks.
+
+    Warns:
+        UserWarning: Scales share a group with weights, and the group has weight decay. Later, once:
+            the loop leaves the penalty out of the loss, or the optimizer has stepped before and no
+            state was loaded.
     """
 
     def __init__(
@@ -46,8 +53,9 @@ class Control:
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
     ) -> None:
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        optimizers = hooked_optimizers(optimizer)
         _check(optimizers, weights, tracker)
+        _warn_of_decay(optimizers, weights)
         self.weights = list(weights)
         self.tracker = tracker
         self.cures = list(cures)
@@ -58,14 +66,7 @@ class Control:
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
-        self._handles = [
-            handle
-            for one in optimizers
-            for handle in (
-                one.register_step_pre_hook(self._before_step),
-                one.register_step_post_hook(self._after_step),
-            )
-        ]
+        self._listen()
 
     def penalty(self) -> Tensor:
         """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
@@ -87,12 +88,18 @@ class Control:
             handle.remove()
         self._handles = []
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a copy listen to its own optimizers: these lose their hooks when they are copied."""
+        vars(self).update(state)
+        if self._handles:
+            self._listen()
+
     def state_dict(self) -> dict[str, Any]:
         """Step count and tracker. Frozen codes are in the model's own state, with the history."""
         return {
             "version": 1,
             "step": self.step,
-            "stepped": [id(one) in self._stepped for one in self._optimizers],
+            "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
         }
 
@@ -110,21 +117,38 @@ class Control:
             )
         self.tracker.load_state_dict(state["tracker"])
         self.step, self._fresh = state["step"], False
-        self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
+        self._stepped = {i for i, did in enumerate(stepped) if did}
 
+    def _listen(self) -> None:
+        self._handles = [
+            handle
+            for one in self._optimizers
+            for handle in (
+                one.register_step_pre_hook(self._before_step),
+                one.register_step_post_hook(self._after_step),
+            )
+        ]
+
+    def _position(self, optimizer: Optimizer) -> int:
+        return next(i for i, one in enumerate(self._optimizers) if one is optimizer)
+
+    # a compiled optimizer calls the hooks, but does not compile them
+
+    @_disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._fresh:
             self._fresh = False
             warn_of_restart(self._optimizers)
-        if id(optimizer) in self._stepped:  # another one was skipped in the step before
+        if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
+    @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer is called even where GradScaler means to skip, and told so.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return
-        self._stepped.add(id(optimizer))
+        self._stepped.add(self._position(optimizer))
         if len(self._stepped) == len(self._optimizers):
             self._finish()
 
@@ -157,3 +181,14 @@ def _check(
     followed = {id(weight.latent) for weight in tracker.weights}
     if any(id(weight.latent) not in followed for weight in weights):
         raise TrackingError("the tracker follows other weights; make both from the same list")
+
+
+def _warn_of_decay(optimizers: Sequence[Optimizer], weights: Sequence[QuantizedWeight]) -> None:
+    count = decayed_scales(optimizers, (weight.scale_parameter for weight in weights))
+    if count:
+        warnings.warn(
+            f"the optimizer applies weight decay to {count} scales, which shrinks the grid under "
+            "the weights; make it from quiesce.parameter_groups(model, weight_decay=...), or give "
+            "the scales (quiesce.quantizer_parameters(model)) a group of their own",
+            stacklevel=3,
+        )

@@ -19,6 +19,7 @@ from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
 
 HEADER = "header"
 VERSION = 1
@@ -39,7 +40,7 @@ def export_arrays(
     under `left_float` the modules with weights that have no array here.
 
     Args:
-        model: Prepared and calibrated; it stays as it is.
+        model: Prepared and calibrated, maybe in an AveragedModel; it stays as it is.
         path: The file to make.
         example_input: What the model takes, (batch, ...).
         overwrite: Replace a file that exists.
@@ -53,7 +54,7 @@ def export_arrays(
             stands between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     folded = fold(model, example_input, DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}

@@ -20,6 +20,7 @@ from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,7 +67,7 @@ def export_onnx(
     with the model, layer by layer (see `verify_onnx`).
 
     Args:
-        model: Prepared; exported in inference mode, stays as it is.
+        model: Prepared, maybe in an AveragedModel; exported in inference mode, stays as it is.
         path: The file to make; nothing half-written is ever seen under this name.
         example_input: Images (batch, ...); the batch dimension stays open in the file. The
             verification runs on them: a batch of real images tells most.
@@ -95,7 +96,7 @@ def export_onnx(
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
         TypeError, ValueError: `pack`, `labels` or `summary` is not as said above.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_told(labels, summary or {})
     opset = check_pack(pack, opset)
     if round_biases and pack != "int8":

@@ -25,6 +25,7 @@ from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
 from quiesce.files.atomic import write_beside
 from quiesce.inference import inference
+from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -55,7 +56,8 @@ def export_program(
     """Write a prepared, calibrated model as a .pt2 that `torch.export.load` reads.
 
     Args:
-        model: Prepared; exported in inference mode on the CPU, stays as it is.
+        model: Prepared, maybe in an AveragedModel; exported in inference mode on the CPU, stays as
+            it is.
         path: The file to make.
         example_input: Images (batch, ...), on which the file is compared with the model; the batch
             dimension stays open in the file.
@@ -73,7 +75,7 @@ def export_program(
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         TypeError, ValueError: `example_input` is not as said above.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_example(example_input)
     read_integers(model)  # says what is not calibrated
     images = example_input.detach().cpu()

@@ -35,6 +35,7 @@ from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, 
 from quiesce.oscillation.group_state import GroupState
 from quiesce.oscillation.layer_report import LayerReport, overall
 from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.unseen_steps import UnseenSteps
 from quiesce.oscillation.weight_blocks import Block
 from quiesce.oscillation.weight_group import WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
@@ -88,6 +89,7 @@ class OscillationTracker:
         }
         self._distance = None if distance is None else DistanceMeter(self.groups, distance)
         self._known_from = 0  # the step count from which on nothing happened unseen
+        self._unseen = UnseenSteps(self.weights)
 
     @property
     def groups(self) -> list[WeightGroup]:
@@ -217,8 +219,6 @@ class OscillationTracker:
         Raises:
             ValueError: `cut` is no frequency.
         """
-        if not 0 <= cut <= 1:
-            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         return self._reports(cut)[0]
 
     def summary(self, cut: float = OSCILLATING) -> LayerReport:
@@ -230,6 +230,7 @@ class OscillationTracker:
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         self._check_groups()
+        self._unseen.check(self.steps)
         shares = {}
         for state in self._states:
             columns = torch.stack(state.shares(self._stored(cut)), 1)
@@ -395,6 +396,4 @@ class OscillationTracker:
 
 def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
     """Of a saved tensor, whole or split, what this process holds."""
-    if values is None:
-        return None
-    return whole(values) if shards is None else shards.part(values)
+    return whole(values) if values is None or shards is None else shards.part(values)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from quiesce.errors import QuiesceError
 from quiesce.parallel.split_weights import is_split
@@ -26,8 +27,10 @@ def are_many() -> bool:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP, whose forward would overwrite all buffers by the first process's."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The model inside DDP, whose forward overwrites buffers, or inside an AveragedModel."""
+    while isinstance(model, DistributedDataParallel | AveragedModel):
+        model = model.module
+    return model
 
 
 def total(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
 from quiesce.quantization.dataflow import run
 from quiesce.quantization.quantized_additions import QuantizedBlock, restore_block
@@ -85,7 +86,7 @@ def strip(model: nn.Module) -> nn.Module:
     """A plain float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: Prepared; it stays as it is.
+        model: Prepared, maybe in an AveragedModel; it stays as it is.
 
     Returns:
         A deep copy without quantizers. Its forward equals the prepared model's with activations
@@ -95,7 +96,7 @@ def strip(model: nn.Module) -> nn.Module:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
     """
-    plain = copy.deepcopy(model)
+    plain = copy.deepcopy(unwrapped(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):

@@ -164,6 +164,11 @@ class QuantizedWeight:
         records = self.history
         pinned = weight_history.freeze(records, codes, self.layout)
         records.copy_(torch.where(where, pinned, records))
+        self.pin_latents()
+
+    @torch.no_grad()
+    def pin_latents(self) -> None:
+        """Set the latents of frozen weights to scale * code."""
         self.held.copy_(torch.where(self.frozen, self.quantized(), self.held))
 
     def _operands(self) -> weight_passes.Operands:

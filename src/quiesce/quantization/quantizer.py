@@ -1,6 +1,13 @@
-"""A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
+"""A fake quantizer as a module: grid, learned scale and history records.
 
-from collections.abc import Callable
+The ends of the grid and the records are integers, whose average means nothing. Averages of weights
+(EMA, SWA) reach every buffer of a model, and every tensor of its `state_dict`. So these integers
+are not buffers, and a `state_dict` holds copies of them. They move, load and are copied with the
+module as buffers do.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,7 +33,7 @@ class FakeQuantizer(nn.Module):
     """Rounds what passes through it to a grid, and learns the grid's scale (LSQ), maybe its offset.
 
     Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
-    is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
+    is learned (LSQ+). Integers: `limits` (2,), the ends of the grid, (0, 0) before calibration; for
     weights `history`, one packed record per weight (see `weight_history`), made here so that a
     compiled forward reads from the first step on what freezing writes later.
 
@@ -76,12 +83,11 @@ class FakeQuantizer(nn.Module):
         self.tracked_by: object = None
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
-        self.register_buffer("limits", torch.zeros(2))
-        history = None
+        self.limits = torch.zeros(2)
+        self.history = None
         if weight is not None:
             dtype = Layout.of(Grid(bits, signed=True)).dtype
-            history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
-        self.register_buffer("history", history)
+            self.history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
         self.rule = Rule(clip, estimator)
 
     def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
@@ -170,6 +176,40 @@ class FakeQuantizer(nn.Module):
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
 
+    @torch.no_grad()
+    def copy_integers(self, source: "FakeQuantizer") -> None:
+        """Take grid and history records from a quantizer of the same kind."""
+        self.grid = source.grid
+        for (_, mine), (_, theirs) in zip(self._integers(), source._integers(), strict=True):
+            mine.copy_(theirs)
+
+    def _integers(self) -> Iterator[tuple[str, Tensor]]:
+        yield "limits", self.limits
+        if self.history is not None:
+            yield "history", self.history
+
+    def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
+        """The integers too, where a quantizer itself is asked; a model does not list them.
+
+        FSDP2 and torch.distributed.checkpoint ask each module for what it holds.
+        """
+        prefix = str(args[0] if args else options.get("prefix", ""))
+        mine = ((f"{prefix}.{name}" if prefix else name, v) for name, v in self._integers())
+        return chain(super().named_buffers(*args, **options), mine)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FakeQuantizer":
+        super()._apply(fn, recurse)
+        for name, values in list(self._integers()):
+            setattr(self, name, fn(values))
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, values in self._integers():
+            destination[prefix + name] = values.detach().clone()
+
     def _forget(self) -> None:
         """As before calibration: a new float network has neither this grid nor frozen codes."""
         self.limits.zero_()
@@ -196,9 +236,23 @@ class FakeQuantizer(nn.Module):
         if not any(key.startswith(prefix) for key in state_dict):
             self._forget()
             return
+        integers = {prefix + name: (name, values) for name, values in self._integers()}
+        others = {key: value for key, value in state_dict.items() if key not in integers}
         super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        for key, (name, values) in integers.items():
+            saved = state_dict.get(key)
+            if saved is None:
+                missing_keys.append(key)
+            elif saved.shape != values.shape:
+                shapes = f"{tuple(saved.shape)} in the checkpoint, {tuple(values.shape)} here"
+                error_msgs.append(f"size mismatch for {key}: {shapes}")
+            elif local_metadata.get("assign_to_params_buffers", False):
+                setattr(self, name, saved.detach().clone())
+            else:
+                with torch.no_grad():
+                    values.copy_(saved)
         self.grid = None
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):

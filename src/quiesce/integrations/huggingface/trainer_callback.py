@@ -23,6 +23,7 @@ from torch import nn
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
+from quiesce.cures.step_hooks import refuse_engine
 from quiesce.cures.verify_ranks import verify_ranks
 from quiesce.errors import MissingExtraError, TrackingError
 from quiesce.health.watching import Watch
@@ -128,12 +129,11 @@ class QuiesceTrainerCallback(TrainerCallback):
         """
         if model is None:
             raise TrackingError("the Trainer has no model")
-        _refuse_engines(args)
+        refuse_engine(optimizer)
         self._release()  # of a training that an exception has ended
         weights = quantized_weights(model)
         tracker = OscillationTracker(weights, self.momentum)
-        raw = getattr(optimizer, "optimizer", optimizer)
-        self.control = Control(raw, weights, tracker, self.cures)
+        self.control = Control(optimizer, weights, tracker, self.cures)
         self._scaler = getattr(optimizer, "scaler", None)
         self.watch = Watch(model, scaled=self._scaler is not None)
         if state.global_step:
@@ -246,13 +246,3 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the Trainer keeps the checkpoint of this step."""
     run = Path(args.output_dir or ".")
     return run / (state.trial_name or "") / f"checkpoint-{state.global_step}"
-
-
-def _refuse_engines(args: TrainingArguments) -> None:
-    """Refuse engines that keep weights where the tracker does not find them."""
-    for engine, used in (("DeepSpeed", args.deepspeed), ("FSDP", args.fsdp)):
-        if used:
-            raise TrackingError(
-                f"QuiesceTrainerCallback does not support {engine}; train with DDP (torchrun), or "
-                "with FSDP2 in a loop of your own (docs/how-to/hugging-face.md)"
-            )

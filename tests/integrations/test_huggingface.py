@@ -351,7 +351,7 @@ def test_engines_that_keep_weights_elsewhere_are_refused(
     trainer.create_optimizer()
     optimizer = trainer.accelerator.prepare_optimizer(trainer.optimizer)
     AcceleratorState._shared_state["distributed_type"] = engine
-    with pytest.raises(TrackingError, match="does not support (DeepSpeed|FSDP)"):
+    with pytest.raises(TrackingError, match=r"does not support (DeepSpeed|FSDP)"):
         QuiesceTrainerCallback().on_train_begin(
             trainer.args, TrainerState(), TrainerControl(), model=trainer.model, optimizer=optimizer
         )

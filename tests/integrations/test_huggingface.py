@@ -1,6 +1,7 @@
 """The callback in a real Trainer: one action a step, one penalty a step, all of it resumed."""
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from transformers import (
 import quiesce as qs
 from quiesce.errors import DivergedError, TrackingError
 from quiesce.integrations.huggingface import QuiesceTrainerCallback
+from support.processes import together
 from support.small_networks import weights_only
 from support.states import assert_same_state
 
@@ -340,6 +342,28 @@ def test_evaluation_in_between_changes_nothing(tmp_path: Path) -> None:
         assert callback.control is not None
         states.append((callback.control.state_dict(), dict(model.state_dict())))
     assert_same_state(*states)
+
+
+def train_in_one_of_two(rank: int, folder: Path) -> tuple[Any, Any, float]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    made = cures()
+    model, callback = bert(), QuiesceTrainerCallback(made, momentum=0.2, verify_every=1)
+    trainer = trainer_of(model, [callback], folder, ddp_backend="gloo", save_strategy="epoch")
+    trainer.train()
+    assert trainer.args.world_size == 2
+    assert callback.control is not None
+    return callback.control.state_dict(), dict(model.state_dict()), callback.tracker.steps
+
+
+@pytest.mark.slow
+def test_processes_of_ddp_stay_together(tmp_path: Path) -> None:
+    """The gradient of the penalty enters the averaged gradients of DDP: ranks are compared."""
+    one, two = together(train_in_one_of_two, 2, tmp_path / "ranks", tmp_path / "run")
+    assert one[2] == 6
+    assert_same_state(one, two)
+    assert list((tmp_path / "run").glob("checkpoint-*/quiesce.pt"))
 
 
 @pytest.mark.parametrize("engine", [DistributedType.DEEPSPEED, DistributedType.FSDP])

@@ -199,8 +199,13 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Put the state of `Control` and `Watch` into the checkpoint."""
-        if self.control is None or self.watch is None or args.save_only_model:
+        """Put the state of `Control` and `Watch` into the checkpoint.
+
+        Checkpoints of the model alone, and those of a hyperparameter search, are not resumed.
+        """
+        if self.control is None or self.watch is None:
+            return
+        if args.save_only_model or state.is_hyper_param_search:
             return
         content = checkpoint.content(self.control, self.watch)  # all processes take part
         if args.should_save:
@@ -244,5 +249,4 @@ class QuiesceTrainerCallback(TrainerCallback):
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the Trainer keeps the checkpoint of this step."""
-    run = Path(args.output_dir or ".")
-    return run / (state.trial_name or "") / f"checkpoint-{state.global_step}"
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"

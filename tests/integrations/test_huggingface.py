@@ -111,7 +111,7 @@ def test_a_trainer_does_what_a_plain_loop_does(tmp_path: Path) -> None:
     seen.remove()
 
     expected = bert()
-    optimizer = torch.optim.AdamW(expected.parameters(), lr=0.02, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(expected.parameters(), lr=0.02, weight_decay=0.0, fused=True)
     weights = qs.quantized_weights(expected)
     control = qs.Control(optimizer, weights, qs.OscillationTracker(weights, 0.2), cures())
     expected.train()

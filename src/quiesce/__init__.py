@@ -3,7 +3,9 @@
 Quantize a network:
     Scheme: which weights and activations are quantized, to how many bits
     prepare: give the layers of a network quantizers
+    describe: a table of what each layer got
     calibrate: set the scales from some batches
+    measure_weights: set the scales of the weights again, after loading float weights
     keep_whole: the parameters that FSDP2 must not split
     strip: remove the quantizers and keep the quantized weights
     compile: fuse the quantizers, or the whole network, into compiled kernels
@@ -84,11 +86,13 @@ __all__ = [
     "constant",
     "copy_history",
     "cosine",
+    "describe",
     "export_onnx",
     "fake_quantize",
     "gaussian_kl",
     "keep_whole",
     "linear",
+    "measure_weights",
     "mse_scale",
     "parameter_groups",
     "prepare",

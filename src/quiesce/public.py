@@ -29,8 +29,10 @@ from quiesce.oscillation.tracker import OscillationTracker as OscillationTracker
 from quiesce.parallel.split_weights import whole as whole
 from quiesce.quantization.calibrate import calibrate as calibrate
 from quiesce.quantization.compile import compile as compile
+from quiesce.quantization.describe import describe as describe
 from quiesce.quantization.parameter_groups import parameter_groups as parameter_groups
 from quiesce.quantization.prepare import keep_whole as keep_whole
+from quiesce.quantization.prepare import measure_weights as measure_weights
 from quiesce.quantization.prepare import prepare as prepare
 from quiesce.quantization.prepare import quantized_weights as quantized_weights
 from quiesce.quantization.prepare import quantizer_parameters as quantizer_parameters

@@ -363,3 +363,22 @@ def test_an_optimizer_made_before_prepare_is_refused() -> None:
     for scale in qs.quantizer_parameters(model):
         scale.requires_grad_(False)
     qs.Control(optimizer, weights, tracker, [])
+
+
+@pytest.mark.parametrize(
+    ("cures", "advice"),
+    [
+        (qs.Freezing(0.02), r"cures=\[quiesce\.Freezing"),
+        ("freeze", r"got 'freeze'; pass for example cures=\[quiesce\.Freezing\(0\.02\)\]"),
+        ([qs.Dampening], r"got a class, Dampening; make one of it: cures=\[quiesce\.Dampening"),
+        ([qs.Freezing(0.02), None], "got a NoneType"),
+        (None, "got a NoneType"),
+    ],
+)
+def test_cures_that_are_no_list_of_cures_are_refused(cures: object, advice: str) -> None:
+    model = prepared_network()
+    weights = qs.quantized_weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(TypeError, match=advice):
+        qs.Control(optimizer, weights, qs.OscillationTracker(weights), cures)
+    optimizer.step()  # no hook is left behind

@@ -14,12 +14,20 @@ import transformers
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 from torch.distributed import checkpoint
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.nn.parallel import DistributedDataParallel
 
 import quiesce as qs
 from support.loops import IMAGES, Loop
+from support.processes import together
 from support.small_networks import prepared_network
-from support.states import assert_same_state
+from support.states import assert_parameters_own_their_memory, assert_same_state
 
 BEFORE, AFTER = 12, 6  # steps before and after the checkpoint
 
@@ -38,12 +46,6 @@ def trained() -> Loop:
     assert made.tracker.summary().total_oscillations > 0
     assert_parameters_own_their_memory(made.model)
     return made
-
-
-def assert_parameters_own_their_memory(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        held = parameter.untyped_storage().nbytes()
-        assert held == parameter.numel() * parameter.element_size(), name
 
 
 def assert_same_run(one: Loop, two: Loop) -> None:
@@ -148,6 +150,29 @@ def test_a_run_goes_on_from_a_copy_of_the_model_with_its_control() -> None:
     new = copy.deepcopy(old)
     assert new.control.weights[0].latent is new.model[0].weight
     assert_same_run(old, new)
+
+
+def sent_to_others(rank: int) -> list[list[Tensor]]:
+    """The records of a DDP model that loads what the first process has, and of that one."""
+    old = trained()
+    state = {}
+    if rank == 0:
+        state = get_model_state_dict(
+            DistributedDataParallel(copy.deepcopy(old.model), init_sync=False)
+        )
+    new = loop()
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(
+        DistributedDataParallel(new.model, init_sync=False), state, options=options
+    )
+    return [[weight.history for weight in run.weights] for run in (old, new)]
+
+
+@pytest.mark.slow
+def test_records_reach_other_processes_in_a_state_that_torch_broadcasts(tmp_path: Path) -> None:
+    for old, new in together(sent_to_others, 2, tmp_path):
+        assert any(records.any() for records in old)
+        assert_same_state(new, old)
 
 
 def test_a_file_of_one_weight_has_the_size_of_one_weight(tmp_path: Path) -> None:

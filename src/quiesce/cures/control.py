@@ -7,6 +7,7 @@ Everything that must happen after an optimizer step hangs on the step itself, so
 evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
+
+log = logging.getLogger("quiesce.control")
 
 
 class Control:
@@ -39,6 +42,7 @@ class Control:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
             scale (unless that requires no gradient); the tracker follows others; or the step of an
             optimizer calls no hooks.
+        TypeError: `cures` is not a list of cures.
 
     Warns:
         UserWarning: Scales share a group with weights, and the group has weight decay. Later, once:
@@ -53,12 +57,13 @@ class Control:
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
     ) -> None:
+        cures = _checked(cures)
         optimizers = hooked_optimizers(optimizer)
         _check(optimizers, weights, tracker)
         _warn_of_decay(optimizers, weights)
         self.weights = list(weights)
         self.tracker = tracker
-        self.cures = list(cures)
+        self.cures = cures
         self.step = 0
         self._stepped: set[int] = set()
         self._fresh = True  # no step, and no state loaded
@@ -66,6 +71,8 @@ class Control:
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
+        self._warned = False
+        self._warn_of_outgrown()
         self._listen()
 
     def penalty(self) -> Tensor:
@@ -132,6 +139,20 @@ class Control:
     def _position(self, optimizer: Optimizer) -> int:
         return next(i for i, one in enumerate(self._optimizers) if one is optimizer)
 
+    def _warn_of_outgrown(self) -> None:
+        """Say once that float weights were loaded after the scales were found."""
+        names = [weight.name for weight in self.weights if weight.outgrown]
+        if names and not self._warned:
+            self._warned = True
+            log.warning(
+                "the scales of %d weights (%s%s) do not fit: the weights are much larger or "
+                "smaller than when their scales were found. Were float weights loaded after "
+                "quiesce.prepare? Call quiesce.measure_weights(model), or quiesce.calibrate",
+                len(names),
+                ", ".join(names[:5]),
+                " ..." if len(names) > 5 else "",
+            )
+
     # a compiled optimizer calls the hooks, but does not compile them
 
     @_disable_dynamo
@@ -155,10 +176,30 @@ class Control:
     def _finish(self) -> None:
         self._stepped.clear()
         self._omissions.step_taken(self.step)
+        if self.tracker.steps == 0:
+            self._warn_of_outgrown()
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)
         self.step += 1
+
+
+def _checked(cures: object) -> list[Cure]:
+    if isinstance(cures, list | tuple) and all(isinstance(cure, Cure) for cure in cures):
+        return list(cures)
+    wrong = cures
+    if isinstance(cures, list | tuple):
+        wrong = next(cure for cure in cures if not isinstance(cure, Cure))
+    name = type(wrong).__name__
+    if isinstance(cures, Cure):
+        advice = f"put it into one: cures=[quiesce.{name}(...)]"
+    elif isinstance(wrong, type) and issubclass(wrong, Cure):
+        name = f"class, {wrong.__name__}"
+        advice = f"make one of it: cures=[quiesce.{wrong.__name__}(...)]"
+    else:
+        advice = "pass for example cures=[quiesce.Freezing(0.02)]"
+    told = repr(wrong) if isinstance(wrong, str) else f"a {name}"
+    raise TypeError(f"cures must be a list of cures, got {told}; {advice}")
 
 
 def _check(
@@ -172,6 +213,8 @@ def _check(
         )
     for weight in weights:
         scale = weight.scale_parameter
+        if weight.locked:
+            continue
         if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
             raise TrackingError(
                 f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "

@@ -33,7 +33,7 @@ from quiesce.arithmetic import weight_history
 from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
-from quiesce.oscillation.layer_report import LayerReport, overall
+from quiesce.oscillation.layer_report import LayerReport, Summary, overall
 from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.unseen_steps import UnseenSteps
 from quiesce.oscillation.weight_blocks import Block
@@ -221,9 +221,9 @@ class OscillationTracker:
         """
         return self._reports(cut)[0]
 
-    def summary(self, cut: float = OSCILLATING) -> LayerReport:
-        """The same over all layers, each weight counting once."""
-        return overall(*self._reports(cut))
+    def summary(self, cut: float = OSCILLATING) -> Summary:
+        """The same over all layers, each weight counting once. Prints as a table."""
+        return overall(*self._reports(cut), self.steps)
 
     def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
         """Of each layer, and the distance ratio over all of them."""
@@ -249,6 +249,7 @@ class OscillationTracker:
                 bits=weight.grid.bits,
                 oscillating=oscillating,
                 frozen=frozen,
+                locked=float(weight.locked),
                 flips_per_step=flips / max(1, self.steps - 1),
                 total_oscillations=round(oscillations),
                 distance_ratio=distance_ratio(*way) if way else None,

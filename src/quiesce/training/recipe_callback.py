@@ -51,24 +51,19 @@ class RecipeCallback(QuiesceCallback):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
-        self._lr = optimizer.param_groups[0][
-            "lr"
-        ]  # of the weights; the groups of the scales follow
+        self._lr = optimizer.param_groups[0]["lr"]  # weights come first, then scales
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the processes if that is due, and log the state of the weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             seen = over(up_to(self._bits, self.tracker.report()))
-            logged = {what: seen[what] for what in ("oscillating", "frozen", "flips_per_step")}
+            logged = {
+                what: getattr(seen, what) for what in ("oscillating", "frozen", "flips_per_step")
+            }
             logged |= {"lr": self._lr, "cure": self._level(self._step)}
             for what, value in logged.items():
                 if value is not None:

@@ -65,10 +65,14 @@ def test_the_program_about_averages_runs() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_program_about_hugging_face_runs(tmp_path: Path, capsys) -> None:
+    from accelerate.state import GradientState
     from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
     page = (ROOT / "docs" / "how-to" / "hugging-face.md").read_text("utf-8")
-    program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    programs = [
+        "".join(re.findall(r"```python\n(.*?)```", part, flags=re.DOTALL))
+        for part in page.split("## Accelerate")
+    ]
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
     config = BertConfig(vocab_size=20, num_attention_heads=2, num_labels=4, **sizes)
 
@@ -93,12 +97,14 @@ def test_the_program_about_hugging_face_runs(tmp_path: Path, capsys) -> None:
         "batch": {"input_ids": torch.randint(0, 20, (4, 6)), "labels": torch.arange(4)},
         "arguments": arguments,
     }
-    exec(program, given)
+    exec(programs[0], given)
     assert given["callback"].tracker.steps == given["resumed"].tracker.steps == 8
     trained, resumed, loaded = given["model"], given["again"].model, given["loaded"]
     for name, value in trained.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
         assert torch.equal(loaded.state_dict()[name], value), name
+    GradientState._reset_state()  # the Trainer has set it for the whole process
+    exec(programs[1], given)
     assert given["control"].step == 4
     assert "oscillating=" in capsys.readouterr().out
 

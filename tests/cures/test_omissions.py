@@ -16,7 +16,7 @@ IMAGES = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 
 def loop(cures: Sequence[qs.Cure]) -> tuple[torch.nn.Module, torch.optim.Optimizer, qs.Control]:
     model = prepared_network()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     weights = qs.quantized_weights(model)
     return model, optimizer, qs.Control(optimizer, weights, qs.OscillationTracker(weights), cures)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ def trainer_of(
         model,
         arguments,
         train_dataset=examples(),
+        eval_dataset=examples(8),
         callbacks=list(callbacks),
         compute_loss_func=compute_loss_func,
     )
@@ -162,8 +163,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "accumulate"), [("plain", 1), *((each, 2) for each in LOSSES)])
 def test_the_penalty_enters_a_step_once(loss: str, accumulate: int, tmp_path: Path) -> None:
     gradients = []
     for made in ([], [qs.Dampening(0.3)]):
@@ -189,7 +189,7 @@ def test_the_penalty_enters_a_step_once(loss: str, accumulate: int, tmp_path: Pa
 
 
 def test_a_loss_scale_scales_the_penalty_too() -> None:
-    PartialState(cpu=True)
+    Accelerator(cpu=True)
     model = bert()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -244,6 +244,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     assert_same_state(dict(resumed.state_dict()), dict(whole.state_dict()))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_another_place_has_to_be_named(tmp_path: Path) -> None:
     trainer_of(bert(), [QuiesceTrainerCallback(momentum=0.2)], tmp_path / "a", **RESUMABLE).train()
     saved = tmp_path / "a" / "checkpoint-5"
@@ -336,9 +337,7 @@ def test_evaluation_in_between_changes_nothing(tmp_path: Path) -> None:
     states = []
     for options in ({}, {"eval_strategy": "steps", "eval_steps": 2}):
         model, callback = bert(), QuiesceTrainerCallback(cures(), momentum=0.2)
-        trainer = trainer_of(model, [callback], tmp_path, **options)
-        trainer.eval_dataset = examples(8)
-        trainer.train()
+        trainer_of(model, [callback], tmp_path, **options).train()
         assert callback.control is not None
         states.append((callback.control.state_dict(), dict(model.state_dict())))
     assert_same_state(*states)

@@ -11,7 +11,12 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import quiesce as qs
 
-LIBRARIES = ["timm", "torchvision", "transformers", "accelerate"]
+LIBRARIES = [
+    "timm",
+    pytest.param("torchvision", marks=pytest.mark.slow),
+    "transformers",
+    "accelerate",
+]
 
 
 def lines_of(name: str) -> list[str]:

@@ -282,7 +282,8 @@ def test_a_float_module_is_refused() -> None:
 def test_a_checkpoint_without_the_callback_starts_tracking_anew(tmp_path: Path) -> None:
     fit(Module(), []).save_checkpoint(tmp_path / "old.ckpt")
     callback = QuiesceCallback(cures())
-    fit(Module(), [callback], tmp_path / "old.ckpt", max_epochs=2)
+    with pytest.warns(UserWarning, match="Control starts at step 0"):
+        fit(Module(), [callback], tmp_path / "old.ckpt", max_epochs=2)
     assert callback.control is not None
     assert callback.control.step == 6
 

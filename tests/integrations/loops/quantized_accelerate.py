@@ -23,9 +23,12 @@ def main() -> nn.Module:
         nn.Flatten(),
         nn.Linear(128, 5),
     )
-    qs.prepare(model, qs.Scheme(weight_bits=3, act_bits=4), example_input=data.tensors[0][:4])
+    scheme = qs.Scheme(weight_bits=3, act_bits=4, grad_scaling=True)
+    qs.prepare(model, scheme, example_input=data.tensors[0][:4])
     qs.calibrate(model, loader, count=4)
-    optimizer = torch.optim.AdamW(qs.parameter_groups(model, weight_decay=0.01), lr=1e-3)
+    optimizer = torch.optim.AdamW(
+        qs.parameter_groups(model, weight_decay=0.01, scale_lr=1e-4), lr=1e-3
+    )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     weights = qs.quantized_weights(model)
     tracker = qs.OscillationTracker(weights, momentum=0.1)

@@ -13,9 +13,10 @@ import quiesce as qs
 def main() -> torch.nn.Module:
     batches = [(torch.rand(4, 3, 32, 32), torch.randint(0, 10, (4,))) for _ in range(3)]
     model = timm.create_model("test_efficientnet", num_classes=10)
-    qs.prepare(model, qs.Scheme(weight_bits=3, act_bits=4), example_input=batches[0][0])
+    scheme = qs.Scheme(weight_bits=3, act_bits=4, grad_scaling=True)
+    qs.prepare(model, scheme, example_input=batches[0][0])
     qs.calibrate(model, batches)
-    groups = qs.parameter_groups(model, weight_decay=0.05)
+    groups = qs.parameter_groups(model, weight_decay=0.05, scale_lr=1e-4)
     optimizer = create_optimizer_v2(groups, opt="adamw", lr=1e-3)
     weights = qs.quantized_weights(model)
     tracker = qs.OscillationTracker(weights, momentum=0.1)

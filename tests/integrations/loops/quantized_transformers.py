@@ -15,8 +15,11 @@ def main() -> torch.nn.Module:
     config = BertConfig(vocab_size=50, num_attention_heads=2, num_labels=4, **sizes)
     model = BertForSequenceClassification(config)
     example = {"input_ids": data[0]["input_ids"][None]}
-    qs.prepare(model, qs.Scheme(weight_bits=3, act_bits=None), example_input=example)
-    optimizer = torch.optim.AdamW(qs.parameter_groups(model, weight_decay=0.01), lr=1e-3)
+    scheme = qs.Scheme(weight_bits=3, act_bits=None, grad_scaling=True)
+    qs.prepare(model, scheme, example_input=example)
+    optimizer = torch.optim.AdamW(
+        qs.parameter_groups(model, weight_decay=0.01, scale_lr=1e-4), lr=1e-3
+    )
     callback = QuiesceTrainerCallback([qs.Dampening(1e-3), qs.Freezing(0.3)], momentum=0.1)
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(

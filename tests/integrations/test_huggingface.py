@@ -189,12 +189,12 @@ def test_the_penalty_enters_a_step_once(loss: str, accumulate: int, tmp_path: Pa
 
 
 def test_a_loss_scale_scales_the_penalty_too() -> None:
-    Accelerator(cpu=True)
     model = bert()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     callback = QuiesceTrainerCallback([qs.Dampening(0.3)])
     arguments = TrainingArguments(use_cpu=True, report_to=[])
+    Accelerator(cpu=True)
     callback.on_train_begin(
         arguments,
         TrainerState(),

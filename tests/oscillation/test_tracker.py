@@ -113,6 +113,7 @@ def test_on_an_accelerator_a_step_waits_for_nothing() -> None:
     cures = [qs.Freezing(0.1, max_frozen=None), qs.Dampening(1e-3)]
     walk = Walk(prepared_network(), cures, momentum=0.1)
     as_on_an_accelerator(walk, dense=True)
+    walk.control.penalty()
     walk.at_random(1)
     waiting = []
     for _ in range(60):

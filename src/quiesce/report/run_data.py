@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.oscillation.steps_needed import steps_needed
+
 DEPTHWISE = "depth-wise"
 
 
@@ -143,6 +145,26 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What was trained, on what, and how large and fast it is; None where no file tells it."""
+
+    network: str | None = None
+    """Name of the network."""
+    bits: str | None = None
+    """Of weights and inputs: "W3A4, first and last 8"."""
+    data: str | None = None
+    """Name of the data set."""
+    epochs: str | None = None
+    """Of the quantized network, and of the float network before it."""
+    weights_bytes: float | None = None
+    """Of the codes of all quantized weights, each with the bits of its layer."""
+    file_bytes: float | None = None
+    """Of the exported file."""
+    latency_ms: float | None = None
+    """Of one image in the exported file, on one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """All of a run."""
 
@@ -162,6 +184,10 @@ class Run:
     """Whether it came to its end."""
     steps: int
     """Optimizer steps, as far as it went."""
+    momentum: float | None = None
+    """Of the frequencies of its tracker."""
+    facts: Facts = field(default_factory=Facts)
+    """Network, bits, data, epochs, size and latency."""
     cut: float
     """Frequency above which a weight counts as oscillating."""
     near: float
@@ -210,14 +236,23 @@ class Run:
     """Of the packages it ran on."""
 
     @property
+    def too_few_steps(self) -> bool:
+        """Whether the frequencies are still so close to their start that 0 says nothing."""
+        return self.momentum is not None and self.steps < steps_needed(self.momentum)
+
+    @property
     def low_bit_layers(self) -> tuple[Layer, ...]:
         """The layers that the headline is about."""
+        return tuple(layer for layer in self.layers if self._is_low_bit(layer))
+
+    @property
+    def other_layers(self) -> tuple[Layer, ...]:
+        """The layers with more bits, usually the first and the last."""
+        return tuple(layer for layer in self.layers if not self._is_low_bit(layer))
+
+    def _is_low_bit(self, layer: Layer) -> bool:
         low = self.low_bits
-        return tuple(
-            layer
-            for layer in self.layers
-            if low is None or (layer.bits is not None and layer.bits <= low)
-        )
+        return low is None or (layer.bits is not None and layer.bits <= low)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quiesce.report.numbers import MISSING, cell
 from quiesce.report.palette import color
-from quiesce.report.run_data import Group, Layer, Run
+from quiesce.report.run_data import Facts, Group, Layer, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,49 @@ class Table:
     """Heads of the numbers."""
     rows: tuple[Row, ...]
     """At least one."""
+
+
+def _text(value: str | None) -> str:
+    return MISSING if value is None else value
+
+
+FACTS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
+    ("network", lambda facts: _text(facts.network)),
+    ("bits", lambda facts: _text(facts.bits)),
+    ("data", lambda facts: _text(facts.data)),
+    ("epochs", lambda facts: _text(facts.epochs)),
+    ("weights, kB", lambda facts: cell([facts.weights_bytes], 1, 1e-3)),
+    ("file, kB", lambda facts: cell([facts.file_bytes], 1, 1e-3)),
+    ("latency, ms", lambda facts: cell([facts.latency_ms], 2)),
+)
+"""Head, and what stands below it."""
+
+
+def facts(groups: Sequence[Group]) -> Table | None:
+    """Return what was trained: a row for all groups that agree, a column for all that is known."""
+    labels: dict[tuple[str, ...], list[int]] = {}
+    for i, group in enumerate(groups):
+        labels.setdefault(tuple(tell(group.runs[0].facts) for _, tell in FACTS), []).append(i)
+    known = [k for k in range(len(FACTS)) if any(cells[k] != MISSING for cells in labels)]
+    if not known:
+        return None
+    rows = tuple(
+        Row(
+            name=_names([groups[i].label for i in places], len(groups)),
+            cells=tuple(cells[k] for k in known),
+            color=color(places[0]) if len(places) == 1 < len(groups) else None,
+        )
+        for cells, places in labels.items()
+    )
+    return Table(names="runs", columns=tuple(FACTS[k][0] for k in known), rows=rows)
+
+
+def _names(labels: Sequence[str], everyone: int) -> str:
+    if len(labels) == 1:
+        return labels[0]
+    if len(labels) == everyone:
+        return f"all {everyone}"
+    return f"{labels[0]} and {len(labels) - 1} more"
 
 
 HEADLINE: tuple[tuple[str, Callable[[Run], float | None], int, float], ...] = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from quiesce.comparison.same_data import data_of
 from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
+from quiesce.report.reading.facts import facts_of
 from quiesce.report.reading.files import read_json, read_recipe, reading
 from quiesce.report.reading.layers import (
     batchnorms_of,
@@ -23,6 +24,7 @@ from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 DIAGNOSIS = "diagnosis.json"
+SHIPPED = "shipped.json"
 CURES = ("none", "dampen", "freeze")
 CUT, NEAR = 0.005, 0.01
 """What counts as oscillating, and as near a threshold, where no file says."""
@@ -48,8 +50,12 @@ def read_run(folder: Path, title: str) -> Run:
         told |= _as_far_as_it_went(found) if summary is None else _headline(summary)
     with reading(folder / RECIPE):
         told["planned_bits"] = planned_bits(recipe, over_time.layers if over_time else ())
+        told["momentum"] = _momentum(recipe, summary or {}, diagnosis or {})
     with reading(folder / DIAGNOSIS):
         told |= _diagnosed(diagnosis, told["top1"]) if diagnosis else {}
+    shipped = read_json(folder / SHIPPED)
+    with reading(folder / (RECIPE if shipped is None else SHIPPED)):
+        told["facts"] = facts_of(recipe, shipped, told.get("layers", ()))
     run = Run(
         folder=folder,
         title=title,
@@ -80,6 +86,21 @@ def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> 
         "low_bits": maybe(count, bits),
         "versions": {str(name): text(version) for name, version in versions.items()},
     }
+
+
+def _momentum(
+    recipe: dict[str, Any], summary: dict[str, Any], diagnosis: dict[str, Any]
+) -> float | None:
+    places = (
+        mapping(summary.get("oscillation", {})),
+        diagnosis,
+        mapping(recipe.get("tracker") or {}),
+    )
+    known = (maybe(number, place.get("momentum")) for place in places)
+    found = next((each for each in known if each is not None), None)
+    if found is not None and not 0 < found < 1:
+        raise ValueError(f"its momentum is {found:g}, and must be above 0 and below 1")
+    return found
 
 
 def _cure(section: dict[str, Any]) -> str:

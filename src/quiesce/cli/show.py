@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+METRIC = "metric"
 COLUMNS = ("top-1", "re-est.", "loss", "oscil.", "depth-w.", "frozen", "ms/step")
 LEGEND = """\
 top-1: accuracy on the test images in %; re-est.: the same with re-estimated
@@ -42,14 +43,25 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
     """Return the table: the float network, the same network rounded, then each run."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("network", no_wrap=True)
-    for column in COLUMNS:
+    scored = any(summary.get(METRIC) for summary in summaries.values())
+    for column in (*COLUMNS, *([METRIC] if scored else [])):
         table.add_column(column, justify="right")
-    first = next(iter(summaries.values()))["top1_percent"]
-    table.add_row("float", _number(first["float"], 1))
-    table.add_row("rounded, untrained", _number(first["rounded"], 1), end_section=True)
+    first = next(iter(summaries.values()))
+    for name, state in (("float", "float"), ("rounded, untrained", "rounded")):
+        cells = [_number(first["top1_percent"][state], 1), *[""] * (len(COLUMNS) - 1)]
+        end = state == "rounded"
+        table.add_row(name, *cells, *_metric(first, scored, state), end_section=end)
     for name, summary in summaries.items():
-        table.add_row(name, *_cells(summary))
+        table.add_row(name, *_cells(summary), *_metric(summary, scored, "reestimated", "trained"))
     return table
+
+
+def _metric(summary: dict[str, Any], scored: bool, *states: str) -> list[str]:
+    """Return the cell of the first of these states that has a score; none without any metric."""
+    found = summary.get(METRIC) or {}
+    known = (found[state] for state in states if found.get(state) is not None)
+    value = next(known, None)
+    return ["" if value is None else f"{value:.4g}"] if scored else []
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

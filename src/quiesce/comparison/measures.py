@@ -1,4 +1,4 @@
-"""What is compared: six numbers of a summary, and how each is shown."""
+"""What is compared: numbers of a summary, and how each is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Measure:
     """Where it stands in summary.json."""
 
     unit: str
-    """Of the number in the file: percent, share (0 to 1) or nats."""
+    """Of the number in the file: percent, share (0 to 1), nats, or number."""
 
     digits: int
     """Behind the point, where it is shown."""
@@ -67,6 +67,22 @@ MEASURES = (
         path=("top1_percent", "reestimated"),
         unit="percent",
         digits=2,
+        help="the same, with batch-norm statistics measured again",
+    ),
+    Measure(
+        key="metric",
+        title="metric",
+        path=("metric", "trained"),
+        unit="number",
+        digits=4,
+        help="by the metric of the recipe, right after training",
+    ),
+    Measure(
+        key="metric_post_bn",
+        title="metric post-BN",
+        path=("metric", "reestimated"),
+        unit="number",
+        digits=4,
         help="the same, with batch-norm statistics measured again",
     ),
     Measure(

@@ -28,11 +28,11 @@ class Data:
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
 
-    mean: tuple[float, ...]
-    """Of each channel, taken off each image; on the scale 0 to 1."""
+    mean: tuple[float, ...] | None
+    """Of each channel, taken off each image, on the scale 0 to 1; None where it is not known."""
 
-    std: tuple[float, ...]
-    """Of each channel, that each image is divided by; on the scale 0 to 1."""
+    std: tuple[float, ...] | None
+    """Of each channel, that each image is divided by; None where it is not known."""
 
 
 # name of a data set -> module that holds its `load(config, seed) -> Images`
@@ -59,12 +59,14 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
 
     Raises:
         DataError: The files are missing, damaged, or can not be trained on.
+        RecipeError: A function of the user is not there, or fails.
         MissingExtraError: The data set needs a package that is not installed.
         ValueError: `seed` is below 0.
     """
     if seed < 0:
         raise ValueError(f"`seed` must be at least 0, got {seed}")
-    images = import_module(f"quiesce.data.{_MODULES[config.name]}").load(config, seed)
+    module = _MODULES.get(config.name, "user_data")
+    images = import_module(f"quiesce.data.{module}").load(config, seed)
     loaders = import_module("quiesce.data.loaders")
     return Data(
         train=loaders.training_loader(images.train, config, seed),

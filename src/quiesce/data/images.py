@@ -30,11 +30,11 @@ class Images:
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
 
-    mean: tuple[float, ...]
-    """Of each channel, taken off each image; on the scale 0 to 1."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel, taken off each image, on the scale 0 to 1; None where it is not known."""
 
-    std: tuple[float, ...]
-    """Of each channel, that each image is divided by; on the scale 0 to 1."""
+    std: tuple[float, ...] | None = None
+    """Of each channel, that each image is divided by; None where it is not known."""
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):

@@ -23,6 +23,7 @@ from quiesce.files.untrusted.yaml_and_json import read_yaml
 from quiesce.recipes.catalog import SHIPPED, shipped_recipes
 from quiesce.recipes.recipe import VERSION, Recipe
 from quiesce.run_folder.folder import RECIPE
+from quiesce.user_code import TRUST
 
 
 def find_recipe(recipe: str) -> Path:
@@ -54,19 +55,40 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         flags: What overrides it, as on the command line: ["--seed", "3", "--data.workers=2"].
+            `TRUST` among them allows what `refuse_untrusted` refuses.
 
     Raises:
-        RecipeError: No such recipe, an unknown field, a wrong type or a value out of range; the
-            message is one line.
+        RecipeError: No such recipe, an unknown field, a wrong type or a value out of range; or it
+            is the recipe of a run folder and names code of the user. The message is one line.
     """
     path = find_recipe(recipe)
+    trusted = TRUST in flags or path.name != RECIPE
+    flags = [flag for flag in flags if flag != TRUST]
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
     _refuse_unknown(tree, Recipe, str(path))
     parser = _parser()
     values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))
     values = _parse(lambda: parser.parse_args(list(flags), namespace=values), "flags")
-    return _build(Recipe, values, where=recipe, prefix="")
+    built: Recipe = _build(Recipe, values, where=recipe, prefix="")
+    if not trusted:
+        refuse_untrusted(built, path, flags)
+    return built
+
+
+def refuse_untrusted(recipe: Recipe, path: Path, flags: Sequence[str]) -> None:
+    """Refuse code that the recipe of a run folder names: the folder may be from anywhere.
+
+    Raises:
+        RecipeError: A field names a function of the user, and no flag names it again.
+    """
+    given = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+    for field, name in recipe.user_code.items():
+        if field not in given:
+            raise RecipeError(
+                f"{path}: {field} is {name}, which is code to run. If you trust this folder, add "
+                f"{TRUST}, or name it again: --{field} {name}"
+            )
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:

@@ -200,6 +200,8 @@ class Run:
     """Top-1 right after rounding it."""
     top1: Accuracy
     """Top-1 at the end."""
+    metric: float | None = None
+    """Score by the metric of the recipe, of the network that the run leaves."""
     train_loss: float | None
     """Cross-entropy of the last epoch."""
     batchnorm_loss: Accuracy

@@ -77,10 +77,14 @@ def _names(labels: Sequence[str], everyone: int) -> str:
     return f"{labels[0]} and {len(labels) - 1} more"
 
 
-HEADLINE: tuple[tuple[str, Callable[[Run], float | None], int, float], ...] = (
+Measures = tuple[tuple[str, Callable[[Run], float | None], int, float], ...]
+
+METRIC = "metric"
+HEADLINE: Measures = (
     ("float top-1, %", lambda run: run.top1_float, 1, 1),
     ("top-1, %", lambda run: run.top1.running, 1, 1),
     ("re-estimated, %", lambda run: run.top1.reestimated, 1, 1),
+    (METRIC, lambda run: run.metric, 4, 1),
     ("loss, nats", lambda run: run.train_loss, 3, 1),
     ("oscillating, %", lambda run: run.oscillating, 2, 100),
     ("depth-wise, %", lambda run: run.oscillating_depthwise, 2, 100),
@@ -92,10 +96,11 @@ HEADLINE: tuple[tuple[str, Callable[[Run], float | None], int, float], ...] = (
 def headline(groups: Sequence[Group]) -> Table:
     """Return one row for each group: means and standard deviations over its seeds."""
     several = any(len(group.runs) > 1 for group in groups)
+    columns = _headline_columns(groups)
     rows = []
     for i, group in enumerate(groups):
         cut = [run for run in group.runs if not run.finished]
-        cells = _headline_cells(group.runs)
+        cells = _headline_cells(group.runs, columns)
         rows.append(
             Row(
                 name=group.label,
@@ -104,7 +109,7 @@ def headline(groups: Sequence[Group]) -> Table:
                 remark=_remark(cut, len(group.runs)),
             )
         )
-    heads = tuple(head for head, *_ in HEADLINE)
+    heads = tuple(head for head, *_ in columns)
     return Table(names="network", columns=("n", *heads) if several else heads, rows=tuple(rows))
 
 
@@ -112,23 +117,33 @@ def every_run(groups: Sequence[Group]) -> Table | None:
     """Return one row for each run; None where the headline has that already."""
     if all(len(group.runs) == 1 for group in groups):
         return None
+    columns = _headline_columns(groups)
     rows = tuple(
         Row(
             name=run.title,
-            cells=(MISSING if run.seed is None else str(run.seed), *_headline_cells([run])),
+            cells=(
+                MISSING if run.seed is None else str(run.seed),
+                *_headline_cells([run], columns),
+            ),
             color=color(i),
             remark=_remark([] if run.finished else [run], 1),
         )
         for i, group in enumerate(groups)
         for run in group.runs
     )
-    return Table(names="run", columns=("seed", *(head for head, *_ in HEADLINE)), rows=rows)
+    return Table(names="run", columns=("seed", *(head for head, *_ in columns)), rows=rows)
 
 
-def _headline_cells(runs: Sequence[Run]) -> tuple[str, ...]:
+def _headline_columns(groups: Sequence[Group]) -> Measures:
+    """Return all but the metric of recipes where no run has one."""
+    scored = any(run.metric is not None for group in groups for run in group.runs)
+    return tuple(each for each in HEADLINE if scored or each[0] != METRIC)
+
+
+def _headline_cells(runs: Sequence[Run], columns: Measures) -> tuple[str, ...]:
     return tuple(
         cell([measure(run) for run in runs], digits, factor)
-        for _, measure, digits, factor in HEADLINE
+        for _, measure, digits, factor in columns
     )
 
 

@@ -97,6 +97,8 @@ def _run_task(files: SweepFolder, run: PlannedRun, key: str | None, needs: str |
     train = (sys.executable, "-m", "quiesce.cli", "train")
     if files.goes_on(run):
         command = (*train, "--resume", str(files.run(run)))
+        if run.recipe.user_code:  # not that of the folder: the recipe of the sweep is trusted
+            command = (*train, str(files.recipe(run)), "--resume", *flags)
         return Task(name=run.name, command=command, log=files.log(run.name))
     return Task(
         name=run.name,

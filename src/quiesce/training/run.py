@@ -30,6 +30,7 @@ from quiesce.training.resuming.found_checkpoint import (
 )
 from quiesce.training.stages import run_stages
 from quiesce.training.trainer import is_first_process
+from quiesce.user_code import TRUST
 
 
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
@@ -57,12 +58,13 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
         return run_stages(job)
 
 
-def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
+def resume(folder: Path, display: Display | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Continue an interrupted run; the result is bit for bit that of an uninterrupted one.
 
     Args:
         folder: The run folder.
         display: As in `run`. It also tells which checkpoint the run resumes from.
+        trust: Import the modules of the user that the recipe in the folder names.
 
     Returns:
         The content of summary.json.
@@ -72,7 +74,7 @@ def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
             training in it, or all checkpoints are damaged; and what `run` raises.
     """
     display = display or Display()
-    recipe = recipe_of(folder)
+    recipe = recipe_of(folder, [TRUST] if trust else [])
     with locked(folder) if is_first_process() else nullcontext():
         if is_first_process():
             remove_leftovers(folder)
@@ -97,7 +99,7 @@ def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
     folder = recipe.folder
     if not (folder / RECIPE).is_file():
         return run(recipe, display)
-    refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE)))
+    refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE), [TRUST]))
     if (folder / SUMMARY).is_file():
         return read_json(folder / SUMMARY, VERSION)
-    return resume(folder, display)
+    return resume(folder, display, trust=True)  # the same functions as in `recipe`

@@ -1,6 +1,6 @@
 """Accuracy and loss of a network over all given images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -42,18 +42,29 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     device = next(network.parameters()).device
     exact = torch.float32 if device.type == "mps" else torch.float64
     seen = torch.zeros(3, dtype=exact, device=device)  # images, images right, sum of losses
-    with inference(network):
-        for images, labels in batches:
-            logits, labels = network(images.to(device)), labels.to(device)
-            right = (logits.argmax(1) == labels).sum()
-            loss = cross_entropy(logits.float(), labels, reduction="sum")
-            seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
+    for logits, labels in outputs(network, batches):
+        right = (logits.argmax(1) == labels).sum()
+        loss = cross_entropy(logits.float(), labels, reduction="sum")
+        seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(seen)
     images_seen, right_ones, loss_sum = seen.tolist()
     if not images_seen:
         raise DataError("there is no image to measure the network on")
     return Score(loss_sum / images_seen, 100 * right_ones / images_seen)
+
+
+def outputs(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield logits (batch, classes) and labels (batch,) of this process, on the network's device.
+
+    Args:
+        network: Used in evaluation mode without gradients; its mode is restored at the end.
+        batches: Images and labels, on any device.
+    """
+    device = next(network.parameters()).device
+    with inference(network), torch.no_grad():
+        for images, labels in batches:
+            yield network(images.to(device)), labels.to(device)
 
 
 def batches_within(limit: int | float | None, count: int) -> int:

@@ -31,6 +31,9 @@ class Measured:
     """Accuracy of the float network, after calibration, after training, and after batch-norm
     re-estimation (None if nothing is re-estimated)."""
 
+    metric: dict[str, float | None] = field(default_factory=dict)
+    """Score by the metric of the recipe, of the same states; empty without one."""
+
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
 
@@ -67,6 +70,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         "name": recipe.name,
         "seed": recipe.seed,
         "top1_percent": measured.top1_percent,
+        "metric": {"name": recipe.metric, **measured.metric} if recipe.metric else None,
         "train_loss": measured.train_loss,
         "steps": measured.steps,
         "seconds": measured.seconds,

@@ -5,7 +5,6 @@ looked for in the current folder first, as `python` does for a script, and then 
 `quiesce.recipes.reading` decides whether a recipe may name one; here they are only imported.
 """
 
-import os
 import re
 import sys
 import traceback
@@ -41,7 +40,7 @@ def find(name: str, field: str) -> Callable[..., Any]:
         RecipeError: There is no such module, it can not be imported, or has no such function.
     """
     module_name, _, attribute = name.partition(":")
-    if (here := os.getcwd()) not in sys.path:
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         module = import_module(module_name)

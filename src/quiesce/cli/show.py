@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-METRIC = "metric"
 COLUMNS = ("top-1", "re-est.", "loss", "oscil.", "depth-w.", "frozen", "ms/step")
 LEGEND = """\
 top-1: accuracy on the test images in %; re-est.: the same with re-estimated
@@ -36,6 +35,8 @@ def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
     console = Console()
     console.print(results(summaries))
     console.print(LEGEND, style="dim", highlight=False)
+    for line in metrics(summaries):
+        console.print(f"\n{line}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"\nall files are in {folder}", highlight=False, soft_wrap=True)
 
 
@@ -43,25 +44,28 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
     """Return the table: the float network, the same network rounded, then each run."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("network", no_wrap=True)
-    scored = any(summary.get(METRIC) for summary in summaries.values())
-    for column in (*COLUMNS, *([METRIC] if scored else [])):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    first = next(iter(summaries.values()))
-    for name, state in (("float", "float"), ("rounded, untrained", "rounded")):
-        cells = [_number(first["top1_percent"][state], 1), *[""] * (len(COLUMNS) - 1)]
-        end = state == "rounded"
-        table.add_row(name, *cells, *_metric(first, scored, state), end_section=end)
+    first = next(iter(summaries.values()))["top1_percent"]
+    table.add_row("float", _number(first["float"], 1))
+    table.add_row("rounded, untrained", _number(first["rounded"], 1), end_section=True)
     for name, summary in summaries.items():
-        table.add_row(name, *_cells(summary), *_metric(summary, scored, "reestimated", "trained"))
+        table.add_row(name, *_cells(summary))
     return table
 
 
-def _metric(summary: dict[str, Any], scored: bool, *states: str) -> list[str]:
-    """Return the cell of the first of these states that has a score; none without any metric."""
-    found = summary.get(METRIC) or {}
-    known = (found[state] for state in states if found.get(state) is not None)
-    value = next(known, None)
-    return ["" if value is None else f"{value:.4g}"] if scored else []
+def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each run that was scored by a metric of the user."""
+    return [
+        f"{name}: metric {scores['name']}: "
+        + ", ".join(
+            f"{state} {value:.4g}"
+            for state, value in scores.items()
+            if state != "name" and value is not None
+        )
+        for name, summary in summaries.items()
+        if (scores := summary.get("metric"))
+    ]
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ def load(config: DataConfig, seed: int) -> Images:
     where = f"{FIELD}: {config.name}"
     if not isinstance(images, Images):
         raise DataError(
-            f"{where} must return quiesce.data.Images, and returns {type(images).__name__}"
+            f"{where} must return quiesce.data.images.Images, and returns {type(images).__name__}"
         )
     if len(images.classes) < 2:
         raise DataError(f"{where}: `classes` must be two names or more")

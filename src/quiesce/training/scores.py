@@ -42,10 +42,11 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     device = next(network.parameters()).device
     exact = torch.float32 if device.type == "mps" else torch.float64
     seen = torch.zeros(3, dtype=exact, device=device)  # images, images right, sum of losses
-    for logits, labels in outputs(network, batches):
-        right = (logits.argmax(1) == labels).sum()
-        loss = cross_entropy(logits.float(), labels, reduction="sum")
-        seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
+    with inference(network):
+        for logits, labels in outputs(network, batches):
+            right = (logits.argmax(1) == labels).sum()
+            loss = cross_entropy(logits.float(), labels, reduction="sum")
+            seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(seen)
     images_seen, right_ones, loss_sum = seen.tolist()
@@ -55,16 +56,10 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
 
 
 def outputs(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Yield logits (batch, classes) and labels (batch,) of this process, on the network's device.
-
-    Args:
-        network: Used in evaluation mode without gradients; its mode is restored at the end.
-        batches: Images and labels, on any device.
-    """
+    """Yield logits (batch, classes) and labels (batch,), on the device of the network."""
     device = next(network.parameters()).device
-    with inference(network), torch.no_grad():
-        for images, labels in batches:
-            yield network(images.to(device)), labels.to(device)
+    for images, labels in batches:
+        yield network(images.to(device)), labels.to(device)
 
 
 def batches_within(limit: int | float | None, count: int) -> int:

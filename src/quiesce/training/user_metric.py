@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import RecipeError
+from quiesce.inference import inference
 from quiesce.parallel.processes import told
 from quiesce.training.scores import Batch, outputs
 from quiesce.user_code import find, run
@@ -41,7 +42,8 @@ def user_metric(name: str, network: nn.Module, batches: Iterable[Batch]) -> floa
         RecipeError: The function is not there, fails, or returns no finite number.
     """
     score, where = find(name, FIELD), f"{FIELD}: {name}"
-    pairs = [(logits.float().cpu(), labels.cpu()) for logits, labels in outputs(network, batches)]
+    with inference(network), torch.no_grad():
+        pairs = [(out.float().cpu(), labels.cpu()) for out, labels in outputs(network, batches)]
     everyone = [pair for pairs in told(pairs) for pair in pairs]
     logits, labels = (torch.cat(halves) for halves in zip(*everyone, strict=True))
     found = run(lambda: float(score(logits, labels)), where)

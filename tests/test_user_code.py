@@ -96,5 +96,5 @@ def test_a_module_that_can_not_be_imported_is_named_with_the_line(source, told, 
 
 
 def test_an_error_of_quiesce_stays_what_it_is(module):
-    with pytest.raises(DataError, match="^no images$"):
+    with pytest.raises(DataError, match=r"^no images$"):
         call(f"{module}:refuses", "data.name")

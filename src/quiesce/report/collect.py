@@ -11,6 +11,7 @@ from quiesce.files.untrusted.typed_values import count, file_name, maybe, number
 from quiesce.report.reading.files import read_json, reading
 from quiesce.report.reading.run import RECIPE, SUMMARY, read_run
 from quiesce.report.run_data import Group, Run, Subject
+from quiesce.run_folder.file_names import DIAGNOSIS, LAYERS
 
 SWEEP = "sweep.json"
 
@@ -47,12 +48,12 @@ def _runs_in(folder: Path) -> list[Path]:
         return runs
     raise RecipeError(
         f"{folder} is no run folder: it has neither {RECIPE} nor {SUMMARY}; "
-        "name one that `quiesce train` has made"
+        "name one that `quiesce train` or quiesce.record has made"
     )
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / RECIPE).is_file() or (folder / SUMMARY).is_file()
+    return any((folder / name).is_file() for name in (RECIPE, SUMMARY, DIAGNOSIS, LAYERS))
 
 
 def named(folders: Iterable[Path]) -> list[Run]:

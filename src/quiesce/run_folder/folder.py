@@ -13,6 +13,8 @@ from quiesce.errors import CheckpointError, QuiesceError, RecipeError
 from quiesce.files.atomic import full_disk_named, write_beside
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.yaml_and_json import read_json as read_tree
+from quiesce.run_folder.file_names import DIAGNOSIS as DIAGNOSIS
+from quiesce.run_folder.file_names import LAYERS as LAYERS
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -23,11 +25,9 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 CHECKPOINT = f"checkpoints/{LAST}"
 FLOAT_CHECKPOINT = f"checkpoints/float/{LAST}"
 LOCK = ".lock"
-LAYERS = "layers.csv"
 BATCHNORM = "batchnorm.csv"
 BATCHNORM_LOSS = "batchnorm_loss.csv"
 TRAJECTORIES = "trajectories.npz"
-DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
 
 

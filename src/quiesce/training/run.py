@@ -21,6 +21,7 @@ from quiesce.run_folder.folder import (
     write_text,
 )
 from quiesce.training.display import Display
+from quiesce.training.epoch_checks import odd_epochs
 from quiesce.training.job import load
 from quiesce.training.recording.summary import VERSION
 from quiesce.training.resuming.found_checkpoint import (
@@ -52,6 +53,9 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
     if is_first_process():
         refuse_existing(recipe.folder)
     job = load(recipe, display or Display())
+    if is_first_process():
+        for warning in odd_epochs(recipe, job.data):
+            job.display.tell(warning)
     with run_folder(recipe.folder, owner=is_first_process()) as folder:
         if is_first_process():
             write_text(folder / RECIPE, write_recipe(recipe))

@@ -9,7 +9,10 @@ from quiesce.report.run_data import Facts, Layer
 
 
 def facts_of(
-    recipe: dict[str, Any], shipped: dict[str, Any] | None, layers: Iterable[Layer]
+    recipe: dict[str, Any],
+    shipped: dict[str, Any] | None,
+    layers: Iterable[Layer],
+    low_bits: int | None,
 ) -> Facts:
     """Return the facts of a run.
 
@@ -17,12 +20,13 @@ def facts_of(
         recipe: The tree of a recipe.yaml, or an empty one.
         shipped: The tree of a shipped.json, or None.
         layers: All that are known.
+        low_bits: Bits of most layers, for a run without a recipe.
     """
     known = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]
     shipped = shipped or {}
     return Facts(
         network=maybe(text, mapping(recipe.get("model") or {}).get("name")),
-        bits=_bits(mapping(recipe.get("scheme") or {})),
+        bits=_bits({"weight_bits": low_bits} | mapping(recipe.get("scheme") or {})),
         data=_data(mapping(recipe.get("data") or {})),
         epochs=_epochs(recipe),
         weights_bytes=sum(known) if known else None,

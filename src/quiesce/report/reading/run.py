@@ -1,4 +1,4 @@
-"""One run folder, as far as it goes: every file but the recipe or the summary may be missing."""
+"""One run folder, as far as it goes: any file may be missing, and one of `record` has no recipe."""
 
 import json
 from dataclasses import replace
@@ -20,10 +20,10 @@ from quiesce.report.reading.layers import (
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
 from quiesce.report.reading.weights import probe, trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
+from quiesce.run_folder.file_names import DIAGNOSIS, LAYERS, METRICS
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
-DIAGNOSIS = "diagnosis.json"
 SHIPPED = "shipped.json"
 CURES = ("none", "dampen", "freeze")
 CUT, NEAR = 0.005, 0.01
@@ -43,23 +43,26 @@ def read_run(folder: Path, title: str) -> Run:
     recipe = read_recipe(folder / RECIPE) or {}
     summary = read_json(folder / SUMMARY)
     diagnosis = read_json(folder / DIAGNOSIS)
-    found = curves(folder / "metrics.csv")
-    over_time = layers_over_time(folder / "layers.csv")
+    found = curves(folder / METRICS)
+    over_time = layers_over_time(folder / LAYERS)
     with reading(folder / (RECIPE if summary is None else SUMMARY)):
         told = _identity(recipe, summary or {}, folder)
+        recorded = not recipe and bool((diagnosis or {}).get("finished"))
         told |= _as_far_as_it_went(found) if summary is None else _headline(summary)
     with reading(folder / RECIPE):
         told["planned_bits"] = planned_bits(recipe, over_time.layers if over_time else ())
         told["momentum"] = _momentum(recipe, summary or {}, diagnosis or {})
     with reading(folder / DIAGNOSIS):
         told |= _diagnosed(diagnosis, told["top1"]) if diagnosis else {}
+        if diagnosis and told["low_bits"] is None:
+            told["low_bits"] = maybe(count, diagnosis.get("low_bits"))
     shipped = read_json(folder / SHIPPED)
     with reading(folder / (RECIPE if shipped is None else SHIPPED)):
-        told["facts"] = facts_of(recipe, shipped, told.get("layers", ()))
+        told["facts"] = facts_of(recipe, shipped, told.get("layers", ()), told["low_bits"])
     run = Run(
         folder=folder,
         title=title,
-        finished=summary is not None,
+        finished=summary is not None or recorded,
         **told,
         curves=found,
         over_time=over_time,
@@ -68,7 +71,7 @@ def read_run(folder: Path, title: str) -> Run:
         trajectories=trajectories(folder / "trajectories.npz"),
         probe=probe(folder / "probe.json"),
     )
-    return run if run.finished else _from_its_layers(run)
+    return run if summary is not None else _from_its_layers(run)
 
 
 def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -2,17 +2,25 @@
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis, diagnose_layers
-from quiesce.diagnosis.offsets import NEAR
+from quiesce.diagnosis.codes import CodeCounts
+from quiesce.diagnosis.kinds import Kind
+from quiesce.diagnosis.offsets import NEAR, Histogram
+from quiesce.errors import RecipeError
+from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.run_folder.folder import read_json
 
 VERSION = 1
 """Version of the format of diagnosis.json."""
 
 BATCHES = 50
 """Training batches to measure the loss on, if the recipe re-estimates no statistics."""
+
+KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 RUNNING, REESTIMATED = "running", "reestimated"
 """The two kinds of batch-norm statistics."""
@@ -78,3 +86,47 @@ class Diagnosis:
         """
         self.train_loss[kind] = train_loss
         self.top1_percent[kind] = top1_percent
+
+
+def read_diagnosis(path: Path) -> Diagnosis:
+    """Read the diagnosis.json of `quiesce.record`, which has no batch norms.
+
+    Raises:
+        RecipeError: The file is damaged, or of a newer version.
+    """
+    tree = read_json(path, VERSION)
+    try:
+        scores = mapping(tree["accuracy"])
+        return Diagnosis(
+            step=count(tree["step"]),
+            finished=bool(tree["finished"]),
+            momentum=number(tree["momentum"]),
+            layers=[_layer(mapping(each)) for each in tree["layers"]],
+            **{
+                name: {
+                    kind: maybe(number, scores[name].get(kind)) for kind in (RUNNING, REESTIMATED)
+                }
+                for name in ("top1_percent", "train_loss")
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"{path} is damaged: {error}; record the run again") from error
+
+
+def _layer(tree: dict[str, Any]) -> LayerDiagnosis:
+    offsets, codes = mapping(tree["offsets"]), mapping(tree["codes"])
+    numbers = ("oscillating", "frozen", "flips_per_step", "transition_rate", "near_threshold")
+    return LayerDiagnosis(
+        name=text(tree["name"]),
+        kind=KINDS[text(tree["kind"])],
+        **{name: count(tree[name]) for name in ("weights", "bits", "total_oscillations")},
+        **{name: number(tree[name]) for name in (*numbers, "clipped")},
+        distance_ratio=maybe(number, tree["distance_ratio"]),
+        frequency_quantiles={k: number(v) for k, v in mapping(tree["frequency_quantiles"]).items()},
+        offsets=Histogram(
+            edges=tuple(map(number, offsets["edges"])), counts=tuple(map(count, offsets["counts"]))
+        ),
+        codes=CodeCounts(
+            code=tuple(map(count, codes["code"])), counts=tuple(map(count, codes["counts"]))
+        ),
+    )

@@ -6,8 +6,8 @@
             optimizer.step()
             recording.log(loss=loss)
 
-It writes metrics.csv, layers.csv and diagnosis.json, as docs/run-folder.md describes them, and needs
-torch alone. It reads weights and changes none.
+It writes metrics.csv, layers.csv and diagnosis.json, as docs/run-folder.md describes them. It needs
+torch alone, and changes no weight.
 """
 
 import dataclasses

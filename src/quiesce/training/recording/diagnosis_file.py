@@ -96,16 +96,14 @@ def read_diagnosis(path: Path) -> Diagnosis:
     """
     tree = read_json(path, VERSION)
     try:
-        scores = mapping(tree["accuracy"])
+        scores, kinds = mapping(tree["accuracy"]), (RUNNING, REESTIMATED)
         return Diagnosis(
             step=count(tree["step"]),
             finished=bool(tree["finished"]),
             momentum=number(tree["momentum"]),
             layers=[_layer(mapping(each)) for each in tree["layers"]],
             **{
-                name: {
-                    kind: maybe(number, scores[name].get(kind)) for kind in (RUNNING, REESTIMATED)
-                }
+                name: {kind: maybe(number, scores[name].get(kind)) for kind in kinds}
                 for name in ("top1_percent", "train_loss")
             },
         )

@@ -147,10 +147,15 @@ def test_report_reads_the_folder(recorded, tmp_path):
 
 def test_a_loop_that_fails_is_not_finished(loop, tmp_path, capsys):
     control, _, step = loop
-    with pytest.raises(KeyboardInterrupt), qs.record(control, tmp_path / "run", every=2):
-        for _ in range(5):
-            step()
-        raise KeyboardInterrupt
+
+    def stopped():
+        with qs.record(control, tmp_path / "run", every=2):
+            for _ in range(5):
+                step()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert main(["diagnose", str(tmp_path / "run")]) == 0
     assert "is not finished" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "page.html")]) == 0

@@ -82,7 +82,7 @@ def test_a_newer_version(file, refused, copied):
     run = copied()
     (run / file).write_text('{"version": 2}')
     told = refused("compare", run)
-    assert "its format has version 2, this one reads up to 1; update quiesce" in told
+    assert "its format has version 2" in told
 
 
 def test_different_data(refused, copied):

@@ -107,15 +107,16 @@ class TestRefused:
         text = path.read_text().replace("version: 1", "version: 2\nnewer: 1", 1)
         path.write_text(text.replace('"version": 1', '"version": 2', 1))
         told = refused(command, copied)
-        assert f"{path} is of a newer quiesce: its format has version 2" in told
-        assert "this one reads up to 1; update quiesce" in told
+        assert str(path) in told
+        assert "its format has version 2" in told
+        assert "reads versions up to 1; update quiesce" in told
 
     def test_a_tracker_from_a_newer_format_version(self, command, copied, refused):
         path = copied / "checkpoints" / "last.ckpt"
         content = torch.load(path, weights_only=True)
         content["callbacks"]["RecipeCallback"]["version"] = 9
         torch.save(content, path)
-        assert "is of a newer quiesce: its format has version 9" in refused(command, copied)
+        assert "its format has version 9" in refused(command, copied)
 
     def test_a_damaged_checkpoint(self, command, copied, refused):
         path = copied / "checkpoints" / "last.ckpt"

@@ -144,7 +144,7 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(network, tmp_path)
 
 def test_an_existing_file_is_refused_and_stays(network, tmp_path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(ExportError, match="exists already; name another, or replace it"):
+    with pytest.raises(ExportError, match="exists already; give another file, or replace it"):
         qs.export_onnx(network, tmp_path / "model.onnx", images())
     assert (tmp_path / "model.onnx").read_text() == "mine"
     qs.export_onnx(network, tmp_path / "model.onnx", images(), overwrite=True, verify=False)
@@ -228,7 +228,7 @@ def test_a_container_that_the_installed_runtime_does_not_know(
             raise RuntimeError("Type Error: unknown tensor type")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Refusing)
-    with pytest.raises(ExportError, match=f"^{pack} weights at opset .* does not take it"):
+    with pytest.raises(ExportError, match=f"^{pack} weights at opset .* refuses it"):
         qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack, verify=False)
 
 
@@ -316,7 +316,7 @@ def test_a_weight_shared_by_a_convolution_and_its_transpose(per_channel, tmp_pat
         per_channel
     ):  # one scale for each output channel of one is for each input channel of the other
         with pytest.raises(
-            ExportError, match="4 shares the weight of 2, whose scales are of other"
+            ExportError, match="4 shares the weight of 2, whose scales are for other"
         ):
             qs.export_onnx(network, tmp_path / "model.onnx", images())
     else:
@@ -354,9 +354,9 @@ def test_a_layer_with_tensors_that_are_called_as_ours(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("told", "error", "message"),
     [
-        ({"labels": ["a", 1]}, TypeError, "`labels` must be texts, got 1"),
-        ({"summary": {"a": np.float32(1)}}, TypeError, "`summary` must be ready for JSON"),
-        ({"summary": {"a": float("nan")}}, ValueError, "`summary` must be ready for JSON"),
+        ({"labels": ["a", 1]}, TypeError, "`labels` must be strings, got 1"),
+        ({"summary": {"a": np.float32(1)}}, TypeError, "`summary` must contain JSON values"),
+        ({"summary": {"a": float("nan")}}, ValueError, "`summary` must contain JSON values"),
     ],
 )
 def test_what_a_file_can_not_say_of_itself(network, tmp_path, told, error, message) -> None:
@@ -381,14 +381,14 @@ def test_a_missing_runtime(network, built, monkeypatch) -> None:
 @pytest.mark.parametrize("content", [b"", b"no protobuf at all", b"\x08\x0a" * 40])
 def test_a_corrupt_file(network, tmp_path, content) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(ExportError, match=r"model\.onnx is damaged or no ONNX file") as raised:
+    with pytest.raises(ExportError, match=r"model\.onnx is damaged or not an ONNX file") as raised:
         qs.verify_onnx(network, tmp_path / "model.onnx", [images()])
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_cut_off(network, built, tmp_path) -> None:
     (tmp_path / "model.onnx").write_bytes(built[0].SerializeToString()[:2000])
-    with pytest.raises(ExportError, match=r"model\.onnx is damaged or no ONNX file"):
+    with pytest.raises(ExportError, match=r"model\.onnx is damaged or not an ONNX file"):
         qs.verify_onnx(network, tmp_path / "model.onnx", [images()])
 
 

@@ -87,14 +87,14 @@ def test_a_loss_that_is_not_finite_stops_in_its_step(value: float) -> None:
     loop = Loop(network())
     loop.step()
     loop.spoil = lambda loss: loss * value
-    loop.stops(f"^the loss is {value} at step 1: every layer's output is finite")
+    loop.stops(f"^the loss is {value} at step 1: the output of every layer is finite")
 
 
 def test_what_comes_from_the_batch_is_put_down_to_it() -> None:
     loop = Loop(prepared_network())
     images = IMAGES.clone()
     images[1, 2, 3, 3] = torch.nan
-    loop.stops("at step 0: what goes into the layer '0' .*look at the batch", images=images)
+    loop.stops("at step 0: the input of the layer '0' .*look at the batch", images=images)
 
 
 def test_a_layer_whose_output_overflows_is_named() -> None:
@@ -202,7 +202,7 @@ def test_a_dead_input_is_named_and_survived(caplog) -> None:
     for _ in range(3):
         loop.step()
     [message] = told(caplog)
-    assert "the input of the layer '3' is zero throughout at step 1" in message
+    assert "the input of the layer '3' is zero everywhere at step 1" in message
     assert all(value.isfinite().all() for value in loop.model.state_dict().values())
     drift = LR * 2 * 10  # what momentum goes on to apply of one gradient of at most 10
     assert (loop.model[3].input_quantizer.scale - scale).abs() < drift
@@ -213,7 +213,7 @@ def test_a_dead_input_is_named_in_calibration(caplog) -> None:
     model[1].bias.data.fill_(-100.0)
     qs.prepare(model, qs.Scheme(), IMAGES)
     qs.calibrate(model, [IMAGES])
-    assert "3.input saw nothing but zeros; its scale is 1" in told(caplog)[0]
+    assert "3.input got only zeros; its scale is 1" in told(caplog)[0]
     assert model[3].input_quantizer.scale == 1
 
 
@@ -408,4 +408,4 @@ def test_all_ranks_stop_alike_where_one_breaks(tmp_path: Path) -> None:
     assert one == two
     assert len(one) == 2  # with gradients that are averaged, and each by itself
     for told in one:
-        assert told.startswith("the loss is nan in rank 1 of 2 at step 1: every layer's output")
+        assert told.startswith("the loss is nan in rank 1 of 2 at step 1: the output of every")

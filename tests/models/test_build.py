@@ -60,7 +60,7 @@ def test_a_name_like_no_other_has_no_nearest() -> None:
 
 
 def test_torchvision_takes_three_channels_only() -> None:
-    with pytest.raises(RecipeError, match="takes images of 3 channels, not of 1"):
+    with pytest.raises(RecipeError, match="takes images with 3 channels, not 1"):
         build("torchvision/mobilenet_v2", channels=1)
 
 

@@ -15,11 +15,7 @@ from quiesce.diagnosis.offsets import NEAR, Histogram
 from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import DIAGNOSIS
-from quiesce.training.recording.diagnosis_file import (
-    REESTIMATED,
-    RUNNING,
-    Diagnosis,
-)
+from quiesce.training.recording.diagnosis_file import REESTIMATED, RUNNING, Diagnosis
 
 NAME_WIDTH = 20
 BARS = " ▁▂▃▄▅▆▇█"

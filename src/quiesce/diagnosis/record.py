@@ -18,7 +18,7 @@ from statistics import mode
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor, distributed
+from torch import Tensor
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
@@ -29,6 +29,7 @@ from quiesce.errors import RecipeError, TrackingError
 from quiesce.files.atomic import in_home, write_beside
 from quiesce.oscillation.layer_report import overall
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.parallel.processes import rank
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.run_folder.csv_table import CsvTable
 from quiesce.run_folder.file_names import DIAGNOSIS, LAYERS, METRICS
@@ -78,7 +79,7 @@ class Recording(Cure):
         self.folder = folder
         self._control = control
         self._every = every
-        self._writes = not distributed.is_initialized() or distributed.get_rank() == 0
+        self._writes = rank() == 0
         self._low_bits = mode(weight.grid.bits for weight in control.weights)
         self._logged: dict[str, float] = {}
         self._last: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Which layers and additions of a forward read one and the same tensor."""
+"""Finds which layers and additions of a forward pass read the same tensor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,36 +15,33 @@ from quiesce.quantization.quantized_layers import LAYERS
 
 
 class Reader(NamedTuple):
-    """One place that reads a tensor."""
+    """A layer or addition that reads a tensor."""
 
     owner: str
     """Name of the layer, or of the block that adds."""
-
     place: int | None = None
-    """Which of the block's additions, or None for a layer."""
-
+    """Index of the addition in the block, or None for a layer."""
     side: str | None = None
-    """left or right, or None for a layer."""
+    """"left" or "right", or None for a layer."""
 
 
 @dataclass(kw_only=True)
 class Dataflow:
-    """What a forward did."""
+    """The readers and additions of a forward pass."""
 
     readers: list[list[Reader]] = field(default_factory=list)
-    """For each tensor that a layer or an addition reads, all that read it, in order of call."""
-
+    """For each tensor, all layers and additions that read it, in order of call."""
     additions: dict[str, int] = field(default_factory=dict)
-    """Blocks that add, by name, and how many additions a call of them makes, those inside layers of
-    theirs, which have no readers, included."""
+    """Names of blocks that add, to the number of additions in a call; those inside layers, which
+    have no readers, count too."""
 
 
 def run(model: nn.Module, example_input: Any) -> Any:
-    """The output of a model in inference mode, without gradients.
+    """Return the output of a model in inference mode, without gradients.
 
     Args:
-        model: Its modes come back.
-        example_input: A tensor, a tuple of arguments or a dict of keyword arguments.
+        model: The model; its modes are restored.
+        example_input: A tensor, a tuple of arguments, or a dict of keyword arguments.
     """
     with inference(model), torch.no_grad():
         if isinstance(example_input, Mapping):
@@ -53,10 +50,10 @@ def run(model: nn.Module, example_input: Any) -> Any:
 
 
 def watch(model: nn.Module, example_input: Any) -> Dataflow:
-    """Run a float model once and note who reads what.
+    """Run a float model once, and note which layers and additions read which tensors.
 
-    An addition belongs to the innermost module whose forward makes it; one inside a convolution or
-    linear layer to the module around the layer, and nothing is noted of who reads its operands.
+    An addition belongs to the innermost module whose forward makes it. One inside a convolution or
+    linear layer belongs to the module around the layer, and its readers are not noted.
     """
     watcher = _Watcher()
     with watcher.hooked(model), watcher:
@@ -66,7 +63,7 @@ def watch(model: nn.Module, example_input: Any) -> Dataflow:
 
 @dataclass
 class _Call:
-    """One call of a module that is neither a layer nor inside one."""
+    """A call of a module that is neither a layer nor inside one."""
 
     name: str
     count: int = 0
@@ -78,8 +75,8 @@ class _Watcher(TorchFunctionMode):
         super().__init__()
         self.readers: dict[tuple[int, int], list[Reader]] = {}
         self.additions: dict[str, int] = {}
-        self._inside: list[tuple[_Call, bool]] = []  # and whether inside a layer of it
-        self._alive: list[Tensor] = []  # an id is taken again when its tensor is gone
+        self._inside: list[tuple[_Call, bool]] = []  # and whether inside a layer
+        self._alive: list[Tensor] = []  # keeps ids unique
 
     @contextmanager
     def hooked(self, model: nn.Module) -> Iterator[None]:
@@ -125,7 +122,7 @@ class _Watcher(TorchFunctionMode):
 
     def _note(self, reader: Reader, tensor: Tensor) -> None:
         self._alive.append(tensor)
-        # an operation in place makes another value of the same tensor: its version tells
+        # an operation in place changes the version of the tensor
         found = self.readers.setdefault((id(tensor), tensor._version), [])
         if reader not in found:
             found.append(reader)

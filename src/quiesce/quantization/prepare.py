@@ -1,4 +1,4 @@
-"""From a float model to one that trains with quantized weights and activations, and back."""
+"""Converts a float model to one with quantized weights and activations, and back."""
 
 import copy
 from collections.abc import Mapping
@@ -29,28 +29,31 @@ from quiesce.quantization.scheme import LayerScheme, Scheme
 def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     """Give every convolution and linear layer a weight and an input quantizer, in place.
 
-    Parameters keep their identity, names and values, so a float checkpoint made before still fits.
-    Scales are new ones: make the optimizer afterwards. Those of weights are found at once, those of
-    inputs by `calibrate`, which must come before the first forward wherever activations are
-    quantized. A weight shared by layers has one quantizer, with the widest bits that any of them
-    asks for.
+    Parameters keep their identity, names and values, so earlier float checkpoints fit. Scales are
+    new parameters: create the optimizer afterwards. The scales of weights are computed here. Those
+    of inputs are computed by `calibrate`, which must precede the first forward pass if activations
+    are quantized. Layers that share a weight share its quantizer, with the most bits of any of
+    them.
 
     Args:
-        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
-            or subclasses of them. It is run in inference mode, nothing of it moves.
+        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
+            or
+        subclasses of them. It runs in inference mode and does not change otherwise.
         scheme: Bits, patterns, ranges.
-        example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Read off it: the order in which layers are called and, with
-            `residual="quantized"`, which of them and of the additions read the same tensor.
+        example_input: Input of the forward pass: a tensor, a tuple of arguments, or a dict of
+            keyword
+        arguments. It shows the order of the layers and, with `residual="quantized"`, which layers
+        and additions read the same tensor.
 
     Returns:
-        `model` itself.
+        `model`.
 
     Raises:
-        PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
-            reached by the forward, or has its weight computed by a parametrization or lying in
-            memory with gaps.
-        NothingToDoError: No layer to quantize.
+        PrepareError: The model is already prepared; a pattern matches nothing; the forward pass
+            does
+        not reach a layer; or the weight of a layer is computed by a parametrization, or has gaps in
+        memory.
+        NothingToDoError: There is no layer to quantize.
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
@@ -82,14 +85,15 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
 
 def strip(model: nn.Module) -> nn.Module:
-    """A plain float copy of a prepared model whose weights are the quantized values.
+    """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: Prepared; it stays as it is.
+        model: The prepared model; it does not change.
 
     Returns:
-        A deep copy without quantizers. Its forward equals the prepared model's with activations
-        left in float.
+        A deep copy without quantizers. Its forward pass equals that of the prepared model with
+        float
+        activations.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -101,7 +105,7 @@ def strip(model: nn.Module) -> nn.Module:
         if isinstance(module, QuantizedLayer):
             latent = module.latent
             restore_layer(module)
-            # a parameter of its own: an embedding may share the latent and stay in float
+            # a new parameter, because a float embedding may share the latent weight
             module.register_parameter("weight", values[id(latent)])
         elif isinstance(module, QuantizedBlock):
             restore_block(module)
@@ -109,7 +113,7 @@ def strip(model: nn.Module) -> nn.Module:
 
 
 def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
-    """Views of the quantized weights in the order of the model's modules, shared ones once.
+    """Return the quantized weights in the order of the modules; a shared weight once.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -128,25 +132,25 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Scales and learned offsets of a prepared model: the published recipes train them apart."""
+    """Return scales and offsets; the published recipes give them another optimizer."""
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 def keep_whole(model: nn.Module) -> set[nn.Parameter]:
-    """Get a prepared model ready for FSDP2, and name the parameters that each process keeps whole.
+    """Prepare a model for FSDP2, and return the parameters that every process keeps whole.
 
         fully_shard(model, ignored_params=keep_whole(model))
 
-    These are scales and offsets. FSDP2 leaves the gradients of what it ignores alone; they are
-    averaged over all processes here. Give the set to every `fully_shard` of a part of the model.
+    These are scales and offsets. FSDP2 does not average the gradients of ignored parameters, so
+    hooks do it here. Give the set to every `fully_shard` of a part of the model.
 
     Args:
-        model: Prepared, calibrated or loaded, and not split yet; call this once.
+        model: A model that is prepared, calibrated or loaded, and not split yet; call this once.
 
     Raises:
         NothingToDoError: The model is not prepared.
-        PrepareError: A weight is split already.
+        PrepareError: A weight is already split.
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -159,7 +163,7 @@ def keep_whole(model: nn.Module) -> set[nn.Parameter]:
 
 
 def measure_weights(model: nn.Module) -> None:
-    """Find the scales of all weights again from their latents, as `prepare` did."""
+    """Compute the scales of all weights again, as `prepare` did."""
     reshard(model)
     for module in model.modules():
         if isinstance(module, QuantizedLayer):
@@ -172,7 +176,7 @@ def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
 
 
 def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
-    """Names of the layers that a forward calls, each once, in order (a dict as an ordered set)."""
+    """Return the names of the layers that a forward pass calls, in order (an ordered set)."""
     called: dict[str, None] = {}
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
@@ -219,7 +223,7 @@ def _refuse_split(name: str, weight: object) -> None:
 def _agree_on_shared(
     chosen: Mapping[str, nn.Module], plans: dict[str, LayerScheme]
 ) -> dict[str, LayerScheme]:
-    """Layers that share a weight take one weight scheme: the one with the most bits."""
+    """Give layers that share a weight the weight scheme with the most bits."""
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
@@ -267,7 +271,7 @@ def _input_quantizer(
 
 def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:
     quantizer = FakeQuantizer(
-        plan.act_bits or 0,  # whoever has no bits gets no quantizer
+        plan.act_bits or 0,  # not called without bits
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
@@ -282,5 +286,5 @@ def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
     channels = dim if quantizer.scale.dim() else None
     quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
-    if not is_split(weight):  # of a split weight the tracker starts the records
+    if not is_split(weight):  # the tracker starts the records of a split weight
         quantizer.remember(weight)

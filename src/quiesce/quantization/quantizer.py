@@ -1,6 +1,7 @@
-"""A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
+"""The fake quantizer as a module; all of its state is in parameters and buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,26 +24,27 @@ from quiesce.errors import NotCalibratedError, TrackingError
 
 
 class FakeQuantizer(nn.Module):
-    """Rounds what passes through it to a grid, and learns the grid's scale (LSQ), maybe its offset.
+    """Rounds its input to a grid, and learns the scale of the grid (LSQ), optionally an offset.
 
-    Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
-    is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
-    weights `history`, one packed record per weight (see `weight_history`), made here so that a
-    compiled forward reads from the first step on what freezing writes later.
+    It can be used after a grid and a scale are set. Parameters: `scale`, and `offset` if it is
+    learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) without one; for weights
+    `history`, one packed record per weight (see `weight_history`), which exists from the start so
+    that a compiled forward pass reads what freezing writes later.
 
     Args:
-        bits: Width of the codes, 2 to 8.
-        scale_shape: () for one scale, else the shape that broadcasts to the tensor.
+        bits: Bits of the codes, 2 to 8.
+        scale_shape: () for one scale, or a shape that broadcasts to the tensor.
         weight: The latent weight that it quantizes, or None for activations.
-        learn_offset: LSQ+: learn the value of code 0 too. Activations only.
+        learn_offset: Also learn the value of code 0 (LSQ+); for activations only.
         clip: Where gradients pass, see `quiesce.fake_quantize`.
-        grad_scaling: Multiply the gradients of scale and offset by LSQ's 1/sqrt(N*quant_max), N the
-            weights that share a scale, or the features of one sample.
+        grad_scaling: Multiply the gradients of scale and offset by 1/sqrt(N*quant_max) as in LSQ,
+            with
+        N the number of weights that share a scale, or of features of one sample.
         estimator: Rounding and its gradient.
-        ranges: How `calibrate` finds the first scale.
+        ranges: How `calibrate` computes the first scale.
 
     Raises:
-        ValueError, TypeError: An argument out of its range.
+        ValueError, TypeError: An argument is out of range.
     """
 
     scale: nn.Parameter
@@ -72,7 +74,7 @@ class FakeQuantizer(nn.Module):
         self.grad_scaling = grad_scaling
         self.ranges: Range = ranges
         self.kernels = EAGER
-        self.observe: Callable[[Tensor], None] | None = None
+        self.observe: Callable[[Tensor], object] | None = None
         self.tracked_by: object = None
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
@@ -85,7 +87,7 @@ class FakeQuantizer(nn.Module):
         self.rule = Rule(clip, estimator)
 
     def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
-        """Start from this grid: `scale` and `offset` in units of x, of the shapes declared."""
+        """Set the grid; `scale` and `offset` have the units of x and the declared shapes."""
         with torch.no_grad():
             self.scale.copy_(scale.reshape(self.scale.shape))
             if self.offset is not None:
@@ -99,12 +101,13 @@ class FakeQuantizer(nn.Module):
         return positive(self.scale.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize `x`; shape and dtype stay.
+        """Fake-quantize `x`; shape and dtype do not change.
 
         Raises:
             NotCalibratedError: There is no grid yet.
-            TrackingError: In training, the estimator needs the codes of the last step and no
-                tracker keeps them.
+            TrackingError: In training, the estimator needs the codes of the last step, and no
+                tracker
+            records them.
         """
         if self.observe is not None:
             self.observe(x)
@@ -113,8 +116,7 @@ class FakeQuantizer(nn.Module):
             raise self.not_calibrated()
         noise = self._noise(x)
         self._check_tracked()
-        # inside a compiled model the compiler sees the plain operators, and fuses across layers;
-        # the fused passes take no noise
+        # a compiled model fuses the plain operators across layers; fused passes take no noise
         plain = torch.compiler.is_compiling() or noise is not None
         kernels = EAGER if plain else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
@@ -131,7 +133,7 @@ class FakeQuantizer(nn.Module):
         )
 
     def not_calibrated(self) -> NotCalibratedError:
-        """What to raise where a scale is needed and there is none."""
+        """Return the error for a quantizer without a scale."""
         return NotCalibratedError(
             f"{self.name or 'a quantizer'} has no scale yet; "
             "call quiesce.calibrate(model, batches) first"
@@ -139,9 +141,9 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
-        """Start the history of a weight from the codes nearest to `latent`; what is frozen stays.
+        """Start the history of a weight from the codes nearest to `latent`; frozen weights stay.
 
-        Nothing where the estimator does not read them: a tracker starts them in any case.
+        Does nothing if the estimator does not read the history; a tracker starts it in any case.
         """
         if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
             return
@@ -161,7 +163,7 @@ class FakeQuantizer(nn.Module):
         if reads and self.training and self.tracked_by is None:
             raise TrackingError(
                 f"{self.name}: {type(self.rule.estimator).__name__} reads the code of the last "
-                "step, which nothing keeps; make a quiesce.Control before the first training step"
+                "step, which nothing records; create a quiesce.Control before the first step"
             )
 
     def _grad_scale(self, x: Tensor) -> float | None:
@@ -170,15 +172,8 @@ class FakeQuantizer(nn.Module):
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
 
-    def _forget(self) -> None:
-        """As before calibration: a new float network has neither this grid nor frozen codes."""
-        self.limits.zero_()
-        self.grid = None
-        if self.history is not None:
-            self.history.zero_()
-
     def extra_repr(self) -> str:
-        """Bits, kind of grid, and how many scales."""
+        """Return bits, kind of grid, and number of scales."""
         kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
         return f"bits={self.bits}, {kind}, scales={self.scale.numel()}"
 
@@ -192,9 +187,12 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
+        """Read the grid from `limits`; a float checkpoint has none, so calibrate again."""
         if not any(key.startswith(prefix) for key in state_dict):
-            self._forget()
+            self.limits.zero_()
+            self.grid = None
+            if self.history is not None:
+                self.history.zero_()
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -206,8 +204,24 @@ class FakeQuantizer(nn.Module):
         grid = Grid(self.bits, signed=low < 0)
         if (grid.quant_min, grid.quant_max) != (low, high):
             error_msgs.append(
-                f"{prefix}limits: the checkpoint's codes go from {low} to {high}, this model is "
-                f"prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
+                f"{prefix}limits: the codes of the checkpoint are {low} to {high}, but this model "
+                f"is prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
             )
             return
         self.grid = grid
+
+
+@contextmanager
+def observed(observers: Mapping[FakeQuantizer, Callable[[Tensor], object]]) -> Iterator[None]:
+    """Let quantizers pass their inputs through unchanged, to their observers, in the block."""
+    try:
+        for quantizer, observe in observers.items():
+            quantizer.observe = observe
+        yield
+    finally:
+        for quantizer in observers:
+            quantizer.observe = None
+
+
+def unobserved(_: Tensor) -> None:
+    """An observer that ignores its input."""

@@ -1,7 +1,7 @@
-"""`Scheme(residual="quantized")`: the additions of a network on grids, one grid for each tensor.
+"""`Scheme(residual="quantized")`: the additions of a network on grids, one grid per tensor.
 
-What reads one tensor shares one quantizer: a residual stream that a convolution and an addition
-read is then on one grid, and its integers need no second rounding.
+All readers of a tensor share one quantizer. A residual stream that a convolution and an addition
+read is therefore on one grid, and its integers are not rounded again.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from quiesce.errors import PrepareError
 from quiesce.quantization.dataflow import Reader, run, watch
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
 
 Make = Callable[[str], FakeQuantizer]
-"""From a name to a new quantizer for the operand of an addition."""
+"""Function from a name to a new quantizer of an operand."""
 
 
 class Residuals:
-    """The additions of a float model, seen in a forward of it, to be put on grids.
+    """The additions of a float model, as seen in a forward pass.
 
     Args:
-        model: Still float.
-        example_input: What its forward takes.
+        model: The float model.
+        example_input: Input of its forward pass.
     """
 
     def __init__(self, model: nn.Module, example_input: Any) -> None:
@@ -35,13 +35,13 @@ class Residuals:
         self._expected = run(model, example_input)
 
     def quantize(self, make: Make) -> None:
-        """Put all additions on grids, in place, once the layers have their quantizers.
+        """Put all additions on grids, in place, after the layers got their quantizers.
 
         Args:
-            make: Makes the quantizer of an operand that no layer with equal bits reads too.
+            make: Creates the quantizer of an operand that no layer with equal bits reads.
 
         Raises:
-            PrepareError: The additions can not be replaced without changing what is computed.
+            PrepareError: Replacing the additions would change the result.
         """
         found: dict[Reader, FakeQuantizer] = {}
         for readers in self._flow.readers:
@@ -52,7 +52,7 @@ class Residuals:
         self._check_same()
 
     def _shared(self, readers: list[Reader], make: Make) -> dict[Reader, FakeQuantizer]:
-        """Quantizers of the additions among the readers of one tensor; layers take the same."""
+        """Return the quantizers of the additions that read one tensor; layers share them."""
         adding = [reader for reader in readers if reader.side is not None]
         if not adding and len(readers) < 2:
             return {}
@@ -73,25 +73,16 @@ class Residuals:
 
     def _check_same(self) -> None:
         quantizers = [each for each in self._model.modules() if isinstance(each, FakeQuantizer)]
-        try:
-            for quantizer in quantizers:
-                quantizer.observe = _let_through
+        with observed(dict.fromkeys(quantizers, unobserved)):
             output = run(self._model, self._example)
-        finally:
-            for quantizer in quantizers:
-                quantizer.observe = None
         if isinstance(output, Tensor) and not torch.equal(output, self._expected):
             raise PrepareError(
-                f"{type(self._model).__name__} adds in a way that can not be put on grids (an "
-                "add_() whose result is dropped?); write x = x + y there, or leave additions in "
-                'float: Scheme(residual="float")'
+                f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() "
+                "whose result is not used?); write x = x + y there, or leave additions in float: "
+                'Scheme(residual="float")'
             )
 
 
 def _addition(found: dict[Reader, FakeQuantizer], owner: str, place: int) -> Addition | None:
     left, right = (found.get(Reader(owner, place, side)) for side in ("left", "right"))
     return None if left is None or right is None else Addition(left, right)
-
-
-def _let_through(_: Tensor) -> None:
-    """A quantizer that is observed emits its input unchanged."""

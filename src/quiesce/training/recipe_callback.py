@@ -60,17 +60,10 @@ class RecipeCallback(QuiesceCallback):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
-        self._lr = optimizer.param_groups[0][
-            "lr"
-        ]  # of the weights; the groups of the scales follow
+        self._lr = optimizer.param_groups[0]["lr"]  # weights come first, then scales
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the processes if that is due, and log the state of the weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

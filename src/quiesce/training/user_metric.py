@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quiesce.errors import RecipeError
 from quiesce.inference import inference
-from quiesce.parallel.processes import told
+from quiesce.parallel.processes import gathered
 from quiesce.training.scores import Batch, outputs
 from quiesce.user_code import find, run
 
@@ -43,9 +43,9 @@ def user_metric(name: str, network: nn.Module, batches: Iterable[Batch]) -> floa
     """
     score, where = find(name, FIELD), f"{FIELD}: {name}"
     with inference(network), torch.no_grad():
-        pairs = [(out.float().cpu(), labels.cpu()) for out, labels in outputs(network, batches)]
-    everyone = [pair for pairs in told(pairs) for pair in pairs]
-    logits, labels = (torch.cat(halves) for halves in zip(*everyone, strict=True))
+        pairs = [(out.float(), labels) for out, labels in outputs(network, batches)]
+        halves = (torch.cat(gathered(torch.cat(half))) for half in zip(*pairs, strict=True))
+        logits, labels = (half.cpu() for half in halves)
     found = run(lambda: float(score(logits, labels)), where)
     if not isfinite(found):
         raise RecipeError(f"{where} must return a finite number, and returns {found}")

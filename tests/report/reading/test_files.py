@@ -30,7 +30,7 @@ def test_a_table_that_is_not_there_has_no_rows(tmp_path):
 
 @pytest.mark.parametrize("read", [read_json, read_recipe])
 def test_a_newer_version(read, file):
-    with pytest.raises(RecipeError, match=r"is of a newer quiesce: .* version 2.* up to 1"):
+    with pytest.raises(RecipeError, match=r"newer version of quiesce: .* version 2.* up to 1"):
         read(file('{"version": 2}'))
 
 

@@ -32,22 +32,16 @@ class Diagnosis:
 
     step: int = 0
     """Optimizer steps of the training so far."""
-
     finished: bool = True
     """Whether the run is finished."""
-
     momentum: float | None = None
     """Momentum of the tracker's frequencies."""
-
     layers: list[LayerDiagnosis] = field(default_factory=list)
-
     norms: list[NormDiagnosis] = field(default_factory=list)
-
     top1_percent: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
     """Accuracy on the test images, with running and with re-estimated statistics."""
-
     train_loss: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
@@ -113,12 +107,18 @@ def read_diagnosis(path: Path) -> Diagnosis:
 
 def _layer(tree: dict[str, Any]) -> LayerDiagnosis:
     offsets, codes = mapping(tree["offsets"]), mapping(tree["codes"])
-    numbers = ("oscillating", "frozen", "flips_per_step", "transition_rate", "near_threshold")
     return LayerDiagnosis(
         name=text(tree["name"]),
         kind=KINDS[text(tree["kind"])],
-        **{name: count(tree[name]) for name in ("weights", "bits", "total_oscillations")},
-        **{name: number(tree[name]) for name in (*numbers, "clipped")},
+        weights=count(tree["weights"]),
+        bits=maybe(count, tree["bits"]),
+        total_oscillations=count(tree["total_oscillations"]),
+        oscillating=number(tree["oscillating"]),
+        frozen=number(tree["frozen"]),
+        flips_per_step=number(tree["flips_per_step"]),
+        transition_rate=number(tree["transition_rate"]),
+        near_threshold=number(tree["near_threshold"]),
+        clipped=number(tree["clipped"]),
         distance_ratio=maybe(number, tree["distance_ratio"]),
         frequency_quantiles={k: number(v) for k, v in mapping(tree["frequency_quantiles"]).items()},
         offsets=Histogram(

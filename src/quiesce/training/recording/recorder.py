@@ -39,13 +39,7 @@ from quiesce.run_folder.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECT
 from quiesce.training.scores import Batch, loss_and_top1
 
 NORM_COLUMNS = ("step", "layer", "kind", "kl_mean", "kl_max")
-LOSS_COLUMNS = (
-    "step",
-    "loss_running",
-    "loss_reestimated",
-    "top1_running",
-    "top1_reestimated",
-)
+LOSS_COLUMNS = ("step", "loss_running", "loss_reestimated", "top1_running", "top1_reestimated")
 
 
 class Recorder:

@@ -81,7 +81,7 @@ class Recording(Cure):
         self._every = every
         self._writes = rank() == 0
         self._low_bits = mode(weight.grid.bits for weight in control.weights)
-        self._logged: dict[str, float] = {}
+        self._logged: dict[str, float | Tensor] = {}
         self._last: dict[str, float] = {}
         self._recorded = control.step, flips_so_far(control.tracker)
         self._layers = CsvTable(folder / LAYERS, LAYER_COLUMNS)

@@ -90,16 +90,18 @@ def read_diagnosis(path: Path) -> Diagnosis:
     """
     tree = read_json(path, VERSION)
     try:
-        scores, kinds = mapping(tree["accuracy"]), (RUNNING, REESTIMATED)
+        scores = mapping(tree["accuracy"])
+        top1_percent, train_loss = (
+            {kind: maybe(number, scores[name].get(kind)) for kind in (RUNNING, REESTIMATED)}
+            for name in ("top1_percent", "train_loss")
+        )
         return Diagnosis(
             step=count(tree["step"]),
             finished=bool(tree["finished"]),
             momentum=number(tree["momentum"]),
             layers=[_layer(mapping(each)) for each in tree["layers"]],
-            **{
-                name: {kind: maybe(number, scores[name].get(kind)) for kind in kinds}
-                for name in ("top1_percent", "train_loss")
-            },
+            top1_percent=top1_percent,
+            train_loss=train_loss,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecipeError(f"{path} is damaged: {error}; record the run again") from error

@@ -76,7 +76,10 @@ def call(name: str, field: str, **offered: Any) -> Any:
             of quiesce that it raises is raised as it is.
     """
     function = find(name, field)
-    takes = signature(function).parameters.values()
+    try:
+        takes = signature(function).parameters.values()
+    except (TypeError, ValueError) as error:  # some functions that are written in C
+        raise RecipeError(f"{field}: {name} does not say which arguments it takes") from error
     others = [
         each.name
         for each in takes

@@ -70,7 +70,8 @@ def test_the_function_gets_the_section_and_the_seed(monkeypatch):
         (replace(GOOD, test=[torch.zeros(3, 6, 6)]), r"test\[0\] must be an image and"),
         (replace(GOOD, train=halves(shape=(1, 6, 6))), "got float32 1 6 6"),
         (replace(GOOD, train=halves(dtype=torch.uint8)), "got uint8 3 6 6"),
-        (replace(GOOD, test=halves(label=2)), "0 to 1, got 2"),
+        (replace(GOOD, test=halves(label=2)), r"0 to 1, got tensor\(2\)"),
+        (replace(GOOD, test=[(torch.zeros(3, 6, 6), "b")]), "0 to 1, got 'b'"),
         (replace(GOOD, mean=(0.5,), std=(0.2,) * 3), "a number for each channel"),
     ],
 )

@@ -73,7 +73,7 @@ def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
         + ", ".join(
             f"{state} {value:.4g}"
             for state, value in scores.items()
-            if state != "name" and value is not None
+            if state not in ("name", "final") and value is not None
         )
         for name, summary in summaries.items()
         if (scores := summary.get("metric"))

@@ -72,18 +72,10 @@ MEASURES = (
     Measure(
         key="metric",
         title="metric",
-        path=("metric", "trained"),
+        path=("metric", "final"),
         unit="number",
         digits=4,
-        help="by the metric of the recipe, right after training",
-    ),
-    Measure(
-        key="metric_post_bn",
-        title="metric post-BN",
-        path=("metric", "reestimated"),
-        unit="number",
-        digits=4,
-        help="the same, with batch-norm statistics measured again",
+        help="score of the final network by the metric of the recipe",
     ),
     Measure(
         key="train_loss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from operator import index
 from typing import Any, Protocol
 
 import torch
@@ -66,19 +67,21 @@ def _check(half: Any, images: Images, where: str) -> None:
     if len(half) == 0:
         raise DataError(f"{where} holds no image")
     item = run(lambda: half[0], f"{where}[0]")
-    if not isinstance(item, tuple) or len(item) != 2:
+    if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(f"{where}[0] must be an image and the index of its class")
     image, label = item
     shape = tuple(images.input_shape)
     if not isinstance(image, Tensor) or image.dtype != torch.float32 or image.shape != shape:
         got = _described(image)
         raise DataError(f"{where}[0]: the image must be a float32 tensor of {shape}, got {got}")
-    if isinstance(label, Tensor):
-        label = label.item()
-    if not isinstance(label, int) or not 0 <= label < len(images.classes):
+    last = len(images.classes) - 1
+    try:
+        good = 0 <= index(label) <= last
+    except TypeError:
+        good = False
+    if not good:
         raise DataError(
-            f"{where}[0]: the label must be an index of its class, 0 to "
-            f"{len(images.classes) - 1}, got {label!r:.40}"
+            f"{where}[0]: the label must be the index of its class, 0 to {last}, got {label!r:.40}"
         )
 
 

@@ -138,7 +138,7 @@ def _headline(summary: dict[str, Any]) -> dict[str, Any]:
             running=maybe(number, top1["trained"]),
             reestimated=maybe(number, top1["reestimated"]),
         ),
-        "metric": _metric(mapping(summary.get("metric") or {})),
+        "metric": maybe(number, mapping(summary.get("metric") or {}).get("final")),
         "train_loss": maybe(number, summary["train_loss"]),
         "batchnorm_loss": Accuracy(),
         "oscillating": maybe(number, oscillation["low_bit"]["oscillating"]),
@@ -147,11 +147,6 @@ def _headline(summary: dict[str, Any]) -> dict[str, Any]:
         "layers": summarized_layers(summary),
         "batchnorms": summarized_batchnorms(summary),
     }
-
-
-def _metric(told: dict[str, Any]) -> float | None:
-    known = (maybe(number, told.get(state)) for state in ("reestimated", "trained"))
-    return next((each for each in known if each is not None), None)
 
 
 def _as_far_as_it_went(curves: dict[str, Series]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         "name": recipe.name,
         "seed": recipe.seed,
         "top1_percent": measured.top1_percent,
-        "metric": {"name": recipe.metric, **measured.metric} if recipe.metric else None,
+        "metric": _metric(recipe.metric, measured.metric),
         "train_loss": measured.train_loss,
         "steps": measured.steps,
         "seconds": measured.seconds,
@@ -83,6 +83,14 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         },
         "versions": versions(),
     }
+
+
+def _metric(name: str | None, scores: dict[str, float | None]) -> dict[str, Any] | None:
+    """Return the section `metric`: its name, the scores of all states, and the last of them."""
+    if name is None:
+        return None
+    final = scores.get("reestimated")
+    return {"name": name, **scores, "final": scores.get("trained") if final is None else final}
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:

@@ -1,10 +1,12 @@
 """`quiesce export`, `quiesce verify` and `quiesce predict`."""
 
 import errno
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,31 +25,36 @@ from quiesce.after_training.finished import read_finished
 from quiesce.cli import main
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.predict import Predictor, read_pixels
+from support.tiny import FOUR_BITS
+
+
+@pytest.fixture(scope="session")
+def run_folder(trained):
+    return trained(*FOUR_BITS)
 
 
 @pytest.fixture(scope="module")
-def run_folder(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "run"
-    assert main(["train", "mnist_lsq_w4a4", *tiny_flags, f"--run={folder}"]) == 0
-    return folder
+def exporting(run_folder, tmp_path_factory):
+    """A file, and what the command printed that wrote it."""
+    path, out = tmp_path_factory.mktemp("export") / "model.onnx", io.StringIO()
+    with redirect_stdout(out):
+        assert main(["export", str(run_folder), "-o", str(path)]) == 0
+    return path, out.getvalue()
 
 
 @pytest.fixture(scope="module")
-def exported(run_folder):
-    path = run_folder.parent / "model.onnx"
-    assert main(["export", str(run_folder), "-o", str(path)]) == 0
-    return path
+def exported(exporting):
+    return exporting[0]
 
 
-def test_export_says_what_it_wrote_and_that_it_is_verified(run_folder, tmp_path, capsys):
-    path = tmp_path / "model.onnx"
-    assert main(["export", str(run_folder), "-o", str(path)]) == 0
-    out = capsys.readouterr().out
+def test_export_says_what_it_wrote_and_that_it_is_verified(exporting):
+    path, out = exporting
     assert f"{path}: {path.stat().st_size:,} bytes, 21 quantized layers" in out
     assert "verified: weights exact; " in out
     assert "not verified" not in out
 
 
+@pytest.mark.slow
 def test_a_run_with_quantized_additions_is_exported_and_verified(tiny_flags, tmp_path, capsys):
     folder, path = str(tmp_path / "run"), str(tmp_path / "model.onnx")
     flags = [*tiny_flags, "--scheme.residual=quantized", f"--run={folder}"]
@@ -58,6 +65,7 @@ def test_a_run_with_quantized_additions_is_exported_and_verified(tiny_flags, tmp
     assert capsys.readouterr().out.splitlines()[-1].startswith("verified: ")
 
 
+@pytest.mark.slow
 def test_rounded_biases_let_8_bit_layers_run_in_integers(tiny_flags, tmp_path, capsys):
     folder, path = str(tmp_path / "run"), str(tmp_path / "model.onnx")
     bits = ["--scheme.act_bits=8", "--scheme.residual=quantized", "--data.test_images=512"]
@@ -71,7 +79,8 @@ def test_rounded_biases_let_8_bit_layers_run_in_integers(tiny_flags, tmp_path, c
 
 
 @pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
-def test_force_replaces_a_file(run_folder, tmp_path, kind) -> None:
+def test_force_replaces_a_file(of_network, run_folder, tmp_path, kind) -> None:
+    of_network(prepared(small()))
     path = tmp_path / "model"
     path.write_text("old")
     check = [] if kind == "npz" else ["--no-verify"]
@@ -80,7 +89,8 @@ def test_force_replaces_a_file(run_folder, tmp_path, kind) -> None:
     assert path.read_bytes() != b"old"
 
 
-def test_no_verify_says_so(run_folder, tmp_path, capsys):
+def test_no_verify_says_so(of_network, run_folder, tmp_path, capsys):
+    of_network(prepared(small()))
     path = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "-o", str(path), "--no-verify"]) == 0
     assert capsys.readouterr().out.endswith("not verified\n")
@@ -118,10 +128,13 @@ def test_verify_fails_with_exit_code_1_and_the_layer(run_folder, exported, tmp_p
     assert last.startswith("DIFFERS: blocks.0.depthwise.0: ")
 
 
-def test_export_that_would_be_wrong_exits_with_1(run_folder, tmp_path, monkeypatch, capsys):
+def test_export_that_would_be_wrong_exits_with_1(
+    of_network, run_folder, tmp_path, monkeypatch, capsys
+):
+    of_network(prepared(small()))
     monkeypatch.setattr("quiesce.export.verification.result.MAX_SHARE", -1.0)
     assert main(["export", str(run_folder), "-o", str(tmp_path / "model.onnx")]) == 1
-    assert "was not written: stem.0: " in capsys.readouterr().out
+    assert " 0: " in capsys.readouterr().out  # the layer
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,6 +294,10 @@ def prepared(network, *, calibrated=True):
     return qs.calibrate(network, [images]) if calibrated else network
 
 
+def small():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 4))
+
+
 class Branches(nn.Module):
     """Two layers; the second is called, and its output dropped."""
 
@@ -330,7 +347,9 @@ def test_an_unsupported_module_is_left_in_float_and_named(
     assert "left in float: Memory, memory\n" in capsys.readouterr().out
 
 
-def test_a_disk_that_fills_up_leaves_no_half_file(refused, run_folder, monkeypatch):
+def test_a_disk_that_fills_up_leaves_no_half_file(refused, of_network, run_folder, monkeypatch):
+    of_network(prepared(small()))
+
     def full(self, content):
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device", str(self))

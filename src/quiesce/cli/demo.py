@@ -12,12 +12,11 @@ from quiesce.cli.show_verification import show_shipped
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.recipes.sections import FloatStageConfig
-from quiesce.run_folder.folder import FLOAT_NETWORK, write_json
+from quiesce.run_folder.folder import FLOAT_NETWORK, SHIPPED, write_json
 from quiesce.training.display import Display
 from quiesce.training.run import run
 
 EXPORTED = "model.onnx"
-SHIPPED = "shipped.json"
 METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from quiesce.cli.arguments import Arguments, check_output
 from quiesce.extras import require
 
-NEEDED = ("plotly", "jinja2", "numpy", "yaml")
+NEEDED = ("plotly", "jinja2", "numpy", "yaml", "msgspec")
 
 
 def parser() -> Arguments:

@@ -68,16 +68,13 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
 
 def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
     """Return a line for each run that was scored by a metric of the user."""
-    return [
-        f"{name}: metric {scores['name']}: "
-        + ", ".join(
-            f"{state} {value:.4g}"
-            for state, value in scores.items()
-            if state not in ("name", "final") and value is not None
-        )
-        for name, summary in summaries.items()
-        if (scores := summary.get("metric"))
-    ]
+    lines = []
+    for name, summary in summaries.items():
+        if found := summary.get("metric"):
+            scores = {state: value for state, value in found["scores"].items() if value is not None}
+            told = ", ".join(f"{state} {value:.4g}" for state, value in scores.items())
+            lines.append(f"{name}: metric {found['name']}: {told}")
+    return lines
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -21,7 +21,6 @@ from quiesce.diagnosis.choices import oscillating_choices as oscillating_choices
 from quiesce.diagnosis.choices import replaced as replaced
 from quiesce.diagnosis.codes import code_counts as code_counts
 from quiesce.diagnosis.feeding import feeding_layers as feeding_layers
-from quiesce.diagnosis.kinds import layer_kind as layer_kind
 from quiesce.diagnosis.layers import LayerDiagnosis as LayerDiagnosis
 from quiesce.diagnosis.layers import diagnose_layers as diagnose_layers
 from quiesce.diagnosis.learning import LearningOptions as LearningOptions
@@ -33,3 +32,4 @@ from quiesce.diagnosis.offsets import offsets as offsets
 from quiesce.diagnosis.trajectories import Trajectory as Trajectory
 from quiesce.diagnosis.trajectories import most_oscillating as most_oscillating
 from quiesce.diagnosis.trajectories import most_oscillating_layer as most_oscillating_layer
+from quiesce.quantization.kinds import layer_kind as layer_kind

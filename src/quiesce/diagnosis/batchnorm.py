@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
-from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.layers import quantiles
 from quiesce.inference import batch_norms, buffers_of, put_back
+from quiesce.quantization.kinds import Kind, layer_kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quiesce.diagnosis.codes import CodeCounts, code_counts
-from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.kinds import Kind, layer_kind
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 

@@ -32,7 +32,7 @@ from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
 from quiesce.parallel.processes import rank
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.run_folder.csv_table import CsvTable
-from quiesce.run_folder.file_names import DIAGNOSIS, LAYERS, METRICS
+from quiesce.run_folder.folder import DIAGNOSIS, LAYERS, METRICS
 
 METRIC_COLUMNS = ("step", "loss", "top1_percent", "oscillating", "frozen", "flips_per_step")
 

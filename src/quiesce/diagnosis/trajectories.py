@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quiesce.diagnosis.kinds import layer_kind
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.kinds import layer_kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 

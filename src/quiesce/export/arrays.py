@@ -19,6 +19,8 @@ from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
+from quiesce.quantization.ties import EMBEDDINGS
 
 HEADER = "header"
 VERSION = 1
@@ -36,11 +38,11 @@ def export_arrays(
     `<name>.input_zero_point`, int8 (); and with a learned offset `<name>.input_offset`, float32 ().
     For each operand of an addition on a grid there is `<name>.scale`, and with an offset
     `<name>.offset`. The array `header` is a JSON text with the kind, bits, geometry and limits of
-    input codes of each layer, the limits of the operands, and under `left_float` the modules with
-    weights that have no arrays.
+    input codes of each layer, under `shared_with` the layer that has the same weight, the limits of
+    the operands, and under `left_float` the modules with weights that have no arrays.
 
     Args:
-        model: A prepared and calibrated model; it does not change.
+        model: A prepared and calibrated model, or an AveragedModel of one; it does not change.
         path: The file to write.
         example_input: Input of the model, (batch, ...).
         overwrite: Replace an existing file.
@@ -55,14 +57,17 @@ def export_arrays(
         the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     folded = fold(model, example_input, DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
+    embeddings = {n for n, module in model.named_modules() if isinstance(module, EMBEDDINGS)}
     for site in folded.sites:
         described = _describe(site)
-        source = _source(site, folded)
+        if site.layer.name in embeddings:
+            described["kind"] = "embedding"
+        source = None if site.layer.name in embeddings else _source(site, folded)
         if source is not None:
             described["input"] = {"bits": source.grid.bits, "low": source.low, "high": source.high}
             arrays[f"{site.name}.input_scale"] = np.asarray(source.grid.scale)
@@ -151,6 +156,9 @@ def _describe(site: Site) -> dict[str, Any]:
     return {
         "name": site.name,
         "layer": site.layer.name,
+        "shared_with": None
+        if site.layer.shared_with == site.layer.name
+        else site.layer.shared_with,
         "kind": site.node.op_type if site.kind == "convolution" and site.node else site.kind,
         "bits": site.layer.bits,
         **geometry,

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from quiesce.errors import ExportError
-from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.describe import left_float as left_float
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -36,16 +35,3 @@ def check_example(example_input: Tensor) -> None:
     if example_input.dim() == 0 or len(example_input) == 0:
         shape = tuple(example_input.shape)
         raise ValueError(f"`example_input` must be a batch of one image or more, got shape {shape}")
-
-
-def left_float(model: nn.Module) -> list[str]:
-    """Return the names of modules that multiply by float weights: neither quantized nor a norm.
-
-    If the model itself is one, its name is that of its class.
-    """
-    return [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if not isinstance(module, QuantizedLayer | FakeQuantizer)
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
-    ]

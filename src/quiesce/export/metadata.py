@@ -1,23 +1,20 @@
 """The description in an exported file, which `predict` and `verify` read without torch."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quiesce.errors import ExportError
 from quiesce.files.untrusted.onnx_graphs import read_onnx
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.untrusted.yaml_and_json import parse_json
 
 KEY = "quiesce"
 """Key of the description among the model's metadata properties."""
 
 VERSION = 1
-
-INTERPOLATIONS = ("bilinear", "bicubic")
 
 LARGEST_SIDE = 4096
 """Largest height or width of a network's input, in pixels."""
@@ -35,10 +32,16 @@ class Preprocessing:
     """Height and width in pixels."""
     resize: int | None = None
     """Pixels of the shorter side before a centre crop, or None to resize to `size` directly."""
-    interpolation: str = "bilinear"
-    """"bilinear" or "bicubic"."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     folded: bool = False
     """Whether the graph normalizes its input, which then is uint8 from 0 to 255."""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or 0 in self.std:
+            raise ValueError("`mean` and `std` must have one number per channel, and no std of 0")
+        sides = [*self.size, self.size[0] if self.resize is None else self.resize]
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"`size` and `resize` must be 1 to {LARGEST_SIDE} pixels, got {sides}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,57 +154,13 @@ def description_of(model: Any, where: str | Path) -> Description:
             f"{where} was not exported by quiesce; write it with `quiesce export RUN`"
         )
     try:
-        tree = parse_json(properties[KEY])
-        version = count(tree["version"])
-        if version > VERSION:
+        tree = typed(parse_json(properties[KEY]), dict[str, Any])
+        version = tree.get("version")
+        if isinstance(version, int) and version > VERSION:
             raise ExportError(
                 f"{where} has format version {version}, and this version of quiesce reads "
                 f"versions up to {VERSION}; update quiesce"
             )
-        return Description(
-            version=version,
-            layers=tuple(_exported(each) for each in tree["layers"]),
-            inputs=tuple(
-                Codes(**{name: text(value) for name, value in mapping(each).items()})
-                for each in tree["inputs"]
-            ),
-            left_float=tuple(map(text, tree["left_float"])),
-            labels=tuple(map(text, tree["labels"])),
-            summary=mapping(tree["summary"]),
-            preprocessing=maybe(_preprocessing, tree["preprocessing"]),
-            rounded_biases=bool(tree.get("rounded_biases", False)),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return typed(tree, Description)
+    except ValueError as error:
         raise ExportError(f"{where}: its description is damaged ({error}); export again") from error
-
-
-def _exported(tree: Any) -> Exported:
-    kinds: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys(("name", "layer", "weight"), text),
-        **dict.fromkeys(("turned", "integer"), bool),
-        "bits": count,
-        "input_bits": partial(maybe, count),
-    }
-    return Exported(**{name: kinds[name](value) for name, value in mapping(tree).items()})
-
-
-def _preprocessing(tree: Any) -> Preprocessing:
-    kinds: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys(("mean", "std"), lambda each: tuple(map(number, each))),
-        "size": lambda each: tuple(map(_pixels, each)),
-        "resize": partial(maybe, _pixels),
-        "interpolation": text,
-        "folded": bool,
-    }
-    how = Preprocessing(**{name: kinds[name](value) for name, value in mapping(tree).items()})
-    if len(how.size) != 2 or len(how.mean) != len(how.std) or 0 in how.std:
-        raise ValueError("the sizes in its preprocessing do not fit")
-    if how.interpolation not in INTERPOLATIONS:
-        raise ValueError(f"its interpolation is {how.interpolation!r:.40}")
-    return how
-
-
-def _pixels(value: Any) -> int:
-    if not 1 <= count(value) <= LARGEST_SIDE:
-        raise ValueError(f"an image can not have a side of {value} pixels")
-    return value

@@ -20,6 +20,7 @@ from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,22 +64,22 @@ def export_onnx(
     with the model, layer by layer (see `verify_onnx`).
 
     Args:
-        model: A prepared model; exported in inference mode, and not changed.
+        model: A prepared model, or an AveragedModel of one; exported in inference mode, and not
+            changed.
         path: The file to write; it appears only when it is complete.
         example_input: Images (batch, ...); the batch size of the file is dynamic. The verification
-            uses
-        them, so give a batch of real images.
+            uses them, so give a batch of real images.
         pack: Type of the weight codes: int8; int4 or int2 for several codes per byte, in float
-        convolutions (runtimes have no integer kernels for them).
+            convolutions (runtimes have no integer kernels for them).
         opset: Version of the ONNX operators; None for 21, or what `pack` needs.
         labels: Names of the classes, for `quiesce predict`.
         summary: Numbers about the network to store in the file: JSON values.
         preprocessing: How images become inputs. If it is `folded`, the file takes uint8 images, and
-        `example_input` is still the input of the model.
+            `example_input` is still the input of the model.
         round_biases: Round biases to integers that integer convolutions can add, see
-        `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most layers
-        with activations of more than 5 bits. The layers are verified against a copy of the model
-        with these biases, the whole file against the model. Only with `pack` int8.
+            `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most
+            layers with activations of more than 5 bits. The layers are verified against a copy of
+            the model with these biases, the whole file against the model. Only with `pack` int8.
         verify: Compare before writing.
         overwrite: Replace an existing file.
 
@@ -93,7 +94,7 @@ def export_onnx(
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
         TypeError, ValueError: `pack`, `labels` or `summary` is wrong.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_stored(labels, summary or {})
     opset = check_pack(pack, opset)
     if round_biases and pack != "int8":
@@ -154,7 +155,7 @@ def build_model(
                 layer=site.layer.name,
                 bits=site.layer.bits,
                 weight=weight,
-                turned=site.kind == "linear",
+                turned=site.turned,
                 integer=integers is not None,
                 input_bits=None if grid is None else grid.bits,
             )

@@ -21,6 +21,7 @@ from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
 from quiesce.files.atomic import write_beside
 from quiesce.inference import inference
+from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -49,11 +50,11 @@ def export_program(
     """Write a prepared, calibrated model as a .pt2 file that `torch.export.load` reads.
 
     Args:
-        model: A prepared model; exported in inference mode on the CPU, and not changed.
+        model: A prepared model, or an AveragedModel of one; exported in inference mode on the CPU,
+            and not changed.
         path: The file to write.
         example_input: Images (batch, ...) on which the file is compared with the model; the batch
-            size
-        of the file is dynamic.
+            size of the file is dynamic.
         verify: Compare before writing.
         overwrite: Replace an existing file.
 
@@ -69,7 +70,7 @@ def export_program(
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         TypeError, ValueError: `example_input` is wrong.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_example(example_input)
     read_integers(model)  # refuses what is not calibrated
     images = example_input.detach().cpu()

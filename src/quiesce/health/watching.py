@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from quiesce.errors import DivergedError
 from quiesce.health import faults
@@ -107,7 +106,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:
-        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._model = processes.unwrapped(model)
         self._scaled, self._prefix = scaled, prefix
         self.step = self.skipped = 0
         self._in_a_row = self._look_from = 0

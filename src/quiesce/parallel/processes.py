@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from quiesce.errors import QuiesceError
 from quiesce.parallel.split_weights import is_split
@@ -36,8 +37,10 @@ def rank() -> int:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside DDP, whose forward would overwrite buffers with those of rank 0."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Return the model inside DDP, whose forward overwrites buffers, or inside an AveragedModel."""
+    while isinstance(model, DistributedDataParallel | AveragedModel):
+        model = model.module
+    return model
 
 
 def total(values: Tensor) -> Tensor:

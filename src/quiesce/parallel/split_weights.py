@@ -144,18 +144,18 @@ def _averaging(group: distributed.ProcessGroup | None) -> Callable[[Tensor], Non
     return average
 
 
-def put_together(module: nn.Module, buffer: str) -> None:
-    """Gather a split buffer of `module` for the time of its forward pass."""
+def put_together(module: nn.Module, name: str) -> None:
+    """Gather a split tensor of `module` for the time of its forward pass."""
     kept: list[Tensor | None] = []
 
     def gather(*_: Any) -> None:
-        values = module._buffers[buffer]
+        values = getattr(module, name)
         kept.append(values)
         if is_split(values):
-            module._buffers[buffer] = values.full_tensor()
+            setattr(module, name, values.full_tensor())
 
     def give_back(*_: Any) -> None:
-        module._buffers[buffer] = kept.pop()
+        setattr(module, name, kept.pop())
 
     module.register_forward_pre_hook(gather)
     module.register_forward_hook(give_back, always_call=True)

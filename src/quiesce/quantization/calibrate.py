@@ -1,7 +1,7 @@
 """Finds the first scales of a prepared model."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,15 @@ from quiesce.arithmetic.ranges import find_affine, find_scale, sample
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
 from quiesce.inference import inference, inputs_of
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
+from quiesce.quantization.patterns import covering
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
 
 log = logging.getLogger(__name__)
+
+TINY = 1e-8
+"""Scale below which `calibrate` warns."""
 
 _PER_BATCH = 2**15  # values kept of each batch
 _IN_ALL = 2**18  # values kept per quantizer; then every second one is dropped
@@ -33,6 +37,8 @@ class Observation:
     def __call__(self, x: Tensor) -> None:
         """Add a tensor of any shape."""
         flat = x.detach().flatten().float()
+        if not flat.numel():  # a batch without samples, such as no boxes found
+            return
         low, high = (float(end) for end in flat.aminmax())
         self.finite &= abs(low) < float("inf") and abs(high) < float("inf")
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -81,7 +87,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     Raises:
         ValueError: `count` is below 1.
         NothingToDoError: The model is not prepared, or there is no batch.
-        NotCalibratedError: No batch reached one of the layers.
+        NotCalibratedError: No batch reached some of the layers; all are named.
         DivergedError: An input has NaN or inf; the message names the layer.
     """
     if count < 1:
@@ -102,23 +108,46 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
         observation.share(device)
     if not float(largest(torch.tensor(float(read), device=device))):
         raise NothingToDoError("batches is empty; no scale was changed")
+    _check_reached(model, seen)
     for quantizer, observation in seen.items():
-        _check(quantizer, observation)
+        if not observation.finite:
+            raise DivergedError(
+                f"{quantizer.name} saw NaN or inf in float; mend the data or the network"
+            )
     for quantizer, observation in seen.items():
         _settle(quantizer, observation)
     measure_weights(model)
+    _warn_of_tiny(quantizers)
     return model
 
 
-def _check(quantizer: FakeQuantizer, observation: Observation) -> None:
-    if not observation:
-        raise NotCalibratedError(
-            f"no batch reached {quantizer.name}; calibrate on batches that reach it, or leave the "
-            "layer in float with Scheme(exclude=...)"
-        )
-    if not observation.finite:
-        raise DivergedError(
-            f"{quantizer.name} got NaN or inf in float; correct the data or the network"
+def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) -> None:
+    """Refuse inputs that no batch reached, all in one message."""
+    missed = [quantizer.name for quantizer, observation in seen.items() if not observation]
+    if not missed:
+        return
+    unreached = {id(quantizer) for quantizer, observation in seen.items() if not observation}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLayer)}
+    idle = [name for name, m in layers.items() if id(m.input_quantizer) in unreached]
+    advice = ""
+    if idle:
+        patterns = covering(idle, [name for name in layers if name not in idle])
+        advice = f", or leave these layers in float: prepare with Scheme(exclude={patterns})"
+    raise NotCalibratedError(
+        f"no batch reached {', '.join(missed[:5])}{' ...' if len(missed) > 5 else ''} "
+        f"({len(missed)} in all); calibrate on batches that do{advice}"
+    )
+
+
+def _warn_of_tiny(quantizers: Iterable[FakeQuantizer]) -> None:
+    """Say of which tensors nearly nothing is left: their numbers are tiny or a layer is dead."""
+    names = [each.name for each in quantizers if float(each.step_size.min()) < TINY]
+    if names:
+        log.warning(
+            "scales below %g: %s. The numbers there are all close to 0: look at the "
+            "initialisation, at what comes before, or leave these layers in float",
+            TINY,
+            ", ".join(names),
         )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, forget_scales
 
 ADDS = (torch.Tensor.add, torch.Tensor.add_, torch.add)
 """The functions that `x + y`, `x += y` and `torch.add(x, y)` call."""
@@ -46,7 +46,16 @@ class QuantizedBlock(_Base):
     """The base that `block_class` puts before the class of a block."""
 
     additions: nn.ModuleList
-    """The additions in the order of calls; None for those that stay in float."""
+    """In the order of calls; None where one stays in float. Empty if all do, which only hides them
+    from a block around this one."""
+    additions_of: str
+    """Name of the block in the model."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        forget_scales(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class, because the subclass has no importable name."""
@@ -86,14 +95,15 @@ class _Adding(TorchFunctionMode):
         # `alpha` is 1 anyway; it tells the modes of outer blocks that this addition is done
         return func(*args, alpha=1) if addition is None else addition(*args)
 
-    def check_number(self, block: type[nn.Module]) -> None:
-        """Refuse a forward pass in which an addition may have used the grid of another."""
+    def check_number(self, block: type[nn.Module], name: str) -> None:
+        """Refuse a forward in which an addition may have taken the place of another."""
         expected = len(self.additions)
-        if self.seen not in (0, expected):
+        if expected and self.seen not in (0, expected):
             raise PrepareError(
-                f"a {block.__name__} adds {self.seen} times in one forward, and added {expected} "
-                "times when prepare ran it; make it add equally often in training and inference "
-                '(scale what is added by 0), or leave additions in float: Scheme(residual="float")'
+                f"{name or 'the model'}: a {block.__name__} adds {self.seen} times in one forward, "
+                f"and added {expected} times in the inference of prepare; let it add alike in "
+                "training and inference (scale what is added by 0), or leave its additions in "
+                f"float: Scheme(residual_exclude=[{name!r}])"
             )
 
 
@@ -120,7 +130,7 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
         adding = _Adding(self.additions)  # dynamo does not support `with ... as` here
         with adding:
             output = cls.forward(self, *args, **kwargs)
-        adding.check_number(cls)
+        adding.check_number(cls, self.additions_of)
         return output
 
     body = {
@@ -133,21 +143,23 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(f"Quantized{cls.__name__}", (QuantizedBlock, cls), body)
 
 
-def quantize_block(block: nn.Module, additions: Sequence[Addition | None]) -> None:
-    """Put the additions of a block on grids, in place, in the order of their calls.
+def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | None]) -> None:
+    """Put the additions of a block's forward on grids, in place, in the order of their calls.
 
     Args:
-        block: A float block.
-        additions: The additions; None for one that stays in float.
+        block: Still a float one.
+        name: Of the block in the model.
+        additions: None for one that stays in float; empty if all do.
     """
     block.__class__ = block_class(type(block))
+    block.additions_of = name  # pyright: ignore[reportArgumentType]
     block.additions = nn.ModuleList(additions)  # pyright: ignore[reportArgumentType]
 
 
 def restore_block(block: nn.Module) -> None:
     """Turn a quantized block back into a float one, in place."""
     block.__class__ = type(block).__mro__[2]
-    del block.additions
+    del block.additions, block.additions_of
 
 
 def _remake(cls: type[nn.Module]) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, forget_scales
 
 LAYERS = (
     nn.Conv1d,
@@ -55,6 +55,13 @@ class QuantizedLayer(_Base):
             return super().forward(input, *args, **kwargs)
         finally:
             object.__setattr__(self, "_emitted", None)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if f"{prefix}weight" in state_dict:
+            forget_scales(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
         """Pickle and copy by the float class, because the subclass has no importable name."""

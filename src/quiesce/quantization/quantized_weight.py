@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from quiesce.quantization.quantizer import FakeQuantizer
 
 
+OUTGROWN = 1.5
+"""Change of the root mean square of a weight after which its first scale does not fit."""
+
+
+def root_mean_square(weight: Tensor) -> float:
+    """Root mean square of all numbers of a tensor; 0 of an empty one."""
+    return float(weight.detach().float().norm()) / max(1, weight.numel()) ** 0.5
+
+
 class QuantizedWeight:
     """A latent weight and the grid that it is rounded to.
 
@@ -116,6 +125,19 @@ class QuantizedWeight:
         return not self.latent.requires_grad
 
     @property
+    def outgrown(self) -> bool:
+        """Whether the latents are so much larger or smaller than those that gave the scale.
+
+        Float weights loaded after `prepare` are, by more than training changes in a few steps.
+        Never of a scale that was loaded, and never of a weight that is split over processes.
+        """
+        before = self._quantizer.measured_on
+        if before is None or self.shards is not None or not before:
+            return False
+        ratio = root_mean_square(self.latent) / before
+        return not 1 / OUTGROWN < ratio < OUTGROWN
+
+    @property
     def tracked_by(self) -> object:
         """The tracker that updates the history; there can be only one."""
         return self._quantizer.tracked_by
@@ -165,6 +187,11 @@ class QuantizedWeight:
         records = self.history
         pinned = weight_history.freeze(records, codes, self.layout)
         records.copy_(torch.where(where, pinned, records))
+        self.pin_latents()
+
+    @torch.no_grad()
+    def pin_latents(self) -> None:
+        """Set the latents of frozen weights to scale * code."""
         self.held.copy_(torch.where(self.frozen, self.quantized(), self.held))
 
     def _operands(self) -> weight_passes.Operands:

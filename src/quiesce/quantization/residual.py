@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.dataflow import Reader, run, watch
+from quiesce.quantization.dataflow import Dataflow, Reader, run
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
+from quiesce.quantization.scheme import Scheme
 
 Make = Callable[[str], FakeQuantizer]
 """Function from a name to a new quantizer of an operand."""
@@ -24,14 +25,29 @@ class Residuals:
     """The additions of a float model, as seen in a forward pass.
 
     Args:
-        model: The float model.
-        example_input: Input of its forward pass.
+        model: Still float.
+        example_input: What its forward takes.
+        flow: What a forward did.
+        scheme: Says which modules are left out.
+
+    Raises:
+        PrepareError: A pattern of the scheme matches no module that adds.
     """
 
-    def __init__(self, model: nn.Module, example_input: Any) -> None:
+    def __init__(
+        self, model: nn.Module, example_input: Any, flow: Dataflow, scheme: Scheme
+    ) -> None:
         self._model = model
         self._example = example_input
-        self._flow = watch(model, example_input)
+        scheme.check_addition_patterns(list(flow.additions))
+        self._additions = {
+            name: [each and scheme.selects_additions(name) for each in places]
+            for name, places in flow.additions.items()
+        }
+        self._readers = [
+            [each for each in readers if each.place is None or self._quantizes(each)]
+            for readers in flow.readers
+        ]
         self._expected = run(model, example_input)
 
     def quantize(self, make: Make) -> None:
@@ -44,12 +60,20 @@ class Residuals:
             PrepareError: Replacing the additions would change the result.
         """
         found: dict[Reader, FakeQuantizer] = {}
-        for readers in self._flow.readers:
+        for readers in self._readers:
             found |= self._shared(readers, make)
-        for name, count in self._flow.additions.items():
-            additions = [_addition(found, name, place) for place in range(count)]
-            quantize_block(self._model.get_submodule(name), additions)
+        blocks = [name for name, places in self._additions.items() if any(places)]
+        for name in blocks:
+            places = range(len(self._additions[name]))
+            additions = [_addition(found, name, place) for place in places]
+            quantize_block(self._model.get_submodule(name), name, additions)
+        for name in self._additions:
+            if name not in blocks and any(_is_inside(name, block) for block in blocks):
+                quantize_block(self._model.get_submodule(name), name, [])
         self._check_same()
+
+    def _quantizes(self, reader: Reader) -> bool:
+        return reader.place is not None and self._additions[reader.owner][reader.place]
 
     def _shared(self, readers: list[Reader], make: Make) -> dict[Reader, FakeQuantizer]:
         """Return the quantizers of the additions that read one tensor; layers share them."""
@@ -81,6 +105,10 @@ class Residuals:
                 "whose result is not used?); write x = x + y there, or leave additions in float: "
                 'Scheme(residual="float")'
             )
+
+
+def _is_inside(name: str, block: str) -> bool:
+    return name != block and (not block or name.startswith(f"{block}."))
 
 
 def _addition(found: dict[Reader, FakeQuantizer], owner: str, place: int) -> Addition | None:

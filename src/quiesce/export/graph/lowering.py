@@ -4,14 +4,16 @@ Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLi
 becomes an integer initializer and operators that convert it to floats. The bias of a layer becomes
 
 - an int32 initializer at scale input * weight with a DequantizeLinear, if `biases` finds one that
-changes no code: ONNX Runtime then runs one integer convolution; - a float bias of the convolution,
-if the input is float; - otherwise a subtraction of the negative bias, in float. ONNX Runtime takes
-a float bias of a convolution, or an addition after a product, into the quantized operator by
-rounding it to int32, which at few bits changes several percent of all codes. It does not do so with
-a subtraction. A convolution of codes has one even if its bias is 0: otherwise ONNX Runtime would
-make it an integer convolution that `biases` has not checked, whose sums of 8-bit products may
-overflow. (This happens without a DequantizeLinear too: ONNX Runtime quantizes a constant weight
-between a DequantizeLinear and a QuantizeLinear itself.)
+  changes no code: ONNX Runtime then runs one integer convolution;
+- a float bias of the convolution, if the input is float;
+- otherwise a subtraction of the negative bias, in float.
+
+ONNX Runtime takes a float bias of a convolution, or an addition after a product, into the quantized
+operator by rounding it to int32, which at few bits changes several percent of all codes. It does
+not do so with a subtraction. A convolution of codes has one even if its bias is 0: otherwise ONNX
+Runtime would make it an integer convolution that `biases` has not checked, whose sums of 8-bit
+products may overflow. (This happens without a DequantizeLinear too: ONNX Runtime quantizes a
+constant weight between a DequantizeLinear and a QuantizeLinear itself.)
 
 Zero points that are 0 are not written, because that is the default.
 
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.biases.integer_biases import IntegerBiases, find_biases
+from quiesce.export.biases.integer_biases import PAIR_MAX, IntegerBiases, find_biases
 from quiesce.export.graph.edits import Builder, onnx_ir, replace
 from quiesce.export.graph.quantized_inputs import QuantizedInput, between_quantizers
 from quiesce.export.graph.weight_sites import Site
@@ -82,10 +84,11 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     Returns:
         Name of the initializer with the codes.
     """
-    turned = site.kind == "linear"
-    codes = site.layer.codes.T if turned else site.layer.codes
+    linear = site.kind == "linear"
+    codes = site.layer.codes.T if site.turned else site.layer.codes
     scale = site.scale.astype(np.float32)
-    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
+    shared = site.node is not None or site.turned
+    holds = f"{site.layer.shared_with if shared else site.name}.weight_codes"
     if biases is not None:
         shape = (-1, *(1,) * (codes.ndim - 1))
         codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
@@ -94,10 +97,12 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
+    if site.turned and not linear:  # an embedding that shares the codes of a linear layer
+        integers = build.node("Transpose", [integers], f"{site.name}.weight_rows", perm=[1, 0])
     scale = scale if scale.size > 1 else scale.reshape(())
-    as_codes = biases is not None or (turned and holder == np.int8 and _is_fed_codes(site))
+    as_codes = biases is not None or (linear and holder == np.int8 and _is_integer_product(site))
     weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
-    if turned and site.node is not None:
+    if linear and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
         graph.remove(site.marker, safe=True)
@@ -138,11 +143,19 @@ def _values(
     return build.node("Mul", [floats, steps], values)
 
 
-def _is_fed_codes(site: Site) -> bool:
-    """Whether the input of a site is a DequantizeLinear, with no offset in between."""
+def _is_integer_product(site: Site) -> bool:
+    """Whether a runtime may multiply the integers of a linear layer and of its input.
+
+    The layer must read a DequantizeLinear, with no offset in between, and no two products of
+    integers may exceed what processors without VNNI add them in.
+    """
     value = None if site.node is None else site.node.inputs[0]
     feeder = None if value is None else value.producer()
-    return feeder is not None and feeder.op_type == "DequantizeLinear"
+    grid = site.layer.input
+    if feeder is None or feeder.op_type != "DequantizeLinear" or grid is None:
+        return False
+    largest = int(np.abs(site.layer.codes.astype(np.int64)).max(initial=0))
+    return 2 * largest * (grid.high + grid.zero_point) <= PAIR_MAX
 
 
 def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:

@@ -36,6 +36,8 @@ class Site:
     """
     bias: np.ndarray | None = None
     """float64 (channels,), taken out of the graph."""
+    turned: bool = False
+    """Whether the file holds the codes transposed: of a linear layer, and of what shares them."""
     bias_parameter: str | None = None
     """Name of the parameter that is added to the output as part of `bias`."""
 
@@ -63,6 +65,9 @@ def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[S
         site = _site(name, layers[layer_of(marker)], marker)
         _take_bias(site)
         sites.append(site)
+    linear = {site.layer.shared_with for site in sites if site.kind == "linear"}
+    for site in sites:
+        site.turned = site.layer.codes.ndim == 2 and site.layer.shared_with in linear
     return sites
 
 

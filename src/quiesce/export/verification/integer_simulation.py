@@ -20,6 +20,7 @@ from quiesce.export.graph.weight_sites import numbered
 from quiesce.export.verification.trained_codes import Computed
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer, channel_dim
+from quiesce.quantization.ties import EMBEDDINGS
 
 ACCUMULATOR_MAX = 2**31 - 1
 
@@ -65,6 +66,10 @@ def _integer_network(
     network = copy.deepcopy(model).cpu().double().eval()
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, QuantizedLayer):
+            continue
+        if isinstance(layer, EMBEDDINGS):  # it multiplies nothing: its rows are values
+            rows = of_layer[name] * layer.weight_quantizer.step_size
+            layer.add_module("weight_quantizer", _Given(rows))
             continue
         layer.register_forward_hook(_Scaling(name, layer, _layer_scale(layer)))
         layer.add_module("weight_quantizer", _Given(of_layer[name]))

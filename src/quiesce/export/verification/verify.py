@@ -41,6 +41,7 @@ from quiesce.export.verification.result import (
     Verification,
 )
 from quiesce.export.verification.trained_codes import Computed, run_trained
+from quiesce.parallel.processes import unwrapped
 
 CHUNK = 16
 """Images compared at a time; all codes of all layers are in memory for these."""
@@ -64,7 +65,7 @@ def verify_onnx(
     """Compare an ONNX file of `export_onnx` with its model.
 
     Args:
-        model: The prepared, trained model.
+        model: The prepared, trained model, maybe in an AveragedModel.
         path: The file.
         batches: Inputs of the model: images (batch, ...), or pairs of images and labels.
 
@@ -76,7 +77,8 @@ def verify_onnx(
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    return verify_model(model, load_model(Path(path)), _pairs(batches), where=path)
+    proto = load_model(Path(path))
+    return verify_model(unwrapped(model), proto, _pairs(batches), where=path)
 
 
 def images_needed(model: nn.Module, image: Tensor) -> int:

@@ -2,57 +2,55 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
-from quiesce.report.run_data import Facts, Layer
+from quiesce.report.run_data import Facts
+from quiesce.run_folder.contents import DiagnosedLayer, KeptData, KeptRecipe, ShippedFile
 
 
 def facts_of(
-    recipe: dict[str, Any],
-    shipped: dict[str, Any] | None,
-    layers: Iterable[Layer],
+    recipe: KeptRecipe,
+    shipped: ShippedFile | None,
+    layers: Iterable[DiagnosedLayer],
     low_bits: int | None,
 ) -> Facts:
     """Return the facts of a run.
 
     Args:
-        recipe: The tree of a recipe.yaml, or an empty one.
-        shipped: The tree of a shipped.json, or None.
+        recipe: The recipe; all its fields are None if there is none.
+        shipped: What `quiesce demo` measured of the exported file, or None.
         layers: All that are known.
         low_bits: Bits of most layers, for a run without a recipe.
     """
     known = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]
-    shipped = shipped or {}
     return Facts(
-        network=maybe(text, mapping(recipe.get("model") or {}).get("name")),
-        bits=_bits({"weight_bits": low_bits} | mapping(recipe.get("scheme") or {})),
-        data=_data(mapping(recipe.get("data") or {})),
+        network=recipe.model.name,
+        bits=_bits(recipe, low_bits),
+        data=_data(recipe.data),
         epochs=_epochs(recipe),
         weights_bytes=sum(known) if known else None,
-        file_bytes=maybe(number, shipped.get("bytes")),
-        latency_ms=maybe(number, shipped.get("milliseconds")),
+        file_bytes=shipped.bytes if shipped else None,
+        latency_ms=shipped.milliseconds if shipped else None,
     )
 
 
-def _bits(scheme: dict[str, Any]) -> str | None:
-    weights, inputs, ends = (
-        maybe(count, scheme.get(name)) for name in ("weight_bits", "act_bits", "first_last_bits")
-    )
+def _bits(recipe: KeptRecipe, low_bits: int | None) -> str | None:
+    scheme = recipe.scheme
+    weights = low_bits if scheme.weight_bits is None else scheme.weight_bits
     if weights is None:
         return None
-    told = f"W{weights}" if inputs is None else f"W{weights}A{inputs}"
-    return told if ends in (None, weights) else f"{told}, first and last {ends}"
+    text = f"W{weights}" if scheme.act_bits is None else f"W{weights}A{scheme.act_bits}"
+    ends = scheme.first_last_bits
+    return text if ends in (None, weights) else f"{text}, first and last {ends}"
 
 
-def _data(data: dict[str, Any]) -> str | None:
-    name, folder = (maybe(text, data.get(field)) for field in ("name", "folder"))
-    return name if name is None or folder is None else f"{name} ({Path(folder).name})"
+def _data(data: KeptData) -> str | None:
+    if data.name is None or data.folder is None:
+        return data.name
+    return f"{data.name} ({Path(data.folder).name})"
 
 
-def _epochs(recipe: dict[str, Any]) -> str | None:
-    first = maybe(count, mapping(recipe.get("float_stage") or {}).get("epochs"))
-    quantized = maybe(count, mapping(recipe.get("trainer") or {}).get("max_epochs"))
+def _epochs(recipe: KeptRecipe) -> str | None:
+    first, quantized = recipe.float_stage.epochs, recipe.trainer.max_epochs
     if quantized is None:
         return None
     return f"{quantized}" if first is None else f"{first} in float, {quantized}"

@@ -1,26 +1,27 @@
 """The content of diagnosis.json."""
 
-import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+import msgspec
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis, diagnose_layers
 from quiesce.diagnosis.codes import CodeCounts
-from quiesce.diagnosis.kinds import Kind
+from quiesce.diagnosis.layers import QUANTILES
 from quiesce.diagnosis.offsets import NEAR, Histogram
-from quiesce.errors import RecipeError
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
-from quiesce.run_folder.folder import read_json
-
-VERSION = 1
-"""Version of the format of diagnosis.json."""
+from quiesce.run_folder.contents import Accuracy, DiagnosedLayer, DiagnosedNorm, DiagnosisFile
+from quiesce.run_folder.reading import read_json, reading
 
 BATCHES = 50
 """Training batches to measure the loss on, if the recipe re-estimates no statistics."""
 
-KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+COMPLETE = ("transition_rate", "near_threshold", "clipped", "offsets", "codes")
+"""Fields of a layer that every diagnosis has."""
+
+SHOWN = tuple(f"{each:g}" for each in QUANTILES)
 
 RUNNING, REESTIMATED = "running", "reestimated"
 """The two kinds of batch-norm statistics."""
@@ -49,17 +50,16 @@ class Diagnosis:
 
     def tree(self) -> dict[str, Any]:
         """Return the content of diagnosis.json."""
-        return {
-            "version": VERSION,
-            "step": self.step,
-            "finished": self.finished,
-            "cut": OSCILLATING,
-            "near": NEAR,
-            "momentum": self.momentum,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
-            "batchnorm": [dataclasses.asdict(norm) for norm in self.norms],
-            "accuracy": {"top1_percent": self.top1_percent, "train_loss": self.train_loss},
-        }
+        return DiagnosisFile(
+            step=self.step,
+            finished=self.finished,
+            cut=OSCILLATING,
+            near=NEAR,
+            momentum=self.momentum,
+            layers=tuple(typed(asdict(layer), DiagnosedLayer) for layer in self.layers),
+            batchnorm=tuple(DiagnosedNorm(**asdict(norm)) for norm in self.norms),
+            accuracy=Accuracy(top1_percent=self.top1_percent, train_loss=self.train_loss),
+        ).tree()
 
     def see_layers(self, tracker: OscillationTracker, prefix: str = "") -> None:
         """Diagnose the layers; `prefix` is removed from their names."""
@@ -88,45 +88,26 @@ def read_diagnosis(path: Path) -> Diagnosis:
     Raises:
         RecipeError: The file is damaged, or of a newer version.
     """
-    tree = read_json(path, VERSION)
-    try:
-        scores = mapping(tree["accuracy"])
-        top1_percent, train_loss = (
-            {kind: maybe(number, scores[name].get(kind)) for kind in (RUNNING, REESTIMATED)}
-            for name in ("top1_percent", "train_loss")
-        )
+    found = read_json(path, DiagnosisFile)
+    with reading(path):
         return Diagnosis(
-            step=count(tree["step"]),
-            finished=bool(tree["finished"]),
-            momentum=number(tree["momentum"]),
-            layers=[_layer(mapping(each)) for each in tree["layers"]],
-            top1_percent=top1_percent,
-            train_loss=train_loss,
+            step=found.step,
+            finished=found.finished,
+            momentum=found.momentum,
+            layers=[_layer(layer) for layer in found.layers],
+            top1_percent=_both(found.accuracy.top1_percent),
+            train_loss=_both(found.accuracy.train_loss),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecipeError(f"{path} is damaged: {error}; record the run again") from error
 
 
-def _layer(tree: dict[str, Any]) -> LayerDiagnosis:
-    offsets, codes = mapping(tree["offsets"]), mapping(tree["codes"])
-    return LayerDiagnosis(
-        name=text(tree["name"]),
-        kind=KINDS[text(tree["kind"])],
-        weights=count(tree["weights"]),
-        bits=maybe(count, tree["bits"]),
-        total_oscillations=count(tree["total_oscillations"]),
-        oscillating=number(tree["oscillating"]),
-        frozen=number(tree["frozen"]),
-        flips_per_step=number(tree["flips_per_step"]),
-        transition_rate=number(tree["transition_rate"]),
-        near_threshold=number(tree["near_threshold"]),
-        clipped=number(tree["clipped"]),
-        distance_ratio=maybe(number, tree["distance_ratio"]),
-        frequency_quantiles={k: number(v) for k, v in mapping(tree["frequency_quantiles"]).items()},
-        offsets=Histogram(
-            edges=tuple(map(number, offsets["edges"])), counts=tuple(map(count, offsets["counts"]))
-        ),
-        codes=CodeCounts(
-            code=tuple(map(count, codes["code"])), counts=tuple(map(count, codes["counts"]))
-        ),
-    )
+def _layer(layer: DiagnosedLayer) -> LayerDiagnosis:
+    tree = msgspec.to_builtins(layer)
+    if missing := [name for name in COMPLETE if tree[name] is None]:
+        raise ValueError(f"{layer.name} has no {missing[0]}")
+    tree["frequency_quantiles"] = {name: tree["frequency_quantiles"][name] for name in SHOWN}
+    tree["offsets"], tree["codes"] = Histogram(**tree["offsets"]), CodeCounts(**tree["codes"])
+    return LayerDiagnosis(**tree)
+
+
+def _both(scores: dict[str, float | None]) -> dict[str, float | None]:
+    return {kind: scores.get(kind) for kind in (RUNNING, REESTIMATED)}

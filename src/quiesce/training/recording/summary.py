@@ -1,8 +1,7 @@
 """The measurements of a run, and the content of summary.json."""
 
-import dataclasses
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,11 +11,9 @@ from quiesce.diagnosis import layer_kind
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.contents import Divergence, Metric, Oscillation, SummarizedLayer, Summary
 from quiesce.training.recording.diagnosis_file import Diagnosis
 from quiesce.training.recording.oscillation_shares import over, up_to
-
-VERSION = 1
-"""Version of the format of summary.json."""
 
 PACKAGES = ("quiesce", "torch", "lightning", "timm", "torchvision")
 
@@ -52,45 +49,41 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
     """Return the content of summary.json: shares from 0 to 1, times in seconds, KL in nats."""
     depthwise = depthwise_layers(network)
     low_bit = up_to(recipe.scheme.weight_bits, measured.layers)
-    groups = {
-        "low_bit": low_bit,
-        "low_bit_depthwise": [layer for layer in low_bit if layer.name in depthwise],
-        "every_bit": measured.layers,
-    }
-    return {
-        "version": VERSION,
-        "name": recipe.name,
-        "seed": recipe.seed,
-        "top1_percent": measured.top1_percent,
-        "metric": _metric(recipe.metric, measured.metric),
-        "train_loss": measured.train_loss,
-        "steps": measured.steps,
-        "seconds": measured.seconds,
-        "seconds_per_step": measured.seconds_per_step,
-        "oscillation": {
-            "cut": OSCILLATING,
-            "momentum": recipe.tracker.momentum,
-            "low_bits": recipe.scheme.weight_bits,
-            **{name: over(layers) for name, layers in groups.items()},
-            "layers": [
-                {**dataclasses.asdict(layer), "depthwise": layer.name in depthwise}
+    return Summary(
+        name=recipe.name,
+        seed=recipe.seed,
+        top1_percent=measured.top1_percent,
+        metric=_metric(recipe.metric, measured.metric),
+        train_loss=measured.train_loss,
+        steps=measured.steps,
+        seconds=measured.seconds,
+        seconds_per_step=measured.seconds_per_step,
+        oscillation=Oscillation(
+            cut=OSCILLATING,
+            momentum=recipe.tracker.momentum,
+            low_bits=recipe.scheme.weight_bits,
+            low_bit=over(low_bit),
+            low_bit_depthwise=over([layer for layer in low_bit if layer.name in depthwise]),
+            every_bit=over(measured.layers),
+            layers=tuple(
+                SummarizedLayer(**asdict(layer), depthwise=layer.name in depthwise)
                 for layer in measured.layers
-            ],
-        },
-        "batchnorm_kl": {
-            name: {"mean": kl.mean().item(), "max": kl.max().item()}
+            ),
+        ),
+        batchnorm_kl={
+            name: Divergence(mean=kl.mean().item(), max=kl.max().item())
             for name, kl in measured.kl.items()
         },
-        "versions": versions(),
-    }
+        versions=versions(),
+    ).tree()
 
 
-def _metric(name: str | None, scores: dict[str, float | None]) -> dict[str, Any] | None:
-    """Return the section `metric`: its name, the scores of all states, and the last of them."""
+def _metric(name: str | None, scores: dict[str, float | None]) -> Metric | None:
     if name is None:
         return None
     final = scores.get("reestimated")
-    return {"name": name, **scores, "final": scores.get("trained") if final is None else final}
+    final = scores.get("trained") if final is None else final
+    return Metric(name=name, scores=scores, final=final)
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:

@@ -132,9 +132,9 @@ def _differing(one: Any, other: Any, name: str = "") -> Iterator[str]:
     if type(one) is not type(other) or not is_dataclass(one):
         yield name
         return
-    for field in fields(one):
-        inside = f"{name}.{field.name}" if name else field.name
-        yield from _differing(getattr(one, field.name), getattr(other, field.name), inside)
+    for each in fields(one):
+        inside = f"{name}.{each.name}" if name else each.name
+        yield from _differing(getattr(one, each.name), getattr(other, each.name), inside)
 
 
 def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:

@@ -144,7 +144,7 @@ class Recording(Cure):
         self._layers.add(layer_rows(tracker, step, self._recorded))
         self._recorded = step, flips_so_far(tracker)
         report = tracker.report()
-        low = overall([seen for seen in report if (seen.bits or 0) <= self._low_bits], None)
+        low = overall([seen for seen in report if (seen.bits or 0) <= self._low_bits], None, step)
         numbers = {name: float(value) for name, value in self._logged.items()}
         self._logged, self._last = {}, self._last | numbers
         row = (step - 1, numbers.get("loss"), numbers.get("top1_percent"))

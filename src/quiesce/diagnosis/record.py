@@ -80,7 +80,8 @@ class Recording(Cure):
         self._control = control
         self._every = every
         self._writes = rank() == 0
-        self._low_bits = mode(weight.grid.bits for weight in control.weights)
+        bits = [weight.grid.bits for weight in control.weights]
+        self._low_bits = mode(bits[1:-1] or bits)  # the first and the last layer often have more
         self._logged: dict[str, float | Tensor] = {}
         self._last: dict[str, float] = {}
         self._recorded = control.step, flips_so_far(control.tracker)

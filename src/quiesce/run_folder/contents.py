@@ -174,7 +174,7 @@ class DiagnosisFile(File, frozen=True, kw_only=True):
     near: float = 0.01
     momentum: Momentum | None = None
     low_bits: Count | None = None
-    """Only from `quiesce.record`: most frequent number of bits."""
+    """Only from `quiesce.record`: most frequent number of bits between first and last layer."""
     layers: Annotated[tuple[DiagnosedLayer, ...], Few]
     batchnorm: Annotated[tuple[DiagnosedNorm, ...], Few] = ()
     accuracy: Accuracy = Accuracy()

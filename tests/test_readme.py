@@ -38,13 +38,16 @@ def test_the_example_runs_and_prints_a_summary(capsys) -> None:
     assert "oscillating %" in capsys.readouterr().out
 
 
-def test_the_program_of_the_how_to_runs(capsys) -> None:
+def test_the_program_of_the_how_to_runs(capsys, tmp_path) -> None:
     page = (ROOT / "docs" / "how-to" / "your-loop.md").read_text("utf-8")
     program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
     batches = [(torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))) for _ in range(4)]
     given = {"model": network(), "float_network": network, "batches": batches, "epochs": 2}
+    given["folder"] = tmp_path / "mine"
     exec(program, given)
-    assert given["control"].step == 8
+    assert given["control"].step == 12  # 2 epochs, and one that is recorded
+    files = {path.name for path in given["folder"].iterdir()}
+    assert files == {"metrics.csv", "layers.csv", "diagnosis.json"}
     resumed, trained = given["again"].state_dict(), given["state"]["model"]
     statistics = ("running_mean", "running_var", "num_batches_tracked")  # re-estimated since
     learned = [name for name in trained if not name.endswith(statistics)]

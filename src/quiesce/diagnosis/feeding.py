@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.inference import inference
+from quiesce.inference import Input, arguments_of, inference
 from quiesce.quantization.quantized_layers import LAYERS
 
 
 @torch.no_grad()
-def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
+def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
     """Return, for each batch norm with running statistics, the layer whose output it gets.
 
     Args:
         model: Float or prepared; run once in inference mode, nothing of it moves.
-        example: An input, shape (batch, ...).
+        example: What the model takes.
 
     Returns:
         Name of the batch norm to name of the convolution or linear layer whose very output is its
@@ -42,7 +42,8 @@ def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
     handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
         with inference(model):
-            model.forward(example)  # not a compiled call: it would not stop at the hooks
+            args, kwargs = arguments_of(example)
+            model.forward(*args, **kwargs)  # not a compiled call: it would not stop at the hooks
     finally:
         for handle in handles:
             handle.remove()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.ranges import find_affine, find_scale, sample
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
-from quiesce.inference import inference, inputs_of
+from quiesce.inference import Batch, Forward, call_on_batch, inference
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
@@ -31,7 +31,9 @@ class Observation:
         self._per_batch = _PER_BATCH
 
     def __call__(self, x: Tensor) -> None:
-        """Take in a tensor of any shape."""
+        """Take in a tensor of any shape, which may be empty."""
+        if not x.numel():
+            return
         flat = x.detach().flatten().float()
         low, high = (float(end) for end in flat.aminmax())
         self.finite &= abs(low) < float("inf") and abs(high) < float("inf")
@@ -61,7 +63,9 @@ class Observation:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> nn.Module:
+def calibrate(
+    model: nn.Module, batches: Iterable[Batch], count: int = 16, *, forward: Forward | None = None
+) -> nn.Module:
     """Find all scales of a prepared model: of weights from the weights, of inputs from batches.
 
     The batches pass through the network in float and inference mode; nothing but scales, offsets
@@ -73,14 +77,18 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
 
     Args:
         model: Prepared; changed in place.
-        batches: Inputs, or tuples that start with the input, on the device of the model.
+        batches: On the device of the model: what it takes, or pairs of that and a label. `(x, y)`
+            is an input and its label, `((x, y), label)` are two arguments, `({"x": x}, label)` is
+            a keyword argument; `quiesce.inference` has the whole rule.
         count: Batches to read at most, at least 1.
+        forward: Called with the model and a batch instead, for batches of any other kind.
 
     Returns:
         `model` itself.
 
     Raises:
         ValueError: `count` is below 1.
+        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
         NothingToDoError: The model is not prepared, or there is no batch.
         NotCalibratedError: No batch reached one of the layers.
         DivergedError: An input held NaN or inf; the layer is named.
@@ -90,7 +98,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     layers = [module for module in model.modules() if isinstance(module, QuantizedLayer)]
     if not layers:
         raise NothingToDoError("the model has no quantized layer; call quiesce.prepare first")
-    forward = unwrapped(model)
+    module = unwrapped(model)
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
     try:
@@ -101,7 +109,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
         read = 0
         with inference(model):
             for batch in taken(batches, count, model):
-                forward(inputs_of(batch))
+                call_on_batch(module, batch, forward)
                 read += 1
     finally:
         for module in model.modules():

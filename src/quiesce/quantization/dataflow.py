@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from quiesce.inference import inference
+from quiesce.inference import Input, run
 from quiesce.quantization.quantized_additions import is_addition
 from quiesce.quantization.quantized_layers import LAYERS
 
@@ -39,20 +38,7 @@ class Dataflow:
     theirs, which have no readers, included."""
 
 
-def run(model: nn.Module, example_input: Any) -> Any:
-    """The output of a model in inference mode, without gradients.
-
-    Args:
-        model: Its modes come back.
-        example_input: A tensor, a tuple of arguments or a dict of keyword arguments.
-    """
-    with inference(model), torch.no_grad():
-        if isinstance(example_input, Mapping):
-            return model(**example_input)
-        return model(*example_input) if isinstance(example_input, tuple) else model(example_input)
-
-
-def watch(model: nn.Module, example_input: Any) -> Dataflow:
+def watch(model: nn.Module, example_input: Input) -> Dataflow:
     """Run a float model once and note who reads what.
 
     An addition belongs to the innermost module whose forward makes it; one inside a convolution or

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,8 +9,8 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.inference import Input, run
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
-from quiesce.quantization.dataflow import run
 from quiesce.quantization.quantized_additions import QuantizedBlock, restore_block
 from quiesce.quantization.quantized_layers import (
     LAYERS,
@@ -26,7 +25,7 @@ from quiesce.quantization.residual import Residuals
 from quiesce.quantization.scheme import LayerScheme, Scheme
 
 
-def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
+def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module:
     """Give every convolution and linear layer a weight and an input quantizer, in place.
 
     Parameters keep their identity, names and values, so a float checkpoint made before still fits.
@@ -40,8 +39,9 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
             or subclasses of them. It is run in inference mode, nothing of it moves.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Read off it: the order in which layers are called and, with
-            `residual="quantized"`, which of them and of the additions read the same tensor.
+            arguments; anything else is the only argument. Read off it: the order in which layers
+            are called and, with `residual="quantized"`, which of them and of the additions read the
+            same tensor.
 
     Returns:
         `model` itself.
@@ -171,7 +171,7 @@ def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=weight.latent.requires_grad)
 
 
-def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
+def _call_order(model: nn.Module, example_input: Input) -> dict[str, None]:
     """Names of the layers that a forward calls, each once, in order (a dict as an ordered set)."""
     called: dict[str, None] = {}
     handles = [

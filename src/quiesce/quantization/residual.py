@@ -5,13 +5,13 @@ read is then on one grid, and its integers need no second rounding.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.dataflow import Reader, run, watch
+from quiesce.inference import Input, named_tensors, run
+from quiesce.quantization.dataflow import Reader, watch
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -28,7 +28,7 @@ class Residuals:
         example_input: What its forward takes.
     """
 
-    def __init__(self, model: nn.Module, example_input: Any) -> None:
+    def __init__(self, model: nn.Module, example_input: Input) -> None:
         self._model = model
         self._example = example_input
         self._flow = watch(model, example_input)
@@ -80,7 +80,8 @@ class Residuals:
         finally:
             for quantizer in quantizers:
                 quantizer.observe = None
-        if isinstance(output, Tensor) and not torch.equal(output, self._expected):
+        pairs = zip(named_tensors(output), named_tensors(self._expected), strict=True)
+        if not all(torch.equal(ours, expected) for (_, ours), (_, expected) in pairs):
             raise PrepareError(
                 f"{type(self._model).__name__} adds in a way that can not be put on grids (an "
                 "add_() whose result is dropped?); write x = x + y there, or leave additions in "

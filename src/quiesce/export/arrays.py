@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.errors import ExportError
-from quiesce.export.checks import check_path, left_float
+from quiesce.export.checks import check_path, check_runs, left_float
 from quiesce.export.graph.folded_graph import Folded, fold
 from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.inference import Input
 
 HEADER = "header"
 VERSION = 1
@@ -26,7 +27,7 @@ RULE = "clip(round_half_even((x - input_offset) / input_scale), low, high)"
 
 
 def export_arrays(
-    model: nn.Module, path: str | Path, example_input: Tensor, *, overwrite: bool = False
+    model: nn.Module, path: str | Path, example_input: Input, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write codes, scales, zero points and biases of a prepared model as an .npz file.
 
@@ -41,7 +42,7 @@ def export_arrays(
     Args:
         model: Prepared and calibrated; it stays as it is.
         path: The file to make.
-        example_input: What the model takes, (batch, ...).
+        example_input: What the model takes.
         overwrite: Replace a file that exists.
 
     Returns:
@@ -54,7 +55,7 @@ def export_arrays(
         NotCalibratedError: A quantizer has no scale yet.
     """
     path = check_path(path, overwrite=overwrite)
-    folded = fold(model, example_input, DEFAULT_OPSET)
+    folded = fold(model, check_runs(model, example_input), DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []

@@ -5,27 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.export.checks import check_path, left_float
+from quiesce.export.checks import check_path, check_runs, left_float
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.graph.tracing import DOMAIN, INPUT, layer_of, reason
+from quiesce.export.interface import Example
 from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
 from quiesce.export.packing import Pack, check_pack
+from quiesce.export.verification.outputs import Compare, check_compare
 from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.inference import Input
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 PRODUCER = "quiesce"
-OUTPUT = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Export:
 def export_onnx(
     model: nn.Module,
     path: str | Path,
-    example_input: Tensor,
+    example_input: Input,
     *,
     pack: Pack = "int8",
     opset: int | None = None,
@@ -56,6 +58,8 @@ def export_onnx(
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     round_biases: bool = False,
+    dynamic: Mapping[int, str] | None = None,
+    compare: Compare | None = None,
     verify: bool = True,
     overwrite: bool = False,
 ) -> Export:
@@ -68,8 +72,10 @@ def export_onnx(
     Args:
         model: Prepared; exported in inference mode, stays as it is.
         path: The file to make; nothing half-written is ever seen under this name.
-        example_input: Images (batch, ...); the batch dimension stays open in the file. The
-            verification runs on them: a batch of real images tells most.
+        example_input: What the model takes, as for `prepare`; the batch dimension stays open in
+            the file. The verification runs on it: a batch of real inputs tells most. One floating
+            input is called "images" in the file, others as the forward calls them; one output is
+            called "logits", others as the mapping or dataclass calls them, or "output.0".
         pack: Container of weight codes: int8; int4 or int2 for as many codes a byte as their bits
             allow, in a float convolution (runtimes have no integer kernels for them).
         opset: Version of the ONNX operators; None takes 21, or what `pack` needs.
@@ -81,6 +87,9 @@ def export_onnx(
             `quiesce.export.biases.rounded_biases`, where they can not add the trained ones: most
             layers with more than 5 bits of activations. Verified layer by layer against a copy of
             the model with these biases, and whole against the model. Only with `pack` int8.
+        dynamic: Dimensions of the inputs that stay open beside the batch, by number: {2: "height",
+            3: "width"} of images, {1: "tokens"} of texts.
+        compare: How the outputs of the whole file are compared, see `verify_onnx`.
         verify: Compare before writing.
         overwrite: Replace a file that exists.
 
@@ -93,7 +102,7 @@ def export_onnx(
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
-        TypeError, ValueError: `pack`, `labels` or `summary` is not as said above.
+        TypeError, ValueError: An argument is not as said above.
     """
     path = check_path(path, overwrite=overwrite)
     check_told(labels, summary or {})
@@ -103,21 +112,26 @@ def export_onnx(
             f"rounded biases are for integer convolutions, and {pack} weights have none; "
             "give --round-biases or --pack, not both (round_biases and pack in a program)"
         )
-    exported = with_rounded_biases(model, example_input) if round_biases else model
+    check_compare(compare)
+    example = check_runs(model, example_input)
+    exported = with_rounded_biases(model, example) if round_biases else model
     proto, description = build_model(
         exported,
-        example_input,
+        example,
         pack=pack,
         opset=opset,
         labels=labels,
         summary=summary,
         preprocessing=preprocessing,
         rounded_biases=round_biases,
+        dynamic=dynamic,
     )
     verification = None
     if verify:
-        images = [(example_input, None)]
-        verification = verify_model(model, proto, images, where=path.name, exported=exported)
+        given = [(example, None)]
+        verification = verify_model(
+            model, proto, given, where=path.name, exported=exported, compare=compare
+        )
         if not verification.passed:
             raise MismatchError(f"{path} was not written: {verification.verdict}")
     content = proto.SerializeToString()
@@ -127,7 +141,7 @@ def export_onnx(
 
 def build_model(
     model: nn.Module,
-    example_input: Tensor,
+    example: Example,
     *,
     pack: Pack,
     opset: int,
@@ -135,12 +149,13 @@ def build_model(
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     rounded_biases: bool = False,
+    dynamic: Mapping[int, str] | None = None,
 ) -> tuple[Any, Description]:
     """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description.
 
     Args as there, but for `rounded_biases`: whether `model` is a copy `with_rounded_biases`.
     """
-    folded = fold(model, example_input, opset, preprocessing)
+    folded = fold(model, example, opset, preprocessing, dynamic)
     graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
     biases = [integer_biases(site, inputs, pack) for site in sites]
     for quantized in inputs.values():
@@ -195,7 +210,6 @@ def _finished(model: "ir.Model", description: Description) -> Any:
     model.metadata_props[KEY] = description.to_json()
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = PRODUCER
-    model.graph.outputs[0].name = OUTPUT
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # shapes between operators, which runtimes infer
     onnx.checker.check_model(proto, full_check=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError
 from quiesce.export.biases.layer_integers import input_places
+from quiesce.export.interface import Example, OfTensors, open_dimensions, output_tensors
 from quiesce.extras import require
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
@@ -29,7 +30,10 @@ INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
 LAYER = "layer"  # attribute that names the layer
 CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
 OWN = "float/"  # before the names of the network's own tensors
-BATCH = "batch"  # the dimension that stays open
+WRAPPED = "network."  # what OfTensors puts before the names of the network's tensors
+LONGEST = 300  # characters of a reason: torch prints whole graphs
+
+log = logging.getLogger(__name__)
 
 
 class Marker(nn.Module):
@@ -59,17 +63,24 @@ class Marker(nn.Module):
         )
 
 
-def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None = None) -> Any:
+def trace(
+    model: nn.Module,
+    example: Example,
+    opset: int,
+    before: nn.Module | None = None,
+    dynamic: Mapping[int, str] | None = None,
+) -> Any:
     """Return the graph of a prepared model in inference mode, its batch dimension open.
 
     Args:
         model: Prepared; it stays as it is.
-        images: An example input, (batch, ...), on any device.
+        example: Arguments, on any device.
         opset: Version of the ONNX operators.
-        before: Run on the input before the model, such as a normalisation.
+        before: Run on the only input before the model, such as a normalisation.
+        dynamic: Further dimensions that stay open, see `open_dimensions`.
 
     Returns:
-        An onnx_ir.Model with the input "images" and the output "logits".
+        An onnx_ir.Model.
 
     Raises:
         ExportError: torch.export or torch.onnx can not express the model; one line of their reason.
@@ -78,61 +89,87 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
     marked = _marked(model)
     if before is not None:
         marked = nn.Sequential(before, marked)
-    return translate(marked.eval(), images, opset, type(model).__name__)
+    return translate(marked.eval(), example, opset, type(model).__name__, dynamic)
 
 
-def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
+def translate(
+    network: nn.Module,
+    example: Example,
+    opset: int,
+    name: str,
+    dynamic: Mapping[int, str] | None = None,
+) -> Any:
     """Return a network of any kind as an onnx_ir.Model, its batch dimension open.
+
+    Inputs and outputs have the names that `Example` and `output_tensors` give.
 
     Args:
         network: On the CPU, in inference mode.
-        images: An example input, (batch, ...).
+        example: Arguments for it.
         opset: Version of the ONNX operators.
         name: What messages call the network.
+        dynamic: Further dimensions that stay open, see `open_dimensions`.
 
     Raises:
-        TypeError: `images` is no tensor.
         ExportError: torch.export or torch.onnx can not express it; one line of their reason.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
-    if not isinstance(images, Tensor):
-        raise TypeError(f"`example_input` must be one tensor, got {type(images).__name__}")
-    images = images.detach().cpu()
-    if len(images) == 1:  # torch.export would make a constant of a batch of one
-        images = torch.cat([images, images])
+    example = traceable(example)
+    with torch.no_grad():
+        outputs = list(output_tensors(example.run(network)))
     try:
         with _quiet():
             program = torch.onnx.export(
-                network,
-                (images,),
+                OfTensors(network, example).eval(),
+                tuple(example.tensors.values()),
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                input_names=["images"],
-                output_names=["logits"],
+                dynamic_shapes=(open_dimensions(example, dynamic or {}),),
+                input_names=list(example.tensors),
+                output_names=outputs,
                 verbose=False,
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
-        raise ExportError(f"{name} can not be exported: {reason(error)}") from error
+        raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
         raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
-    returned = program.exported_program.call_spec.out_spec
-    if returned is None or not returned.is_leaf():
-        raise not_one_tensor(name)
     _set_apart(program.model.graph)
     return program.model
 
 
-def not_one_tensor(name: str) -> ExportError:
-    """What to raise where a network called `name` returns a tuple, a list or a dict."""
-    return ExportError(f"{name} must return one tensor to be exported, not a collection")
+def traceable(example: Example) -> Example:
+    """Return two entries of an example, on the CPU; its only one twice.
+
+    torch.export would make a constant of a batch of one.
+    """
+    example = example.rows(0, 2).to(torch.device("cpu"))
+    if example.size > 1:
+        return example
+    return example.changed(lambda name, t: torch.cat([t, t]) if name in example.batched else t)
+
+
+def not_expressible(name: str, error: Exception) -> ExportError:
+    """Return what to raise where torch.export or torch.onnx refuse a network called `name`.
+
+    Their own text may hold the whole graph. It goes to the log, at level debug.
+    """
+    log.debug("%s can not be exported", name, exc_info=error)
+    return ExportError(
+        f"{name} can not be exported: {reason(error)}. Export the part of it that torch.export "
+        "takes, such as its backbone; the log at level debug has the whole text"
+    )
 
 
 def _set_apart(graph: "ir.Graph") -> None:
-    """Rename the network's own tensors: "conv.weight_scale" is a name that lowering gives."""
+    """Give the network's own tensors names that lowering, inputs and outputs do not have."""
     for value in list(graph.initializers.values()):
-        value.name = OWN + (value.name or "")
+        value.name = OWN + (value.name or "").removeprefix(WRAPPED)
+    ends = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in ends and not value.is_graph_output():
+                value.name = f"{OWN}{value.name}"
 
 
 def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":
@@ -160,7 +197,8 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    text = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 @contextmanager

@@ -131,16 +131,19 @@ def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Return a tree of the same form in which every tensor is replaced, in the order of `leaves`.
+    """Return a tree of the same form in which every tensor is replaced; see `map_leaves`."""
+    return map_leaves(tree, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a tree of the same form in which every leaf is replaced, in the order of `leaves`.
 
     Mappings come back as dictionaries, and dataclasses too.
     """
-    if isinstance(tree, Tensor):
-        return change(tree)
     entries = _entries(tree)
     if entries is None:
-        return tree
-    changed = {key: map_tensors(value, change) for key, value in entries}
+        return change(tree)
+    changed = {key: map_leaves(value, change) for key, value in entries}
     if isinstance(tree, list):
         return list(changed.values())
     if isinstance(tree, tuple):

@@ -257,7 +257,7 @@ def test_a_network_that_torch_can_not_export(tmp_path) -> None:
 
 
 def test_an_example_without_a_tensor(network, tmp_path) -> None:
-    with pytest.raises(TypeError, match="`example_input`.* got list"):
+    with pytest.raises(TypeError, match=r"`example_input`.* got list"):
         qs.export_onnx(network, tmp_path / "model.onnx", ["text"], verify=False)
 
 

@@ -159,9 +159,9 @@ def test_a_model_in_half_precision_is_refused(export, dtype, tmp_path) -> None:
 def test_a_folder_that_is_not_there_and_a_batch_of_nothing(export, network, tmp_path) -> None:
     with pytest.raises(ExportError, match="nowhere is no folder; make it first"):
         export(network, tmp_path / "nowhere" / "file", images())
-    with pytest.raises(ValueError, match="one entry or more.* \\(0, 3, 12, 12\\)"):
+    with pytest.raises(ValueError, match=r"one entry or more.* \(0, 3, 12, 12\)"):
         export(network, tmp_path / "file", images(0))
-    with pytest.raises(TypeError, match="`example_input`.* got list"):
+    with pytest.raises(TypeError, match=r"`example_input`.* got list"):
         export(network, tmp_path / "file", ["text"])
 
 

@@ -185,7 +185,7 @@ def build_model(
         rounded_biases=rounded_biases,
     )
     try:
-        return _finished(folded.traced, description), description
+        return _finished(folded.traced, folded.outputs, description), description
     except QuiesceError:
         raise
     except Exception as error:  # of onnx_ir, of the checker: what they raise is open
@@ -193,7 +193,7 @@ def build_model(
         raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
 
 
-def _finished(model: "ir.Model", description: Description) -> Any:
+def _finished(model: "ir.Model", outputs: Sequence[str], description: Description) -> Any:
     """The model without leftovers and traces of this machine, checked, as a ModelProto."""
     ir = onnx_ir()
     onnx = require("onnx", "export to ONNX", "onnx")
@@ -210,6 +210,8 @@ def _finished(model: "ir.Model", description: Description) -> Any:
     model.metadata_props[KEY] = description.to_json()
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = PRODUCER
+    for output, name in zip(model.graph.outputs, outputs, strict=True):
+        output.name = name
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # shapes between operators, which runtimes infer
     onnx.checker.check_model(proto, full_check=True)

@@ -27,7 +27,7 @@ from quiesce.export.checks import check_path, check_runs, left_float
 from quiesce.export.graph.tracing import not_expressible, traceable
 from quiesce.export.interface import Example, open_dimensions, output_tensors
 from quiesce.files.atomic import write_beside
-from quiesce.inference import Input, inference, map_tensors
+from quiesce.inference import Input, inference, map_leaves, map_tensors
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -147,7 +147,9 @@ def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> by
     # the inputs of the trace go into the file: nothing of the user's
     example = traceable(example).changed(lambda _, tensor: torch.zeros_like(tensor))
     dims = iter(open_dimensions(example, dynamic))
-    args, kwargs = map_tensors(tuple(example.arguments), lambda _: next(dims))
+    args, kwargs = map_leaves(
+        tuple(example.arguments), lambda leaf: next(dims) if isinstance(leaf, Tensor) else None
+    )
     plain = _plain(model)
     plain.register_forward_hook(lambda *call: map_tensors(call[-1], lambda tensor: tensor))
     file = io.BytesIO()

@@ -35,6 +35,9 @@ class Folded:
     sites: list[Site]
     inputs: "dict[ir.Node, QuantizedInput]"
 
+    outputs: list[str]
+    """Names of the outputs: a layer that is lowered may give its output another name."""
+
     reads: Mapping[str, int]
     """How often the network reads each of its parameters, before anything was folded."""
 
@@ -58,6 +61,7 @@ def fold(
         example = _of_pixels(example)
     traced = trace(model, example, opset, before, dynamic)
     graph = traced.graph
+    outputs = [output.name for output in graph.outputs]
     check_all_called(layers, {layer_of(node) for node in markers(graph, WEIGHT)})
     names = (parameter_name(value) for node in graph for value in node.inputs)
     reads = Counter(name for name in names if name is not None)
@@ -65,7 +69,7 @@ def fold(
     fold_batchnorms(sites)
     inputs = find_inputs(graph, read_inputs(model))
     absorb_activations(inputs)
-    return Folded(traced=traced, sites=sites, inputs=inputs, reads=reads)
+    return Folded(traced=traced, sites=sites, inputs=inputs, outputs=outputs, reads=reads)
 
 
 def _of_pixels(example: Example) -> Example:

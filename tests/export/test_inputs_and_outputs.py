@@ -163,6 +163,9 @@ def test_a_map_of_classes_is_compared_pixel_by_pixel_at_any_size(tmp_path) -> No
     assert (found.items, found.compared) == ("pixels", 16 * 16 * 16)
     larger = numbers(4, 3, 32, 24)
     labels = torch.zeros(4, 32, 24, dtype=torch.int64)
+    fixed = qs.export_onnx(network, tmp_path / "fixed.onnx", numbers(4, 3, 16, 16), verify=False)
+    with pytest.raises(ExportError, match="dynamic="):
+        qs.verify_onnx(network, fixed.path, [larger])
     found = qs.verify_onnx(network, path, [(larger, labels), numbers(4, 3, 16, 16)])
     assert found.passed, found.verdict
     assert found.labelled == labels.numel()
@@ -193,6 +196,7 @@ WRAPS = {
     "a tuple of one": (lambda y: (y,), ["output.0"], "top1"),
     "a list": (lambda y: [y, 2 * y], ["output.0", "output.1"], "max_error"),
     "a dictionary": (lambda y: {"scores": y}, ["scores"], "top1"),
+    "one tensor twice": (lambda y: {"logits": y, "again": y}, ["logits", "again"], "top1"),
     "a dataclass": (lambda y: Output(y, (2 * y,)), ["logits", "features.0"], "top1"),
     "one value": (lambda y: y[:, :1], ["logits"], "max_error"),
 }

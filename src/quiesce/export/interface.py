@@ -81,13 +81,17 @@ class OfTensors(nn.Module):
     def __init__(self, network: nn.Module, example: Example) -> None:
         super().__init__()
         self.network = network
+        self.outputs: list[str] = []
+        """Names of what the last forward returned."""
         self._arguments = example.arguments
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors that the network returns, in order."""
         given = iter(tensors)
         args, kwargs = map_tensors(tuple(self._arguments), lambda _: next(given))
-        return tuple(output_tensors(self.network(*args, **kwargs)).values())
+        found = output_tensors(self.network(*args, **kwargs))
+        self.outputs[:] = found
+        return tuple(found.values())
 
 
 def named_arguments(model: nn.Module, arguments: Arguments) -> Example:

@@ -9,7 +9,7 @@ passes of this package fold and lower around them.
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError
 from quiesce.export.biases.layer_integers import input_places
-from quiesce.export.interface import Example, OfTensors, open_dimensions, output_tensors
+from quiesce.export.graph.edits import onnx_ir
+from quiesce.export.interface import Example, OfTensors, open_dimensions
 from quiesce.extras import require
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
@@ -116,24 +117,23 @@ def translate(
     """
     require("onnxscript", "export to ONNX", "onnx")
     example = traceable(example)
-    with torch.no_grad():
-        outputs = list(output_tensors(example.run(network)))
+    function = OfTensors(network, example).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
-                OfTensors(network, example).eval(),
+                function,
                 tuple(example.tensors.values()),
                 dynamo=True,
                 opset_version=opset,
                 dynamic_shapes=(open_dimensions(example, dynamic or {}),),
                 input_names=list(example.tensors),
-                output_names=outputs,
                 verbose=False,
             )
     except Exception as error:  # whatever they raise on the way, and they wrap it several times
         raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
         raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
+    _name_outputs(program.model.graph, function.outputs)
     _set_apart(program.model.graph)
     return program.model
 
@@ -159,6 +159,20 @@ def not_expressible(name: str, error: Exception) -> ExportError:
         f"{name} can not be exported: {reason(error)}. Export the part of it that torch.export "
         "takes, such as its backbone; the log at level debug has the whole text"
     )
+
+
+def _name_outputs(graph: "ir.Graph", names: Sequence[str]) -> None:
+    """Name the outputs of a graph; one that is an input, a weight, or another output is copied."""
+    named = set()
+    for place, name in enumerate(names):
+        value = graph.outputs[place]
+        if value in named or value.is_graph_input() or value.is_initializer():
+            copied = onnx_ir().node("Identity", [value])
+            copied.outputs[0].type, copied.outputs[0].shape = value.type, value.shape
+            graph.append(copied)
+            graph.outputs[place] = value = copied.outputs[0]
+        value.name = name
+        named.add(value)
 
 
 def _set_apart(graph: "ir.Graph") -> None:

@@ -227,12 +227,21 @@ class _Runner:
 
     def check_inputs(self, example: Example) -> None:
         """Refuse arguments that are not those of the file."""
-        takes = [each.name for each in self._whole.get_inputs()]
+        takes = {each.name: each.shape for each in self._whole.get_inputs()}
         if missing := [name for name in takes if name not in example.tensors]:
             raise ExportError(
                 f"{self._where} takes {', '.join(takes)}, and a batch gives "
                 f"{', '.join(example.tensors)}: {missing[0]} is missing"
             )
+        for name, shape in takes.items():
+            given = example.tensors[name].shape
+            fixed = [(dim, size) for dim, size in enumerate(shape) if isinstance(size, int)]
+            if len(given) != len(shape) or any(given[dim] != size for dim, size in fixed):
+                raise ExportError(
+                    f"{self._where} takes {name} of shape ({', '.join(map(str, shape))}), and a "
+                    f"batch gives {tuple(given)}; export it with these dimensions open "
+                    '(dynamic={2: "height", 3: "width"})'
+                )
 
     def whole(self, example: Example) -> Computed:
         """Run the whole file, optimised."""
@@ -322,6 +331,8 @@ def _compare_codes(found: Verification, trained: Computed, runtime: Computed) ->
         differs = trained.codes[layer.name] != theirs
         layer.whole += int(np.count_nonzero(differs))
     for name, ours in trained.outputs.items():
+        if ours.shape != runtime.outputs[name].shape:
+            raise ValueError(f"{name} has another shape")
         if ours.dtype.kind == "f":
             distance = farthest(ours, runtime.outputs[name]) / found.logits.unit
             found.logits_differ = max(found.logits_differ, distance)

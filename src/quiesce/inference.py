@@ -101,17 +101,6 @@ def label_of(batch: Batch) -> Any:
     return batch[1] if _is_plain_sequence(batch) and len(batch) > 1 else None
 
 
-def run(model: nn.Module, example_input: Input) -> Any:
-    """Return the output of a model in inference mode, without gradients.
-
-    Args:
-        model: Its modes come back.
-        example_input: What the model takes.
-    """
-    with inference(model), torch.no_grad():
-        return call(model, example_input)
-
-
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     """Return what lists, tuples, mappings and dataclasses hold, with names such as "boxes.0".
 
@@ -236,6 +225,15 @@ def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
     finally:
         for norm, (training, momentum) in zip(norms, before, strict=True):
             norm.training, norm.momentum = training, momentum
+
+
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
+    """Return the batch norms of `model` that keep running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BatchNorm) and module.running_mean is not None
+    }
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor]:

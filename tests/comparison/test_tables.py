@@ -102,7 +102,7 @@ def test_a_measure_that_no_run_has_is_no_column(make_run):
 def test_a_sweep_names_its_baseline_and_a_missing_one_is_none(make_run, tmp_path):
     make_run("sweep/a")
     make_run("sweep/b", name="freeze")
-    listing = {"runs": [{"folder": "a"}, {"folder": "b"}], "baseline": "lsq"}
+    listing = {"version": 1, "runs": [{"folder": "a"}, {"folder": "b"}]}
     for baseline, expected in (("lsq", "lsq"), ("gone", None)):
         (tmp_path / "sweep/sweep.json").write_text(json.dumps({**listing, "baseline": baseline}))
         found = compare([tmp_path / "sweep"]).baseline

@@ -17,6 +17,7 @@ from quiesce.export.interface import output_tensors
 from quiesce.export.onnx import export_onnx
 from quiesce.export.program import export_program
 from quiesce.quantization.scheme import Scheme
+from support.messages import telling
 
 from .networks import calibrated, images, mobile
 
@@ -157,11 +158,11 @@ def test_a_model_in_half_precision_is_refused(export, dtype, tmp_path) -> None:
 
 @pytest.mark.parametrize("export", [export_program, export_arrays, export_onnx])
 def test_a_folder_that_is_not_there_and_a_batch_of_nothing(export, network, tmp_path) -> None:
-    with pytest.raises(ExportError, match="nowhere is no folder; make it first"):
+    with pytest.raises(ExportError, match=r"no folder .*nowhere; create it first"):
         export(network, tmp_path / "nowhere" / "file", images())
     with pytest.raises(ValueError, match=r"one entry or more.* \(0, 3, 12, 12\)"):
         export(network, tmp_path / "file", images(0))
-    with pytest.raises(TypeError, match=r"`example_input`.* got list"):
+    with pytest.raises(TypeError, match=telling("`example_input`", "list")):
         export(network, tmp_path / "file", ["text"])
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.inference import Input, named_tensors, run
+from quiesce.inference import Input, named_tensors
+from quiesce.quantization.dataflow import run
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
 

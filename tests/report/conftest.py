@@ -2,7 +2,7 @@
 
 import pytest
 
-from quiesce.report.reading.run import read_run
+from quiesce.report.reading.run import page_run
 from support.made_runs import QUIET, Made, make_run
 
 
@@ -14,7 +14,7 @@ def made(tmp_path):
         folder = make_run(tmp_path / name, Made(**differs), finished=finished)
         for file in remove:
             (folder / file).unlink()
-        return read_run(folder, name)
+        return page_run(folder, name)
 
     return make
 

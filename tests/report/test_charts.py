@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import logarithmic, shortened, written
@@ -22,6 +24,7 @@ from quiesce.report.collect import collect
 from quiesce.report.reading.layers import planned_bits
 from quiesce.report.run_data import Group
 from quiesce.report.sections import quiet, sections
+from quiesce.run_folder.contents import KeptScheme
 from support.made_runs import Made, make_run, make_sweep
 
 
@@ -82,11 +85,11 @@ def test_bits_are_those_of_the_recipe_for_each_layer():
     scheme = {"weight_bits": 3, "first_last_bits": 8}
     overrides = {"b*": {"weight_bits": 5}, "c": {"act_bits": 2}, "d": {"weight_bits": 4}}
     names = ("a", "b", "b.1", "c", "d")
-    planned = planned_bits({"scheme": scheme | {"overrides": overrides}}, names)
+    planned = planned_bits(typed(scheme | {"overrides": overrides}, KeptScheme), names)
     assert planned == {"a": 8, "b": 5, "b.1": 5, "c": 3, "d": 4}
-    bare = planned_bits({"scheme": {"weight_bits": 3, "first_last_bits": None}}, names)
+    bare = planned_bits(KeptScheme(weight_bits=3), names)
     assert bare == dict.fromkeys(names, 3)
-    assert planned_bits({}, names) == planned_bits({"scheme": scheme}, ()) == {}
+    assert planned_bits(KeptScheme(), names) == planned_bits(typed(scheme, KeptScheme), ()) == {}
 
 
 def test_the_heat_map_keeps_the_layers_that_oscillate_most(made):
@@ -233,7 +236,7 @@ def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
 @pytest.mark.parametrize("kl", [0.0, 0.019, 0.03, 7.0])
 def test_kl_is_on_a_logarithmic_axis_always(kl, made):
     run = made()
-    one = replace(run.batchnorms[0], kl_mean=kl)
+    one = structs.replace(run.batchnorms[0], kl_mean=kl)
     chart = by_kind([group(replace(run, batchnorms=(one,)))])
     assert chart is not None
     axis = chart.figure.layout.xaxis

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
-from quiesce.report.run_data import Accuracy, BatchNorm, Group
+from quiesce.report.run_data import Accuracy, Group
+from quiesce.run_folder.contents import DiagnosedNorm, KeptData
 from support.made_runs import QUIET
 
 
@@ -64,7 +66,7 @@ def test_how_much_oscillation_is_bad(share, tone, made):
 def test_the_worst_layer_is_of_the_kind_that_the_sentence_begins_with(made):
     run = made()
     layers = tuple(
-        replace(layer, oscillating=0.9) if layer.kind == "point-wise" else layer
+        structs.replace(layer, oscillating=0.9) if layer.kind == "point-wise" else layer
         for layer in run.layers
     )
     mixed = replace(run, layers=layers)
@@ -90,7 +92,7 @@ def test_crowding_is_twice_even_spacing(made):
     run = made()
 
     def near(share):
-        layers = tuple(replace(layer, near_threshold=share) for layer in run.layers)
+        layers = tuple(structs.replace(layer, near_threshold=share) for layer in run.layers)
         return rules.crowding(replace(run, layers=layers))
 
     assert near(0.0399) is None  # even spacing puts 0.02 within 0.01 of a threshold
@@ -111,10 +113,10 @@ def test_frozen(made):
 def test_statistics_are_off_from_a_fifth_of_a_standard_deviation(made):
     run = made(finished=False)
     shifted = 0.2**2 / 2  # KL of two Gaussians of one variance, a fifth of its root apart
-    norm = BatchNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
+    norm = DiagnosedNorm(name="bn", kind="full", kl_mean=shifted, kl_max=shifted)
     off = rules.statistics_off(replace(run, batchnorms=(norm,)))
     assert text_of(off) == "Batch-norm statistics of bn are off by 0.02 nats."
-    right = replace(norm, kl_mean=0.9 * shifted)
+    right = structs.replace(norm, kl_mean=0.9 * shifted)
     finding = rules.statistics_off(replace(run, batchnorms=(right,)))
     assert finding is not None
     assert finding.tone == "good"
@@ -212,7 +214,7 @@ def test_comparison_is_against_the_runs_without_a_cure(made):
 def test_runs_of_different_data_are_not_compared(made):
     def of(name, size, folder="~/digits", **differs):
         run = made(name, **differs)
-        data = data_of({"data": {"name": "mnist5k", "image_size": size, "folder": folder}})
+        data = data_of(KeptData(name="mnist5k", image_size=size, folder=folder))
         assert run.data is not None
         return group(name, replace(run, data=data))
 

@@ -10,7 +10,6 @@ from quiesce.run_folder.folder import (
     FLOAT_CHECKPOINT,
     explained,
     locked,
-    read_json,
     run_folder,
     write_json,
 )
@@ -96,26 +95,6 @@ def test_who_does_not_own_the_folder_makes_and_removes_nothing(tmp_path):
 def test_json_ends_with_a_line_end(tmp_path):
     write_json(tmp_path / "a.json", {"version": 1})
     assert (tmp_path / "a.json").read_text() == '{\n  "version": 1\n}\n'
-
-
-def test_json_is_read_as_it_was_written(tmp_path):
-    tree = {"version": 2, "shares": [0.1, None]}
-    write_json(tmp_path / "a.json", tree)
-    assert read_json(tmp_path / "a.json", 2) == tree
-    assert read_json(tmp_path / "a.json", 3) == tree
-
-
-def test_json_of_a_newer_version_is_refused(tmp_path):
-    write_json(tmp_path / "a.json", {"version": 2})
-    with pytest.raises(RecipeError, match=r"a\.json is of a newer quiesce: .* version 2.* up to 1"):
-        read_json(tmp_path / "a.json", 1)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", "3"])
-def test_damaged_json_is_refused(text, tmp_path):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(RecipeError, match=r"a\.json is damaged"):
-        read_json(tmp_path / "a.json", 1)
 
 
 def test_a_folder_made_meanwhile_is_left_alone(tmp_path, monkeypatch):

@@ -46,9 +46,9 @@ def test_a_file_is_read_whole(read):
     [
         ("{recipe: a, varants: {}}", "unknown field `varants`; did you mean 'variants'"),
         ("{recipe: a, version: 2}", "`version` must be 1 for this quiesce, got 2"),
-        ("{recipe: 3}", "`recipe` can not be 3"),
-        ("{recipe: a, variants: {x: 3}}", r"`variants\.x` must be a mapping of fields, got 3"),
-        ("{recipe: a, grid: {x: 3}}", r"`grid\.x` must be a list of values, got 3"),
+        ("{recipe: 3}", "`recipe` must be text, got 3"),
+        ("{recipe: a, variants: {x: 3}}", r"`variants\.x` must be a mapping, got 3"),
+        ("{recipe: a, grid: {x: 3}}", r"`grid\.x` must be a list, got 3"),
         ("{recipe: a, grid: {x: []}}", "`x` must have values, each once"),
         ("{recipe: a, grid: {x: [1, 1]}}", "`x` must have values, each once"),
         ("{recipe: a, grid: {seed: [1]}}", "`seed` can not be set in a sweep: --seeds sweeps it"),

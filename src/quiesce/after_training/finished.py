@@ -14,8 +14,9 @@ from quiesce.data import Data
 from quiesce.files.weight_files import read_weights
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
-from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, read_json, refuse_no_run
-from quiesce.training.recording.summary import VERSION
+from quiesce.run_folder.contents import Summary
+from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, refuse_no_run
+from quiesce.run_folder.reading import maybe_read
 from quiesce.training.resuming.checkpoint_content import load
 from quiesce.training.scores import Batch, batches_within
 
@@ -50,8 +51,8 @@ class FinishedRun:
 
     def summary(self) -> dict[str, Any]:
         """Return the content of summary.json, or an empty dict if there is none."""
-        path = self.folder / SUMMARY
-        return read_json(path, VERSION) if path.is_file() else {}
+        summary = maybe_read(self.folder / SUMMARY, Summary)
+        return summary.tree() if summary else {}
 
 
 def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:

@@ -8,13 +8,14 @@ once for the network as it was trained.
 Source: table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch.nn.functional import cross_entropy
 
 from quiesce.after_training.restored import Restored, restore
@@ -26,12 +27,10 @@ from quiesce.diagnosis import (
     replaced,
 )
 from quiesce.errors import RecipeError, TrackingError
+from quiesce.run_folder.contents import Learned, ProbeFile, Sampled, Scored, Spread
 from quiesce.run_folder.folder import PROBE, write_json
 from quiesce.training.display import Display
 from quiesce.training.scores import Batch, Score, loss_and_top1, top1_percent
-
-VERSION = 1
-"""Version of the format of probe.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,35 +67,34 @@ class Probe:
         self.display = display
         self.choices = _choices(restored)
 
-    def tree(self) -> dict[str, Any]:
+    def content(self) -> ProbeFile:
         """Measure everything, and return the content of probe.json."""
         weights = sum(len(choice.index) for choice in self.choices)
-        tree: dict[str, Any] = {"version": VERSION, "weights": weights}
-        tree |= {"step": self.restored.tracker.steps, "samples": self.config.samples}
-        tree |= {"before": None, "sampled": None, "learned": None}
-        if weights:
-            with self.restored.reestimated(self.display):
-                tree |= {
-                    "before": self._score("before")._asdict(),
-                    "sampled": self._sampled(),
-                    "learned": self._learned(),
-                }
-        return tree
+        file = ProbeFile(
+            weights=weights, step=self.restored.tracker.steps, samples=self.config.samples
+        )
+        if not weights:
+            return file
+        with self.restored.reestimated(self.display):
+            return replace(
+                file,
+                before=Scored(**self._score("before")._asdict()),
+                sampled=self._sampled(),
+                learned=self._learned(),
+            )
 
-    def _sampled(self) -> dict[str, Any]:
+    def _sampled(self) -> Sampled:
         generator = torch.Generator().manual_seed(self.config.seed)
         each = []
         for number in range(1, self.config.samples + 1):
             with replaced(self.choices, draw(self.choices, generator)):
-                each.append(self._score(f"sample {number}"))
+                each.append(tuple(self._score(f"sample {number}")))
         losses, top1s = zip(*each, strict=True)
-        return {
-            "loss": {**_spread(losses), "best": min(losses)},
-            "top1_percent": {**_spread(top1s), "best": max(top1s)},
-            "each": [list(score) for score in each],
-        }
+        return Sampled(
+            loss=_spread(losses, min), top1_percent=_spread(top1s, max), each=tuple(each)
+        )
 
-    def _learned(self) -> dict[str, Any]:
+    def _learned(self) -> Learned:
         network, steps = self.restored.network, self.config.steps
         batches = self.display.track(self._endless(), "learning", steps)
         codes = learn(network, self.choices, batches, cross_entropy, steps=steps)
@@ -105,7 +103,7 @@ class Probe:
         changed = sum(
             int((new != choice.now).sum()) for choice, new in zip(self.choices, codes, strict=True)
         )
-        return {**score._asdict(), "changed": changed, "steps": steps}
+        return Learned(**score._asdict(), changed=changed, steps=steps)
 
     def _score(self, title: str) -> Score:
         network = self.restored.network
@@ -147,7 +145,7 @@ def probe(
         CheckpointError, DataError: As `restore` raises them.
     """
     restored = restore(run, recipe, flags)
-    tree = Probe(restored, config, display or Display()).tree()
+    tree = Probe(restored, config, display or Display()).content().tree()
     if run.is_dir():
         write_json(run / PROBE, tree)
     return tree
@@ -164,5 +162,6 @@ def _choices(restored: Restored) -> list[Choice]:
         ) from error
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
+def _spread(values: Sequence[float], best: Callable[[Sequence[float]], float]) -> Spread:
+    std = stdev(values) if len(values) > 1 else 0.0
+    return Spread(mean=mean(values), std=std, best=best(values))

@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader
 from quiesce.data import Data, build_data
 from quiesce.diagnosis import has_statistics, population_statistics
 from quiesce.errors import CheckpointError, RecipeError
-from quiesce.files.untrusted.typed_values import count
 from quiesce.files.weight_files import named_tensors, unpickled
 from quiesce.models.build import build_model
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import prepare, quantized_weights
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
-from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, read_json, refuse_no_run
+from quiesce.run_folder.contents import Summary
+from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, refuse_no_run
+from quiesce.run_folder.reading import maybe_read
 from quiesce.training.display import Display
-from quiesce.training.recording.summary import VERSION as SUMMARY_VERSION
 from quiesce.training.resuming.checkpoint_content import control_of, load, one_line, tracker_of
 from quiesce.training.scores import Batch, batches_within
 
@@ -136,14 +136,13 @@ def _locate(run: Path, recipe: str | None) -> tuple[Path, str, bool]:
             raise RecipeError(f"{run}: a checkpoint needs its recipe: --recipe NAME or FILE")
         return run, recipe, True
     refuse_no_run(run, RECIPE)
-    checkpoint, summary = run / CHECKPOINT, run / SUMMARY
+    checkpoint = run / CHECKPOINT
     if not checkpoint.is_file():
         raise RecipeError(
             f"{run} has no {CHECKPOINT}: the run was interrupted before its first checkpoint; "
             "train again"
         )
-    if finished := summary.is_file():
-        read_json(summary, SUMMARY_VERSION)
+    finished = maybe_read(run / SUMMARY, Summary) is not None
     return checkpoint, recipe or str(run / RECIPE), finished
 
 
@@ -152,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is not a checkpoint of a Trainer: it has no state_dict")
     with one_line(path):
-        count(content.get("epoch", 0))
+        int(content.get("epoch", 0))
     return content
 
 

@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from quiesce.comparison.finished_runs import FinishedRun
 from quiesce.comparison.measures import Measure
 from quiesce.comparison.recipe_fields import dotted, shortened
 from quiesce.comparison.same_data import data_of, differing_field
 from quiesce.errors import RecipeError
+from quiesce.run_folder.reading import RunFiles
 
 NOT_THE_METHOD = {
     "version",
@@ -41,35 +41,36 @@ class Group:
     fields: dict[str, Any]
     """Dotted field to value, of the fields in the label."""
 
-    runs: dict[int, FinishedRun]
+    runs: dict[int, RunFiles]
     """Seed to run."""
 
     def values(self, measure: Measure) -> dict[int, float]:
         """Return seed to number, of the runs that measured it."""
-        found = {seed: measure.of(run.summary) for seed, run in self.runs.items()}
+        found = {seed: measure.of(run) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
 
-def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
+def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     """Group runs by recipe, in the order in which each recipe first comes.
 
     Raises:
         RecipeError: Two runs have the same recipe and the same seed: they would count twice.
     """
     recipes: list[tuple[str, dict[str, Any]]] = []
-    seeds: list[dict[int, FinishedRun]] = []
+    seeds: list[dict[int, RunFiles]] = []
     for run in runs:
-        recipe = (run.name, dict(_method(run.recipe)))
+        recipe = (run.name, dict(_method(run.tree)))
         if recipe not in recipes:
             recipes.append(recipe)
             seeds.append({})
         same = seeds[recipes.index(recipe)]
-        if run.seed in same:
+        seed = run.seed or 0
+        if seed in same:
             raise RecipeError(
-                f"{same[run.seed].folder} and {run.folder} have the same recipe and seed "
-                f"{run.seed}: leave one out"
+                f"{same[seed].folder} and {run.folder} have the same recipe and seed {seed}: "
+                "leave one out"
             )
-        same[run.seed] = run
+        same[seed] = run
     groups = []
     for (name, method), same in zip(recipes, seeds, strict=True):
         fields = _differing(method, [other for its, other in recipes if its == name])
@@ -109,14 +110,14 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
     return found[0]
 
 
-def refuse_mixed_data(runs: Sequence[FinishedRun]) -> None:
+def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
     """Refuse runs that were not tested on the same images.
 
     Raises:
         RecipeError: Two runs have different data.
     """
     for run in runs[1:]:
-        first, this = data_of(runs[0].recipe), data_of(run.recipe)
+        first, this = data_of(runs[0].recipe.data), data_of(run.recipe.data)
         if (field := differing_field(first, this)) is not None:
             raise RecipeError(
                 f"runs of different data: data.{field} is {first[field]} in {runs[0].folder} and "

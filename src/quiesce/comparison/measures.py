@@ -1,13 +1,13 @@
-"""What is compared: six numbers of a summary, and how each is shown."""
+"""The six numbers of summary.json that are compared, and how they are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from quiesce.files.untrusted.typed_values import maybe, number
+from quiesce.run_folder.contents import Summary
+from quiesce.run_folder.reading import RunFiles
 
 LARGEST = 1e100
-"""Of a measured number; its square is a float still."""
+"""Bound of a number, so that its square is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,40 +15,37 @@ class Measure:
     """A number of summary.json."""
 
     key: str
-    """Its name in CSV files."""
+    """Name in CSV files."""
 
     title: str
-    """The head of its column."""
+    """Head of the column."""
 
-    path: Sequence[str]
-    """Where it stands in summary.json."""
+    read: Callable[[Summary], float | None]
+    """Returns the number; None if the run did not measure it."""
 
     unit: str
-    """Of the number in the file: percent, share (0 to 1) or nats."""
+    """Unit of the number in the file: percent, share (0 to 1) or nats."""
 
     digits: int
-    """Behind the point, where it is shown."""
+    """Decimals that are shown."""
 
     help: str
-    """What it is, in a legend."""
+    """Description in the legend."""
 
-    def of(self, summary: dict[str, Any]) -> float | None:
-        """Return the number in `summary`; None where the run did not measure it.
+    def of(self, run: RunFiles) -> float | None:
+        """Return the number of a run; None if the run did not measure it, or is not finished.
 
         Raises:
-            ValueError: What stands there is no number, or so large that no spread can be taken.
+            ValueError: The number is not finite, or too large for a standard deviation.
         """
-        value: Any = summary
-        for key in self.path:
-            value = value.get(key) if isinstance(value, dict) else None
-        found = maybe(number, value)
+        found = self.read(run.summary) if run.summary else None
         if found is not None and not abs(found) < LARGEST:
-            raise ValueError(f"{'.'.join(self.path)} is {found}")
+            raise ValueError(f"{self.key} is {found}")
         return found
 
     @property
     def factor(self) -> float:
-        """What the number is multiplied by where it is shown: shares are shown in percent."""
+        """Factor of the number when it is shown: shares are shown in percent."""
         return 100.0 if self.unit == "share" else 1.0
 
 
@@ -56,7 +53,7 @@ MEASURES = (
     Measure(
         key="pre_bn",
         title="pre-BN",
-        path=("top1_percent", "trained"),
+        read=lambda summary: summary.top1_percent.get("trained"),
         unit="percent",
         digits=2,
         help="% of test images right, right after training",
@@ -64,7 +61,7 @@ MEASURES = (
     Measure(
         key="post_bn",
         title="post-BN",
-        path=("top1_percent", "reestimated"),
+        read=lambda summary: summary.top1_percent.get("reestimated"),
         unit="percent",
         digits=2,
         help="the same, with batch-norm statistics measured again",
@@ -72,7 +69,7 @@ MEASURES = (
     Measure(
         key="train_loss",
         title="loss",
-        path=("train_loss",),
+        read=lambda summary: summary.train_loss,
         unit="nats",
         digits=4,
         help="cross-entropy in the last epoch",
@@ -80,7 +77,7 @@ MEASURES = (
     Measure(
         key="oscillating",
         title="oscil.",
-        path=("oscillation", "low_bit", "oscillating"),
+        read=lambda summary: summary.oscillation.low_bit.oscillating,
         unit="share",
         digits=2,
         help="% of low-bit weights that oscillate",
@@ -88,7 +85,7 @@ MEASURES = (
     Measure(
         key="oscillating_depthwise",
         title="depth-w.",
-        path=("oscillation", "low_bit_depthwise", "oscillating"),
+        read=lambda summary: summary.oscillation.low_bit_depthwise.oscillating,
         unit="share",
         digits=2,
         help="% in depth-wise layers alone",
@@ -96,7 +93,7 @@ MEASURES = (
     Measure(
         key="frozen",
         title="frozen",
-        path=("oscillation", "low_bit", "frozen"),
+        read=lambda summary: summary.oscillation.low_bit.frozen,
         unit="share",
         digits=2,
         help="% of low-bit weights",

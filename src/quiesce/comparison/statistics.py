@@ -1,14 +1,14 @@
-"""Means with their spread, and differences with their 95 % interval (t distribution).
+"""Means with standard deviations, and differences with 95 % confidence intervals, over seeds.
 
-Runs of one seed share data order, augmentation and float network, so the difference of two recipes
-is taken seed by seed where they share seeds: what the seed does to both cancels out. Otherwise it
-is Welch's, for two samples of unequal variance (B. L. Welch, Biometrika 34, 1947).
+Runs of one seed share data order, augmentation and float network. The difference of two recipes is
+therefore paired by seed where they share seeds, so that the effect of the seed cancels out.
+Otherwise it is Welch's, for two samples of unequal variance (B. L. Welch, Biometrika 34, 1947).
 """
 
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal
 
 from quiesce.extras import require
@@ -22,10 +22,9 @@ class Spread:
     """A number over seeds."""
 
     n: int
-    """How many seeds, at least 1."""
+    """Number of seeds, at least 1."""
 
     mean: float
-    """Their mean."""
 
     std: float | None
     """Sample standard deviation (n - 1 in the denominator); None for one seed."""
@@ -33,26 +32,26 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean of one group minus mean of the baseline."""
+    """Mean of a group minus mean of the baseline, with its 95 % confidence interval."""
 
     value: float
-    """The difference; over the shared seeds where it is paired."""
+    """The difference; over the shared seeds if it is paired."""
 
     low: float | None
-    """Lower end of the 95 % interval; None where there is none."""
+    """Lower end of the interval; None if there are too few seeds for one."""
 
     high: float | None
-    """Upper end."""
+    """Upper end of the interval."""
 
     method: Literal["paired", "welch", "none"]
-    """How the interval was made: by seed; of two samples; not at all, for want of seeds."""
+    """How the interval was computed; "none" if there are too few seeds."""
 
     n: int
-    """paired: shared seeds; welch, none: seeds of the smaller of the two groups."""
+    """Number of shared seeds if paired, else of the smaller group."""
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Return mean and standard deviation; None where there is no value."""
+    """Return mean and standard deviation, or None if there is no value."""
     numbers = list(values)
     if not numbers:
         return None
@@ -61,56 +60,40 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """Return how far a group is from the baseline.
+    """Return the difference between a group and the baseline.
 
     Args:
         values: Seed to number.
-        baseline: Seed to number. With two seeds or more in common the interval is paired, over
-            those seeds; with fewer it is Welch's, which needs two in each.
+        baseline: Seed to number. The interval is paired if both have at least two seeds in common.
+            Otherwise it is Welch's, which needs at least two seeds in each.
 
     Returns:
-        The difference; None where one of the two has no value.
-
-    Raises:
-        MissingExtraError: scipy, which knows the t distribution, is not installed.
-    """
-    if not values or not baseline:
-        return None
-    shared = [seed for seed in values if seed in baseline]
-    if len(shared) > 1:
-        return _paired([values[seed] - baseline[seed] for seed in shared])
-    return _welch(list(values.values()), list(baseline.values()))
-
-
-def _paired(differences: list[float]) -> Difference:
-    n = len(differences)
-    mean = statistics.fmean(differences)
-    half = t_quantile(n - 1) * statistics.stdev(differences) / sqrt(n)
-    return Difference(value=mean, low=mean - half, high=mean + half, method="paired", n=n)
-
-
-def _welch(values: list[float], baseline: list[float]) -> Difference:
-    mean = statistics.fmean(values) - statistics.fmean(baseline)
-    n = min(len(values), len(baseline))
-    if n < 2:
-        return Difference(value=mean, low=None, high=None, method="none", n=n)
-    variances = [statistics.variance(each) / len(each) for each in (values, baseline)]
-    half = 0.0
-    if (total := sum(variances)) > 0:
-        freedoms = (len(values) - 1, len(baseline) - 1)
-        spent = sum((v / total) ** 2 / f for v, f in zip(variances, freedoms, strict=True))
-        half = t_quantile(1 / spent) * sqrt(total)
-    return Difference(value=mean, low=mean - half, high=mean + half, method="welch", n=n)
-
-
-def t_quantile(degrees: float) -> float:
-    """Return the t below which (1 + 0.95)/2 of Student's distribution lies.
-
-    Args:
-        degrees: Degrees of freedom, above 0; not necessarily whole.
+        The difference, or None if a group has no value.
 
     Raises:
         MissingExtraError: scipy is not installed.
     """
-    special = require("scipy.special", "an interval over seeds", "train")
-    return float(special.stdtrit(degrees, (1 + COVERAGE) / 2))
+    if not values or not baseline:
+        return None
+    shared = [seed for seed in values if seed in baseline]
+    if paired := len(shared) > 1:
+        ours, theirs = [values[seed] for seed in shared], [baseline[seed] for seed in shared]
+        value = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
+    else:
+        ours, theirs = list(values.values()), list(baseline.values())
+        value = statistics.fmean(ours) - statistics.fmean(theirs)
+    n = min(len(ours), len(theirs))
+    if n < 2:
+        return Difference(value=value, low=None, high=None, method="none", n=n)
+    stats = require("scipy.stats", "an interval over seeds", "train")
+    with (
+        warnings.catch_warnings()
+    ):  # equal numbers are no reason to warn: the interval has no width
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = (
+            stats.ttest_rel(ours, theirs)
+            if paired
+            else stats.ttest_ind(ours, theirs, equal_var=False)
+        )
+        low, high = map(float, test.confidence_interval(COVERAGE))
+    return Difference(value=value, low=low, high=high, method="paired" if paired else "welch", n=n)

@@ -19,6 +19,7 @@ from quiesce.errors import DivergedError, NothingToDoError
 from quiesce.inference import (
     Batch,
     Forward,
+    batch_norms,
     buffers_of,
     call_on_batch,
     inference,
@@ -61,8 +62,7 @@ def reestimate_batchnorm(
     if count < 1:
         raise ValueError(f"`count` must be at least 1 batch, got {count}")
     model = unwrapped(model)
-    found = ((name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm))
-    norms = {name: norm for name, norm in found if norm.running_mean is not None}
+    norms = batch_norms(model)
     if not norms:
         raise NothingToDoError(f"{type(model).__name__} has no batch norm with running statistics")
 

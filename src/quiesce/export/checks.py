@@ -1,4 +1,4 @@
-"""What every export refuses before it begins, and what it leaves in float."""
+"""Checks at the start of every export."""
 
 from pathlib import Path
 
@@ -9,22 +9,21 @@ from quiesce.errors import ExportError, QuiesceError
 from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
 from quiesce.export.interface import Example, example_of, output_tensors
 from quiesce.inference import Input, inference
-from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.describe import left_float as left_float
 
 
 def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return where a file is to be made.
+    """Return the path of a file to write.
 
     Raises:
-        ExportError: It is there already and `overwrite` is False, or its folder is not.
+        ExportError: It exists and `overwrite` is False, or its folder does not exist.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         how = "--force, or overwrite=True in a program"
-        raise ExportError(f"{path} exists already; name another, or replace it ({how})")
+        raise ExportError(f"{path} exists already; give another file, or replace it ({how})")
     if not path.parent.is_dir():
-        raise ExportError(f"{path} can not be made: {path.parent} is no folder; make it first")
+        raise ExportError(f"{path}: there is no folder {path.parent}; create it first")
     return path
 
 
@@ -63,16 +62,3 @@ def check_runs(model: nn.Module, example_input: Input) -> Example:
             handle.remove()
     check_all_called(layers, called)
     return example
-
-
-def left_float(model: nn.Module) -> list[str]:
-    """Names of modules that multiply by float weights: neither quantized nor a norm.
-
-    The model itself, where it is one, goes by the name of its class.
-    """
-    return [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if not isinstance(module, QuantizedLayer | FakeQuantizer)
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
-    ]

@@ -1,28 +1,30 @@
-"""From the name of a shipped recipe, or a YAML file, and flags to a checked `Recipe`.
+"""Reads a recipe from the name of a shipped one, or a YAML file, and flags.
 
-jsonargparse knows the types, the flags and the help; all three come from the dataclasses. What is
-wrong becomes one line that names the file or flag, the field, and the nearest right name.
+The dataclasses of a recipe define its fields and their types: msgspec checks values against them,
+and jsonargparse prints them as help. An error is one line that names the file or flag, the field,
+and the nearest right name.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from quiesce.errors import RecipeError
 from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.yaml_and_json import read_yaml
+from quiesce.files.untrusted.typed_trees import typed
+from quiesce.files.untrusted.yaml_and_json import parse_yaml, read_yaml
 from quiesce.recipes.catalog import SHIPPED, shipped_recipes
 from quiesce.recipes.recipe import VERSION, Recipe
 from quiesce.run_folder.folder import RECIPE
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 def find_recipe(recipe: str) -> Path:
@@ -53,46 +55,37 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
-        flags: What overrides it, as on the command line: ["--seed", "3", "--data.workers=2"].
+        flags: Flags that override it, as on the command line: ["--seed", "3", "--data.workers=2"].
 
     Raises:
-        RecipeError: No such recipe, an unknown field, a wrong type or a value out of range; the
-            message is one line.
+        RecipeError: There is no such recipe, a field is unknown, or a value has a wrong type or is
+            out of range; the message is one line.
     """
     path = find_recipe(recipe)
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
-    _refuse_unknown(tree, Recipe, str(path))
-    parser = _parser()
-    values = _parse(lambda: parser.parse_object(tree, defaults=True), str(path))
-    values = _parse(lambda: parser.parse_args(list(flags), namespace=values), "flags")
-    return _build(Recipe, values, where=recipe, prefix="")
+    values = checked_fields(Recipe, tree, str(path))
+    for field, value in _flag_values(flags):
+        _put(values, field, value)
+    return _build(Recipe(name="recipe"), values, recipe)
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
     """Return `recipe` with other values in some fields, checked like a recipe that is read.
 
     Args:
-        recipe: Stays as it is.
+        recipe: The recipe, which does not change.
         changes: Dotted field to value: {"cure.strength.end": 0.1}; a mapping replaces a whole
             section, whose other fields get their defaults.
         where: What made the changes; the message of an error begins with it.
 
     Raises:
-        RecipeError: An unknown field, a wrong type or a value out of range.
+        RecipeError: A field is unknown, or a value has a wrong type or is out of range.
     """
     tree = recipe.tree()
     for field, value in changes.items():
-        *sections, last = field.split(".")
-        section = tree
-        for name in sections:
-            if not isinstance(section.get(name), dict):
-                section[name] = {}
-            section = section[name]
-        section[last] = value
-    _refuse_unknown(tree, Recipe, where)
-    values = _parse(lambda: _parser().parse_object(tree, defaults=True), where)
-    return _build(Recipe, values, where, prefix="")
+        _put(tree, field, value)
+    return _build(Recipe(name="recipe"), checked_fields(Recipe, tree, where), where)
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -100,18 +93,14 @@ def write_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.tree(), sort_keys=False)
 
 
-def recipe_parser(usage: str | None = None) -> ArgumentParser:
-    """Return a parser with one flag for each field of a recipe, whose text is its help."""
+def recipe_parser(usage: str | None = None) -> "ArgumentParser":
+    """Return a parser with one flag for each field of a recipe, for help and completion."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(usage=usage, exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe, nested_key=None)
     return parser
-
-
-@cache
-def _parser() -> ArgumentParser:
-    """The parser that reads, made once: that takes longer than to read a recipe."""
-    return recipe_parser()
 
 
 def load_yaml(path: Path) -> Any:
@@ -138,108 +127,139 @@ def _load(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _refuse_unknown(tree: dict[str, Any], cls: Any, where: str, prefix: str = "") -> None:
-    """Walk `tree` beside its dataclasses and name the first field that is not there."""
-    hints = get_type_hints(cls)
+def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a dataclass in `tree` with values of the right types.
+
+    Args:
+        cls: The dataclass.
+        tree: Field to value; a section is a mapping, and stays a dict.
+        where: What the message of an error begins with.
+        prefix: What the names of the fields begin with in the message.
+
+    Raises:
+        RecipeError: A field is unknown, or its value has a wrong type.
+    """
+    hints = _hints(cls)
+    values = {}
     for key, value in tree.items():
         if key not in hints:
             near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
             raise RecipeError(f"{where}: unknown field `{prefix}{key}`; {near}")
-        if dataclasses.is_dataclass(hint := hints[key]):
-            if not isinstance(value, dict):
-                raise RecipeError(
-                    f"{where}: `{prefix}{key}` is a section of fields, got {value!r:.60}"
-                )
-            _refuse_unknown(value, hint, where, f"{prefix}{key}.")
-        elif value is None and type(None) not in get_args(hint):  # which jsonargparse lets through
-            raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got null")
-        elif not _takes_text(hint) and any("&" in text for text in _texts(value)):
-            # jsonargparse reads such a text as YAML and writes its aliases out in the message
-            raise RecipeError(f"{where}: `{prefix}{key}` must be {_kind(hint)}, got {value!r:.60}")
+        values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
+    return values
 
 
-def _takes_text(hint: Any) -> bool:
-    return hint is str or (get_origin(hint) in (Union, UnionType) and str in get_args(hint))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-
-
-def _parse(step: Callable[[], Namespace], where: str) -> Namespace:
-    """Run one step of jsonargparse; its error becomes one line."""
-    try:
-        return step()
-    except ArgumentError as error:
-        raise RecipeError(f"{where}: {_one_line(error)}") from error
-    except OverflowError as error:  # a whole number of hundreds of digits where a float belongs
-        raise RecipeError(f"{where}: a number is too large") from error
-
-
-def _one_line(error: ArgumentError) -> str:
-    text = str(error)
-    if match := re.match(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
-        word = match[1].split("=")[0]
+def _flag_values(flags: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted field and checked value of each flag."""
+    kinds = dict(_fields(Recipe))
+    words = iter(flags)
+    for word in words:
+        field, equals, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
-            return f"unexpected word {word!r}; flags are --field.name value"
-        names = [name for name, _ in _fields(Recipe)]
-        near = _nearest(word.removeprefix("--"), names) or "see `quiesce train RECIPE --help`"
-        return f"unknown field `{word.removeprefix('--')}`; {near}"
-    fields = dict(_fields(Recipe))
-    if (match := re.search(r"Parser key \"([\w.]+)\"", text)) and match[1] in fields:
-        got = re.search(r"(?:Got value|Given value): (.*)", text)
-        hint = fields[match[1]]
-        near = _nearest(got[1], map(str, get_args(hint))) if got else None
-        return (
-            f"`{match[1]}` must be {_kind(hint)}, got {got[1] if got else 'something else'}"
-            f"{f'; {near}' if near else ''}"
-        )
-    return " ".join(text.split())
+            raise RecipeError(f"flags: unexpected word {word!r}; flags are --field.name value")
+        if field not in kinds:
+            near = _nearest(field, kinds) or "see `quiesce train RECIPE --help`"
+            raise RecipeError(f"flags: unknown field `{field}`; {near}")
+        if not equals and (text := next(words, None)) is None:
+            raise RecipeError(f"flags: expected one argument after --{field}")
+        hint, value = kinds[field], _from_text(text, kinds[field])
+        section = dataclasses.is_dataclass(hint)
+        if section and isinstance(value, str):  # the path of a YAML file
+            value = load_yaml(in_home(value))
+        value = _typed(value, hint, "flags", field)
+        yield from _leaves(hint, value, f"{field}.") if section else [(field, value)]
 
 
-def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every field that holds a value."""
-    for name, hint in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            yield from _fields(hint, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", hint
+def _leaves(cls: Any, values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        hint = _hints(cls)[name]
+        inside = dataclasses.is_dataclass(hint)
+        yield from _leaves(hint, value, f"{prefix}{name}.") if inside else [(prefix + name, value)]
 
 
-def _kind(hint: Any) -> str:
-    """A type as a user of YAML says it: "a whole number or null"."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if hint in words:
-        return words[hint]
-    if hint is type(None):
-        return "null"
-    arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
-    if str(hint).startswith("typing.Literal"):
-        return "one of " + ", ".join(map(str, arguments))
-    if getattr(hint, "__origin__", None) is tuple:
-        return f"a list, each {_kind(arguments[0])}"
-    if getattr(hint, "__origin__", None) is dict:
-        return "a mapping"
-    kinds = [_kind(each) for each in arguments if not (each is int and float in arguments)]
-    return " or ".join(kinds)
-
-
-def _build(cls: Any, values: Namespace, where: str, prefix: str) -> Any:
-    """Make the dataclasses from the inside out; a refused value is named by its whole path."""
-    inner = {}
-    for name, hint in get_type_hints(cls).items():
-        value = getattr(values, name)
-        nested = dataclasses.is_dataclass(hint)
-        inner[name] = _build(hint, value, where, f"{prefix}{name}.") if nested else value
+def _from_text(text: str, hint: Any) -> Any:
+    """Return the value that a flag's text stands for: YAML, unless the field takes text."""
+    kinds = get_args(hint) or (hint,)
+    if type(None) in kinds and text == "null":
+        return None
+    if all(kind in (str, type(None)) or isinstance(kind, str) for kind in kinds):
+        return text
     try:
-        return cls(**inner)
+        return parse_yaml(text)
+    except ValueError:
+        return text
+
+
+def _put(tree: dict[str, Any], field: str, value: Any) -> None:
+    """Set a dotted field of nested dicts."""
+    *sections, last = field.split(".")
+    for name in sections:
+        if not isinstance(tree.get(name), dict):
+            tree[name] = {}
+        tree = tree[name]
+    tree[last] = value
+
+
+def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
+    """Return one value with the type of its field; a number may be written as text, as in 1e-3."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where}: `{field}` is a section of fields, got {value!r:.60}")
+        return checked_fields(hint, value, where, f"{field}.")
+    if get_origin(hint) is dict and isinstance(value, dict):
+        inner = get_args(hint)[1]
+        return {str(k): _typed(v, inner, where, f"{field}.{k}") for k, v in value.items()}
+    try:
+        return typed(value, hint, lax=True)
+    except ValueError as error:
+        near = _nearest(str(value), map(str, get_args(hint)))
+        raise RecipeError(
+            f"{where}: `{field}` must be {_kind(hint)}, got {value!s:.60}"
+            f"{f'; {near}' if near else ''}"
+        ) from error
+
+
+def _build(base: Any, values: dict[str, Any], where: str, prefix: str = "") -> Any:
+    """Return a section with other values; a value that it refuses is named by its whole path."""
+    inner = {}
+    for name, value in values.items():
+        now = getattr(base, name)
+        section = dataclasses.is_dataclass(now)
+        inner[name] = _build(now, value, where, f"{prefix}{name}.") if section else value
+    try:
+        return dataclasses.replace(base, **inner)
     except (ValueError, TypeError) as error:
         section = f" {prefix[:-1]}:" if prefix else ""
         raise RecipeError(f"{where}:{section} {error}") from error
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and type of every field and section."""
+    for name, hint in _hints(cls).items():
+        yield f"{prefix}{name}", hint
+        if dataclasses.is_dataclass(hint):
+            yield from _fields(hint, f"{prefix}{name}.")
+
+
+def _kind(hint: Any) -> str:
+    """Return a type in the words of YAML: "a whole number or null"."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words |= {type(None): "null", dict: "a mapping", list: "a list"}
+    origin, arguments = get_origin(hint), get_args(hint)
+    if word := words.get(origin or hint):
+        return word
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is tuple:
+        return f"a list, each {_kind(arguments[0])}"
+    return " or ".join(
+        _kind(each) for each in arguments if not (each is int and float in arguments)
+    )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:

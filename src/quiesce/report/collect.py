@@ -1,58 +1,36 @@
-"""From folders to what the page is about: finds the runs, names and groups them."""
+"""Finds the runs that a page is about, names them, and groups them."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from quiesce.errors import RecipeError
-from quiesce.files.untrusted.typed_values import count, file_name, maybe, number, text
-from quiesce.report.reading.files import read_json, reading
-from quiesce.report.reading.run import RECIPE, SUMMARY, read_run
+from quiesce.report.reading.run import page_run
 from quiesce.report.run_data import Group, Run, Subject
-
-SWEEP = "sweep.json"
+from quiesce.run_folder.contents import SweepFile
+from quiesce.run_folder.folder import SWEEP
+from quiesce.run_folder.reading import is_run, maybe_read, runs_in
 
 Fields = tuple[tuple[str, object], ...]
-"""Names and values of what a sweep set."""
+"""Names and values of the fields that a sweep set."""
 
 
 def collect(folders: Sequence[Path]) -> Subject:
-    """Read what a page is to be about.
+    """Read the runs that a page is about.
 
     Args:
         folders: Run folders; or one sweep; or folders whose sub-folders are runs.
 
     Raises:
-        RecipeError: A folder is no run, or a file in it is damaged or too new.
+        RecipeError: A folder holds no run, or a file in it is damaged or too new.
     """
-    if len(folders) == 1 and (tree := read_json(folders[0] / SWEEP)) is not None:
-        return _sweep(folders[0], tree)
-    found = [run for folder in folders for run in _runs_in(folder)]
-    title = (
-        found[0].resolve().name
-        if len(found) == 1
-        else ", ".join(folder.resolve().name for folder in folders)
-    )
+    if len(folders) == 1 and (sweep := maybe_read(folders[0] / SWEEP, SweepFile)) is not None:
+        return _sweep(folders[0], sweep)
+    found = [run for folder in folders for run in runs_in(folder)]
+    named_after = found if len(found) == 1 else folders
+    title = ", ".join(folder.resolve().name for folder in named_after)
     return Subject(title=title, groups=group(named(found)))
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    if not folder.exists():
-        raise RecipeError(f"{folder}: no such folder; name a run, which `quiesce train` makes")
-    if _is_run(folder):
-        return [folder]
-    if folder.is_dir() and (runs := sorted(each for each in folder.iterdir() if _is_run(each))):
-        return runs
-    raise RecipeError(
-        f"{folder} is no run folder: it has neither {RECIPE} nor {SUMMARY}; "
-        "name one that `quiesce train` has made"
-    )
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / RECIPE).is_file() or (folder / SUMMARY).is_file()
 
 
 def named(folders: Iterable[Path]) -> list[Run]:
@@ -64,7 +42,7 @@ def named(folders: Iterable[Path]) -> list[Run]:
         parts = path.parts[::-1]
         ends = (parts[:n] for n in range(1, len(parts) + 1))
         own = next(end for end in ends if end not in {other[: len(end)] for other in others})
-        runs.append(read_run(folder, "/".join(reversed(own))))
+        runs.append(page_run(folder, "/".join(reversed(own))))
     return runs
 
 
@@ -83,23 +61,20 @@ def group(runs: Sequence[Run]) -> tuple[Group, ...]:
     )
 
 
-def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
-    """One group for each setting of the sweep, in its order; what has not begun is missing."""
+def _sweep(folder: Path, sweep: SweepFile) -> Subject:
+    """Return one group for each setting of the sweep, in its order."""
     members: dict[tuple[str, Fields], list[Run]] = {}
     missing = []
-    with reading(folder / SWEEP):
-        swept = tuple(map(text, tree["set"]))
-        for planned in tree["runs"]:
-            fields = tuple((name, _value(value)) for name, value in planned["fields"].items())
-            setting = (str(planned.get("variant", "")), fields)
-            path = folder / file_name(planned["folder"])
-            if _is_run(path):
-                run = replace(read_run(path, path.name), seed=maybe(count, planned["seed"]))
-                members.setdefault(setting, []).append(run)
-            else:
-                missing.append(path.name)
+    for planned in sweep.runs:
+        fields = tuple((name, _value(value)) for name, value in planned.fields.items())
+        path = folder / planned.folder
+        if is_run(path):
+            run = replace(page_run(path, path.name), seed=planned.seed)
+            members.setdefault((planned.variant or "", fields), []).append(run)
+        else:
+            missing.append(path.name)
     if not members:
-        raise RecipeError(f"{folder}: none of the sweep's {len(missing)} runs has begun")
+        raise RecipeError(f"{folder}: none of the {len(missing)} runs of the sweep has begun")
     several = len({variant for variant, _ in members}) > 1
     groups = tuple(
         Group(
@@ -111,15 +86,12 @@ def _sweep(folder: Path, tree: dict[str, Any]) -> Subject:
         for (variant, fields), runs in members.items()
     )
     title = folder.resolve().name
-    return Subject(title=title, groups=groups, swept=swept, missing=tuple(missing))
+    return Subject(title=title, groups=groups, swept=tuple(sweep.set), missing=tuple(missing))
 
 
 def _value(value: object) -> object:
-    """What a sweep set, as a number where it is one, else as a word."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number(value)  # one that no axis holds is refused
-        return value
-    return value if value is None or isinstance(value, str | bool) else json.dumps(value)
+    """Return a value that a sweep set, as a number if it is one, else as text."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
 
 
 def _setting(variant: str, fields: Fields) -> str:

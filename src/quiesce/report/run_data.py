@@ -1,4 +1,4 @@
-"""What the report knows of a run: plain frozen data, whatever file it came from.
+"""The data of the page, from whatever file they come.
 
 Shares are from 0 to 1, accuracies in percent, KL in nats, steps are optimizer steps.
 """
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm
+
 DEPTHWISE = "depth-wise"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A number over the steps at which it was written down."""
+    """A number over the steps at which it was recorded."""
 
     steps: np.ndarray
     """Shape (points,), rising."""
@@ -22,74 +24,15 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Histogram:
-    """How many weights are where."""
-
-    places: np.ndarray
-    """Edges, one more than counts, or the value that each count is of."""
-    counts: np.ndarray
-    """Weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One layer at the end of the run."""
-
-    name: str
-    """In the network."""
-    kind: str
-    """depth-wise, point-wise, full, linear or other."""
-    weights: int
-    """How many."""
-    bits: int | None
-    """Of a code."""
-    oscillating: float
-    """Share of weights above the cut."""
-    frozen: float
-    """Share of weights that are pinned."""
-    flips_per_step: float
-    """Codes that change in a step."""
-    distance_ratio: float | None = None
-    """Way of the quantized weights over way of the latents."""
-    transition_rate: float | None = None
-    """Share of codes that change in a step."""
-    near_threshold: float | None = None
-    """Share of weights close to a threshold."""
-    offsets: Histogram | None = None
-    """Of latent weights between -1/2 and 1/2."""
-    codes: Histogram | None = None
-    """Of the codes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchNorm:
-    """One batch norm: how far population statistics are from the running ones."""
-
-    name: str
-    """In the network."""
-    kind: str
-    """Of the layer that feeds it."""
-    kl_mean: float
-    """KL averaged over channels."""
-    kl_max: float
-    """KL of the worst channel."""
-
-    @property
-    def where(self) -> str:
-        """Kind in the two words that matter."""
-        return self.kind if self.kind == DEPTHWISE else "other"
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayersOverTime:
-    """Shares of each layer over the steps of training."""
+    """Oscillating share of each layer over the steps of training."""
 
     layers: tuple[str, ...]
     """Names, in the order of the file."""
     steps: np.ndarray
     """Shape (steps,)."""
     oscillating: np.ndarray
-    """Shape (layers, steps); not a number where nothing was written down."""
+    """Shape (layers, steps); NaN where nothing was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,120 +40,105 @@ class Trajectories:
     """Some weights of one layer, step by step."""
 
     layer: str
-    """Where they are."""
     steps: np.ndarray
     """Shape (steps,)."""
     index: np.ndarray
-    """Shape (weights,): place in the layer's weight, flat."""
+    """Shape (weights,): indices in the flattened weight of the layer."""
     position: np.ndarray
-    """Shape (steps, weights): latent over scale, so in codes."""
+    """Shape (steps, weights): latent weight divided by scale, so in codes."""
     code: np.ndarray
     """Shape (steps, weights)."""
     frequency: np.ndarray
     """Shape (steps, weights)."""
     quant_min: int
-    """Lowest code of the grid."""
     quant_max: int
-    """Highest code of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What oscillation still costs: other codes for the weights that oscillate."""
+    """The loss caused by the final codes of oscillating weights."""
 
     weights: int
-    """How many oscillate."""
+    """Number of oscillating weights."""
     samples: int
-    """Networks that were drawn."""
+    """Number of sampled networks."""
     before: tuple[float, float]
-    """Training loss and top-1 of the network as it is."""
+    """Training loss and top-1 of the trained network."""
     drawn: np.ndarray
-    """Shape (samples, 2): the same of each network that was drawn."""
+    """Shape (samples, 2): training loss and top-1 of each sampled network."""
     learned: tuple[float, float] | None
-    """The same with codes learned by the loss."""
+    """Training loss and top-1 with learned codes."""
     changed: int | None
-    """Codes that learning changed."""
+    """Number of codes that learning changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """One measure before and after re-estimation of batch norm."""
+    """One measure with the two kinds of batch-norm statistics."""
 
     running: float | None = None
-    """On the statistics that training left."""
     reestimated: float | None = None
-    """On statistics that were measured again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """All of a run."""
+    """Everything about a run; None or empty where the folder has no file about it."""
 
     folder: Path
-    """Where it was read from."""
     title: str
-    """What the page calls it."""
+    """Its name on the page."""
     recipe: str
-    """Name of its recipe."""
+    """Name of the recipe."""
     settings: str
-    """All of its recipe but seed and folder: equal for runs that are repetitions."""
+    """The recipe without seed and paths: equal for runs that differ only in their seed."""
     seed: int | None
-    """Its seed."""
     cure: str | None
-    """none, dampen or freeze; None where no recipe was kept."""
+    """none, dampen or freeze."""
     finished: bool
-    """Whether it came to its end."""
     steps: int
-    """Optimizer steps, as far as it went."""
-    cut: float
-    """Frequency above which a weight counts as oscillating."""
-    near: float
-    """How close to a threshold `Layer.near_threshold` means, in codes."""
+    """Optimizer steps so far."""
+    cut: float = 0.005
+    """Frequency above which a weight oscillates."""
+    near: float = 0.01
+    """Distance from a threshold, in codes, that `near_threshold` of a layer means."""
     low_bits: int | None
-    """Layers with at most so many bits are what the headline is about."""
-    top1_float: float | None
+    """Largest number of bits of the layers that the headline is about."""
+    top1_float: float | None = None
     """Top-1 of the float network."""
-    top1_rounded: float | None
-    """Top-1 right after rounding it."""
+    top1_rounded: float | None = None
+    """Top-1 after calibration, before training."""
     top1: Accuracy
     """Top-1 at the end."""
     train_loss: float | None
-    """Cross-entropy of the last epoch."""
-    batchnorm_loss: Accuracy
-    """Training loss at the end, before and after re-estimation."""
+    """Cross-entropy in the last epoch."""
+    batchnorm_loss: Accuracy = Accuracy()
+    """Training loss at the end."""
     oscillating: float | None
     """Share of low-bit weights."""
-    oscillating_depthwise: float | None
-    """Share of low-bit depth-wise weights; None where there are none."""
+    oscillating_depthwise: float | None = None
+    """Share of low-bit depth-wise weights."""
     frozen: float | None
     """Share of low-bit weights."""
-    layers: tuple[Layer, ...] = ()
-    """In the order of the network."""
-    batchnorms: tuple[BatchNorm, ...] = ()
-    """In the order of the network."""
+    layers: tuple[DiagnosedLayer, ...] = ()
+    batchnorms: tuple[DiagnosedNorm, ...] = ()
     curves: dict[str, Series] = field(default_factory=dict)
     """Columns of metrics.csv."""
     over_time: LayersOverTime | None = None
-    """Layers over the steps."""
     planned_bits: dict[str, int] = field(default_factory=dict)
-    """Bits of these layers by the recipe, for where `layers` are not known."""
+    """Bits of each layer by the recipe, used while `layers` is empty."""
     batchnorm_curves: dict[str, Series] = field(default_factory=dict)
-    """KL over the steps: the mean of depth-wise layers, and that of the others."""
+    """Mean KL over the steps, of depth-wise layers and of the others."""
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)
     """Columns of batchnorm_loss.csv."""
     trajectories: Trajectories | None = None
-    """Single weights."""
     probe: Probe | None = None
-    """What `quiesce probe` found."""
     data: dict[str, object] | None = None
-    """What says which images it classifies; None where no recipe was kept."""
+    """Which images it classifies."""
     diagnosed: bool = False
-    """Whether it has a diagnosis."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages it ran on."""
 
     @property
-    def low_bit_layers(self) -> tuple[Layer, ...]:
+    def low_bit_layers(self) -> tuple[DiagnosedLayer, ...]:
         """The layers that the headline is about."""
         low = self.low_bits
         return tuple(
@@ -222,30 +150,27 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that differ in nothing but the seed, and their one colour on the page."""
+    """One or more runs that differ only in their seed."""
 
     label: str
-    """What the page calls them."""
+    """Its name on the page."""
     runs: tuple[Run, ...]
-    """At least one."""
     variant: str = ""
-    """Name of the recipe in a sweep over several."""
+    """Name of the variant in a sweep."""
     fields: dict[str, object] = field(default_factory=dict)
-    """What a sweep set for them."""
+    """The fields that a sweep set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a page is about."""
+    """The runs of a page, in one or more groups."""
 
     title: str
-    """Of the page."""
     groups: tuple[Group, ...]
-    """At least one."""
     swept: tuple[str, ...] = ()
     """Fields of the recipe that a sweep varied."""
     missing: tuple[str, ...] = ()
-    """Runs that a sweep has planned and not begun."""
+    """Runs of the sweep that have not begun."""
 
     @property
     def runs(self) -> tuple[Run, ...]:

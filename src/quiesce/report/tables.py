@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from quiesce.report.numbers import MISSING, cell
 from quiesce.report.palette import color
-from quiesce.report.run_data import Group, Layer, Run
+from quiesce.report.run_data import Group, Run
+from quiesce.run_folder.contents import DiagnosedLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def _remark(cut: Sequence[Run], runs: int) -> str:
     return f"cut off at step {cut[0].steps:,}" if runs == 1 else f"{len(cut)} of {runs} cut off"
 
 
-LAYER: tuple[tuple[str, Callable[[Layer], float | None], int, float], ...] = (
+LAYER: tuple[tuple[str, Callable[[DiagnosedLayer], float | None], int, float], ...] = (
     ("oscillating, %", lambda layer: layer.oscillating, 2, 100),
     ("frozen, %", lambda layer: layer.frozen, 2, 100),
     ("near a threshold, %", lambda layer: layer.near_threshold, 2, 100),

@@ -7,12 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from quiesce.errors import CheckpointError, QuiesceError, RecipeError
 from quiesce.files.atomic import full_disk_named, write_beside
-from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.yaml_and_json import read_json as read_tree
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -23,12 +19,15 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 CHECKPOINT = f"checkpoints/{LAST}"
 FLOAT_CHECKPOINT = f"checkpoints/float/{LAST}"
 LOCK = ".lock"
+METRICS = "metrics.csv"
 LAYERS = "layers.csv"
 BATCHNORM = "batchnorm.csv"
 BATCHNORM_LOSS = "batchnorm_loss.csv"
 TRAJECTORIES = "trajectories.npz"
 DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
+SWEEP = "sweep.json"
+"""In the folder of a sweep: its runs."""
 
 
 def refuse_existing(folder: Path) -> None:
@@ -49,10 +48,13 @@ def refuse_no_run(folder: Path, *files: str) -> None:
     """
     for name in files:
         if not (folder / name).is_file():
-            what = f"it has no {name}" if folder.exists() else "there is no such folder"
-            raise RecipeError(
-                f"{folder} is not a run folder: {what}; `quiesce train RECIPE` makes one"
-            )
+            raise no_run(folder, name)
+
+
+def no_run(folder: Path, file: str) -> RecipeError:
+    """Return the error for a folder that lacks a file of a run."""
+    what = f"it has no {file}" if folder.is_dir() else "there is no such folder"
+    return RecipeError(f"{folder} is not a run folder: {what}; `quiesce train RECIPE` makes one")
 
 
 @contextmanager
@@ -94,20 +96,22 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock `folder`, so that no other process trains in it.
+def locked(folder: Path, work: str = "training") -> Iterator[None]:
+    """Lock `folder`, so that no other process does the same work in it.
 
     The operating system releases the lock when the process ends for any reason.
 
     Raises:
-        RecipeError: Another process is training in it.
+        RecipeError: Another process holds the lock.
     """
+    from filelock import FileLock, Timeout  # here: `quiesce report` does without it
+
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise RecipeError(
-            f"another process is training in {folder}; wait until it has ended"
+            f"another process is {work} in {folder}; wait until it has ended"
         ) from error
     try:
         yield
@@ -156,25 +160,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, tree: dict[str, Any]) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
-
-
-def read_json(path: Path, version: int) -> dict[str, Any]:
-    """Read a JSON file of a run.
-
-    Args:
-        path: The file.
-        version: The newest format version that the caller can read.
-
-    Raises:
-        RecipeError: The file can not be read, or has a newer version.
-    """
-    try:
-        tree = read_tree(path)
-        found = tree["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is damaged or not a file of a run: {error}") from error
-    refuse_newer(str(path), found, version)
-    return tree
 
 
 def _exists(folder: Path) -> RecipeError:

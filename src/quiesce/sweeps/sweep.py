@@ -3,20 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from quiesce.errors import RecipeError
 from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.yaml_and_json import parse_yaml
-from quiesce.recipes.reading import load_yaml
+from quiesce.recipes.reading import checked_fields, load_yaml
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the sweeps that come with quiesce."""
 
 VERSION = 1
-"""Version of the format of sweep files and of sweep.json."""
+"""Version of the format of sweep files."""
 
 MOST_RUNS = 10_000
 """Of a sweep; a grid of ten fields with ten values each would be planned for ever."""
@@ -95,27 +94,10 @@ def read_sweep(path: Path) -> Sweep:
     version = tree.pop("version", VERSION)
     if version != VERSION:
         raise RecipeError(f"{path}: `version` must be {VERSION} for this quiesce, got {version}")
-    kinds: dict[str, type | tuple[type, ...]] = {
-        **dict.fromkeys(("name", "recipe", "baseline"), str),
-        **dict.fromkeys(("variants", "grid"), dict),
-        "seeds": (int, list),
-    }
-    for key, value in tree.items():
-        if key not in kinds:
-            near = get_close_matches(str(key), kinds, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"fields here: {', '.join(kinds)}"
-            raise RecipeError(f"{path}: unknown field `{key}`; {hint}")
-        if not isinstance(value, kinds[key]):
-            raise RecipeError(f"{path}: `{key}` can not be {value!r:.60}")
-    for key, inner in (("variants", dict), ("grid", list)):
-        for name, value in tree.get(key, {}).items():
-            if not isinstance(value, inner) or not isinstance(name, str):
-                kind = "a mapping of fields" if inner is dict else "a list of values"
-                raise RecipeError(f"{path}: `{key}.{name}` must be {kind}, got {value!r:.60}")
     if "seeds" in tree:
         tree["seeds"] = _seeds(tree["seeds"], f"{path}: ")
     try:
-        return Sweep(**tree)
+        return Sweep(**checked_fields(Sweep, tree, str(path)))
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {error}") from error
 

@@ -6,23 +6,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from msgspec import UNSET
 
-from quiesce.comparison.finished_runs import SWEEP, read_json
 from quiesce.comparison.recipe_fields import dotted
 from quiesce.errors import RecipeError
 from quiesce.files.untrusted.limits import refuse_links
 from quiesce.recipes.reading import read_recipe, write_recipe
+from quiesce.run_folder.contents import SweepFile, SweptRun
 from quiesce.run_folder.folder import (
     FLOAT_NETWORK,
     RECIPE,
     SUMMARY,
+    SWEEP,
     has_checkpoint,
+    locked,
     write_json,
     write_text,
 )
+from quiesce.run_folder.reading import maybe_read
 from quiesce.sweeps.plan import PlannedRun
-from quiesce.sweeps.sweep import VERSION, Sweep
+from quiesce.sweeps.sweep import Sweep
 
 
 class SweepFolder:
@@ -51,17 +54,14 @@ class SweepFolder:
             raise RecipeError(f"{self.folder}: {error}; put it there itself") from error
         self.refuse_changed(runs)
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                for run in runs:
-                    path = self.recipe(run)
-                    path.parent.mkdir(exist_ok=True)
-                    if not path.exists():
-                        write_text(path, write_recipe(run.recipe))
-                write_json(self.folder / SWEEP, self._tree(sweep, runs))
-                yield
-        except Timeout as error:
-            raise RecipeError(f"another process is sweeping in {self.folder}") from error
+        with locked(self.folder, "sweeping"):
+            for run in runs:
+                path = self.recipe(run)
+                path.parent.mkdir(exist_ok=True)
+                if not path.exists():
+                    write_text(path, write_recipe(run.recipe))
+            write_json(self.folder / SWEEP, self._content(sweep, runs).tree())
+            yield
 
     def refuse_changed(self, runs: Sequence[PlannedRun]) -> None:
         """Refuse to go on with recipes that are not those of the earlier runs.
@@ -110,32 +110,30 @@ class SweepFolder:
         if run.exists():
             shutil.rmtree(run)
 
-    def _tree(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, Any]:
-        """The content of sweep.json; runs of earlier calls stay in it."""
-        path = self.folder / SWEEP
-        listed = read_json(path)["runs"] if path.is_file() else []
-        now = [_entry(run) for run in runs]
+    def _content(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> SweepFile:
+        """Return the content of sweep.json; the runs of earlier calls stay in it."""
+        earlier = maybe_read(self.folder / SWEEP, SweepFile)
         names = {run.name for run in runs}
-        listed = [run for run in listed if run["folder"] not in names] + now
-        swept = [item for run in listed for item in run["fields"].items()]
-        return {
-            "version": VERSION,
-            "name": sweep.name,
-            "recipe": sweep.recipe,
-            "variants": sweep.variants,
-            "set": {
+        listed = [run for run in earlier.runs if run.folder not in names] if earlier else []
+        listed += map(_entry, runs)
+        swept = [item for run in listed for item in run.fields.items()]
+        return SweepFile(
+            name=sweep.name,
+            recipe=sweep.recipe,
+            variants=sweep.variants,
+            set={
                 field: _each_once(value for other, value in swept if other == field)
                 for field in dict(swept)
             },
-            "seeds": _each_once(run["seed"] for run in listed),
-            "baseline": sweep.baseline,
-            "runs": listed,
-        }
+            seeds=tuple(_each_once(run.seed for run in listed)),
+            baseline=sweep.baseline,
+            runs=tuple(listed),
+        )
 
 
-def _entry(run: PlannedRun) -> dict[str, Any]:
-    variant = {} if run.variant is None else {"variant": run.variant}
-    return {"folder": run.name, **variant, "fields": run.fields, "seed": run.recipe.seed}
+def _entry(run: PlannedRun) -> SweptRun:
+    variant = UNSET if run.variant is None else run.variant
+    return SweptRun(folder=run.name, variant=variant, fields=run.fields, seed=run.recipe.seed)
 
 
 def _each_once(values: Iterator[Any]) -> list[Any]:

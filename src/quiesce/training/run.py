@@ -10,19 +10,19 @@ from typing import Any
 from quiesce.files.atomic import remove_leftovers
 from quiesce.recipes.reading import read_recipe, write_recipe
 from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.contents import Summary
 from quiesce.run_folder.folder import (
     RECIPE,
     SUMMARY,
     explained,
     locked,
-    read_json,
     refuse_existing,
     run_folder,
     write_text,
 )
+from quiesce.run_folder.reading import read_json
 from quiesce.training.display import Display
 from quiesce.training.job import load
-from quiesce.training.recording.summary import VERSION
 from quiesce.training.resuming.found_checkpoint import (
     find_checkpoint,
     recipe_of,
@@ -99,5 +99,5 @@ def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
         return run(recipe, display)
     refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE)))
     if (folder / SUMMARY).is_file():
-        return read_json(folder / SUMMARY, VERSION)
+        return read_json(folder / SUMMARY, Summary).tree()
     return resume(folder, display)

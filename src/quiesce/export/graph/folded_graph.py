@@ -1,4 +1,4 @@
-"""A prepared network as a traced graph in which all is folded that can be, ready to be lowered."""
+"""Traces a prepared network and folds everything that can be folded."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,11 +9,7 @@ import torch
 from torch import nn
 
 from quiesce.errors import ExportError
-from quiesce.export.biases.layer_integers import (
-    check_all_called,
-    read_inputs,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
 from quiesce.export.graph.batchnorm_folding import fold_batchnorms
 from quiesce.export.graph.pixel_normalization import Normalization
 from quiesce.export.graph.quantized_inputs import QuantizedInput, absorb_activations, find_inputs
@@ -29,17 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
+    """A traced network with folded batch norms and activations; its quantizers are still nodes."""
 
     traced: "ir.Model"
     sites: list[Site]
     inputs: "dict[ir.Node, QuantizedInput]"
-
     outputs: list[str]
-    """Names of the outputs: a layer that is lowered may give its output another name."""
-
+    """Names of the outputs; lowering a layer may change them in the graph."""
     reads: Mapping[str, int]
-    """How often the network reads each of its parameters, before anything was folded."""
+    """How often the network reads each parameter, before folding."""
 
 
 def fold(
@@ -49,10 +43,10 @@ def fold(
     preprocessing: Preprocessing | None = None,
     dynamic: Mapping[int, str] | None = None,
 ) -> Folded:
-    """Trace a prepared model and fold what can be folded, without touching a code.
+    """Trace a prepared model and fold what can be folded, without changing a code.
 
     Raises:
-        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+        NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.
     """
     layers = read_integers(model)
     before = None

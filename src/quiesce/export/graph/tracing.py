@@ -1,9 +1,8 @@
-"""A prepared model as an ONNX graph in which every quantizer is one node of the domain `quiesce`.
+"""Traces a prepared model to an ONNX graph in which every quantizer is one node.
 
-torch.export and torch.onnx translate the whole network, whatever it is made of; only quantizers
-are held back, as the nodes QuantizeInput and QuantizeWeight that carry their layer's name, or that
-of the operand of an addition. The
-passes of this package fold and lower around them.
+torch.export and torch.onnx translate the whole network. Only quantizers stay, as the nodes
+QuantizeInput and QuantizeWeight of the domain `quiesce`, with the name of their layer or of the
+operand of an addition. The passes of this package fold and lower around them.
 """
 
 import copy
@@ -28,17 +27,17 @@ if TYPE_CHECKING:
 
 DOMAIN = "quiesce"
 INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
-LAYER = "layer"  # attribute that names the layer
-CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
-OWN = "float/"  # before the names of the network's own tensors
-WRAPPED = "network."  # what OfTensors puts before the names of the network's tensors
+LAYER = "layer"  # attribute: name of the layer
+CALL = "call"  # attribute: number of the call, so that equal nodes are not joined
+OWN = "float/"  # prefix of the network's own tensors
+WRAPPED = "network."  # prefix of the network's tensors in OfTensors
 LONGEST = 300  # characters of a reason: torch prints whole graphs
 
 log = logging.getLogger(__name__)
 
 
 class Marker(nn.Module):
-    """Stands where a quantizer was and leaves a node of the domain `quiesce` in the graph.
+    """Replaces a quantizer and leaves a node of the domain `quiesce` in the graph.
 
     Args:
         kind: INPUT or WEIGHT.
@@ -52,7 +51,7 @@ class Marker(nn.Module):
         self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`, through one node."""
+        """Return `x` through one node."""
         self.calls += 1
         return torch.onnx.ops.symbolic(
             f"{DOMAIN}::{self.kind}",
@@ -71,20 +70,20 @@ def trace(
     before: nn.Module | None = None,
     dynamic: Mapping[int, str] | None = None,
 ) -> Any:
-    """Return the graph of a prepared model in inference mode, its batch dimension open.
+    """Return the graph of a prepared model in inference mode, with dynamic batch size.
 
     Args:
-        model: Prepared; it stays as it is.
-        example: Arguments, on any device.
+        model: The prepared model; it does not change.
+        example: Arguments of the model, on any device.
         opset: Version of the ONNX operators.
-        before: Run on the only input before the model, such as a normalisation.
-        dynamic: Further dimensions that stay open, see `open_dimensions`.
+        before: A module that processes the only input before the model, such as a normalization.
+        dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Returns:
         An onnx_ir.Model.
 
     Raises:
-        ExportError: torch.export or torch.onnx can not express the model; one line of their reason.
+        ExportError: torch.export or torch.onnx can not express the model.
         MissingExtraError: onnxscript is not installed.
     """
     marked = _marked(model)
@@ -100,19 +99,19 @@ def translate(
     name: str,
     dynamic: Mapping[int, str] | None = None,
 ) -> Any:
-    """Return a network of any kind as an onnx_ir.Model, its batch dimension open.
+    """Return any network as an onnx_ir.Model, with dynamic batch size.
 
     Inputs and outputs have the names that `Example` and `output_tensors` give.
 
     Args:
-        network: On the CPU, in inference mode.
-        example: Arguments for it.
+        network: A network on the CPU, in inference mode.
+        example: Arguments of the network.
         opset: Version of the ONNX operators.
-        name: What messages call the network.
-        dynamic: Further dimensions that stay open, see `open_dimensions`.
+        name: Name of the network in error messages.
+        dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Raises:
-        ExportError: torch.export or torch.onnx can not express it; one line of their reason.
+        ExportError: torch.export or torch.onnx can not express it.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
@@ -129,10 +128,10 @@ def translate(
                 input_names=list(example.tensors),
                 verbose=False,
             )
-    except Exception as error:  # whatever they raise on the way, and they wrap it several times
+    except Exception as error:  # torch.export and torch.onnx raise many kinds
         raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
-        raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
+        raise ExportError(f"{name} can not be exported: torch.onnx returned nothing")
     _name_outputs(program.model.graph, function.outputs)
     _set_apart(program.model.graph)
     return program.model
@@ -192,7 +191,7 @@ def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":
 
 
 def layer_of(node: "ir.Node") -> str:
-    """Return the name of the layer whose quantizer a marker stands for."""
+    """Return the name of the layer of a marker."""
     return node.attributes[LAYER].as_string()
 
 
@@ -207,7 +206,7 @@ def _marked(model: nn.Module) -> nn.Module:
 
 
 def reason(error: BaseException) -> str:
-    """The innermost cause, in one line, without the advice around it."""
+    """Return the innermost cause of an error in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -217,7 +216,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its warnings about itself from the user."""
+    """Silence the progress and the warnings of the exporter."""
     levels: Mapping[str, int] = {
         name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")
     }

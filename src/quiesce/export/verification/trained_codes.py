@@ -1,4 +1,4 @@
-"""What the trained network computes: the codes of every quantized input, and the outputs."""
+"""The codes of every quantized input of the trained network, and its outputs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,23 +19,22 @@ Note = Callable[[str, FakeQuantizer, Tensor], None]
 
 
 class Computed(NamedTuple):
-    """Of one batch."""
+    """Codes and logits of one batch."""
 
     codes: dict[str, np.ndarray]
-    """Quantized input of a layer or an addition, by name and call ("conv", "conv:2"), to its codes:
-    int8 or uint8."""
-
+    """Name and call of a layer or addition ("conv", "conv:2") to the codes of its input: int8 or
+    uint8."""
     outputs: dict[str, np.ndarray]
-    """What the network returns, by the names of `quiesce.export.interface`."""
+    """Outputs of the network, by their names in the file."""
 
 
 @torch.no_grad()
 def run_trained(model: nn.Module, example: Example) -> Computed:
-    """Run a prepared model as it is, in inference mode, and note the codes it uses.
+    """Run a prepared model in inference mode, and note its codes.
 
     Args:
-        model: Prepared and calibrated; its modes come back.
-        example: Arguments of it, on any device.
+        model: A prepared and calibrated model; its modes are restored.
+        example: Arguments of the model, on any device.
 
     Raises:
         ExportError: It returns something else than tensors.
@@ -60,7 +59,7 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 
 def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
-    """The codes whose values a quantizer has emitted: int8 or uint8, of the same shape."""
+    """Return the codes of values that a quantizer returned: int8 or uint8, of the same shape."""
     if quantizer.offset is not None:
         values = values - quantizer.offset
     integers = torch.round(values / quantizer.step_size)
@@ -69,7 +68,7 @@ def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
 
 
 class _Noted(nn.Module):
-    """Stands for a quantizer at one of its places: several may share it."""
+    """Replaces a quantizer at one of its places, because several places may share it."""
 
     def __init__(self, name: str, quantizer: FakeQuantizer, note: Note) -> None:
         super().__init__()

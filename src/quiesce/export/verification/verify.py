@@ -1,14 +1,13 @@
-"""Whether an exported file computes what the trained network computes.
+"""Verifies that an exported file computes what the trained network computes.
 
-Weights are compared code by code. Then every layer is fed the trained network's own input codes:
-one code that rounds the other way early on fans out through fifty layers, so codes at the end of a
-whole run say little of any layer. ONNX Runtime runs the layers twice, with all of its graph
-optimisations and with none, and the integer network of `reference` says whether a difference is the
-runtime's or comes of training's float arithmetic; what the last layer makes of its codes, the
-logits, is compared with that network's. Last the file is run whole.
+Weights are compared code by code. Then every layer gets the trained input codes, because one early
+difference would spread through all later layers. ONNX Runtime runs the layers with all graph
+optimizations and with none, and the network of `integer_simulation` shows whether a difference
+comes from the runtime or from float arithmetic in training. The logits, computed from the trained
+codes of the last layer, are compared with that network. Finally the whole file runs.
 
-Where a file was made with rounded biases, all up to here is compared with a copy of the trained
-network with the same biases rounded; the whole run with the network as it was trained.
+If a file has rounded biases, everything except the whole run is compared with a copy of the trained
+network with the same rounded biases.
 """
 
 import math
@@ -20,12 +19,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from quiesce.errors import DataError, ExportError, QuiesceError
-from quiesce.export.biases.layer_integers import (
-    InputGrid,
-    read_inputs,
-    read_integers,
-)
+from quiesce.errors import DataError, ExportError, QuiesceError, first_line
+from quiesce.export.biases.layer_integers import InputGrid, read_inputs, read_integers
 from quiesce.export.biases.rounded_biases import with_rounded_biases
 from quiesce.export.interface import IMAGES, Example, example_of, example_of_batch
 from quiesce.export.metadata import Description, description_of, load_model
@@ -59,18 +54,19 @@ from quiesce.export.verification.result import (
 )
 from quiesce.export.verification.trained_codes import Computed, as_array, run_trained
 from quiesce.inference import Batch, Forward, Input, label_of
+from quiesce.parallel.processes import unwrapped
 
 CHUNK = 16
-"""Images compared at a time: all codes of all layers are held for these."""
+"""Images compared at a time; all codes of all layers are in memory for these."""
 
 LAYER_IMAGES = 256
-"""Images on which layers are compared one by one; the file is run whole on all that are given."""
+"""Images on which layers are compared; the whole file runs on all images."""
 
 ENOUGH_CODES = round(3 / MAX_SHARE)
-"""Of a layer: with fewer, chance alone decides whether one or two that differ are too many."""
+"""With fewer codes in a layer, chance decides whether one or two that differ are too many."""
 
 LEAST_IMAGES = 64
-"""Images that are worth comparing even where every layer has many codes."""
+"""Smallest number of images to compare, even if every layer has many codes."""
 
 
 def verify_onnx(
@@ -81,25 +77,25 @@ def verify_onnx(
     compare: Compare | None = None,
     forward: Forward | None = None,
 ) -> Verification:
-    """Compare an ONNX file of `export_onnx` with the model it was made of.
+    """Compare an ONNX file of `export_onnx` with its model.
 
     Args:
-        model: The prepared, trained model.
+        model: The prepared, trained model, maybe in an AveragedModel.
         path: The file.
-        batches: What the model takes, or pairs of that and a label; see `quiesce.inference`. Labels
-            count where they are classes, of the same shape as the classes that the model names.
-        compare: How the outputs of the whole file are compared. "top1": both name the same class,
-            of at least 99 % of the images, pixels or tokens; "max_error": no value differs by more
-            than 5 % of the largest; a function that takes the outputs of the model and of the file
-            for a batch, each a mapping from names to arrays, and returns the share that agrees, 0
-            to 1: at least 99 % must. None chooses "top1" where one output has the shape (batch,
-            classes), (batch, tokens, classes) or (batch, classes, height, width), or where an
-            output is called "logits", and else "max_error".
-        forward: Called with the model and a batch instead, for batches of any other kind. The file
-            gets the arguments with which it calls the model.
+        batches: Inputs of the model, or pairs of an input and a label; see `quiesce.inference`.
+            Labels count if they are classes, in the shape of the classes of the output.
+        compare: How the outputs of the whole file are compared. "top1": at least 99 % of the
+            images, pixels or tokens have the same top class. "max_error": no value differs by more
+            than 5 % of the largest. A function takes the outputs of the model and of the file for a
+            batch, as mappings from names to arrays, and returns the share that agrees, 0 to 1; at
+            least 99 % must. None selects "top1" if the only output has the shape (batch, classes),
+            (batch, tokens, classes) or (batch, classes, height, width), or if an output is called
+            "logits", and otherwise "max_error".
+        forward: Function of the model and a batch that calls the model, for other kinds of batches.
+            The file gets the same arguments.
 
     Returns:
-        Everything that was compared; `passed` and `verdict` say the result.
+        The comparison; `passed` and `verdict` have the result.
 
     Raises:
         ExportError: The file is missing, damaged, or not an export of this network.
@@ -108,19 +104,21 @@ def verify_onnx(
         TypeError, ValueError: A batch or `compare` is not as said above.
     """
     check_compare(compare)
+    model = unwrapped(model)
     given = ((example_of_batch(model, batch, forward), label_of(batch)) for batch in batches)
     return verify_model(model, load_model(Path(path)), given, where=path, compare=compare)
 
 
 def images_needed(model: nn.Module, image: Input) -> int:
-    """On how many images `verify_onnx` can judge every layer.
+    """Return how many images `verify_onnx` needs to judge every layer.
 
     Args:
-        model: Prepared and calibrated.
-        image: What the model takes, a batch of one.
+        model: A prepared and calibrated model.
+        image: An input with a batch of one.
 
     Returns:
-        So many that the layer with the fewest codes has ENOUGH_CODES; LEAST_IMAGES to LAYER_IMAGES.
+        A number with which the layer with the fewest codes has ENOUGH_CODES, from LEAST_IMAGES to
+        LAYER_IMAGES.
     """
     trained = run_trained(model, example_of(model, image))
     fewest = min((codes.size for codes in trained.codes.values()), default=1)
@@ -136,15 +134,15 @@ def verify_model(
     exported: nn.Module | None = None,
     compare: Compare | None = None,
 ) -> Verification:
-    """As `verify_onnx`, on an onnx.ModelProto.
+    """Compare an onnx.ModelProto with its model; see `verify_onnx`.
 
     Args:
         model: The prepared, trained model.
-        proto: What was made of it.
-        batches: Arguments and labels or None.
-        where: What messages call `proto`.
-        exported: `model`, or its copy with rounded biases, where that is at hand already.
-        compare: As `verify_onnx` takes it.
+        proto: The onnx.ModelProto.
+        batches: Arguments and labels, or None instead of labels.
+        where: Name of `proto` in error messages.
+        exported: `model`, or its copy with rounded biases, if it is known.
+        compare: See `verify_onnx`.
     """
     description = description_of(proto, where)
     layers = read_integers(model)
@@ -187,14 +185,15 @@ def verify_model(
 
 @contextmanager
 def _reading(where: str | Path) -> Iterator[None]:
-    """Make one line of what goes wrong with a graph that is not as `export_onnx` writes it."""
+    """Turn errors from a graph that `export_onnx` did not write into one line."""
     try:
         yield
     except QuiesceError:
         raise
-    except Exception as error:  # a stranger's graph may name and shape things as it likes
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ExportError(f"{where} is not as `quiesce export` writes it ({reason})") from error
+    except Exception as error:  # the graph may have any names and shapes
+        raise ExportError(
+            f"{where} differs from what `quiesce export` writes ({first_line(error)})"
+        ) from error
 
 
 def _chunks(batches: Iterable[tuple[Example, Any]]) -> Iterator[tuple[Example, Any]]:
@@ -209,11 +208,7 @@ class _Runner:
     """A file in ONNX Runtime, whole and cut at its codes."""
 
     def __init__(
-        self,
-        proto: Any,
-        description: Description,
-        grids: dict[str, InputGrid],
-        where: str | Path,
+        self, proto: Any, description: Description, grids: dict[str, InputGrid], where: str | Path
     ) -> None:
         names = quantized_inputs(description)
         self._proto = proto
@@ -244,11 +239,11 @@ class _Runner:
                 )
 
     def whole(self, example: Example) -> Computed:
-        """Run the whole file, optimised."""
+        """Run the whole file, optimized."""
         return self._run(self._whole, self._feed(example))
 
     def layers(self, example: Example, codes: dict[str, np.ndarray]) -> dict[bool, Computed]:
-        """Each layer fed `codes`; optimised or not."""
+        """Run each layer on `codes`, optimized or not."""
         feed = self._feed(example)
         for name in self._names:
             feed[name + FED] = (codes[name].astype(np.int16) + self._zeros[name]).astype(np.uint8)
@@ -262,7 +257,7 @@ class _Runner:
         return {optimized: self._run(each, feed) for optimized, each in self._cut[shapes].items()}
 
     def _run(self, session: Any, feed: dict[str, np.ndarray]) -> Computed:
-        """Outputs, and what the file's containers hold without the zero points: int16."""
+        """Return outputs, and codes without zero points: int16."""
         stored = session.run([*self._outputs, *(name + CODES for name in self._names)], feed)
         outputs = dict(zip(self._outputs, stored, strict=False))
         codes = {
@@ -280,17 +275,14 @@ class _Runner:
 
 
 def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """The uint8 pixels that normalised images were made of."""
+    """Return the uint8 pixels of normalized images."""
     shape = (-1, 1, 1)
     wide = images * np.asarray(std).reshape(shape) + np.asarray(mean).reshape(shape)
     return np.clip(np.round(wide * 255), 0, 255).astype(np.uint8)
 
 
 def _compare_layers(
-    found: Verification,
-    trained: Computed,
-    reference: Computed,
-    runtime: dict[bool, Computed],
+    found: Verification, trained: Computed, reference: Computed, runtime: dict[bool, Computed]
 ) -> None:
     for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)

@@ -15,6 +15,9 @@ from quiesce.files.untrusted.limits import LARGEST_TREE, read_text
 DEEPEST = 100
 """Levels of a tree."""
 
+MOST_DIGITS = 20
+"""Digits of a whole number in JSON: 64 bits."""
+
 LARGEST_YAML = 2**17
 """Bytes of a YAML file; recipes have a few thousand."""
 
@@ -29,7 +32,7 @@ def parse_json(text: str) -> Any:
         ValueError: It is no JSON, or nested too deeply.
     """
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, parse_int=_whole)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEEPEST} deep") from error
     _refuse_deep(tree)
@@ -61,6 +64,12 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file holds; raises what `read_text` and `parse_yaml` raise."""
     return parse_yaml(read_text(path, LARGEST_YAML))
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number has more than {MOST_DIGITS} digits")
+    return int(digits)
 
 
 def _refuse_deep(tree: Any) -> None:

@@ -9,7 +9,8 @@ from quiesce.report.charts.chart import Chart, figure, written
 from quiesce.report.charts.curves import legend
 from quiesce.report.charts.layer_map import layer_map, most_oscillating
 from quiesce.report.palette import color
-from quiesce.report.run_data import Group, Histogram, Run
+from quiesce.report.run_data import Group, Run
+from quiesce.run_folder.contents import CodeCounts
 
 
 def codes(groups: Sequence[Group]) -> Chart | None:
@@ -67,16 +68,16 @@ def codes_by_layer(run: Run, label: str) -> Chart | None:
     )
 
 
-def _known(run: Run) -> list[Histogram]:
+def _known(run: Run) -> list[CodeCounts]:
     return [layer.codes for layer in run.low_bit_layers if layer.codes]
 
 
-def _places(histograms: Sequence[Histogram]) -> np.ndarray:
+def _places(histograms: Sequence[CodeCounts]) -> np.ndarray:
     """All codes that any of them knows, rising."""
-    return np.unique(np.concatenate([each.places for each in histograms]))
+    return np.unique(np.concatenate([np.asarray(each.code, float) for each in histograms]))
 
 
-def _counts(histogram: Histogram, places: np.ndarray) -> np.ndarray:
+def _counts(histogram: CodeCounts, places: np.ndarray) -> np.ndarray:
     """Its counts at `places`, 0 where it has no such code."""
-    counts = dict(zip(histogram.places, histogram.counts, strict=True))
-    return np.array([counts.get(place, 0.0) for place in places])
+    counts = dict(zip(histogram.code, histogram.counts, strict=True))
+    return np.array([float(counts.get(place, 0)) for place in places])

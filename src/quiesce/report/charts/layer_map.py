@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from quiesce.report.charts.chart import figure, ticks
 from quiesce.report.palette import scale
-from quiesce.report.run_data import Layer
+from quiesce.run_folder.contents import DiagnosedLayer
 
 ROWS = 60
 """Most layers of a map."""
@@ -52,7 +52,7 @@ def layer_map(
     return figure([cells], x=x, y=None, height=height, xaxis=xaxis or {}, yaxis=ticks(names))
 
 
-def most_oscillating(layers: Sequence[Layer]) -> list[Layer]:
+def most_oscillating(layers: Sequence[DiagnosedLayer]) -> list[DiagnosedLayer]:
     """Return the layers that fit in a map: those that oscillate most, in the network's order."""
     ranked = sorted(layers, key=lambda layer: -layer.oscillating)[:ROWS]
     names = {layer.name for layer in ranked}

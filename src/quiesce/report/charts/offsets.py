@@ -9,7 +9,8 @@ from quiesce.report.charts.chart import Chart, figure, written
 from quiesce.report.charts.curves import legend
 from quiesce.report.charts.layer_map import layer_map, most_oscillating
 from quiesce.report.palette import color, dash
-from quiesce.report.run_data import Group, Histogram, Run
+from quiesce.report.run_data import Group, Run
+from quiesce.run_folder.contents import OffsetCounts
 
 OFFSET = "offset from the nearest code"
 
@@ -71,14 +72,14 @@ def offsets_by_layer(run: Run, label: str) -> Chart | None:
     histograms = [layer.offsets for layer in layers if layer.offsets]
     if not histograms:
         return None
-    values = np.array([density(each.counts) for each in histograms])
+    values = np.array([density(np.asarray(each.counts, float)) for each in histograms])
     return Chart(
         title=label,
         alt=f"Density of offsets in each of {len(layers)} layers, at the most {values.max():.2g} "
         "times even spacing.",
         figure=layer_map(
             [layer.name for layer in layers],
-            histograms[0].places.astype("float32"),
+            np.asarray(histograms[0].edges, "float32"),
             values,
             top=BRIGHTEST,
             x=OFFSET,
@@ -96,7 +97,9 @@ def density(counts: np.ndarray) -> np.ndarray:
 
 def _all_offsets(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
     """Edges and counts over all low-bit layers of a run; none where none are known."""
-    known: list[Histogram] = [layer.offsets for layer in run.low_bit_layers if layer.offsets]
+    known: list[OffsetCounts] = [layer.offsets for layer in run.low_bit_layers if layer.offsets]
     if not known:
         return []
-    return [(known[0].places, np.sum([each.counts for each in known], axis=0))]
+    return [
+        (np.asarray(known[0].edges), np.sum([each.counts for each in known], axis=0, dtype=float))
+    ]

@@ -1,75 +1,26 @@
-"""The files of a run folder, read without torch; what is wrong with one is told in one line."""
+"""Reads the tables and arrays of a run folder; every error is one line."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quiesce.errors import QuiesceError, RecipeError
-from quiesce.files.untrusted import csv_rows, npz_arrays, yaml_and_json
-from quiesce.files.untrusted.format_version import refuse_newer
-
-VERSION = 1
-"""Newest version of the files that is understood."""
-
-Rows = Iterator[dict[str, Any]]
-"""Numbers, None in empty cells, and texts where asked for."""
+from quiesce.files.untrusted import csv_rows, npz_arrays
+from quiesce.run_folder.reading import reading
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Make one line of whatever goes wrong while the content of `path` is looked at.
+def read_table(path: Path, text: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file, with None in empty cells; no rows if there is no file.
 
-    Raises:
-        RecipeError: The content is not what such a file holds.
-    """
-    try:
-        yield
-    except (QuiesceError, OSError):
-        raise
-    except KeyError as error:
-        raise damaged(path, f"it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
-        raise damaged(path, str(error)) from error
-
-
-def damaged(path: Path, reason: str) -> RecipeError:
-    """Return the error that says so."""
-    reason = " ".join(reason.split())
-    return RecipeError(f"{path} is damaged: {reason}; write it again, or take it away")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the tree in a JSON file; None where there is no such file.
-
-    Raises:
-        RecipeError: It is damaged, or newer than this quiesce.
-    """
-    return _tree(path, yaml_and_json.read_json)
-
-
-def read_recipe(path: Path) -> dict[str, Any] | None:
-    """Return the tree of a recipe; None where there is no such file.
-
-    Raises:
-        RecipeError: It is damaged, or newer than this quiesce.
-    """
-    return _tree(path, yaml_and_json.read_yaml)
-
-
-def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
-    """Yield the rows of a CSV file, with None in empty cells; no rows where there is no file.
-
-    A last line without its end is left out: somebody is writing it, or was stopped.
+    A last line without its end is left out, because it is still being written.
 
     Args:
         path: The file; its first line names the columns.
         text: Columns that are not numbers.
 
     Raises:
-        RecipeError: A row does not fit the first line, or a number is none.
+        RecipeError: A row does not fit the first line, or a cell is not a number.
     """
     if path.exists():
         with reading(path):
@@ -78,27 +29,15 @@ def read_table(path: Path, text: tuple[str, ...] = ()) -> Rows:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays of an NPZ file, which may hold no pickles; None where there is no file.
+    """Return the arrays of an NPZ file, or None if there is no file; pickles are refused.
 
     Raises:
-        RecipeError: It is damaged.
+        RecipeError: The file is damaged.
     """
     if not path.exists():
         return None
     with reading(path):
         return npz_arrays.read_arrays(path)
-
-
-def _tree(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    with reading(path):
-        tree = read(path)
-        version = tree["version"]
-        if not isinstance(version, int):
-            raise ValueError(f"its version is {version!r}")
-    refuse_newer(str(path), version, VERSION)
-    return tree
 
 
 def _cell(name: str, value: str, text: tuple[str, ...]) -> float | str | None:

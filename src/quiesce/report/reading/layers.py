@@ -1,123 +1,61 @@
-"""Layers and batch norms of a run, from its summary.json or, with more, its diagnosis.json."""
+"""Layers and batch norms of a run without a diagnosis, and shares over layers."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
 
-import numpy as np
-
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number
-from quiesce.report.run_data import DEPTHWISE, BatchNorm, Histogram, Layer
-
-T = TypeVar("T", bound=Sized)
-
-MOST_LAYERS = 20_000
-"""Of a page; each is a row of a table."""
+from quiesce.report.run_data import DEPTHWISE
+from quiesce.run_folder.contents import (
+    DiagnosedLayer,
+    DiagnosedNorm,
+    KeptScheme,
+    LayerNumbers,
+    Summary,
+)
 
 
-def summarized_layers(summary: dict[str, Any]) -> tuple[Layer, ...]:
-    """Return the layers of a summary, which knows two kinds only."""
+def summarized_layers(summary: Summary) -> tuple[DiagnosedLayer, ...]:
+    """Return the layers of a summary, which only tells whether a layer is depth-wise."""
     return tuple(
-        Layer(**_common(each), kind=DEPTHWISE if each["depthwise"] else "other")
-        for each in _few(summary["oscillation"]["layers"])
-    )
-
-
-def layers_of(diagnosis: dict[str, Any]) -> tuple[Layer, ...]:
-    """Return the layers of a diagnosis, with their histograms."""
-    return tuple(
-        Layer(
-            **_common(each),
-            kind=str(each["kind"]),
-            near_threshold=maybe(number, each.get("near_threshold")),
-            offsets=_histogram(each.get("offsets"), "edges"),
-            codes=_histogram(each.get("codes"), "code"),
+        DiagnosedLayer(
+            **{field: getattr(each, field) for field in LayerNumbers.__struct_fields__},
+            kind=DEPTHWISE if each.depthwise else "other",
         )
-        for each in _few(diagnosis["layers"])
+        for each in summary.oscillation.layers
     )
 
 
-def _few(layers: T) -> T:
-    """Return layers; raises ValueError where they are more than a page can show."""
-    if len(layers) > MOST_LAYERS:
-        raise ValueError(f"{len(layers):,} layers are more than the {MOST_LAYERS:,} of a page")
-    return layers
-
-
-def _common(layer: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": str(layer["name"]),
-        "weights": count(layer["weights"]),
-        "bits": maybe(count, layer["bits"]),
-        "oscillating": number(layer["oscillating"]),
-        "frozen": number(layer["frozen"]),
-        "flips_per_step": number(layer["flips_per_step"]),
-        "distance_ratio": maybe(number, layer.get("distance_ratio")),
-        "transition_rate": maybe(number, layer.get("transition_rate")),
-    }
-
-
-def _histogram(tree: dict[str, Any] | None, places: str) -> Histogram | None:
-    if tree is None:
-        return None
-    found = Histogram(
-        places=np.asarray(tree[places], float), counts=np.asarray(tree["counts"], float)
+def summarized_batchnorms(summary: Summary) -> tuple[DiagnosedNorm, ...]:
+    """Return the batch norms of a summary, which does not tell what feeds them."""
+    return tuple(
+        DiagnosedNorm(name=name, kind="not diagnosed", kl_mean=kl.mean, kl_max=kl.max)
+        for name, kl in summary.batchnorm_kl.items()
     )
-    if len(found.places) - len(found.counts) != (places == "edges"):
-        raise ValueError(f"{len(found.counts)} counts do not fit {len(found.places)} {places}")
-    return found
 
 
-def planned_bits(recipe: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """Return the bits that a recipe has for each layer; nothing where it has no scheme.
+def planned_bits(scheme: KeptScheme, names: Sequence[str]) -> dict[str, int]:
+    """Return the bits that a recipe has for each layer; nothing if it has no scheme.
 
     Args:
-        recipe: The tree of a recipe.yaml.
-        names: Of the layers, in the order of the network: the first and the last are special.
+        scheme: The scheme of the recipe.
+        names: The layers in the order of the network: the first and the last are special.
     """
-    scheme = mapping(recipe.get("scheme", {}))
-    usual, ends = (maybe(count, scheme.get(name)) for name in ("weight_bits", "first_last_bits"))
-    if usual is None or not names:
+    if scheme.weight_bits is None or not names:
         return {}
-    bits = dict.fromkeys(names, usual)
-    if ends is not None:
-        bits |= {names[0]: ends, names[-1]: ends}
-    for pattern, changes in mapping(scheme.get("overrides", {})).items():
-        own = maybe(count, mapping(changes).get("weight_bits"))
-        if own is not None:
-            bits |= {name: own for name in names if fnmatchcase(name, str(pattern))}
+    bits = dict.fromkeys(names, scheme.weight_bits)
+    if scheme.first_last_bits is not None:
+        bits |= {names[0]: scheme.first_last_bits, names[-1]: scheme.first_last_bits}
+    for pattern, changes in scheme.overrides.items():
+        if changes.weight_bits is not None:
+            bits |= {name: changes.weight_bits for name in names if fnmatchcase(name, pattern)}
     return bits
 
 
-def summarized_batchnorms(summary: dict[str, Any]) -> tuple[BatchNorm, ...]:
-    """Return the batch norms of a summary, which does not say what feeds them."""
-    return tuple(
-        BatchNorm(
-            name=name, kind="not diagnosed", kl_mean=number(kl["mean"]), kl_max=number(kl["max"])
-        )
-        for name, kl in _few(summary.get("batchnorm_kl", {})).items()
-    )
-
-
-def batchnorms_of(diagnosis: dict[str, Any]) -> tuple[BatchNorm, ...]:
-    """Return the batch norms of a diagnosis."""
-    return tuple(
-        BatchNorm(
-            name=str(each["name"]),
-            kind=str(each["kind"]),
-            kl_mean=number(each["kl_mean"]),
-            kl_max=number(each["kl_max"]),
-        )
-        for each in _few(diagnosis.get("batchnorm") or ())
-    )
-
-
-def share(layers: Iterable[Layer], what: str) -> float | None:
-    """Return a share over some layers, each weight counting once; None over none.
+def share(layers: Iterable[DiagnosedLayer], what: str) -> float | None:
+    """Return a share over the weights of some layers, or None if no layer has it.
 
     Args:
-        layers: Any.
-        what: A field of `Layer` that is a share; layers where it is None do not count.
+        layers: The layers.
+        what: A field of a layer that is a share; layers where it is None do not count.
     """
     known = [(getattr(layer, what), layer.weights) for layer in layers]
     known = [(value, weights) for value, weights in known if value is not None]

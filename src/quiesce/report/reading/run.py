@@ -1,4 +1,4 @@
-"""One run folder, as far as it goes: every file but the recipe or the summary may be missing."""
+"""Reads one run folder for the page. Any file may be missing, except recipe and summary both."""
 
 import json
 from dataclasses import replace
@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.comparison.same_data import data_of
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number, text
-from quiesce.report.reading.files import read_json, read_recipe, reading
 from quiesce.report.reading.layers import (
-    batchnorms_of,
-    layers_of,
     planned_bits,
     share,
     summarized_batchnorms,
@@ -19,141 +15,112 @@ from quiesce.report.reading.layers import (
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
 from quiesce.report.reading.weights import probe, trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
+from quiesce.run_folder.contents import DiagnosisFile, Summary
+from quiesce.run_folder.folder import (
+    BATCHNORM,
+    BATCHNORM_LOSS,
+    DIAGNOSIS,
+    LAYERS,
+    METRICS,
+    PROBE,
+    TRAJECTORIES,
+)
+from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
 
-RECIPE = "recipe.yaml"
-SUMMARY = "summary.json"
-DIAGNOSIS = "diagnosis.json"
-CURES = ("none", "dampen", "freeze")
-CUT, NEAR = 0.005, 0.01
-"""What counts as oscillating, and as near a threshold, where no file says."""
 
-
-def read_run(folder: Path, title: str) -> Run:
-    """Read all that `folder` holds.
+def page_run(folder: Path, title: str) -> Run:
+    """Read everything that the page shows of a run.
 
     Args:
         folder: With a recipe.yaml, a summary.json, or both.
-        title: What the page is to call the run.
+        title: The name of the run on the page.
 
     Raises:
         RecipeError: A file is damaged, or newer than this quiesce.
     """
-    recipe = read_recipe(folder / RECIPE) or {}
-    summary = read_json(folder / SUMMARY)
-    diagnosis = read_json(folder / DIAGNOSIS)
-    found = curves(folder / "metrics.csv")
-    over_time = layers_over_time(folder / "layers.csv")
-    with reading(folder / (RECIPE if summary is None else SUMMARY)):
-        told = _identity(recipe, summary or {}, folder)
-        told |= _as_far_as_it_went(found) if summary is None else _headline(summary)
-    with reading(folder / RECIPE):
-        told["planned_bits"] = planned_bits(recipe, over_time.layers if over_time else ())
-    with reading(folder / DIAGNOSIS):
-        told |= _diagnosed(diagnosis, told["top1"]) if diagnosis else {}
+    files = read_run(folder)
+    diagnosis = maybe_read(folder / DIAGNOSIS, DiagnosisFile)
+    found = curves(folder / METRICS)
+    over_time = layers_over_time(folder / LAYERS)
+    fields = _identity(files)
+    fields |= _headline(files.summary) if files.summary else _last_values(found)
+    fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
     run = Run(
         folder=folder,
         title=title,
-        finished=summary is not None,
-        **told,
+        finished=files.summary is not None,
+        **fields,
+        planned_bits=planned_bits(files.recipe.scheme, over_time.layers if over_time else ()),
         curves=found,
         over_time=over_time,
-        batchnorm_curves=batchnorm_curves(folder / "batchnorm.csv"),
-        batchnorm_losses=curves(folder / "batchnorm_loss.csv"),
-        trajectories=trajectories(folder / "trajectories.npz"),
-        probe=probe(folder / "probe.json"),
+        batchnorm_curves=batchnorm_curves(folder / BATCHNORM),
+        batchnorm_losses=curves(folder / BATCHNORM_LOSS),
+        trajectories=trajectories(folder / TRAJECTORIES),
+        probe=probe(folder / PROBE),
     )
     return run if run.finished else _from_its_layers(run)
 
 
-def _identity(recipe: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
-    oscillation = mapping(summary.get("oscillation", {}))
-    bits = oscillation.get("low_bits", mapping(recipe.get("scheme", {})).get("weight_bits"))
-    versions = mapping(summary.get("versions", {}))
+def _identity(files: RunFiles) -> dict[str, Any]:
+    recipe, oscillation = files.recipe, files.summary and files.summary.oscillation
+    low_bits = oscillation.low_bits if oscillation else None
     return {
-        "recipe": str(summary.get("name") or recipe.get("name") or folder.name),
-        "settings": _settings(recipe) if recipe else str(folder),
-        "seed": maybe(count, summary.get("seed", recipe.get("seed"))),
-        "cure": _cure(mapping(recipe.get("cure", {}))) if recipe else None,
-        "data": _data(recipe) if recipe else None,
-        "cut": number(oscillation.get("cut", CUT)),
-        "near": NEAR,
-        "low_bits": maybe(count, bits),
-        "versions": {str(name): text(version) for name, version in versions.items()},
-    }
+        "recipe": files.name,
+        "settings": _settings(files) if files.tree else str(files.folder),
+        "seed": files.seed,
+        "cure": recipe.cure.kind if files.tree else None,
+        "data": data_of(recipe.data) if files.tree else None,
+        "low_bits": recipe.scheme.weight_bits if low_bits is None else low_bits,
+        "versions": files.summary.versions if files.summary else {},
+    } | ({"cut": oscillation.cut} if oscillation else {})
 
 
-def _cure(section: dict[str, Any]) -> str:
-    kind = text(section.get("kind", "none"))
-    if kind not in CURES:
-        raise ValueError(f"its cure is {kind!r:.40}, and must be one of {', '.join(CURES)}")
-    return kind
-
-
-def _data(recipe: dict[str, Any]) -> dict[str, object]:
-    data = mapping(recipe.get("data") or {})
-    maybe(text, data.get("folder"))
-    return data_of({"data": data})
-
-
-def _settings(recipe: dict[str, Any]) -> str:
-    """All of a recipe that is no matter of seed and place."""
-    same = {key: value for key, value in recipe.items() if key not in ("seed", "run")}
-    model = mapping(recipe.get("model", {}))
-    if (weights := maybe(text, model.get("weights"))) is not None:
-        same["model"] = model | {"weights": Path(weights).name}
+def _settings(files: RunFiles) -> str:
+    """Return the recipe without its seed and its paths, as text."""
+    same = {key: value for key, value in files.tree.items() if key not in ("seed", "run")}
+    if (weights := files.recipe.model.weights) is not None:
+        same["model"] = files.tree["model"] | {"weights": Path(weights).name}
     return json.dumps(same, sort_keys=True, default=str)
 
 
-def _headline(summary: dict[str, Any]) -> dict[str, Any]:
-    top1, oscillation = summary["top1_percent"], summary["oscillation"]
+def _headline(summary: Summary) -> dict[str, Any]:
+    top1, oscillation = summary.top1_percent, summary.oscillation
     return {
-        "steps": count(summary["steps"]),
-        "top1_float": maybe(number, top1["float"]),
-        "top1_rounded": maybe(number, top1["rounded"]),
-        "top1": Accuracy(
-            running=maybe(number, top1["trained"]),
-            reestimated=maybe(number, top1["reestimated"]),
-        ),
-        "train_loss": maybe(number, summary["train_loss"]),
-        "batchnorm_loss": Accuracy(),
-        "oscillating": maybe(number, oscillation["low_bit"]["oscillating"]),
-        "oscillating_depthwise": maybe(number, oscillation["low_bit_depthwise"]["oscillating"]),
-        "frozen": maybe(number, oscillation["low_bit"]["frozen"]),
+        "steps": summary.steps,
+        "top1_float": top1.get("float"),
+        "top1_rounded": top1.get("rounded"),
+        "top1": Accuracy(running=top1.get("trained"), reestimated=top1.get("reestimated")),
+        "train_loss": summary.train_loss,
+        "oscillating": oscillation.low_bit.oscillating,
+        "oscillating_depthwise": oscillation.low_bit_depthwise.oscillating,
+        "frozen": oscillation.low_bit.frozen,
         "layers": summarized_layers(summary),
         "batchnorms": summarized_batchnorms(summary),
     }
 
 
-def _as_far_as_it_went(curves: dict[str, Series]) -> dict[str, Any]:
-    """The headline of a run without a summary: the last of each column of its metrics."""
+def _last_values(curves: dict[str, Series]) -> dict[str, Any]:
+    """Return the headline of a run without a summary: the last values of its metrics."""
 
     def last(name: str) -> float | None:
         return float(curves[name].values[-1]) if name in curves else None
 
     return {
         "steps": max((int(each.steps[-1]) + 1 for each in curves.values()), default=0),
-        "top1_float": None,
-        "top1_rounded": None,
         "top1": Accuracy(running=last("top1_percent")),
         "train_loss": last("epoch_loss") if "epoch_loss" in curves else last("loss"),
-        "batchnorm_loss": Accuracy(),
         "oscillating": last("oscillating"),
-        "oscillating_depthwise": None,
         "frozen": last("frozen"),
     }
 
 
-def _diagnosed(diagnosis: dict[str, Any], known: Accuracy) -> dict[str, Any]:
-    """What a diagnosis adds to the headline; the accuracy only where training did not tell it."""
-    accuracy = diagnosis.get("accuracy") or {}
-    loss, top1 = (
-        {kind: maybe(number, value) for kind, value in (accuracy.get(what) or {}).items()}
-        for what in ("train_loss", "top1_percent")
-    )
+def _diagnosed(diagnosis: DiagnosisFile, known: Accuracy) -> dict[str, Any]:
+    """Return what a diagnosis adds; its accuracy counts only if training did not measure one."""
+    top1, loss = diagnosis.accuracy.top1_percent, diagnosis.accuracy.train_loss
     running, reestimated = known.running, known.reestimated
     return {
-        "layers": layers_of(diagnosis),
-        "batchnorms": batchnorms_of(diagnosis),
+        "layers": diagnosis.layers,
+        "batchnorms": diagnosis.batchnorm,
         "top1": Accuracy(
             running=top1.get("running") if running is None else running,
             reestimated=top1.get("reestimated") if reestimated is None else reestimated,
@@ -161,13 +128,13 @@ def _diagnosed(diagnosis: dict[str, Any], known: Accuracy) -> dict[str, Any]:
         "batchnorm_loss": Accuracy(
             running=loss.get("running"), reestimated=loss.get("reestimated")
         ),
-        "near": number(diagnosis.get("near", NEAR)),
+        "near": diagnosis.near,
         "diagnosed": True,
     }
 
 
 def _from_its_layers(run: Run) -> Run:
-    """Fill in shares that a run without a summary knows from its diagnosis alone."""
+    """Fill in shares that a run without a summary has only in its diagnosis."""
     low = run.low_bit_layers
     depthwise = [layer for layer in low if layer.kind == DEPTHWISE]
     shares = {

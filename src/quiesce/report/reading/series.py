@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quiesce.report.reading.files import read_table, reading
+from quiesce.report.reading.files import read_table
 from quiesce.report.run_data import DEPTHWISE, LayersOverTime, Series
+from quiesce.run_folder.reading import reading
 
 POINTS = 300
 """Most points of a curve: about one for each pixel of a chart that fills half a screen."""

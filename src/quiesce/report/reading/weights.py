@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from quiesce.files.untrusted.typed_values import count, maybe, number
-from quiesce.report.reading.files import read_arrays, read_json, reading
+from quiesce.report.reading.files import read_arrays
 from quiesce.report.run_data import Probe, Trajectories
+from quiesce.run_folder.contents import ProbeFile
+from quiesce.run_folder.reading import maybe_read, reading
 
 LARGEST_POSITION = 1e30
 """Codes from 0 that a chart's float32 holds with room."""
@@ -32,7 +33,7 @@ def trajectories(path: Path) -> Trajectories | None:
         for name in ("latent", "code", "frequency"):
             if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
-        low, high = (count(arrays[name].item()) for name in ("quant_min", "quant_max"))
+        low, high = (int(arrays[name].item()) for name in ("quant_min", "quant_max"))
         if not -LARGEST_CODE <= low < high <= LARGEST_CODE:
             raise ValueError(f"{low} to {high} are no ends of a grid of 8 bits or fewer")
         scale, latent = arrays["scale"], arrays["latent"]
@@ -56,27 +57,19 @@ def trajectories(path: Path) -> Trajectories | None:
 
 
 def probe(path: Path) -> Probe | None:
-    """Return probe.json; None where there is no such file.
+    """Return probe.json; None if there is no such file, or no weight oscillates.
 
     Raises:
         RecipeError: The file is damaged, or newer than this quiesce.
     """
-    tree = read_json(path)
-    if tree is None:
+    file = maybe_read(path, ProbeFile)
+    if file is None or file.before is None or file.sampled is None:
         return None
-    with reading(path):
-        if not tree["weights"]:
-            return None  # nothing oscillates, and so nothing was tried
-        learned = tree.get("learned")
-        return Probe(
-            weights=count(tree["weights"]),
-            samples=count(tree["samples"]),
-            before=_loss_and_top1(tree["before"]),
-            drawn=np.array(tree["sampled"]["each"], float).reshape(-1, 2),
-            learned=_loss_and_top1(learned) if learned else None,
-            changed=maybe(count, learned.get("changed")) if learned else None,
-        )
-
-
-def _loss_and_top1(tree: dict[str, float]) -> tuple[float, float]:
-    return number(tree["loss"]), number(tree["top1_percent"])
+    return Probe(
+        weights=file.weights,
+        samples=file.samples,
+        before=(file.before.loss, file.before.top1_percent),
+        drawn=np.array(file.sampled.each, float).reshape(-1, 2),
+        learned=file.learned and (file.learned.loss, file.learned.top1_percent),
+        changed=file.learned and file.learned.changed,
+    )

@@ -1,15 +1,13 @@
 """The content of diagnosis.json."""
 
-import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis, diagnose_layers
 from quiesce.diagnosis.offsets import NEAR
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
-
-VERSION = 1
-"""Version of the format of diagnosis.json."""
+from quiesce.run_folder.contents import Accuracy, DiagnosedLayer, DiagnosedNorm, DiagnosisFile
 
 BATCHES = 50
 """Training batches to measure the loss on, if the recipe re-estimates no statistics."""
@@ -24,22 +22,16 @@ class Diagnosis:
 
     step: int = 0
     """Optimizer steps of the training so far."""
-
     finished: bool = True
     """Whether the run is finished."""
-
     momentum: float | None = None
     """Momentum of the tracker's frequencies."""
-
     layers: list[LayerDiagnosis] = field(default_factory=list)
-
     norms: list[NormDiagnosis] = field(default_factory=list)
-
     top1_percent: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
     """Accuracy on the test images, with running and with re-estimated statistics."""
-
     train_loss: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
@@ -47,17 +39,16 @@ class Diagnosis:
 
     def tree(self) -> dict[str, Any]:
         """Return the content of diagnosis.json."""
-        return {
-            "version": VERSION,
-            "step": self.step,
-            "finished": self.finished,
-            "cut": OSCILLATING,
-            "near": NEAR,
-            "momentum": self.momentum,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
-            "batchnorm": [dataclasses.asdict(norm) for norm in self.norms],
-            "accuracy": {"top1_percent": self.top1_percent, "train_loss": self.train_loss},
-        }
+        return DiagnosisFile(
+            step=self.step,
+            finished=self.finished,
+            cut=OSCILLATING,
+            near=NEAR,
+            momentum=self.momentum,
+            layers=tuple(typed(asdict(layer), DiagnosedLayer) for layer in self.layers),
+            batchnorm=tuple(DiagnosedNorm(**asdict(norm)) for norm in self.norms),
+            accuracy=Accuracy(top1_percent=self.top1_percent, train_loss=self.train_loss),
+        ).tree()
 
     def see_layers(self, tracker: OscillationTracker, prefix: str = "") -> None:
         """Diagnose the layers; `prefix` is removed from their names."""

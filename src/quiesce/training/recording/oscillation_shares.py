@@ -8,6 +8,7 @@ of the scheme, as in the paper's code. summary.json lists every layer.
 from collections.abc import Iterable, Sequence
 
 from quiesce.oscillation.layer_report import LayerReport
+from quiesce.run_folder.contents import Shares
 
 
 def up_to(bits: int, layers: Iterable[LayerReport]) -> list[LayerReport]:
@@ -15,7 +16,7 @@ def up_to(bits: int, layers: Iterable[LayerReport]) -> list[LayerReport]:
     return [layer for layer in layers if layer.bits is not None and layer.bits <= bits]
 
 
-def over(layers: Sequence[LayerReport]) -> dict[str, float | None]:
+def over(layers: Sequence[LayerReport]) -> Shares:
     """Return counts and shares (0 to 1) over all weights of `layers`; None if there are none."""
     weights = sum(layer.weights for layer in layers)
 
@@ -23,8 +24,10 @@ def over(layers: Sequence[LayerReport]) -> dict[str, float | None]:
         total = sum(getattr(layer, what) * layer.weights for layer in layers)
         return total / weights if weights else None
 
-    return {
-        "weights": weights,
-        "flips_per_step": sum(layer.flips_per_step for layer in layers),
-        **{what: share(what) for what in ("oscillating", "frozen", "transition_rate")},
-    }
+    return Shares(
+        weights=weights,
+        flips_per_step=sum(layer.flips_per_step for layer in layers),
+        oscillating=share("oscillating"),
+        frozen=share("frozen"),
+        transition_rate=share("transition_rate"),
+    )

@@ -1,8 +1,7 @@
 """The measurements of a run, and the content of summary.json."""
 
-import dataclasses
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,11 +11,9 @@ from quiesce.diagnosis import layer_kind
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.recipes.recipe import Recipe
+from quiesce.run_folder.contents import Divergence, Oscillation, SummarizedLayer, Summary
 from quiesce.training.recording.diagnosis_file import Diagnosis
 from quiesce.training.recording.oscillation_shares import over, up_to
-
-VERSION = 1
-"""Version of the format of summary.json."""
 
 PACKAGES = ("quiesce", "torch", "lightning", "timm", "torchvision")
 
@@ -30,25 +27,18 @@ class Measured:
     )
     """Accuracy of the float network, after calibration, after training, and after batch-norm
     re-estimation (None if nothing is re-estimated)."""
-
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
-
     steps: int = 0
     """Optimizer steps of the quantized stage."""
-
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage, and of all."""
-
     seconds_per_step: float | None = None
     """Time of an optimizer step of the quantized stage, without data loading and validation."""
-
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
-
     kl: dict[str, Tensor] = field(default_factory=dict)
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
-
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     """The content of diagnosis.json."""
 
@@ -57,36 +47,32 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
     """Return the content of summary.json: shares from 0 to 1, times in seconds, KL in nats."""
     depthwise = depthwise_layers(network)
     low_bit = up_to(recipe.scheme.weight_bits, measured.layers)
-    groups = {
-        "low_bit": low_bit,
-        "low_bit_depthwise": [layer for layer in low_bit if layer.name in depthwise],
-        "every_bit": measured.layers,
-    }
-    return {
-        "version": VERSION,
-        "name": recipe.name,
-        "seed": recipe.seed,
-        "top1_percent": measured.top1_percent,
-        "train_loss": measured.train_loss,
-        "steps": measured.steps,
-        "seconds": measured.seconds,
-        "seconds_per_step": measured.seconds_per_step,
-        "oscillation": {
-            "cut": OSCILLATING,
-            "momentum": recipe.tracker.momentum,
-            "low_bits": recipe.scheme.weight_bits,
-            **{name: over(layers) for name, layers in groups.items()},
-            "layers": [
-                {**dataclasses.asdict(layer), "depthwise": layer.name in depthwise}
+    return Summary(
+        name=recipe.name,
+        seed=recipe.seed,
+        top1_percent=measured.top1_percent,
+        train_loss=measured.train_loss,
+        steps=measured.steps,
+        seconds=measured.seconds,
+        seconds_per_step=measured.seconds_per_step,
+        oscillation=Oscillation(
+            cut=OSCILLATING,
+            momentum=recipe.tracker.momentum,
+            low_bits=recipe.scheme.weight_bits,
+            low_bit=over(low_bit),
+            low_bit_depthwise=over([layer for layer in low_bit if layer.name in depthwise]),
+            every_bit=over(measured.layers),
+            layers=tuple(
+                SummarizedLayer(**asdict(layer), depthwise=layer.name in depthwise)
                 for layer in measured.layers
-            ],
-        },
-        "batchnorm_kl": {
-            name: {"mean": kl.mean().item(), "max": kl.max().item()}
+            ),
+        ),
+        batchnorm_kl={
+            name: Divergence(mean=kl.mean().item(), max=kl.max().item())
             for name, kl in measured.kl.items()
         },
-        "versions": versions(),
-    }
+        versions=versions(),
+    ).tree()
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:

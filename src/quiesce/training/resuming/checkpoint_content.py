@@ -9,7 +9,6 @@ from torch import OutOfMemoryError, Tensor, nn
 
 from quiesce.errors import CheckpointError, QuiesceError, TrackingError
 from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.typed_values import count, mapping
 from quiesce.files.weight_files import load_weights
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import quantized_weights
@@ -41,15 +40,14 @@ def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
         CheckpointError: There is none, it is damaged, or it is of a newer version.
     """
     with one_line(path):
-        states = mapping(content.get("callbacks", {})).values()
-        found = [state for state in states if isinstance(state, dict) and "tracker" in state]
-        if not found:
+        states = content.get("callbacks", {}).values()
+        control = next((state for state in states if "tracker" in state), None)
+        if control is None:
             raise CheckpointError(
                 f"{path} holds no oscillation tracker; the training must use a QuiesceCallback"
             )
-        refuse_newer(str(path), count(found[0]["version"]), CONTROL_VERSION)
-        mapping(found[0]["tracker"])
-        return found[0]
+        refuse_newer(str(path), control["version"], CONTROL_VERSION)
+        return control
 
 
 def tracker_of(
@@ -70,8 +68,6 @@ def tracker_of(
         weights = quantized_weights(_wrapped(prefix, network))
         tracker = OscillationTracker(weights, state["momentum"])
         tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
-        for name in ("steps", "base"):
-            count(state[name])
         tracker.load_state_dict(state)
         return tracker
 

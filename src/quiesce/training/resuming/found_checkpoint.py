@@ -13,19 +13,12 @@ from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files.atomic import remove_leftovers
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.limits import refuse_links
-from quiesce.files.untrusted.typed_values import count, mapping, maybe, number
 from quiesce.files.weight_files import named_tensors
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.checkpoint_file import newest_sound
-from quiesce.run_folder.folder import (
-    CHECKPOINT,
-    FLOAT_CHECKPOINT,
-    RECIPE,
-    SUMMARY,
-    refuse_no_run,
-)
+from quiesce.run_folder.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_no_run
 from quiesce.training.classifier import NETWORK_PREFIX, Classifier
 from quiesce.training.recording.summary import versions
 from quiesce.training.resuming.checkpoint_callback import OWN, VERSION
@@ -45,29 +38,20 @@ class Found:
 
     stage: Literal["float", "quantized"]
     """The stage that was being trained."""
-
     path: Path
-
     content: dict[str, Any]
-
     over: bool
     """Whether the training of this stage was finished."""
-
     step: int
     """Optimizer steps of this stage."""
-
     epoch: int
     """Epoch of the next batch, or the last epoch if `over`."""
-
     train_loss: float | None
     """Average over the last complete epoch."""
-
     busy_s: float
     """Seconds spent in training batches."""
-
     top1_percent: dict[str, float | None]
     """Accuracies measured so far."""
-
     seconds: dict[str, float]
     """Wall time of each stage so far."""
 
@@ -141,9 +125,9 @@ def _differing(one: Any, other: Any, name: str = "") -> Iterator[str]:
     if type(one) is not type(other) or not is_dataclass(one):
         yield name
         return
-    for field in fields(one):
-        inside = f"{name}.{field.name}" if name else field.name
-        yield from _differing(getattr(one, field.name), getattr(other, field.name), inside)
+    for each in fields(one):
+        inside = f"{name}.{each.name}" if name else each.name
+        yield from _differing(getattr(one, each.name), getattr(other, each.name), inside)
 
 
 def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None:
@@ -163,7 +147,7 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
             with one_line(sound[0]):
                 found = _found(stage, *sound)
                 tell(f"resuming from {found.path}: the {stage} network after {found.step} steps")
-                _compare_versions(mapping(found.content[OWN]), tell)
+                _compare_versions(found.content[OWN], tell)
             return found
     tell(f"{folder} has no checkpoint yet: training from the beginning")
     return None
@@ -172,23 +156,22 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
 def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, Any]) -> Found:
     if OWN not in content:
         raise CheckpointError(f"{path} was not written by a run of quiesce; train again")
-    own = mapping(content[OWN])
-    refuse_newer(str(path), count(own["version"]), VERSION)
+    own = content[OWN]
+    refuse_newer(str(path), own["version"], VERSION)
     for name in NEEDED:
         if not content[name]:
             raise ValueError(f"its {name} is empty")
-    job = mapping(own["job"])
     return Found(
         stage=stage,
         path=path,
         content=content,
-        over=bool(own["over"]),
-        step=count(content["global_step"]),
-        epoch=count(content["epoch"]),
-        train_loss=maybe(number, own["train_loss"]),
-        busy_s=number(content["epoch_so_far"][0]["busy_s"]),
-        top1_percent={name: maybe(number, v) for name, v in job["top1_percent"].items()},
-        seconds={name: number(value) for name, value in job["seconds"].items()},
+        over=own["over"],
+        step=content["global_step"],
+        epoch=content["epoch"],
+        train_loss=own["train_loss"],
+        busy_s=content["epoch_so_far"][0]["busy_s"],
+        top1_percent=own["job"]["top1_percent"],
+        seconds=own["job"]["seconds"],
     )
 
 

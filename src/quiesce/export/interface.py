@@ -1,7 +1,7 @@
 """What goes into a file and what comes out of it: named tensors, whatever the model takes."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -76,21 +76,23 @@ class OfTensors(nn.Module):
     Args:
         network: What `example` is for.
         example: How the arguments are made of tensors.
+        note: Gets the names of the outputs in each forward. A trace puts attributes back.
     """
 
-    def __init__(self, network: nn.Module, example: Example) -> None:
+    def __init__(
+        self, network: nn.Module, example: Example, note: Callable[[Iterable[str]], None]
+    ) -> None:
         super().__init__()
         self.network = network
-        self.outputs: list[str] = []
-        """Names of what the last forward returned."""
         self._arguments = example.arguments
+        self._note = note
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors that the network returns, in order."""
         given = iter(tensors)
         args, kwargs = map_tensors(tuple(self._arguments), lambda _: next(given))
         found = output_tensors(self.network(*args, **kwargs))
-        self.outputs[:] = found
+        self._note(found)
         return tuple(found.values())
 
 

@@ -8,7 +8,7 @@ operand of an addition. The passes of this package fold and lower around them.
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,12 @@ def translate(
     """
     require("onnxscript", "export to ONNX", "onnx")
     example = traceable(example)
-    function = OfTensors(network, example).eval()
+    outputs: list[str] = []
+
+    def note(names: Iterable[str]) -> None:
+        outputs[:] = names
+
+    function = OfTensors(network, example, note).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -132,7 +137,7 @@ def translate(
         raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
         raise ExportError(f"{name} can not be exported: torch.onnx returned nothing")
-    _name_outputs(program.model.graph, function.outputs)
+    _name_outputs(program.model.graph, outputs)
     _set_apart(program.model.graph)
     return program.model
 

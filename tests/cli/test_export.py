@@ -99,7 +99,7 @@ def test_no_verify_says_so(of_network, run_folder, tmp_path, capsys):
 
 def test_verify_prints_the_layers_that_differ_and_both_accuracies(run_folder, exported, capsys):
     found = verify_run(run_folder, exported, None, [])
-    differing = [each for each in found.layers if each.differ or each.runtime or each.simulation]
+    differing = [each for each in found.layers if each.differ or each.optimisations]
     assert main(["verify", str(run_folder), str(exported)]) == 0
     out = capsys.readouterr().out
     shown = [each for each in found.layers if f" {each.made_by} " in out]

@@ -333,7 +333,7 @@ class Memory(nn.Module):
 
 
 def test_a_model_never_calibrated(refused, of_network, run_folder):
-    of_network(prepared(Branches(), calibrated=False))
+    of_network(prepared(small(), calibrated=False))
     told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
     assert tells(told, "scale", "quiesce.calibrate")
 

@@ -109,7 +109,7 @@ def test_the_program_about_hugging_face_runs(tmp_path: Path, capsys) -> None:
     GradientState._reset_state()  # the Trainer has set it for the whole process
     exec(programs[1], given)
     assert given["control"].step == 4
-    assert "oscillating=" in capsys.readouterr().out
+    assert "oscillating %" in capsys.readouterr().out
 
 
 def test_the_program_about_timm_runs(capsys) -> None:
@@ -123,7 +123,7 @@ def test_the_program_about_timm_runs(capsys) -> None:
     exec(program, given)
     assert given["control"].step == 6
     assert given["plain"](batches[0][0]).isfinite().all()
-    assert "oscillating=" in capsys.readouterr().out
+    assert "oscillating %" in capsys.readouterr().out
 
 
 def test_its_make_commands_are_targets() -> None:

@@ -38,7 +38,8 @@ def test_nothing_of_a_locked_weight_changes(estimator: qs.Estimator, per_channel
     optimizer = torch.optim.SGD(trained, lr=0.3, momentum=0.9, weight_decay=1e-2)
     tracker = qs.OscillationTracker(weights, momentum=0.02)
     cures = [qs.Dampening(1e-3), qs.Freezing(0.03, max_frozen=None)]
-    control = qs.Control(optimizer, weights, tracker, cures)
+    with pytest.warns(UserWarning, match="weight decay"):  # to scales, and not to the locked one
+        control = qs.Control(optimizer, weights, tracker, cures)
     locked = weights[1]
     before = [v.clone() for v in (locked.latent, locked.codes(), locked.scale, locked.history)]
     train(model, control, optimizer, 400)

@@ -6,9 +6,8 @@ from pathlib import Path
 from quiesce.after_training.diagnose import diagnose
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.json_output import print_json
-from quiesce.cli.show import progress_console
 from quiesce.cli.show_diagnosis import show_diagnosis
-from quiesce.training.display import Display
+from quiesce.training.display import Display, progress_console
 
 
 def parser() -> Arguments:

@@ -6,8 +6,7 @@ from pathlib import Path
 from quiesce.after_training.evaluate import evaluate
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.json_output import print_json
-from quiesce.cli.show import progress_console
-from quiesce.training.display import Display
+from quiesce.training.display import Display, progress_console
 
 
 def parser() -> Arguments:

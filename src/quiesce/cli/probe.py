@@ -10,11 +10,11 @@ from rich.table import Table
 from quiesce.after_training.probe import ProbeConfig, probe
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.json_output import print_json
-from quiesce.cli.show import make_table, progress_console
+from quiesce.cli.show import make_table
 from quiesce.errors import RecipeError
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import PROBE
-from quiesce.training.display import Display
+from quiesce.training.display import Display, progress_console
 
 LEGEND = """\
 sampled: each oscillating weight takes one of its two codes at random, as often

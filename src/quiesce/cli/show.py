@@ -1,7 +1,5 @@
 """Tables for the terminal, and the results that `quiesce train` and `quiesce demo` print."""
 
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,6 @@ batch-norm statistics; loss: training cross-entropy in the last epoch; oscil.: %
 of weights that oscillate (frequency above 0.005), without the first and last
 layer; depth-w.: the same in depth-wise layers; frozen: % of weights that are
 frozen"""
-
-
-def progress_console() -> Console:
-    """Return the console for progress, on stderr, and silence Lightning's hints.
-
-    Lightning logs its devices and tips and warns about the number of workers of a data loader.
-    None of that is about quantization, and `data.workers` is the user's choice.
-    """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    return Console(stderr=True)
 
 
 def make_table(first: str, *numbers: str, no_wrap: bool = True) -> Table:

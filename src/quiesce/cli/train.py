@@ -121,8 +121,8 @@ def _resume(argv: Sequence[str]) -> int:
 def _show(
     train: Callable[["Display"], dict[str, Any]], folder: Path, *, trust: bool = False
 ) -> None:
-    from quiesce.cli.show import progress_console, show_runs
-    from quiesce.training.display import Display
+    from quiesce.cli.show import show_runs
+    from quiesce.training.display import Display, progress_console
     from quiesce.training.stages import is_first_process
 
     with Display(progress_console()) as display:

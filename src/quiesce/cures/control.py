@@ -148,6 +148,8 @@ class Control:
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
+        if self.tracker.steps == 0 and not self._stepped:
+            self._warn_of_outgrown()
 
     @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -161,8 +163,6 @@ class Control:
 
     def _finish(self) -> None:
         self._stepped.clear()
-        if self.tracker.steps == 0:
-            self._warn_of_outgrown()
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)

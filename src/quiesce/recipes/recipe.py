@@ -36,49 +36,31 @@ class Recipe:
 
     version: int = VERSION
     """Format version of the recipe: 1."""
-
     name: str
     """Name of the recipe; the default run folder contains it."""
-
     seed: int = 0
     """Seed of initial weights, image order and augmentation, 0 to 2^63 - 1."""
-
     run: str | None = None
     """Run folder, which must not exist yet; null means runs/<name>-seed<seed>."""
-
     compile: Literal["off", "quantizers", "model"] = "off"
     """What is compiled: off; quantizers and the operations on their weights (takes half a minute,
     worth it from a few hundred steps); or model, the whole forward and backward pass (takes
     minutes, has the fastest steps). See docs/performance.md."""
-
     data: DataConfig = field(default_factory=DataConfig)
-
     model: ModelConfig = field(default_factory=ModelConfig)
-
     float_stage: FloatStageConfig = field(default_factory=FloatStageConfig)
-
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
-
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-
     cure: CureConfig = field(default_factory=CureConfig)
-
     weights_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
     scales_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adam", lr=1e-5)
     )
-
     lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
-
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
-
     recording: RecordingConfig = field(default_factory=RecordingConfig)
-
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:

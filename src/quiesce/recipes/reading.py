@@ -213,7 +213,7 @@ def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
     try:
         return typed(value, hint, lax=True)
     except ValueError as error:
-        got = " ".join(str(value).split())[:60]
+        got = "null" if value is None else " ".join(str(value).split())[:60]
         near = _nearest(got, map(str, get_args(hint)))
         message = f"{where}: `{field}` must be {_kind(hint)}, got {got}"
         raise RecipeError(f"{message}; {near}" if near else message) from error

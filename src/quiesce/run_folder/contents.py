@@ -214,7 +214,8 @@ class SweptRun(Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.folder in ("", ".", "..") or self.folder != PurePosixPath(self.folder).name:
+        name = self.folder
+        if name in ("", ".", "..") or "\0" in name or name != PurePosixPath(name).name:
             raise ValueError(f"`folder` must be a name without slashes, got {self.folder!r:.60}")
 
 

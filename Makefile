@@ -7,7 +7,7 @@
 #   make dist    build the sdist and the wheel in dist/, and check what they hold
 #   make try-wheel   install that wheel in a new environment and use it; minutes
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
-#   make fuzz    thousands of damaged and hostile files; an hour
+#   make fuzz    ten thousand damaged and hostile files; an hour
 #   make bench   the benchmarks: results as JSON, a table of targets; twenty minutes
 #   make bench-inference   speed and size of exported networks in ONNX Runtime; minutes
 # Everything goes into one virtual environment, made on first use and again when pyproject.toml changes:
@@ -54,7 +54,7 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/wide.py
 
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python tests/fuzz/nightly.py --again
+	QUIESCE_FUZZ=50 $(BIN)/python -m pytest -q tests/fuzz
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory.py

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 # Started in the background by a shell, the suite ignores Ctrl-C, and so would what it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -14,10 +16,15 @@ import pytest
 import torch
 from hypothesis import settings
 
-from support import tiny
+from support import tiny, trained_runs
 
-settings.register_profile("quiesce", deadline=None)  # the first call of anything is slow
-settings.load_profile("quiesce")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples where slow tests are deselected."""
+    examples = 25 if config.getoption("markexpr") == "not slow" else 100
+    # no deadline: the first call of anything is slow
+    settings.register_profile("quiesce", deadline=None, max_examples=examples)
+    settings.load_profile("quiesce")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,6 +47,12 @@ def _seeded() -> None:
 def tiny_flags() -> list[str]:
     """Flags that make a run of any recipe take seconds: tiny made-up images, two steps."""
     return tiny.flags()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Callable[..., Path]:
+    """`trained(recipe, *flags)`: the folder of a finished tiny run, which tests only read."""
+    return trained_runs.trainer_of(tmp_path_factory)
 
 
 @pytest.fixture

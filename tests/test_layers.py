@@ -16,7 +16,7 @@ from quiesce import public
 
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
-    {"errors", "inference", "schedules", "arithmetic"},
+    {"errors", "inference", "schedules", "text_table", "arithmetic"},
     {"extras", "parallel"},
     {"files", "models", "quantization"},
     {"data", "export", "health", "oscillation", "run_folder"},

@@ -35,7 +35,7 @@ def test_the_example_runs_and_prints_a_summary(capsys) -> None:
     }
     exec(example, given)
     assert given["control"].step == len(batches)
-    assert "oscillating=" in capsys.readouterr().out
+    assert "oscillating %" in capsys.readouterr().out
 
 
 def test_the_program_of_the_how_to_runs(capsys) -> None:
@@ -49,7 +49,18 @@ def test_the_program_of_the_how_to_runs(capsys) -> None:
     statistics = ("running_mean", "running_var", "num_batches_tracked")  # re-estimated since
     learned = [name for name in trained if not name.endswith(statistics)]
     assert all(torch.equal(resumed[name], trained[name]) for name in learned)
-    assert "oscillating=" in capsys.readouterr().out
+    assert "oscillating %" in capsys.readouterr().out
+
+
+def test_the_program_about_averages_runs() -> None:
+    page = (ROOT / "docs" / "how-to" / "averages.md").read_text("utf-8")
+    program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    batches = [(torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))) for _ in range(4)]
+    given = {"model": network(), "make_network": network, "batches": batches}
+    exec(program, given)
+    assert given["control"].step == 3 * len(batches)
+    assert given["swa"].n_averaged == len(batches)
+    assert given["plain"](batches[0][0]).isfinite().all()
 
 
 def test_its_make_commands_are_targets() -> None:

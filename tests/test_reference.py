@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.quantization.compile import MODES, CompileMode
+from quiesce.quantization.compile import CompileMode
 from quiesce.quantization.quantizer import FakeQuantizer
 from support.small_networks import Walk, weights_only
 
@@ -58,7 +58,14 @@ def _compiled_anew() -> None:
     torch.compiler.reset()
 
 
-every_mode = pytest.mark.parametrize("mode", MODES)
+def in_every_mode(family: str) -> pytest.MarkDecorator:
+    """Every case in every compile mode; but for every ninth case, the compiled ones are slow."""
+    pairs = [
+        pytest.param(prefix, mode, marks=[] if mode == "off" or i % 9 == j else pytest.mark.slow)
+        for i, prefix in enumerate(cases(family))
+        for j, mode in enumerate(("quantizers", "model", "off"))
+    ]
+    return pytest.mark.parametrize(("prefix", "mode"), pairs)
 
 
 def grid_of(low: Tensor, high: Tensor) -> qs.Grid:
@@ -77,25 +84,34 @@ def test_every_array_is_held() -> None:
         assert {name for prefix in cases(family) for name in case(prefix)} == names
 
 
-@pytest.mark.parametrize("mode", [None, *MODES])
 @pytest.mark.parametrize("prefix", cases("fakequant"))
-def test_fake_quantization_and_its_gradients(prefix: str, mode: CompileMode | None) -> None:
+def test_fake_quantization_and_its_gradients(prefix: str) -> None:
     data = case(prefix)
-    learned = prefix.endswith("_gradscale")
     x, scale = data["x"].requires_grad_(), data["scale"].requires_grad_()
     grid = grid_of(data["quant_min"], data["quant_max"])
     # the reference clips after rounding, with a clamp that gives no gradient at its bounds
-    if mode is None:
-        y = qs.fake_quantize(x, scale, grid, clip="round", grad_scale="lsq" if learned else None)
-    else:
-        quantizer = FakeQuantizer(
-            grid.bits, scale_shape=scale.shape, weight=x, clip="round", grad_scaling=learned
-        )
-        quantizer.set_grid(grid, scale)
-        scale = quantizer.scale
-        y = qs.compile(nn.Sequential(quantizer), mode)(x)
-    y.backward(data["upstream"])
+    learned = "lsq" if prefix.endswith("_gradscale") else None
+    y = qs.fake_quantize(x, scale, grid, clip="round", grad_scale=learned)
+    assert_as_in_reference(y, x, scale, grid, data, learned=learned is not None)
 
+
+@in_every_mode("fakequant")
+def test_a_quantizer_and_its_gradients(prefix: str, mode: CompileMode) -> None:
+    data, learned = case(prefix), prefix.endswith("_gradscale")
+    x = data["x"].requires_grad_()
+    grid = grid_of(data["quant_min"], data["quant_max"])
+    quantizer = FakeQuantizer(
+        grid.bits, scale_shape=data["scale"].shape, weight=x, clip="round", grad_scaling=learned
+    )
+    quantizer.set_grid(grid, data["scale"])
+    y = qs.compile(nn.Sequential(quantizer), mode)(x)
+    assert_as_in_reference(y, x, quantizer.scale, grid, data, learned=learned)
+
+
+def assert_as_in_reference(
+    y: Tensor, x: Tensor, scale: Tensor, grid: qs.Grid, data: dict[str, Tensor], *, learned: bool
+) -> None:
+    y.backward(data["upstream"])
     codes, expected_codes = (y / scale).round(), (data["y"] / scale).round()
     assert torch.equal(codes, expected_codes)
     torch.testing.assert_close(y, data["y"], rtol=1e-6, atol=0)
@@ -144,8 +160,7 @@ def walk_of(data: dict[str, Tensor], model: nn.Module, **options: Any) -> Walk:
     return Walk(model, cures, momentum=data["momentum"].item(), **options)
 
 
-@every_mode
-@pytest.mark.parametrize("prefix", cases("tracker"))
+@in_every_mode("tracker")
 def test_frequencies_and_frozen_codes_at_every_step(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     steps, count = data["latent"].shape
@@ -173,8 +188,7 @@ def test_frequencies_and_frozen_codes_at_every_step(prefix: str, mode: CompileMo
         assert not data["threshold"].any()
 
 
-@every_mode
-@pytest.mark.parametrize("prefix", cases("tracker"))
+@in_every_mode("tracker")
 def test_total_oscillations_of_every_weight(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     steps, count = data["latent"].shape
@@ -194,8 +208,7 @@ def test_total_oscillations_of_every_weight(prefix: str, mode: CompileMode) -> N
     assert totals == data["total_oscillations"].tolist()
 
 
-@every_mode
-@pytest.mark.parametrize("prefix", cases("dampening"))
+@in_every_mode("dampening")
 def test_penalty_and_its_gradient(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     per, _, aggregation = prefix.partition("/")[2].partition("_")
@@ -225,8 +238,7 @@ def test_schedule_at_every_step(key: str) -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=0)
 
 
-@every_mode
-@pytest.mark.parametrize("prefix", cases("bn"))
+@in_every_mode("bn")
 def test_reestimated_statistics(prefix: str, mode: CompileMode) -> None:
     data = case(prefix)
     channels, inputs, *kernel = data["weight"].shape

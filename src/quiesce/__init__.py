@@ -3,12 +3,15 @@
 Quantize a network:
     Scheme: which weights and activations are quantized, to how many bits
     prepare: give the layers of a network quantizers
+    describe: a table of what each layer got
     calibrate: set the scales from some batches
+    measure_weights: set the scales of the weights again, after loading float weights
     keep_whole: the parameters that FSDP2 must not split
     strip: remove the quantizers and keep the quantized weights
     compile: fuse the quantizers, or the whole network, into compiled kernels
     quantized_weights: the quantized weights of a network, by name
     quantizer_parameters: the scales and offsets, for an optimizer group of their own
+    parameter_groups: all parameters in groups, of which only weights are decayed
     QuantizedWeight: one quantized weight: latent weight, scale and codes
     FakeQuantizer: the module that quantizes a tensor in training
     Grid: the integer codes of a quantizer
@@ -27,6 +30,10 @@ Measure and cure oscillation:
     reestimate_batchnorm: measure batch-norm statistics again after training
     gaussian_kl: KL divergence of two sets of batch-norm statistics
     Watch: checks that find common faults of a training run
+
+Average the weights:
+    WeightAverage: exponential average of latent weights and scales that keeps frozen codes
+    copy_history: give frozen codes to an average that other code has made
 
 Gradient estimators of rounding:
     Estimator: the interface
@@ -73,16 +80,21 @@ __all__ = [
     "StackedSigmoid",
     "StochasticRounding",
     "Watch",
+    "WeightAverage",
     "calibrate",
     "compile",
     "constant",
+    "copy_history",
     "cosine",
+    "describe",
     "export_onnx",
     "fake_quantize",
     "gaussian_kl",
     "keep_whole",
     "linear",
+    "measure_weights",
     "mse_scale",
+    "parameter_groups",
     "prepare",
     "quantized_weights",
     "quantizer_parameters",

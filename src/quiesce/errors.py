@@ -1,36 +1,50 @@
-"""What quiesce raises when a model, a file or the world is in the wrong state.
+"""The exceptions of quiesce. Their messages say what is wrong, where, and what to do.
 
-    QuiesceError              everything below; says what, where, and how to mend it
-    ├── NothingToDoError      a model without such layers, an iterable without batches
-    ├── PrepareError          a model that can not be given quantizers as asked
-    ├── NotCalibratedError    a quantizer used before it has a scale
-    ├── CompilerError         a compile mode that needs a compiler where there is none
-    ├── TrackingError         tracker, cures and optimizer that do not fit together
-    │   └── RanksPartError    processes that should hold the same weights and do not
-    ├── FreezingError         freezing that would pin more of a layer than it may
-    ├── DivergedError         a number that stopped being finite, by step and layer
-    ├── RecipeError           a recipe, a run folder or a flag that can not be used
-    ├── DataError             a data set that can not be read or trained on
-    ├── CheckpointError       a file of weights that is damaged, unsafe, or of another network
-    ├── DiskFullError         a file for which there is no space
-    ├── ExportError           a network that can not be exported, or a file that is none of ours
-    │   └── MismatchError     an exported file that does not compute what the network computes
-    └── MissingExtraError     an optional dependency that is missing; also an ImportError
+    QuiesceError              base class of all
+    ├── NothingToDoError      the model has no such layer, or the iterable no batch
+    ├── PrepareError          the model can not get quantizers as the scheme asks
+    ├── NotCalibratedError    a quantizer was used before it had a scale
+    ├── CompilerError         the compile mode needs a compiler, and there is none
+    ├── TrackingError         tracker, cures and optimizer do not fit together
+    │   └── RanksPartError    processes hold different weights
+    ├── FreezingError         freezing would freeze more of a layer than allowed
+    ├── DivergedError         a number is not finite; the message names step and layer
+    ├── RecipeError           a recipe, a run folder or a flag can not be used
+    ├── DataError             a data set can not be read or trained on
+    ├── CheckpointError       a file of weights is damaged, unsafe, or of another network
+    ├── DiskFullError         there is no space for a file
+    ├── ExportError           a network can not be exported, or a file is not such an export
+    │   └── MismatchError     an exported file does not compute what the network computes
+    └── MissingExtraError     an optional dependency is missing; also an ImportError
 
-A bad argument to a function is a `ValueError` or a `TypeError`, as everywhere in Python.
+A bad argument to a function raises `ValueError` or `TypeError`.
 """
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none."""
+    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return a hint with the known name nearest to `word`, or None if none is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 class QuiesceError(Exception):
-    """Root of all errors that quiesce raises itself."""
+    """Base class of the exceptions of quiesce."""
 
 
 class NothingToDoError(QuiesceError):
-    """The model has no layer of the kind, or the iterable no batch."""
+    """The model has no such layer, or the iterable no batch."""
 
 
 class PrepareError(QuiesceError):
-    """The model can not be given quantizers as the scheme asks."""
+    """The model can not get quantizers as the scheme asks."""
 
 
 class NotCalibratedError(QuiesceError):
@@ -46,15 +60,15 @@ class TrackingError(QuiesceError):
 
 
 class RanksPartError(TrackingError):
-    """Processes that should hold the same weights do not; raised in all of them."""
+    """Processes hold different weights; raised in all of them."""
 
 
 class FreezingError(QuiesceError):
-    """Freezing would pin more of a layer than it may."""
+    """Freezing would freeze more of a layer than allowed."""
 
 
 class DivergedError(QuiesceError):
-    """Training left the finite numbers."""
+    """A number is not finite."""
 
 
 class RecipeError(QuiesceError):
@@ -82,7 +96,7 @@ class MismatchError(ExportError):
 
 
 class MissingExtraError(QuiesceError, ImportError):
-    """An optional dependency is missing; the message holds the `pip install` that brings it."""
+    """An optional dependency is missing; the message says how to install it."""
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra: pip install 'quiesce[{extra}]'")

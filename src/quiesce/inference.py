@@ -51,6 +51,15 @@ def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
             norm.training, norm.momentum = training, momentum
 
 
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
+    """Return the batch norms of `model` that keep running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BatchNorm) and module.running_mean is not None
+    }
+
+
 def buffers_of(module: nn.Module) -> dict[str, Tensor]:
     """Return copies of the buffers of `module`, by name, for `put_back`."""
     return {name: buffer.clone() for name, buffer in module.named_buffers()}

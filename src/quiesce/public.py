@@ -29,7 +29,10 @@ from quiesce.oscillation.tracker import OscillationTracker as OscillationTracker
 from quiesce.parallel.split_weights import whole as whole
 from quiesce.quantization.calibrate import calibrate as calibrate
 from quiesce.quantization.compile import compile as compile
+from quiesce.quantization.describe import describe as describe
+from quiesce.quantization.parameter_groups import parameter_groups as parameter_groups
 from quiesce.quantization.prepare import keep_whole as keep_whole
+from quiesce.quantization.prepare import measure_weights as measure_weights
 from quiesce.quantization.prepare import prepare as prepare
 from quiesce.quantization.prepare import quantized_weights as quantized_weights
 from quiesce.quantization.prepare import quantizer_parameters as quantizer_parameters
@@ -37,6 +40,8 @@ from quiesce.quantization.prepare import strip as strip
 from quiesce.quantization.quantized_weight import QuantizedWeight as QuantizedWeight
 from quiesce.quantization.quantizer import FakeQuantizer as FakeQuantizer
 from quiesce.quantization.scheme import Scheme as Scheme
+from quiesce.quantization.weight_average import WeightAverage as WeightAverage
+from quiesce.quantization.weight_average import copy_history as copy_history
 from quiesce.schedules import constant as constant
 from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear

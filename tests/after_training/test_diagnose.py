@@ -1,25 +1,26 @@
 """A diagnosis made later from files is the one that the run wrote at its end, to the digit."""
 
 import json
+import shutil
 
 import pytest
 
 from quiesce.after_training.diagnose import diagnose
 from quiesce.recipes.reading import read_recipe
 from quiesce.training.run import run
+from support.tiny import RECORDED
 
 LENGTHS = {
-    "whole epochs": ["--trainer.max_steps=-1", "--trainer.max_epochs=2"],
-    "a part of one": ["--trainer.max_steps=6"],
+    "whole epochs": ("mnist_freeze_w3a3", "--trainer.max_steps=-1", "--trainer.max_epochs=2"),
+    "a part of one": RECORDED,
 }
 """How training ends decides which batches statistics are re-estimated on."""
 
 
-@pytest.fixture(scope="module", params=LENGTHS)
-def finished(request, tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("diagnosing") / "run"
-    flags = [*tiny_flags, *LENGTHS[request.param], f"--run={folder}"]
-    return folder, run(read_recipe("mnist_freeze_w3a3", flags))
+@pytest.fixture(params=LENGTHS)
+def finished(request, trained, tmp_path):
+    folder = shutil.copytree(trained(*LENGTHS[request.param]), tmp_path / "finished")
+    return folder, json.loads((folder / "summary.json").read_text())
 
 
 def test_it_is_the_one_that_the_run_wrote(finished):
@@ -57,9 +58,7 @@ def test_batch_norms_are_told_with_their_layers(finished):
 
 def test_a_recipe_that_re_estimates_nothing_is_honoured(finished):
     folder, _ = finished
-    copied = (folder / "diagnosis.json").read_bytes()
     diagnosis = diagnose(folder, flags=["--batchnorm.batches=null"])
-    (folder / "diagnosis.json").write_bytes(copied)
     assert diagnosis.norms == []
     assert diagnosis.top1_percent["reestimated"] is None
     assert diagnosis.train_loss["running"] > 0

@@ -1,6 +1,7 @@
 """The probe on a run that oscillates: what it measures, and that it leaves the run alone."""
 
 import json
+import shutil
 from statistics import mean
 
 import pytest
@@ -13,17 +14,14 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.training.display import Display
 from quiesce.training.run import run
 from support.states import assert_same_state
+from support.tiny import OSCILLATING
 
 QUICK = ProbeConfig(samples=3, batches=2, steps=4)
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("probing") / "run"
-    flags = [*tiny_flags, "--trainer.max_steps=12", f"--run={folder}"]
-    flags += ["--tracker.momentum=0.2", "--weights_optimizer.lr=0.2"]
-    run(read_recipe("mnist_lsq_w3a3", flags))
-    return folder
+@pytest.fixture
+def finished(trained, tmp_path):
+    return shutil.copytree(trained(*OSCILLATING), tmp_path / "finished")
 
 
 def test_the_file_says_what_was_measured(finished):

@@ -3,6 +3,7 @@
 import pytest
 
 from quiesce.recipes.reading import shipped_recipes
+from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -18,42 +19,40 @@ def test_every_shipped_name_is_found_with_a_letter_missing(refused):
 
 def test_unknown_field_in_a_flag(refused):
     told = refused("train", QUICK, "--cure.treshold.start", "0.1")
-    assert "unknown field `cure.treshold.start`; did you mean 'cure.threshold.start'?" in told
+    assert tells(told, "`cure.treshold.start`", "'cure.threshold.start'")
 
 
 def test_unknown_field_in_a_file(refused, tmp_path):
     (tmp_path / "mine.yaml").write_text("scheme: {wieght_bits: 3}")
     told = refused("train", "mine.yaml")
-    assert "mine.yaml: unknown field `scheme.wieght_bits`; did you mean 'weight_bits'?" in told
+    assert tells(told, "mine.yaml", "`scheme.wieght_bits`", "'weight_bits'")
 
 
 def test_wrong_type(refused):
     told = refused("train", QUICK, "--scheme.weight_bits", "three")
-    assert "`scheme.weight_bits` must be a whole number, got three" in told
+    assert tells(told, "`scheme.weight_bits`", "three")
 
 
 @pytest.mark.parametrize("bits", [1, 9])
 @pytest.mark.parametrize("field", ["weight_bits", "act_bits", "first_last_bits"])
 def test_bits_out_of_range(field, bits, refused):
     told = refused("train", QUICK, f"--scheme.{field}={bits}")
-    assert "scheme: " in told
-    assert f"{field}" in told
-    assert f"must be 2 to 8, got {bits}" in told
+    assert tells(told, "scheme", field, "2 to 8", f"got {bits}")
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.5])
 @pytest.mark.parametrize("end", ["start", "end"])
 def test_threshold_outside_0_to_1(end, threshold, refused):
     told = refused("train", QUICK, f"--cure.threshold.{end}={threshold}")
-    assert f"`threshold.{end}` must be above 0 and at most 1, got {float(threshold)}" in told
+    assert tells(told, f"`threshold.{end}`", f"got {float(threshold)}")
 
 
 @pytest.mark.parametrize("momentum", [0, 1, 1.5])
 def test_momentum_outside_0_to_1(momentum, refused):
     told = refused("train", QUICK, f"--tracker.momentum={momentum}")
-    assert f"tracker: `momentum` must be above 0 and below 1, got {float(momentum)}" in told
+    assert tells(told, "tracker", "`momentum`", f"got {float(momentum)}")
 
 
 def test_a_schedule_that_ends_before_it_begins(refused):
     told = refused("train", QUICK, "--cure.threshold.begin=1.2")
-    assert "cure.threshold: `begin` must be 0 to below 1, got 1.2: the training ends at 1" in told
+    assert tells(told, "cure.threshold", "`begin`", "got 1.2")

@@ -51,7 +51,7 @@ def test_one_class(on_pictures, pictures, refused):
         for picture in folder.iterdir():
             picture.unlink()
         folder.rmdir()
-    assert "has one class only (cat); training needs two or more" in refused("train", *on_pictures)
+    assert "has only one class (cat)" in refused("train", *on_pictures)
 
 
 def test_a_corrupt_image_is_named_with_the_number_of_good_ones(on_pictures, pictures, refused):
@@ -78,7 +78,7 @@ def weights_file(path, weights):
 def test_a_checkpoint_of_another_network(refused, tiny_run, tmp_path):
     flag = weights_file(tmp_path / "other.pt", torch.nn.Linear(3, 4).state_dict())
     told = refused("train", QUICK, *tiny_run, flag)
-    assert "other.pt is of another network" in told
+    assert "other.pt does not fit the network" in told
 
 
 def test_a_truncated_checkpoint(refused, tiny_run, tmp_path):
@@ -111,7 +111,7 @@ def test_pickled_code_is_never_run(refused, tiny_run, tmp_path):
     proof = tmp_path / "proof"
     flag = weights_file(tmp_path / "evil.pt", {"weight": Payload(proof)})
     told = refused("train", QUICK, *tiny_run, flag)
-    assert "evil.pt holds pickled code, which is never run" in told
+    assert "evil.pt holds pickled code" in told
     assert not proof.exists()
     pickle.loads(pickle.dumps(Payload(proof)))
     assert proof.exists()  # it would have

@@ -1,11 +1,12 @@
 """`quiesce demo`: one float network, three ways from it, one table."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import quiesce.cli.demo as demo
-from quiesce.cli import main
+from quiesce.cli import INTERRUPTED, main
 from quiesce.recipes.reading import read_recipe
 
 
@@ -38,12 +39,18 @@ def test_the_three_networks_start_from_one_float_network(quick_demo, tmp_path, c
     assert "right in ONNX Runtime" in last
 
 
-def test_a_second_demo_takes_the_next_folder(quick_demo, tmp_path, monkeypatch):
+def test_a_second_demo_takes_the_next_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo").mkdir(parents=True)
-    monkeypatch.setattr(demo, "METHODS", {"LSQ": "lsq"})
-    assert main(["demo"]) == 0
-    assert (tmp_path / "runs" / "demo-2" / "lsq" / "summary.json").exists()
+    begun = []
+
+    def begin(recipe, _):
+        begun.append(recipe.folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "run", begin)
+    assert main(["demo"]) == INTERRUPTED
+    assert begun == [Path("runs", "demo-2", "lsq")]
 
 
 def test_its_recipes_differ_in_nothing_but_the_cure(tmp_path):

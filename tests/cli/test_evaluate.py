@@ -5,13 +5,12 @@ import json
 import pytest
 
 from quiesce.cli import main
+from support.tiny import FOUR_BITS
 
 
-@pytest.fixture(scope="module")
-def run_folder(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    assert main(["train", "mnist_lsq_w4a4", *tiny_flags, f"--run={folder}"]) == 0
-    return folder
+@pytest.fixture(scope="session")
+def run_folder(trained):
+    return trained(*FOUR_BITS)
 
 
 def test_it_prints_the_accuracy_of_the_summary(run_folder, capsys):

@@ -1,24 +1,19 @@
 """`quiesce probe RUN`: its table, and a run in which nothing oscillates."""
 
 import json
+import shutil
 
 import pytest
 
 from quiesce.cli import main
+from support.tiny import FOUR_BITS, OSCILLATING
 
 QUICK = ["--samples=2", "--batches=2", "--steps=3"]
 
 
-def trained(folder, *flags):
-    assert main(["train", "mnist_lsq_w3a3", *flags, f"--run={folder}"]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("probe") / "run"
-    flags = ["--trainer.max_steps=12", "--tracker.momentum=0.2", "--weights_optimizer.lr=0.2"]
-    return trained(folder, *tiny_flags, *flags)
+@pytest.fixture
+def finished(trained, tmp_path):
+    return shutil.copytree(trained(*OSCILLATING), tmp_path / "run")
 
 
 def test_the_table_shows_what_the_file_holds(finished, capsys):
@@ -34,9 +29,9 @@ def test_the_table_shows_what_the_file_holds(finished, capsys):
     assert str(finished / "probe.json") in out
 
 
-def test_a_run_without_oscillating_weights_says_so(tiny_run, tmp_path, capsys):
-    folder = trained(tmp_path / "run", *tiny_run)  # two steps: nothing has turned round yet
-    capsys.readouterr()
+def test_a_run_without_oscillating_weights_says_so(trained, tmp_path, capsys):
+    # two steps: nothing has turned round yet
+    folder = shutil.copytree(trained(*FOUR_BITS), tmp_path / "run")
     assert main(["probe", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "oscillates (frequency above 0.005)" in out

@@ -107,6 +107,7 @@ def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsy
     assert "gone.pt" in last.partition("failed: ")[2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
     folder = tmp_path / "sweep"
     command = ["sweep", QUICK, *tiny_flags, f"--output={folder}", "--set"]
@@ -133,7 +134,7 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
     finally:
         process.send_signal(signal.SIGTERM)  # ends the process of its run too
     assert process.returncode == INTERRUPTED
-    assert err.splitlines()[-1] == f"quiesce: stopped; the same command goes on in {folder}"
+    assert err.splitlines()[-1] == f"quiesce: stopped; the same command continues in {folder}"
     assert not (run / "summary.json").exists()
     listed = json.loads((folder / "sweep.json").read_text())["runs"]
     assert [each["folder"] for each in listed] == [run.name]
@@ -161,7 +162,7 @@ def test_every_shipped_sweep_has_a_line_that_tells_what_it_is(capsys):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "name a recipe or a sweep"),
+        ([], "give a recipe or a sweep"),
         (["mnist_frez_w3a3"], "unknown recipe 'mnist_frez_w3a3'; did you mean"),
         ([QUICK, "--jobs", "0"], "--jobs and --at-most must be 1 or more"),
         ([QUICK, "--jobs", "x"], "argument --jobs: invalid int value"),
@@ -178,6 +179,7 @@ def test_bad_input(argv, told, refused):
     assert told in refused("sweep", *argv)
 
 
+@pytest.mark.slow
 def test_a_changed_recipe(refused, tmp_path, tiny_flags, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--model.weights=gone.pt", "-o", tmp_path / "sweep"]
     assert main([str(each) for each in command]) == 1  # it fails at once, and its recipe is kept

@@ -69,6 +69,7 @@ def test_the_recipe_comes_first(capsys):
     assert "the recipe comes first: quiesce train RECIPE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tiny_run, tmp_path):
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
     flags += ["--recording.batchnorm_every=1"]

@@ -1,7 +1,7 @@
 """Control in a plain training loop, and in all that happens to one."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,60 +10,9 @@ from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.errors import TrackingError
+from support.loops import IMAGES, Loop
 from support.small_networks import prepared_network
 from support.states import assert_same_state, through_a_file
-
-IMAGES = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(5))
-
-
-class Loop:
-    """A training loop as a user writes it; the two lines of quiesce are marked.
-
-    The network flattens no batch statistics into its gradient: batch norm is in inference mode, so
-    that a batch in two halves gives the gradient of the whole.
-    """
-
-    def __init__(
-        self,
-        cures: Sequence[qs.Cure] = (),
-        optimizer: Callable[..., Any] = torch.optim.SGD,
-        model: nn.Module | None = None,
-        **options: Any,
-    ) -> None:
-        torch.manual_seed(11)
-        self.model = prepared_network() if model is None else model
-        self.model.eval()
-        options = {"lr": 0.02, **options}
-        self.optimizer = optimizer(self.model.parameters(), **options)
-        self.weights = qs.quantized_weights(self.model)
-        self.tracker = qs.OscillationTracker(self.weights, 0.2)
-        self.control = qs.Control(self.optimizer, self.weights, self.tracker, cures)  # here
-
-    def loss(self, images: Tensor = IMAGES, seed: int = 0) -> Tensor:
-        """Towards targets that change from step to step, so that weights go to and fro."""
-        noise = torch.Generator().manual_seed(100 * self.control.step + seed)
-        output = self.model(images)
-        target = 3 * torch.randn(len(IMAGES), 5, generator=noise)[: len(images)]
-        return (output - target).square().mean()
-
-    def step(self, images: Tensor = IMAGES) -> None:
-        self.optimizer.zero_grad()
-        (self.loss(images) + self.control.penalty()).backward()  # and here
-        self.optimizer.step()
-
-    def train(self, steps: int) -> None:
-        for _ in range(steps):
-            self.step()
-
-    def state(self) -> Any:
-        """All that there is: network, optimizer, control."""
-        return copy.deepcopy(
-            (
-                dict(self.model.state_dict()),
-                dict(self.optimizer.state_dict()),
-                self.control.state_dict(),
-            )
-        )
 
 
 def cures() -> list[qs.Cure]:
@@ -252,6 +201,7 @@ def test_a_run_goes_on_between_its_two_optimizers() -> None:
     assert_same_state(dict(second.model.state_dict()), dict(whole.model.state_dict()))
 
 
+@pytest.mark.filterwarnings("ignore:the optimizer applies weight decay")
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_weight_decay_and_momentum_move_nothing_that_is_frozen(decay: float) -> None:
     loop = Loop([qs.Freezing(0.3, max_frozen=None)], momentum=0.9, weight_decay=decay)
@@ -413,3 +363,22 @@ def test_an_optimizer_made_before_prepare_is_refused() -> None:
     for scale in qs.quantizer_parameters(model):
         scale.requires_grad_(False)
     qs.Control(optimizer, weights, tracker, [])
+
+
+@pytest.mark.parametrize(
+    ("cures", "advice"),
+    [
+        (qs.Freezing(0.02), r"cures=\[quiesce\.Freezing"),
+        ("freeze", r"got 'freeze'; pass for example cures=\[quiesce\.Freezing\(0\.02\)\]"),
+        ([qs.Dampening], r"got a class, Dampening; make one of it: cures=\[quiesce\.Dampening"),
+        ([qs.Freezing(0.02), None], "got a NoneType"),
+        (None, "got a NoneType"),
+    ],
+)
+def test_cures_that_are_no_list_of_cures_are_refused(cures: object, advice: str) -> None:
+    model = prepared_network()
+    weights = qs.quantized_weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(TypeError, match=advice):
+        qs.Control(optimizer, weights, qs.OscillationTracker(weights), cures)
+    optimizer.step()  # no hook is left behind

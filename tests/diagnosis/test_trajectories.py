@@ -120,7 +120,7 @@ def test_frozen_weights_come_last():
 
 
 def test_a_layer_that_is_not_there(walk):
-    with pytest.raises(KeyError, match="no tracked layer is called 'nowhere'"):
+    with pytest.raises(KeyError, match="the tracker has no layer 'nowhere'"):
         Trajectory(walk.tracker, "nowhere", torch.tensor([0]))
 
 

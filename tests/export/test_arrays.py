@@ -99,10 +99,10 @@ def padded(mode: str) -> nn.Module:
 @pytest.mark.parametrize(
     ("network", "told"),
     [
-        (padded("reflect"), "2: what it does to its input's codes"),
-        (padded("circular"), "2: what it does to its input's codes"),
-        (Tokens(), "norm: a batch norm that can not be folded"),
-        (Twice(), "norm: a batch norm that can not be folded"),
+        (padded("reflect"), "2: what it does with its input"),
+        (padded("circular"), "2: what it does with its input"),
+        (Tokens(), "norm: this batch norm can not be folded"),
+        (Twice(), "norm: this batch norm can not be folded"),
         (nn.Sequential(nn.Flatten(), Doubled(432, 5)), "1: its use of the weight"),
     ],
 )

@@ -1,6 +1,7 @@
 """One suite that every kind of layer and every scheme passes: exported, and verified."""
 
 import copy
+from typing import Any
 
 import onnx
 import pytest
@@ -125,11 +126,28 @@ SCHEMES = {
 }
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("kind", NETWORKS)
+PAIRS = {
+    *(("mobile", scheme) for scheme in ("w3a3", "w2a2", "w8a8", "weights_only", "first_input")),
+    ("all_convolutions", "per_channel"),
+    ("twice", "residual"),
+    ("thrice", "offsets"),
+    ("tokens", "residual"),
+    ("transposed", "per_channel"),
+    ("one_dimensional", "offsets"),
+}
+"""Every network and every scheme at least once; the rest of the product is slow."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [
+        pytest.param(kind, scheme, marks=[] if (kind, scheme) in PAIRS else pytest.mark.slow)
+        for kind in NETWORKS
+        for scheme in SCHEMES
+        if kind == "mobile" or scheme in ("w3a3", "per_channel", "offsets", "residual")
+    ],
+)
 def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
-    if kind != "mobile" and scheme not in ("w3a3", "per_channel", "offsets", "residual"):
-        pytest.skip("the schemes are tried in full on one network")
     network = calibrated(NETWORKS[kind](), **SCHEMES[scheme])
     before = copy.deepcopy(network.state_dict())
     made = qs.export_onnx(network, tmp_path / "model.onnx", images())
@@ -140,7 +158,12 @@ def test_it_is_exported_and_verified(kind, scheme, tmp_path) -> None:
         assert torch.equal(tensor, before[name])
 
 
-@pytest.mark.parametrize("pack", ["int4", "int2"])
+def in_one_of(fast: str) -> list[Any]:
+    """All containers, of which all but one are slow."""
+    return [pytest.param(pack, marks=[] if pack == fast else pytest.mark.slow) for pack in PACKS]
+
+
+@pytest.mark.parametrize("pack", ["int4", pytest.param("int2", marks=pytest.mark.slow)])
 def test_products_with_packed_weights_round_nothing(pack, tmp_path) -> None:
     network = calibrated(Tokens(), weight_bits=2, act_bits=8)
     made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
@@ -148,7 +171,7 @@ def test_products_with_packed_weights_round_nothing(pack, tmp_path) -> None:
     assert made.verification.passed
 
 
-@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize("pack", in_one_of("int4"))
 def test_a_network_that_ends_in_a_convolution_in_every_container(pack, tmp_path) -> None:
     network = calibrated(all_convolutions(), weight_bits=2)
     made = qs.export_onnx(network, tmp_path / "model.onnx", images(), pack=pack)
@@ -156,7 +179,7 @@ def test_a_network_that_ends_in_a_convolution_in_every_container(pack, tmp_path)
     assert made.verification.passed
 
 
-@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize("pack", in_one_of("int2"))
 def test_every_container_holds_the_codes(pack, tmp_path) -> None:
     overrides = {"4": {"weight_bits": 2}}
     network = calibrated(mobile(), overrides=overrides)

@@ -16,6 +16,7 @@ from quiesce.export.arrays import export_arrays
 from quiesce.export.onnx import export_onnx
 from quiesce.export.program import export_program
 from quiesce.quantization.scheme import Scheme
+from support.messages import telling
 
 from .networks import calibrated, images, mobile
 
@@ -150,11 +151,11 @@ def test_a_model_in_half_precision_is_refused(export, dtype, tmp_path) -> None:
 
 @pytest.mark.parametrize("export", [export_program, export_arrays, export_onnx])
 def test_a_folder_that_is_not_there_and_a_batch_of_nothing(export, network, tmp_path) -> None:
-    with pytest.raises(ExportError, match="nowhere is no folder; make it first"):
+    with pytest.raises(ExportError, match=r"no folder .*nowhere; create it first"):
         export(network, tmp_path / "nowhere" / "file", images())
     with pytest.raises(ValueError, match="one image or more, got shape \\(0, 3, 12, 12\\)"):
         export(network, tmp_path / "file", images(0))
-    with pytest.raises(TypeError, match="`example_input` must be one tensor, got list"):
+    with pytest.raises(TypeError, match=telling("`example_input`", "list")):
         export(network, tmp_path / "file", [images()])
 
 

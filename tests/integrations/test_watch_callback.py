@@ -34,7 +34,7 @@ class Breaks(Module):
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer() -> None:
     module = Breaks(at=3)
-    with pytest.raises(DivergedError, match="the loss is nan at step 3: every layer's output"):
+    with pytest.raises(DivergedError, match="the loss is nan at step 3: the output of every layer"):
         fit(module, [QuiesceCallback([qs.Dampening(0.1)])])
     assert all(value.isfinite().all() for value in module.state_dict().values())
     assert module.ran == 3 + 1 + 1  # once more, to find the layer
@@ -72,21 +72,21 @@ def test_steps_that_overflow_float16_are_skipped_and_counted() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
     half = MixedPrecision("16-mixed", "cpu", scaler=scaler)
     fit(module, [callback], max_epochs=5, plugins=[half])
-    assert callback.watching.watch is not None
+    assert callback.watch is not None
     assert callback.control is not None
-    assert 0 < callback.watching.watch.skipped < 30
-    assert callback.control.step == 30 - callback.watching.watch.skipped
+    assert 0 < callback.watch.skipped < 30
+    assert callback.control.step == 30 - callback.watch.skipped
     assert not torch.equal(module.model[0].weight, before)
 
 
 def test_its_counts_go_on_from_a_checkpoint() -> None:
     callback = QuiesceCallback()
     fit(Module(), [callback])
-    assert callback.watching.watch is not None
-    callback.watching.watch.skipped = 7
+    assert callback.watch is not None
+    callback.watch.skipped = 7
     again = QuiesceCallback()
     again.load_state_dict(through_a_file(callback.state_dict()))
     assert_same_state(again.state_dict(), callback.state_dict())
     fit(Module(), [again])
-    assert again.watching.watch is not None
-    assert again.watching.watch.skipped == 7
+    assert again.watch is not None
+    assert again.watch.skipped == 7

@@ -293,3 +293,28 @@ def test_a_cut_that_is_no_frequency_is_refused(cut: float) -> None:
     walk = Walk(one_layer(3))
     with pytest.raises(ValueError, match=f"cut must be a frequency, 0 to 1, got {cut}"):
         walk.tracker.summary(cut)
+
+
+def test_a_summary_prints_as_a_small_table() -> None:
+    walk = Walk(prepared_network())
+    assert "0 steps" in str(walk.tracker.summary())
+    walk.at_random(20)
+    walk.weights[0].latent.requires_grad_(False)
+    summary = walk.tracker.summary()
+    lines = str(summary).splitlines()
+    assert lines[0] == "after 20 steps:"
+    assert [line.split()[0] for line in lines[3:]] == [
+        "all", *(r.name for r in sorted(summary.layers, key=lambda r: -r.oscillating))
+    ]  # fmt: skip
+    assert next(line for line in lines if line.startswith("0 ")).endswith("locked")
+    assert max(map(len, lines)) < 100
+
+
+def test_a_summary_of_many_layers_stays_small() -> None:
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(40)])
+    qs.prepare(model, weights_only(), torch.ones(1, 4))
+    walk = Walk(model)
+    walk.at_random(3)
+    lines = str(walk.tracker.summary()).splitlines()
+    assert lines[-1] == "30 more layers oscillate less"
+    assert len(lines) < 20

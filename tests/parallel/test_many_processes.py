@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 import quiesce as qs
 from quiesce.errors import RanksPartError
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
+from support.messages import telling, tells
 from support.processes import together
 from support.small_networks import small_network, weights_only
 from support.states import assert_same_state
@@ -114,7 +115,7 @@ def assert_parts(kind: str, run: Training, rank: int) -> None:
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_stay_the_same_and_freeze_what_one_process_freezes(
     world: int, tmp_path: Path
 ) -> None:
@@ -197,11 +198,11 @@ def test_the_callback_stops_all_ranks_where_they_part(tmp_path: Path) -> None:
     assert first == second
     (line, step), (line_of_steps, step_of_steps) = first
     assert step == step_of_steps == 8  # the next one that is a multiple of 4
-    assert line_of_steps.startswith("processes are at different steps (8, 9)")
+    assert "(8, 9)" in line_of_steps
     # frozen latents are put back after each step; then it is the frequencies that tell
     assert line.startswith("model.6: ")
-    assert "of rank 1 and of rank 0 are not the same after step 8; " in line
-    with pytest.raises(ValueError, match="verify_every must be at least 1 step, got 0"):
+    assert tells(line, "rank 1", "rank 0", "step 8")
+    with pytest.raises(ValueError, match=telling("verify_every", "got 0")):
         QuiesceCallback(verify_every=0)
 
 

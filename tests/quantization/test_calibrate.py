@@ -135,8 +135,8 @@ def test_nothing_but_quantizers_moves() -> None:
         ([], NothingToDoError, "batches is empty"),
         ([IMAGES, IMAGES[:, :2]], RuntimeError, "channels"),
         ([IMAGES, "a file"], TypeError, "batches"),
-        ([IMAGES, IMAGES * torch.nan], DivergedError, r"3\.input saw NaN or inf"),
-        ([IMAGES, IMAGES * torch.inf], DivergedError, r"3\.input saw NaN or inf"),
+        ([IMAGES, IMAGES * torch.nan], DivergedError, r"3\.input got NaN or inf"),
+        ([IMAGES, IMAGES * torch.inf], DivergedError, r"3\.input got NaN or inf"),
     ],
 )
 def test_what_fails_changes_nothing(batches, error: type, message: str) -> None:

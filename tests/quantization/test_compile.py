@@ -1,6 +1,7 @@
 """Compiled kernels: the same numbers, few of them, and compiled once."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import timm
@@ -94,9 +95,22 @@ def _fresh_compiler() -> None:
     counters.clear()
 
 
-@pytest.mark.parametrize("bits", [3, 8])
-@pytest.mark.parametrize("channels", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+PAIRS = {
+    (3, False, torch.float32),
+    (8, True, torch.float32),
+    (3, True, torch.bfloat16),
+    (8, False, torch.float16),
+}
+"""Every value of each beside every value of the others at least once; the rest is slow."""
+
+
+@pytest.mark.parametrize(
+    ("bits", "channels", "dtype"),
+    [
+        pytest.param(*each, marks=[] if each in PAIRS else pytest.mark.slow)
+        for each in product((3, 8), (False, True), (torch.float32, torch.bfloat16, torch.float16))
+    ],
+)
 def test_a_fused_quantizer_gives_the_bits_of_the_eager_one(bits, channels, dtype):
     latent = torch.randn(6, 4, 3, 3)
     shape = (6, 1, 1, 1) if channels else ()
@@ -144,7 +158,7 @@ def test_codes_are_decided_in_float32_under_autocast(dtype):
             assert quantizer(x.to(dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("per_channel", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_with_fused_quantizers_takes_the_same_steps(per_channel):
     runs = []
     for mode in ("off", "quantizers"):
@@ -228,19 +242,23 @@ def test_the_number_of_kernels_does_not_grow_with_the_layers():
     assert counts[1] == 14
 
 
+REAL = (
+    *("mobilenetv2_100", "mobilenetv3_small_100", "tf_efficientnet_lite0", "resnet18"),
+    "vit_tiny_patch16_224",
+)
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "mobilenetv2_100",
-        "mobilenetv3_small_100",
-        "tf_efficientnet_lite0",
-        "resnet18",
-        "vit_tiny_patch16_224",
+        "mobilenetv3_small_050",
+        "test_vit",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in REAL),
     ],
 )
 def test_no_graph_break(name):
     model = timm.create_model(name)
-    x = torch.randn(2, 3, *([224, 224] if name.startswith("vit") else [64, 64]))
+    x = torch.randn(2, 3, *model.pretrained_cfg["input_size"][1:] if "vit" in name else (64, 64))
     qs.calibrate(qs.prepare(model, qs.Scheme(ranges="minmax"), x), [x])
     explanation = torch._dynamo.explain(model.train())(x)
     assert explanation.graph_break_count == 0, explanation.break_reasons

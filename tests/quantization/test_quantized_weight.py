@@ -69,7 +69,7 @@ def test_it_says_what_it_is() -> None:
 def test_the_quantizer_of_an_activation_is_no_weight() -> None:
     layer = one_layer(2)
     view = QuantizedWeight("layer", layer.weight, qs.FakeQuantizer(4), layer)
-    with pytest.raises(TypeError, match="layer: this quantizer was made for activations"):
+    with pytest.raises(TypeError, match="layer: this quantizer is for activations"):
         _ = view.history
 
 

@@ -97,7 +97,7 @@ def test_a_file_from_before_calibration_leaves_no_grid() -> None:
 
 
 def test_a_file_of_other_bits_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="go from 0 to 15, this model is prepared for 3 bits"):
+    with pytest.raises(RuntimeError, match=r"are 0 to 15, .* prepared for 3 bits"):
         qs.FakeQuantizer(3).load_state_dict(quantizer().state_dict())
 
 
@@ -121,6 +121,30 @@ def test_state_is_parameters_and_buffers() -> None:
     activations = quantizer(learn_offset=True).state_dict()
     assert set(activations) == {"scale", "offset", "limits"}
     assert set(one_layer(3).weight_quantizer.state_dict()) == {"scale", "limits", "history"}
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_holds_copies_and_loads_into_the_module_alone(assign: bool) -> None:
+    old, new = one_layer(4), one_layer(4)
+    [weight] = qs.quantized_weights(old)
+    weight.freeze(torch.tensor([[True, False, True, False]]), torch.tensor([[1, 0, -2, 0]]))
+    state = old.state_dict()
+    new.load_state_dict(state, assign=assign)
+    for name in ("weight_quantizer.limits", "weight_quantizer.history"):
+        state[name].zero_()  # as an average would, in place
+    for layer in old, new:
+        [loaded] = qs.quantized_weights(layer)
+        assert loaded.frozen.tolist() == [[True, False, True, False]]
+        assert loaded.codes()[loaded.frozen].tolist() == [1, -2]
+        assert loaded.limits.tolist() == [-4, 3]
+    assert not dict(new.named_buffers())
+
+
+def test_records_of_another_shape_are_refused() -> None:
+    state = one_layer(4).state_dict()
+    state["weight_quantizer.history"] = state["weight_quantizer.history"][:, :2]
+    with pytest.raises(RuntimeError, match=r"size mismatch for weight_quantizer\.history"):
+        one_layer(4).load_state_dict(state)
 
 
 def test_repr_says_bits_and_kind() -> None:

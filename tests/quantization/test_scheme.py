@@ -7,6 +7,7 @@ import pytest
 
 import quiesce as qs
 from quiesce.errors import PrepareError
+from quiesce.quantization.scheme import LayerScheme
 
 BITS = ["weight_bits", "act_bits", "first_last_bits", "first_input_bits"]
 NAMES = ["stem", "body.conv1", "body.conv2", "head"]
@@ -14,7 +15,12 @@ NAMES = ["stem", "body.conv1", "body.conv2", "head"]
 
 def bits_of(scheme: qs.Scheme, names: list[str] = NAMES) -> list[tuple[int, int | None]]:
     """Bits of weight and input, layer by layer."""
-    return [(plan.weight_bits, plan.act_bits) for plan in scheme.resolve(names).values()]
+    return [(plan.weight_bits, plan.act_bits) for plan in resolved(scheme, names).values()]
+
+
+def resolved(scheme: qs.Scheme, names: list[str] = NAMES) -> dict[str, LayerScheme]:
+    """The plans of a chain of layers."""
+    return scheme.resolve(names, first=names[:1], last=names[-1:])
 
 
 def test_first_and_last_have_eight_bits_and_the_image_stays_float() -> None:
@@ -39,7 +45,7 @@ def test_a_single_layer_is_first_and_last() -> None:
 
 
 def test_no_layers_give_no_plans() -> None:
-    assert qs.Scheme().resolve([]) == {}
+    assert resolved(qs.Scheme(), []) == {}
 
 
 def test_of_overrides_the_last_match_wins_also_over_first_and_last() -> None:
@@ -50,7 +56,7 @@ def test_of_overrides_the_last_match_wins_also_over_first_and_last() -> None:
     }
     scheme = qs.Scheme(overrides=overrides)
     assert bits_of(scheme) == [(8, 6), (2, 4), (5, 4), (8, 8)]
-    plans = scheme.resolve(NAMES)
+    plans = resolved(scheme)
     assert [plan.per_channel for plan in plans.values()] == [False, True, True, False]
     assert [plan.ranges for plan in plans.values()] == ["lsq", "mse", "mse", "mse"]
 

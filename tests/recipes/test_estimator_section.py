@@ -24,7 +24,7 @@ def test_bad_estimators_are_refused_in_one_line(flags: list[str], message: str) 
 
 
 def test_inputs_can_not_have_hysteresis() -> None:
-    with pytest.raises(RecipeError, match="act_estimator must round without a history"):
+    with pytest.raises(RecipeError, match="act_estimator must not need a history"):
         read_recipe("mnist_lsq_w3a3", ["--scheme.act_estimator.kind=hysteresis"])
 
 

@@ -13,6 +13,7 @@ from quiesce.recipes.reading import (
     shipped_recipes,
     write_recipe,
 )
+from support.messages import tells
 
 ANY = "mnist_freeze_w3a3"
 
@@ -104,9 +105,7 @@ def test_what_is_written_reads_back_equal(name, file):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    assert refusal("mnist_frez_w3a3") == (
-        "unknown recipe 'mnist_frez_w3a3'; did you mean 'mnist_freeze_w3a3'?"
-    )
+    assert tells(refusal("mnist_frez_w3a3"), "'mnist_frez_w3a3'", "'mnist_freeze_w3a3'")
     assert "`quiesce recipes` lists" in refusal("zzz")
     assert "no such file" in refusal("not/there.yaml")
 
@@ -162,7 +161,7 @@ def test_a_bad_file_is_named_with_its_field(text, message, file):
 
 def test_off_is_a_mode_of_compiling(file):
     assert read_recipe(file("compile: off")).compile == "off"
-    assert "`compile` must be one of off, quantizers, model" in refusal(file("compile: on"))
+    assert tells(refusal(file("compile: on")), "`compile`", "off", "quantizers", "model")
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):

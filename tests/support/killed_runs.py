@@ -1,7 +1,4 @@
-"""Training processes that are killed: at a moment of the clock, or inside a write of a checkpoint.
-
-A fork server imports torch once; each training is a process of its own that it forks.
-"""
+"""Training processes that are killed: by the clock, or inside a write of a checkpoint."""
 
 import json
 import multiprocessing
@@ -17,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from quiesce.run_folder.network_file import read_description
+from support.processes import FORKSERVER
 from support.states import assert_same_state
 
 FLAGS = {
@@ -89,10 +87,6 @@ class Killer:
     """
 
     def __init__(self, seed: int, flags: Sequence[str] = ()) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["quiesce.training.run", "timm", "support.killed_runs"]
-        )
         self._moments = random.Random(seed)
         self._flags = [*(f"--{name}={value}" for name, value in FLAGS.items()), *flags]
 
@@ -119,7 +113,7 @@ class Killer:
     def _start(self, folder: Path, die_in_write: int | None) -> Any:
         if folder.exists() and not (folder / "recipe.yaml").exists():
             remove_unborn(folder)
-        process = self._context.Process(target=train, args=(str(folder), self._flags, die_in_write))
+        process = FORKSERVER.Process(target=train, args=(str(folder), self._flags, die_in_write))
         process.start()
         return process
 

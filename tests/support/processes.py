@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import distributed
 
-_CONTEXT = get_context("forkserver")  # imports torch once, for all processes of all tests
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed.tensor", "quiesce.public"])
+FORKSERVER = get_context("forkserver")
+"""Imports once what the processes of all tests need; there is one server in each of pytest's."""
+FORKSERVER.set_forkserver_preload(
+    ["torch.distributed.tensor", "quiesce.public", "quiesce.training.run", "timm", "pytest"]
+)
 
 
 def together(
@@ -33,7 +36,7 @@ def together(
     """
     folder.mkdir(parents=True, exist_ok=True)
     members = [
-        _CONTEXT.Process(target=_member, args=(function, rank, count, folder, args))
+        FORKSERVER.Process(target=_member, args=(function, rank, count, folder, args))
         for rank in range(count)
     ]
     for member in members:

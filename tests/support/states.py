@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def assert_same_state(one: Any, two: Any) -> None:
@@ -22,6 +22,13 @@ def assert_same_state(one: Any, two: Any) -> None:
             assert_same_state(mine, theirs)
     else:
         assert one == two
+
+
+def assert_parameters_own_their_memory(model: nn.Module) -> None:
+    """No parameter shares its storage: a saver would write too much, or leave weights out."""
+    for name, parameter in model.named_parameters():
+        held = parameter.untyped_storage().nbytes()
+        assert held == parameter.numel() * parameter.element_size(), name
 
 
 def through_a_file(state: Any) -> Any:

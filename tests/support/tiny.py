@@ -1,5 +1,25 @@
 """Runs of any recipe that take seconds."""
 
+RECORDED = (
+    "mnist_freeze_w3a3",
+    "--trainer.max_steps=6",
+    "--trainer.loggers=[csv,tensorboard]",
+    "--recording.batchnorm_every=2",
+    "--recording.batchnorm_batches=2",
+)
+"""A run for the fixture `trained`: with everything that a run can record."""
+
+OSCILLATING = (
+    "mnist_lsq_w3a3",
+    "--trainer.max_steps=12",
+    "--tracker.momentum=0.2",
+    "--weights_optimizer.lr=0.2",
+)
+"""A run that ends with oscillating weights."""
+
+FOUR_BITS = ("mnist_lsq_w4a4",)
+"""A run of two steps."""
+
 
 def flags() -> list[str]:
     """Flags that ask for tiny made-up images and two steps."""

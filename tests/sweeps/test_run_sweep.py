@@ -45,6 +45,12 @@ def finished(tiny_flags, tmp_path_factory):
 
 
 @pytest.fixture
+def copied(finished, tiny_flags, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+
+
+@pytest.fixture
 def pretending(monkeypatch):
     """Processes that only leave the file that says they are finished."""
 
@@ -57,7 +63,7 @@ def pretending(monkeypatch):
             else:
                 (run,) = (flag for flag in task.command if flag.startswith("--run="))
                 made = Path(run.removeprefix("--run=")) / "summary.json"
-            made.parent.mkdir(parents=True)
+            made.parent.mkdir(parents=True, exist_ok=True)
             made.touch()
             tell(task, "done", "")
 
@@ -65,11 +71,14 @@ def pretending(monkeypatch):
 
 
 @pytest.fixture
-def swept(finished, tiny_flags, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "sweep")
-    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+def swept(tiny_flags, tmp_path, pretending):
+    """A finished sweep of such runs."""
+    swept = Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+    swept()
+    return swept
 
 
+@pytest.mark.slow
 def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     folder, outcome, started = finished
     assert (outcome.finished, outcome.total, outcome.failed) == (2, 2, {})
@@ -81,8 +90,8 @@ def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     assert all("float_stage" not in run.summary["seconds"] for run in runs)
 
 
-def test_sweep_json_lists_the_runs(finished):
-    tree = json.loads((finished[0] / "sweep.json").read_text())
+def test_sweep_json_lists_the_runs(swept):
+    tree = json.loads((swept.folder / "sweep.json").read_text())
     assert (tree["version"], tree["recipe"], tree["seeds"]) == (1, "mnist_dampen_w3a3", [0])
     assert tree["baseline"] == "lsq"
     assert tree["runs"][0] == {
@@ -99,10 +108,15 @@ def test_what_is_finished_is_not_run_again_and_what_is_broken_is(swept):
     (swept.folder / "lsq-seed0" / "summary.json").unlink()
     assert swept().finished == 2
     assert swept.started == ["lsq"]
-    assert "resuming from" in (swept.folder / "logs" / "lsq-seed0.log").read_text()
 
 
-@pytest.mark.usefixtures("pretending")
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(copied):
+    (copied.folder / "lsq-seed0" / "summary.json").unlink()
+    assert copied().finished == 2
+    assert "resuming from" in (copied.folder / "logs" / "lsq-seed0.log").read_text()
+
+
 def test_a_float_network_that_was_cut_off_is_trained_again(swept):
     (network,) = swept.folder.glob("float/*/float.safetensors")
     network.unlink()
@@ -111,7 +125,6 @@ def test_a_float_network_that_was_cut_off_is_trained_again(swept):
     assert swept.started == ["float", "lsq"]
 
 
-@pytest.mark.usefixtures("pretending")
 def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     more = replace(SWEEP, variants={"lsq": VARIANTS["lsq"]}, grid={"cure.max_bits": [4]})
     outcome = swept(replace(more, seeds=(0, 1)), at_most=1)
@@ -122,15 +135,17 @@ def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     assert (tree["seeds"], tree["set"]) == ([0, 1], {"cure.max_bits": [4]})
 
 
-def test_a_failed_run_does_not_stop_the_others(swept):
+@pytest.mark.slow
+def test_a_failed_run_does_not_stop_the_others(copied):
     variants = {"bad": {"model.weights": "gone.pt", "float_stage.epochs": None}, **VARIANTS}
-    (swept.folder / "dampening-seed0" / "summary.json").unlink()
-    outcome = swept(replace(SWEEP, variants=variants))
-    assert swept.started == ["bad", "dampening"]
+    (copied.folder / "dampening-seed0" / "summary.json").unlink()
+    outcome = copied(replace(SWEEP, variants=variants))
+    assert copied.started == ["bad", "dampening"]
     assert (outcome.finished, outcome.total) == (2, 3)
     assert "gone.pt" in outcome.failed["bad-seed0"]
 
 
+@pytest.mark.slow
 def test_runs_of_a_float_network_that_failed_fail(tiny_flags, tmp_path):
     swept = Swept(tmp_path / "s", [*tiny_flags, "--float_stage.epochs=1"])
     outcome = swept(SWEEP, "--data.name=folder", f"--data.folder={tmp_path}")
@@ -167,11 +182,10 @@ def test_a_sweep_without_variants_lists_none(tiny_flags, tmp_path):
     assert run == {"folder": "mnist_lsq_w3a3-seed0", "fields": {}, "seed": 0}
 
 
-def test_a_folder_that_holds_links_is_not_gone_on_in(finished, tiny_flags, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "sweep")
+def test_a_folder_that_holds_links_is_not_gone_on_in(swept, tmp_path):
     outside = tmp_path / "outside"
-    (tmp_path / "sweep" / "logs" / "next.log").symlink_to(outside)
-    swept = Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+    (swept.folder / "logs").mkdir(exist_ok=True)
+    (swept.folder / "logs" / "next.log").symlink_to(outside)
     with pytest.raises(RecipeError, match=r"logs/next\.log is a symbolic link"):
         swept()
     assert not outside.exists()

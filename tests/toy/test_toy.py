@@ -29,7 +29,7 @@ from quiesce import (
     StackedSigmoid,
     StochasticRounding,
 )
-from quiesce.quantization.compile import MODES, CompileMode
+from quiesce.quantization.compile import CompileMode
 from quiesce.toy import (
     METHODS,
     Outcome,
@@ -50,7 +50,7 @@ energies = st.floats(0.2, 2.0)
 scales = st.floats(0.05, 3.0)
 rates = st.floats(0.1, 0.5)
 """lr * E: at most 1/2, so that no step jumps over a level."""
-some = settings(max_examples=12, deadline=None)
+some = settings(max_examples=settings().max_examples // 8)
 
 
 def regression(shares: list[float], scale: float, energy: float) -> Regression:
@@ -184,9 +184,9 @@ def test_law_6_with_a_learning_rate_comes_to_its_limit_for_small_ones() -> None:
 def test_law_5_equal_factors_on_both_sides_leave_the_frequency(estimator: Estimator) -> None:
     problem = regression([0.1, 0.2, 0.35, 0.48, 0.66, 0.9], 1.0, 1.0)
     # the limit of small steps: lr * E = 0.01, in which a gradient changes by 6 % at most
-    trace = circling(problem, 0.01, steps=2000, estimator=estimator)
-    within = 0.02 * problem.frequency() * 2000 + DISCREPANCY
-    assert ((flips(trace) - problem.frequency() * 2000).abs() <= within).all()
+    trace = circling(problem, 0.01, steps=600, estimator=estimator)
+    expected = problem.frequency() * 600
+    assert ((flips(trace) - expected).abs() <= 0.02 * expected + DISCREPANCY).all()
 
 
 @given(shares, scales, energies, rates, st.floats(0.3, 1.0))
@@ -220,7 +220,9 @@ def test_law_7_a_smaller_learning_rate_helps_in_proportion() -> None:
     assert fast / slow == pytest.approx(10, rel=1e-3)
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize(
+    "rate", [*(pytest.param(r, marks=pytest.mark.slow) for r in (0.02, 0.1)), 0.2]
+)
 def test_law_11_stochastic_rounding_flips_by_chance_around_the_target(rate: float) -> None:
     share, copies, steps = 0.4, 400, 600
     problem = Regression(torch.full((copies,), 3 + share, dtype=torch.float64))
@@ -330,8 +332,11 @@ ANIMATION = Regression(0.7107, 1 / 15, 1 / 3)
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
     torch.manual_seed(0)
-    settings = {"lr": 0.5, "steps": 2000, "start": 0.737}
-    return {name: try_method(method, ANIMATION, **settings) for name, method in METHODS.items()}
+    steps = dict.fromkeys(METHODS, 600) | {"hysteresis": 2000}  # it flips seldom
+    return {
+        name: try_method(method, ANIMATION, lr=0.5, steps=steps[name], start=0.737)
+        for name, method in METHODS.items()
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -392,21 +397,29 @@ def test_the_page_shows_every_method_and_loads_nothing(outcomes: dict[str, Outco
     assert "cdn" not in ours
 
 
-COMPILED = [mode for mode in MODES if mode != "off"]
 CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15, max_frozen=None)]}
 
 
-@pytest.mark.parametrize("cure", CURES)
-@pytest.mark.parametrize("mode", COMPILED)
+@pytest.mark.parametrize(
+    ("mode", "cure"),
+    [
+        ("quantizers", "freezing"),
+        ("model", "dampening"),
+        pytest.param("quantizers", "none", marks=pytest.mark.slow),
+        pytest.param("quantizers", "dampening", marks=pytest.mark.slow),
+        pytest.param("model", "none", marks=pytest.mark.slow),
+        pytest.param("model", "freezing", marks=pytest.mark.slow),
+    ],
+)
 def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(
     mode: CompileMode, cure: str
 ) -> None:
     torch.compiler.reset()
     problem = regression([0.1, 0.3, 0.45, 0.5, 0.8], scale=0.3, energy=0.7)
     settings = {"momentum": 0.5, "cures": CURES[cure]}
-    plain = circling(problem, 0.4, **settings)
+    plain = circling(problem, 0.4, steps=100, **settings)
     assert plain.frozen.any() == (cure == "freezing")
-    fused = circling(problem, 0.4, compile=mode, **settings)
+    fused = circling(problem, 0.4, steps=100, compile=mode, **settings)
     for name in ("latent", "code", "frozen", "gradient", "frequency"):
         assert torch.equal(getattr(fused, name), getattr(plain, name)), name
 

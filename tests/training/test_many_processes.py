@@ -17,6 +17,7 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.run import resume, run
 from support.killed_runs import FLAGS
+from support.messages import tells
 from support.processes import together
 
 SHORT = {
@@ -138,10 +139,7 @@ def test_all_go_on_from_the_same_checkpoint_or_none_does(processes) -> None:
     folder, (first, second) = processes
     assert first["refused"] == second["refused"]
     told = first["refused"]
-    assert told.startswith(
-        "rank 1 starts from the beginning and rank 0 from step 5 of the quantized network "
-        f"(last.ckpt): they see different files in {folder / 'again'};"
-    )
+    assert tells(told, "rank 0", "rank 1", "step 5", "last.ckpt", folder / "again")
 
 
 def test_all_stop_where_the_first_can_not_write(processes) -> None:

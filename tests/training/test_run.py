@@ -16,6 +16,7 @@ from quiesce.models.build import build_model
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.network_file import read_description
 from quiesce.training.run import run
+from support.tiny import RECORDED
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -25,21 +26,19 @@ def recipe(tiny_run):
     return read_recipe(QUICK, tiny_run)
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    recipe = read_recipe(QUICK, [*tiny_flags, f"--run={folder}"])
-    return recipe, run(recipe)
+@pytest.fixture(scope="session")
+def finished(tiny_flags, trained):
+    folder, (name, *flags) = trained(*RECORDED), RECORDED
+    recipe = read_recipe(name, [*tiny_flags, *flags, f"--run={folder}"])
+    return recipe, json.loads((folder / "summary.json").read_text())
 
 
-def test_a_run_folder_holds_everything(tiny_run):
-    recipe = read_recipe(QUICK, [*tiny_run, "--trainer.loggers=[csv,tensorboard]"])
-    summary = run(recipe)
+def test_a_run_folder_holds_everything(finished):
+    recipe, _ = finished
     names = {str(path.relative_to(recipe.folder)) for path in recipe.folder.rglob("*")}
     events = [name for name in names if name.startswith("tensorboard/events")]
     assert events
     assert names >= {"recipe.yaml", "metrics.csv", "checkpoints/last.ckpt", "network.safetensors"}
-    assert json.loads((recipe.folder / "summary.json").read_text()) == summary
     assert not [name for name in names if name.startswith(".")]
 
 
@@ -51,7 +50,7 @@ def test_the_kept_recipe_is_the_resolved_one(finished):
 def test_the_summary_measures_every_stage(finished):
     _, summary = finished
     assert summary["version"] == 1
-    assert (summary["name"], summary["seed"], summary["steps"]) == (QUICK, 0, 2)
+    assert (summary["name"], summary["seed"], summary["steps"]) == (QUICK, 0, 6)
     assert set(summary["top1_percent"]) == {"float", "rounded", "trained", "reestimated"}
     assert all(0 <= value <= 100 for value in summary["top1_percent"].values())
     assert math.isfinite(summary["train_loss"])
@@ -76,7 +75,7 @@ def test_metrics_hold_loss_and_oscillation_of_each_step(finished):
     recipe, _ = finished
     with (recipe.folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
-    assert len(rows) == 2
+    assert len(rows) == 6
     assert all(0 <= float(row["oscillating"]) <= 1 for row in rows)
 
 
@@ -105,9 +104,11 @@ def test_evaluation_can_look_at_other_images(finished):
     assert top1 * 8 / 100 == pytest.approx(round(top1 * 8 / 100))  # a share of 8 images
 
 
-def test_two_runs_of_one_seed_are_equal_to_the_bit(recipe, tmp_path):
-    run(recipe)
-    run(replace(recipe, run=str(tmp_path / "again")))
+def test_two_runs_of_one_seed_are_equal_to_the_bit(finished, tmp_path):
+    recipe, first = finished
+    second = run(replace(recipe, run=str(tmp_path / "again")))
+    assert json.loads((tmp_path / "again" / "summary.json").read_text()) == second
+    assert first["top1_percent"] == second["top1_percent"]
     one = load_file(recipe.folder / "network.safetensors")
     other = load_file(tmp_path / "again" / "network.safetensors")
     assert all(torch.equal(one[name], other[name]) for name in one)

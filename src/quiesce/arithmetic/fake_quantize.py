@@ -1,20 +1,22 @@
-"""Fake quantization: float tensors that hold only values of a grid, with gradients to learn by.
+"""Fake quantization: float tensors with values of a grid, and gradients to learn from.
 
-Forward q = s * clip(round((x - b)/s), n, p) + b, for scale s and, in LSQ+, offset b.
-Backward, with u = (x - b)/s and z the emitted code:
-    to x   the estimator's gradient inside the range, 0 outside
+Forward: q = s * clip(round((x - b)/s), n, p) + b, for scale s and, in LSQ+, offset b. Backward,
+with u = (x - b)/s and z the code:
+
+    to x   the gradient of the estimator inside the range, 0 outside
     to s   z - u inside, z outside (LSQ, arXiv:1902.08153), times `grad_scale`
     to b   0 inside, 1 outside (LSQ+, arXiv:2004.09576)
-A weight that is frozen emits its code whatever its latent is: gradient 0 to x, z to s.
 
-An estimator may round by noise, or by the code of the last step. The noise is an argument, drawn
-once, so that the backward comes to the codes that the forward emitted.
+A frozen weight has its frozen code, whatever its latent weight is: gradient 0 to x, z to s.
 
-The scale used is max(|s|, SCALE_FLOOR), so that a learned scale can pass through zero without a
-division by it and without a negative grid; its gradient carries the sign of s.
+An estimator may round with noise, or with the code of the last step. The noise is an argument, so
+the backward pass computes the same codes as the forward pass.
 
-The two functions `quantize_forward` and `quantize_backward` are the whole arithmetic, written
-once: run as they are they are the eager path; `kernels` compiles each into one fused pass.
+The scale in use is max(|s|, SCALE_FLOOR), so that a learned scale can pass through zero; its
+gradient has the sign of s.
+
+`quantize_forward` and `quantize_backward` contain all of the arithmetic. The eager path calls them
+as they are; `kernels` compiles each of them into one fused pass.
 """
 
 from __future__ import annotations
@@ -34,18 +36,18 @@ if TYPE_CHECKING:
 
 Clip = Literal["range", "round", "grid"]
 CLIPS: tuple[str, ...] = get_args(Clip)
-SCALE_FLOOR = 2.0**-40  # about 1e-12: far below any useful scale, far above the subnormals
+SCALE_FLOOR = 2.0**-40  # about 1e-12: below any useful scale, above the subnormals
 
 
 class Rule(NamedTuple):
-    """The choices that are fixed when a quantizer is made; part of the code, not of the data."""
+    """The choices that are fixed for a quantizer, and compiled into its code."""
 
     clip: Clip = "range"
     estimator: Estimator = STE()
 
 
 def positive(scale: Tensor) -> Tensor:
-    """The scale that is used for a stored one: its magnitude, at least SCALE_FLOOR."""
+    """Return the scale in use for a stored one: its magnitude, at least SCALE_FLOOR."""
     wide = scale.to(torch.promote_types(scale.dtype, torch.float32))  # float16 has no such floor
     return wide.abs().clamp_min(SCALE_FLOOR)
 
@@ -59,17 +61,16 @@ def quantize_forward(
     rule: Rule,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Values of the grid nearest to `x`, in the dtype of `x`; decided in float32 or wider.
+    """Return the nearest grid values in the dtype of `x`, computed in float32 or wider.
 
     Args:
-        x: Any shape.
+        x: Floats, any shape.
         scale: Floats per code, broadcastable to `x`.
-        offset: Value of code 0 in units of x, broadcastable, or None for 0.
-        limits: (quant_min, quant_max) as a tensor of shape (2,), so that one compiled kernel
-            serves every grid.
+        offset: Value of code 0, broadcastable, or None for 0.
+        limits: (quant_min, quant_max) as a tensor, so that one compiled kernel serves every grid.
         history: Records (see `quiesce.arithmetic.weight_history`) of the shape of `x`, or None.
         rule: Clip and estimator.
-        noise: Numbers in [0, 1) of the shape of `x`, for an estimator that rounds by chance.
+        noise: Random numbers in [0, 1) of the shape of `x`, for an estimator that needs them.
     """
     step = positive(scale)
     u = _scaled(x, step, offset)
@@ -82,7 +83,7 @@ def quantize_forward(
 
 
 class Gradients(NamedTuple):
-    """Gradients to x, scale and offset, each in the shape of what it belongs to."""
+    """Gradients with respect to x, scale and offset, in their shapes."""
 
     x: Tensor
     scale: Tensor
@@ -99,7 +100,7 @@ def quantize_backward(
     rule: Rule,
     noise: Tensor | None = None,
 ) -> Gradients:
-    """All gradients in one pass over `x` and `grad`; arguments as in `quantize_forward`."""
+    """Return all gradients in one pass; arguments as in `quantize_forward`."""
     step = positive(scale)
     u = _scaled(x, step, offset)
     rounded = _rounded(u, limits, history, rule.estimator, noise)
@@ -147,9 +148,9 @@ def _pinned(history: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FakeQuantize(torch.autograd.Function):
-    """`quantize_forward` with `quantize_backward`; saves its inputs and nothing else.
+    """`quantize_forward` with `quantize_backward`; saves only its inputs.
 
-    Where there is no noise, the two functions given need not take any.
+    Without noise, the two functions may have no argument for it.
     """
 
     @staticmethod
@@ -192,29 +193,30 @@ def fake_quantize(
     estimator: Estimator = STE(),  # noqa: B008 (immutable)
     offset: Tensor | None = None,
 ) -> Tensor:
-    """Round `x` to a grid of step `scale`, with gradients to x, scale and offset.
+    """Round `x` to a grid with step `scale`, with gradients to x, scale and offset.
 
     Args:
-        x: Floats of any shape. Codes are decided in float32 (float64 for float64 input).
-        scale: Floats per code, above 0, broadcastable to `x`: a scalar for a grid per tensor,
-            (channels, 1, ...) for one per channel.
-        grid: Which integers exist.
+        x: Floats of any shape. Codes are computed in float32 (float64 for float64 input).
+        scale: Floats per code, above 0, broadcastable to `x`: a scalar for one grid per tensor,
+        (channels, 1, ...) for one per channel.
+        grid: The integers.
         clip: Where the gradient passes to `x`, with u = x/scale. "range": quant_min <= u <=
-            quant_max, as the paper writes. "grid": wherever round(u) is on the grid, half a step
-            further, as the paper's code did on the torch of its day. "round": only where round(u)
-            is strictly between the ends, as the same code does since torch's clamp gives no
-            gradient at its bounds.
-        grad_scale: Factor on the gradient of scale and offset; "lsq" for 1/sqrt(N*quant_max)
-            with N the number of elements that share a scale.
-        estimator: Rounding and its gradient. There is neither noise nor history here: those that
-            need one of them round to nearest.
+            quant_max,
+        as in the paper. "grid": where round(u) is on the grid, half a step further, as the code of
+        the paper did on older versions of torch. "round": where round(u) is strictly between the
+        ends, as that code does now, because torch's clamp gives no gradient at its bounds.
+        grad_scale: Factor of the gradients of scale and offset; "lsq" for 1/sqrt(N*quant_max), with
+            N
+        the number of elements that share a scale.
+        estimator: Rounding and its gradient. Estimators that need noise or history round to
+            nearest.
         offset: Value of code 0, broadcastable to `x` (LSQ+), or None for 0.
 
     Returns:
-        Tensor of the shape and dtype of `x`, every value scale*code + offset.
+        Tensor of the shape and dtype of `x`; every value is scale*code + offset.
 
     Raises:
-        ValueError: `clip` is none of these.
+        ValueError: `clip` is unknown.
 
     Source: LSQ arXiv:1902.08153, LSQ+ arXiv:2004.09576.
 
@@ -232,7 +234,7 @@ def fake_quantize(
 
 
 def lsq_grad_scale(count: int, grid: Grid) -> float:
-    """1/sqrt(count * quant_max): LSQ's factor for a scale shared by `count` elements."""
+    """Return 1/sqrt(count * quant_max), the factor of LSQ for `count` elements per scale."""
     return 1.0 / math.sqrt(max(count, 1) * grid.quant_max)
 
 

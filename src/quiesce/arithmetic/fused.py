@@ -1,9 +1,9 @@
-"""A pure tensor function as fused kernels: traced, compiled by inductor, and called directly.
+"""Compiles a pure tensor function into fused kernels with inductor, and calls them directly.
 
-Going through `torch.compile` costs some thirty microseconds a call, for guards that ask what can
-not have changed here. So functions are traced with free sizes and given to inductor as they are; a
-look-up by what does change the code (dtypes, devices, which arguments there are, sizes of one)
-takes the guards' place. A network makes hundreds of such calls in a step.
+A call through `torch.compile` takes some thirty microseconds for guards, and a network makes
+hundreds of such calls in a step. Here functions are traced with dynamic sizes and compiled by
+inductor. A look-up by everything that changes the code (dtypes, devices, which arguments are given,
+sizes of one) replaces the guards.
 """
 
 import os
@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.fx.experimental import _config as shapes
 from torch.fx.experimental.proxy_tensor import make_fx
 
-_WIDE = 2**31 - 1  # entries beyond which an accelerator's kernel needs wider indices
+_WIDE = 2**31 - 1  # larger tensors need wider indices on accelerators
 
 
 class Fused:
-    """`function` compiled, once for each kind of arguments; called as `function` itself.
+    """`function`, compiled once for each kind of arguments.
 
     Args:
-        function: Of tensors, None, hashable constants, and named tuples of these. What it does to
-            elements must not depend on sizes, but for sizes of 1, which broadcast. It may change
-            its arguments in place. No gradient flows through.
+        function: A function of tensors, None, hashable constants, and named tuples of these. Its
+        elementwise result must not depend on sizes, except for sizes of 1, which broadcast. It may
+        change its arguments in place. It has no gradient.
 
     Attributes:
-        made: What has been compiled, by kind of arguments.
+        made: The compiled functions, by kind of arguments.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -37,7 +37,7 @@ class Fused:
         self.made: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """What `function` returns: a tensor, or a named tuple of tensors and None."""
+        """Return what `function` returns: a tensor, or a named tuple of tensors and None."""
         tensors: list[Tensor] = []
         kind = _kind(args, tensors)
         run = self.made.get(kind)
@@ -48,14 +48,14 @@ class Fused:
 
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The one `Fused` of a function, or what torch.compile makes of it on older torch."""
+    """Return the `Fused` of a function, or torch.compile of it on older versions of torch."""
     if not hasattr(torch._inductor, "standalone_compile"):
         return torch.compile(function, fullgraph=True, dynamic=True)
     return Fused(function)
 
 
 def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
-    """What decides the code for these arguments; their tensors are appended to `tensors`."""
+    """Return what determines the code for these arguments; appends their tensors to `tensors`."""
     parts: list[Any] = []
     for value in args:
         if isinstance(value, Tensor):
@@ -85,9 +85,9 @@ def _compile(
             (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
         )
 
-    from torch._inductor import config  # this takes a second to import
+    from torch._inductor import config  # slow to import
 
-    # without duck shapes, two sizes are one only where `function` needs them to be
+    # without duck shapes, equal sizes are not assumed to stay equal
     free = shapes.patch(use_duck_shape=False)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad(), free:
         graph = make_fx(flat, tracing_mode="symbolic")(*tensors)
@@ -109,10 +109,10 @@ def _compile(
 
 @cache
 def _trusted() -> dict[str, bool]:
-    """Inductor's options for a compiler that knows the vector instructions of this CPU.
+    """Return options of inductor that skip its test of the vector instructions of this CPU.
 
-    Inductor builds and loads a program with each kind of them, seconds in all. That the CPU has
-    them it knows before; so it is enough that the compiler takes their flags.
+    Inductor compiles and loads a program for each of them, which takes seconds. It already knows
+    that the CPU has them, so it is enough to test that the compiler accepts their flags.
     """
     from torch._inductor import config, cpp_builder, cpu_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
@@ -126,21 +126,21 @@ def _trusted() -> dict[str, bool]:
             command = [cpp_builder.get_cpp_compiler(), *flags.split(), "-fsyntax-only", "-xc++"]
             subprocess.run([*command, os.devnull], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError, InvalidCxxCompiler):
-        return {}  # inductor finds out which it can use
+        return {}  # inductor tests them itself
     return {"cpp.vec_isa_ok": True}
 
 
 def _is_beyond_inductor(tensor: Tensor) -> bool:
-    """Whether inductor's code for this one would be wrong: it runs operator by operator.
+    """Whether inductor would compile wrong code, so that the function runs as it is.
 
-    An empty tensor has nothing to gain. A scalar of float64 is taken for a Python number, which
-    only torch.compile can handle; nobody trains in float64 for speed.
+    An empty tensor gains nothing. Inductor treats a float64 scalar as a Python number, which only
+    torch.compile can handle.
     """
     return not tensor.numel() or (tensor.dtype == torch.float64 and not tensor.dim())
 
 
 def _refill(args: Any, values: Any) -> list[Any]:
-    """`args` with its tensors replaced, in order, by `values`."""
+    """Return `args` with the tensors replaced, in order, by `values`."""
     filled = []
     for value in args:
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""The integers that a quantized value may take, and the way from floats to them."""
+"""The integers that a quantized value may take, and the conversion of floats to them."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class Grid:
     Signed: -2^(b-1) .. 2^(b-1)-1. Unsigned: 0 .. 2^b-1.
 
     Args:
-        bits: Width of a code, 2 to 8.
-        signed: Whether codes below zero exist.
+        bits: Bits of a code, 2 to 8.
+        signed: Whether there are negative codes.
 
     Raises:
-        TypeError: `bits` is no integer.
-        ValueError: `bits` is outside 2 to 8.
+        TypeError: `bits` is not an integer.
+        ValueError: `bits` is not 2 to 8.
 
     >>> Grid(3, signed=True).quant_min, Grid(3, signed=True).quant_max
     (-4, 3)
@@ -44,20 +44,20 @@ class Grid:
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
     def codes(self, x: Tensor, scale: Tensor | float) -> Tensor:
-        """Integers nearest to x/scale, ties to even, clipped to the grid.
+        """Return the integers nearest to x/scale, ties to even, clipped to the grid.
 
         Args:
             x: Floats of any shape.
             scale: Floats per code, above 0, broadcastable to `x`.
 
         Returns:
-            Integral values in the dtype and shape of `x`; a NaN stays a NaN.
+            Integral values in the dtype and shape of `x`; NaN stays NaN.
         """
         return torch.round(x / scale).clamp(self.quant_min, self.quant_max)
 
 
 def check_bits(name: str, bits: int) -> None:
-    """Raise unless `bits` is a width that a grid can have; `name` is what the user called it."""
+    """Raise an error unless `bits` is 2 to 8; `name` is the argument of the user."""
     if isinstance(bits, bool) or not isinstance(bits, int):
         raise TypeError(f"{name} must be an integer, got {bits!r}")
     if not MIN_BITS <= bits <= MAX_BITS:

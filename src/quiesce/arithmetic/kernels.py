@@ -1,9 +1,9 @@
-"""The elementwise passes, as they are or each compiled into one fused kernel.
+"""Runs the elementwise passes, operator by operator or as fused kernels.
 
-`EAGER` runs the functions of `fake_quantize` and `passes` operator by operator. `FUSED` compiles
-the same functions, one by one (see `fused`): each becomes a single pass over memory, on CPUs and
-GPUs alike. Tensors are flattened first and sizes are free, so that a handful of kernels
-serves all layers of a model and any batch. Both give the same bits forward.
+`EAGER` runs the functions of `fake_quantize` and `weight_passes` as they are. `FUSED` compiles each
+of them (see `fused`) into a single pass over memory, on CPUs and GPUs. Tensors are flattened first
+and sizes are dynamic, so a few kernels serve all layers of a model and any batch size. The forward
+passes of both give the same bits.
 """
 
 from collections.abc import Callable
@@ -24,58 +24,30 @@ class Kernels(NamedTuple):
     backward: Callable[..., Gradients]
     """`fake_quantize.quantize_backward`"""
     over_weights: Callable[..., Tensor]
-    """(pass of `quiesce.arithmetic.weight_passes`, its arguments...) to what the pass returns."""
+    """Gets a pass of `quiesce.arithmetic.weight_passes` and its arguments, and runs it."""
 
 
-def _forward(
-    x: Tensor,
-    scale: Tensor,
-    offset: Tensor | None,
-    limits: Tensor,
-    history: Tensor | None,
-    rule: Rule,
-) -> Tensor:
-    shape = _Flat.of(x, scale, offset, history)
-    if shape is None:
-        return quantize_forward(x, scale, offset, limits, history, rule)
-    out = fused(quantize_forward)(
-        shape.flat(x),
-        shape.per_row(scale),
-        shape.per_row(offset),
-        limits,
-        shape.flat(history),
-        rule,
-    )
-    return shape.restore(out)
+def _forward(*inputs: Any) -> Tensor:
+    """`quantize_forward`, with its arguments, compiled where the tensors can be shown as rows."""
+    flat = _Flat.of(*inputs)
+    if flat is None:
+        return quantize_forward(*inputs)
+    return flat.restore(fused(quantize_forward)(*flat.inputs(*inputs)))
 
 
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    offset: Tensor | None,
-    limits: Tensor,
-    history: Tensor | None,
-    rule: Rule,
-) -> Gradients:
-    shape = _Flat.of(x, scale, offset, history)
-    if shape is None:
-        return quantize_backward(grad, x, scale, offset, limits, history, rule)
-    out = fused(quantize_backward)(
-        shape.flat(grad),
-        shape.flat(x),
-        shape.per_row(scale),
-        shape.per_row(offset),
-        limits,
-        shape.flat(history),
-        rule,
-    )
+def _backward(grad: Tensor, *inputs: Any) -> Gradients:
+    """`quantize_backward`, with its arguments, compiled in the same way."""
+    flat = _Flat.of(*inputs)
+    if flat is None:
+        return quantize_backward(grad, *inputs)
+    out = fused(quantize_backward)(flat.flat(grad), *flat.inputs(*inputs))
+    _, scale, offset, *_ = inputs
     grad_offset = None if offset is None else out.offset.view(offset.shape)
-    return Gradients(shape.restore(out.x), out.scale.view(scale.shape), grad_offset)
+    return Gradients(flat.restore(out.x), out.scale.view(scale.shape), grad_offset)
 
 
 class _Flat(NamedTuple):
-    """How a tensor and what belongs to it become one row, or one row per channel."""
+    """How a tensor and its scale, offset and history become one row, or one row per channel."""
 
     like: Tensor
     order: tuple[int, ...] | None
@@ -83,9 +55,9 @@ class _Flat(NamedTuple):
 
     @classmethod
     def of(
-        cls, x: Tensor, scale: Tensor, offset: Tensor | None, history: Tensor | None
+        cls, x: Tensor, scale: Tensor, offset: Any, limits: Tensor, history: Any, rule: Rule
     ) -> "_Flat | None":
-        """None where it can not be done: channels not outermost, or a history laid otherwise."""
+        """Return None if channels are not outermost, or the history has other strides."""
         order = storage_order(x)
         rows = scale.numel()
         if rows > 1 and (scale.shape[0] != rows or not outermost_first(order)):
@@ -95,6 +67,13 @@ class _Flat(NamedTuple):
         if history is not None and history.stride() != x.stride():
             return None
         return cls(x, order, rows)
+
+    def inputs(
+        self, x: Tensor, scale: Tensor, offset: Any, limits: Tensor, history: Any, rule: Rule
+    ) -> tuple[Any, ...]:
+        """Return the arguments of `quantize_forward` as rows."""
+        rows = self.flat(x), self.per_row(scale), self.per_row(offset)
+        return *rows, limits, self.flat(history), rule
 
     def flat(self, x: Tensor | None) -> Any:
         if x is None:

@@ -1,11 +1,11 @@
-"""First scales, found from data: how wide a step is before training moves it.
+"""Finds the first scales from data.
 
-    mse         the step whose rounding error has the least mean square: a search, the default
-    minmax      the largest magnitude lies on the end of the grid
-    percentile  the 99.9th percentile of the magnitudes lies there; the rest is clipped
+    mse         the step with the smallest mean squared rounding error; a search, the default
+    minmax      the largest magnitude is at the end of the grid
+    percentile  the 99.9th percentile of the magnitudes is there; larger ones are clipped
     lsq         2 * mean|x| / sqrt(quant_max), arXiv:1902.08153
 
-Nothing to measure (all zeros): the scale is 1, every code is 0, and nothing is divided by zero.
+If all values are zero, the scale is 1.
 """
 
 import math
@@ -20,15 +20,15 @@ Range = Literal["mse", "minmax", "percentile", "lsq"]
 RANGES: tuple[str, ...] = get_args(Range)
 PERCENTILE = 0.999
 _COARSE, _FINE = 120, 24
-_SEARCHED = 2**18  # values per row that a search looks at; more change the result by less than 1 %
+_SEARCHED = 2**18  # values per row in a search; more change the result by less than 1 %
 
 
 def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
-    """Scale of least mean squared rounding error, by a coarse and then a fine search.
+    """Return the scale with the smallest mean squared rounding error; coarse, then fine search.
 
     Args:
-        x: Floats; with `per_channel` the first dimension counts channels.
-        grid: Which integers exist. An unsigned grid puts all of x below 0 to 0.
+        x: Floats; with `per_channel` the first dimension is that of the channels.
+        grid: The integers. An unsigned grid rounds negative values to 0.
         per_channel: One scale per slice x[i].
 
     Returns:
@@ -38,13 +38,13 @@ def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
 
 
 def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = None) -> Tensor:
-    """Scale by any of the methods above.
+    """Return the scale by one of the methods above.
 
     Args:
         x: Floats.
-        grid: Which integers exist.
+        grid: The integers.
         method: One of `RANGES`.
-        channel_dim: Dimension with a scale of its own for each index, or None for one scale.
+        channel_dim: Dimension with one scale per index, or None for one scale.
 
     Returns:
         A scalar tensor, or one broadcastable to `x` with size 1 outside `channel_dim`.
@@ -63,14 +63,14 @@ def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = N
 
 
 def find_affine(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Scale and offset (LSQ+) of least mean squared error among 144 shrunken ranges of `x`.
+    """Return scale and offset (LSQ+) with the smallest squared error of 144 sub-ranges of `x`.
 
     Args:
         x: Floats, any shape.
-        grid: Unsigned; its code 0 stands for the offset.
+        grid: An unsigned grid; its code 0 has the value of the offset.
 
     Returns:
-        Scalar tensors: floats per code, and the value of code 0 in units of x.
+        Scalar tensors: floats per code, and the value of code 0.
     """
     rows = sample(x.detach().flatten().float(), _SEARCHED)
     low, high = rows.min(), rows.max()
@@ -91,15 +91,16 @@ def find_affine(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def sample(x: Tensor, most: int) -> Tensor:
-    """Evenly spread columns of `x`, about `most` of them, the same ones each time.
+    """Return about `most` evenly spread columns of `x`, the same ones each time.
 
     Args:
         x: Shape (..., columns).
-        most: How many columns are enough, at least 1.
+        most: Number of columns, at least 1.
 
     Returns:
-        Shape (..., fewer columns). The spacing shares no factor with the number of columns, so
-        that it does not fall in step with channels or rows.
+        Shape (..., fewer columns). The spacing and the number of columns have no common factor, so
+        the
+        sample is not aligned with channels or rows.
     """
     columns = x.shape[-1]
     spacing = max(1, columns // most)
@@ -109,7 +110,7 @@ def sample(x: Tensor, most: int) -> Tensor:
 
 
 def check_range(method: str) -> None:
-    """Raise ValueError unless `method` names a way to find a scale."""
+    """Raise ValueError unless `method` is one of `RANGES`."""
     if method not in RANGES:
         raise ValueError(f"ranges must be one of {RANGES}, got {method!r}")
 
@@ -141,7 +142,7 @@ def _mse(rows: Tensor, grid: Grid) -> Tensor:
 
 
 def _least(rows: Tensor, grid: Grid, widest: Tensor, factors: Tensor) -> Tensor:
-    """For each row the factor on `widest` of least squared error; factors: (rows, candidates)."""
+    """Return the best factor of `widest` for each row; factors: (rows, candidates)."""
     best, least = factors[:, 0].clone(), rows.new_full((len(rows),), torch.inf)
     for factor in factors.unbind(1):
         scale = (widest * factor)[:, None]

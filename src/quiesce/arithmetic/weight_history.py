@@ -1,17 +1,17 @@
-"""What is remembered of each weight between two optimizer steps, packed into one small integer.
+"""The record of a weight between two optimizer steps, packed into one small integer.
 
-A record holds, from the low bits up:
+A record contains, from the low bits up:
 
-    code        code - quant_min as of the last step; `width` bits: 4 for grids of up to 4 bits
+    code        code - quant_min after the last step, in `width` bits: 4 for grids of up to 4 bits
                 (records are uint8), else 8 (records are int32)
-    direction   2 bits. Weight free: which way its code last went, UP, DOWN or STILL (never
-                moved). Weight frozen: what freezing did to the code, for the next step to
-                count: STILL (nothing), MOVED (a flip) or REVERSED (a flip that is an oscillation)
-    frozen      1 bit: the code is pinned for good
+    direction   2 bits. Not frozen: the direction of the last flip, UP, DOWN or STILL (never
+                flipped). Frozen: what freezing did to the code, which the next step counts: STILL
+                (nothing), MOVED (a flip) or REVERSED (a flip that is an oscillation)
+    frozen      1 bit
 
-The functions are pure and elementwise, so that the same definition serves whole tensors on an
-accelerator and a handful of gathered entries on a CPU. They compute in int32: of the integer
-types that torch's compiler turns into vector instructions on CPUs the one that holds every field.
+The functions are pure and elementwise, for whole tensors on an accelerator and for a few gathered
+entries on a CPU. They compute in int32, the integer type that has room for every field and that
+torch's compiler can vectorize on CPUs.
 """
 
 from typing import NamedTuple
@@ -26,58 +26,58 @@ MOVED, REVERSED = 1, 2
 
 
 class Layout(NamedTuple):
-    """Where the fields of a record lie, and where its codes begin."""
+    """Positions of the fields in a record, and the smallest code."""
 
     width: int
     quant_min: int | Tensor
-    """As a tensor where one compiled kernel is to serve every grid."""
+    """A tensor if one compiled kernel serves every grid."""
 
     @classmethod
     def of(cls, grid: Grid) -> "Layout":
-        """Layout for the codes of `grid`."""
+        """Return the layout for the codes of `grid`."""
         return cls(4 if grid.bits <= 4 else 8, grid.quant_min)
 
     @classmethod
     def read(cls, record: Tensor, limits: Tensor) -> "Layout":
-        """Layout of given records, for codes of a grid that begins at limits[0]."""
+        """Return the layout of given records, for codes of a grid that starts at limits[0]."""
         return cls(4 if record.dtype == torch.uint8 else 8, limits[0])
 
     @property
     def dtype(self) -> torch.dtype:
-        """Integer type that a record fits into."""
+        """Integer type of a record."""
         return torch.uint8 if self.width == 4 else torch.int32
 
 
 def pack(code: Tensor, direction: Tensor | int, frozen: Tensor | bool, layout: Layout) -> Tensor:
-    """Records of `layout.dtype` from codes (integral values), directions and flags."""
+    """Return records of `layout.dtype` from codes (integral values), directions and flags."""
     low = (code - layout.quant_min).to(torch.int32)
-    # products, not shifts: those are vector instructions on every CPU
+    # products, not shifts, are vector instructions on every CPU
     record = low | (direction * 2**layout.width) | (frozen * 2 ** (layout.width + 2))
     return record.to(layout.dtype)
 
 
 def code_of(record: Tensor, layout: Layout) -> Tensor:
-    """Codes of the same shape: int32, or as a tensor `quant_min` is."""
+    """Return the codes, int32 or of the type of `quant_min`."""
     return (record.to(torch.int32) & (2**layout.width - 1)) + layout.quant_min
 
 
 def direction_of(record: Tensor, layout: Layout) -> Tensor:
-    """Direction fields, as int32 of the same shape."""
+    """Return the direction fields, int32."""
     return (record.to(torch.int32) >> layout.width) & 3
 
 
 def is_frozen(record: Tensor, layout: Layout) -> Tensor:
-    """Frozen flags: bool of the same shape."""
+    """Return the frozen flags, bool."""
     return (record.to(torch.int32) & (4 << layout.width)) != 0
 
 
 def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
-    """Whether `advance` would change anything: bool of the same shape.
+    """Return where `advance` would change something: bool of the same shape.
 
     Args:
-        record: Records as of the last step.
-        code: Integral values, the codes of the latents now, whatever is frozen.
-        layout: Of these records.
+        record: Records after the last step.
+        code: Integral values, the rounded latent weights, also of frozen weights.
+        layout: The layout of these records.
     """
     moved = code_of(record, layout) != code
     pending = (record.to(torch.int32) & (3 << layout.width)) != 0  # a direction other than STILL
@@ -94,16 +94,16 @@ class Advance(NamedTuple):
     oscillated: Tensor
     """bool: it changed against its last direction."""
     jump: Tensor
-    """Code before minus code after; 0 for frozen weights, whose average is done with."""
+    """Code before minus code after; 0 for frozen weights, whose average is not needed."""
 
 
 def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
-    """Take one step: compare with the codes before, see which way they went, remember.
+    """Make one step: compare with the codes before, and record changes and directions.
 
-    A frozen weight keeps its code; it counts once more if freezing itself moved it.
+    A frozen weight keeps its code; a change by freezing itself is counted once.
     """
     wide = record.to(torch.int32)
-    field = wide & (3 << layout.width)  # the direction, where it lies
+    field = wide & (3 << layout.width)  # the direction, not shifted
     frozen = is_frozen(record, layout)
     jump = torch.where(frozen, 0, code_of(record, layout) - code)
     moved = jump != 0
@@ -119,7 +119,7 @@ def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
 
 
 def freeze(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
-    """Records pinned to `code`; a record that is frozen already stays as it is."""
+    """Return records frozen at `code`; a record that is already frozen does not change."""
     before, direction = code_of(record, layout), direction_of(record, layout)
     code = code.to(torch.int32)
     heading = torch.where(code > before, UP, DOWN)

@@ -1,6 +1,6 @@
-"""The passes that trackers and cures make over latent weights, as pure tensor functions.
+"""The passes of trackers and cures over latent weights, as pure tensor functions.
 
-Every one reads each weight once; each can be compiled into one kernel.
+Each reads every weight once, and can be compiled into one kernel.
 """
 
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from quiesce.arithmetic.estimators import Estimator
 from quiesce.arithmetic.weight_history import Layout
 
 Pass = Callable[..., Tensor]
-"""(operands, further tensors...) to a tensor."""
+"""Function from (operands, further tensors...) to a tensor."""
 
 
 class Operands(NamedTuple):
-    """Weights of one grid as the passes see them."""
+    """Weights of one grid, as the passes get them."""
 
     latent: Tensor
-    """Floats of any shape: (rows, entries) of an arena, a layer's own, or a selection."""
+    """Floats of any shape: (rows, entries) of a block, those of a layer, or a selection."""
     scale: Tensor
     """Floats per code, above 0, broadcastable to the latent."""
     limits: Tensor
-    """(quant_min, quant_max), a tensor so that one compiled kernel serves every grid."""
+    """(quant_min, quant_max) as a tensor, so that one compiled kernel serves every grid."""
     records: Tensor
-    """History records of the latent's shape, see `quiesce.arithmetic.weight_history`."""
+    """History records in the shape of the latent weight, see `weight_history`."""
     estimator: Estimator
-    """Whose rounding decides codes."""
+    """The estimator that rounds."""
 
 
 def rounded(weight: Operands) -> Tensor:
-    """Codes of the latents as if nothing were frozen: integral, float32 or wider."""
+    """Return the codes as if nothing were frozen: integral, float32 or wider."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     previous = None
     if weight.estimator.needs_history:
@@ -43,7 +43,7 @@ def rounded(weight: Operands) -> Tensor:
 
 
 def emitted(weight: Operands) -> Tensor:
-    """Codes that the network computes with, pinned ones among them: as `rounded`."""
+    """Return the codes in use, including frozen ones, as `rounded`."""
     pinned = weight_history.code_of(weight.records, _layout(weight))
     return torch.where(
         weight_history.is_frozen(weight.records, _layout(weight)), pinned, rounded(weight)
@@ -51,16 +51,16 @@ def emitted(weight: Operands) -> Tensor:
 
 
 def quantized(weight: Operands) -> Tensor:
-    """Scale * code, of the latent's shape, float32 or wider."""
+    """Return scale * code in the shape of the latent weight, float32 or wider."""
     return weight.scale * emitted(weight)
 
 
 def settle(weight: Operands) -> Tensor:
-    """Put frozen latents back on scale * code, in place; say whose record is out of date.
+    """Set frozen latent weights to scale * code, in place; return which records are out of date.
 
     Returns:
-        uint8 of the latent's shape, 0 or 1. No bool: compiled for a CPU, bools are stored one by
-        one, which takes twenty times as long.
+        uint8 of the shape of the latent weight, 0 or 1. Compiled CPU code stores bools one by one,
+        which takes twenty times as long.
     """
     stale = weight_history.needs_update(weight.records, rounded(weight), _layout(weight))
     _pin(weight)
@@ -70,17 +70,17 @@ def settle(weight: Operands) -> Tensor:
 def track(
     weight: Operands, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
 ) -> Tensor:
-    """One tracker step over everything, in place: records, frequencies, averages; and the pin.
+    """Make one tracker step in place: records, frequencies, averages, and frozen latent weights.
 
     Args:
-        weight: Rows of weights, (rows, entries); their records advance.
-        frequency: Stored frequencies, of the latent's shape; `event` is added where it oscillated.
-        average: Stored averages, or None; `entry` times the jump of the code is added.
+        weight: Weights (rows, entries); their records are updated.
+        frequency: Stored frequencies; `event` is added where a weight oscillated.
+        average: Stored averages, or None; `entry` times the change of the code is added.
         event: A scalar.
         entry: A scalar.
 
     Returns:
-        float32 (2, rows): how many codes flipped, and how many of those oscillated.
+        float32 (2, rows): numbers of flips and of oscillations.
     """
     moves = weight_history.advance(weight.records, rounded(weight), _layout(weight))
     _pin(weight)
@@ -94,7 +94,7 @@ def track(
 
 
 def residual(weight: Operands) -> Tensor:
-    """Latent minus quantized value inside the range, 0 outside and where frozen: as `rounded`."""
+    """Return latent weight minus quantized value inside the range, 0 outside and if frozen."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     off_grid = wide - weight.scale * rounded(weight)
     low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
@@ -105,12 +105,12 @@ def residual(weight: Operands) -> Tensor:
 
 
 def pull(weight: Operands, factors: Tensor) -> Tensor:
-    """Dampening's sum of factor * residual^2: a scalar; `factors` broadcast to the latent."""
+    """Return the dampening sum of factor * residual^2, a scalar; `factors` broadcast."""
     return (factors * residual(weight).square()).sum()
 
 
 def pull_gradient(weight: Operands, factors: Tensor, upstream: Tensor) -> Tensor:
-    """Gradient of `pull`, times a scalar, in the shape and dtype of the latent."""
+    """Return the gradient of `pull` times a scalar, in the shape and dtype of the latent weight."""
     return (2 * upstream * factors * residual(weight)).to(weight.latent.dtype)
 
 

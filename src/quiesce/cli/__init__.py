@@ -8,12 +8,11 @@ other exception is a bug in quiesce and keeps its traceback.
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
 from quiesce.cli.listing import listing
-from quiesce.errors import MissingExtraError, QuiesceError, RanksPartError
+from quiesce.errors import MissingExtraError, QuiesceError, RanksPartError, did_you_mean
 
 COMMANDS = {
     "demo": "train on 5,000 digits, show oscillation and two cures; minutes",
@@ -91,8 +90,7 @@ def _run(command: str, rest: list[str]) -> int:
         print(f"quiesce {version('quiesce')}")
         return 0
     if command not in COMMANDS:
-        near = get_close_matches(command, COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
+        hint = did_you_mean(command, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         return _fail(f"unknown command {command!r}; {hint}")
     try:
         module = import_module(f"quiesce.cli.{command}")

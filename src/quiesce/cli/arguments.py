@@ -34,6 +34,32 @@ class Arguments(argparse.ArgumentParser):
             "--json", action="store_true", help="print JSON instead of text (see docs/json.md)"
         )
 
+    def add_output(self, page: str) -> None:
+        """Add the flags `--output` and `--force` of a command that writes a page."""
+        self.add_argument(
+            "-o",
+            "--output",
+            type=Path,
+            default=Path(page),
+            metavar="FILE",
+            help=f"page to write (default: {page})",
+        )
+        self.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+
     def error(self, message: str) -> NoReturn:
         """Raise a `RecipeError` with the message of argparse."""
         raise RecipeError(f"{message}; see `{self.prog} --help`")
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Check that a file can be written, and that it does not exist unless `force` is given.
+
+    Raises:
+        RecipeError: It can not, or it exists.
+    """
+    if not output.parent.is_dir():
+        raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")
+    if output.is_dir():
+        raise RecipeError(f"{output} is a folder; give a file with -o")
+    if output.exists() and not force:
+        raise RecipeError(f"{output} exists already; give another file with -o, or add --force")

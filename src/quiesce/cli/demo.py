@@ -63,9 +63,7 @@ def recipes(folder: Path, seed: int) -> list[Recipe]:
         first,
         *(
             replace(
-                other,
-                float_stage=FloatStageConfig(),
-                model=replace(other.model, weights=weights),
+                other, float_stage=FloatStageConfig(), model=replace(other.model, weights=weights)
             )
             for other in others
         ),

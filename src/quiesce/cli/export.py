@@ -8,7 +8,6 @@ from quiesce.after_training.export import export_run, export_run_arrays, export_
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.show_verification import show_verification
 from quiesce.errors import MismatchError, RecipeError
-from quiesce.export.metadata import Exported
 from quiesce.export.packing import PACKS
 
 FORMATS = ("onnx", "program", "npz")
@@ -82,7 +81,9 @@ def main(argv: Sequence[str]) -> int:
     layers = made.description.layers
     whole = sum(layer.integer for layer in layers)
     moved = known.round_biases or known.pack != "int8"
-    hint = "" if moved or not any(map(_may_gain, layers)) else " (--round-biases may raise this)"
+    narrow = (each for each in layers if not each.integer and each.bits < 8)
+    gain = not moved and any((each.input_bits or 0) > 4 for each in narrow)
+    hint = " (--round-biases may raise this)" if gain else ""
     print(f"{path}: {made.size:,} bytes, {len(layers)} quantized layers")
     print(f"layers that compute in integers: {whole} of {len(layers)}{hint}")
     _show_left_float(made.description.left_float)
@@ -91,11 +92,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         show_verification(made.verification)
     return 0
-
-
-def _may_gain(layer: Exported) -> bool:
-    """Whether a layer may compute in integers once its bias is rounded."""
-    return not layer.integer and layer.bits < 8 and (layer.input_bits or 0) > 4
 
 
 def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from quiesce.after_training.probe import ProbeConfig, probe
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.json_output import print_json
-from quiesce.cli.show import progress_console
+from quiesce.cli.show import make_table, progress_console
 from quiesce.errors import RecipeError
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import PROBE
@@ -56,10 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 def results(tree: dict[str, Any]) -> Table:
     """Return the table of a probe.json."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column(f"{tree['weights']} oscillating weights", no_wrap=True)
-    for name in ("training loss", "top-1"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = make_table(f"{tree['weights']} oscillating weights", "training loss", "top-1")
     before, sampled, learned = tree["before"], tree["sampled"], tree["learned"]
     loss, top1 = sampled["loss"], sampled["top1_percent"]
     table.add_row("as trained", *_cells(before["loss"], before["top1_percent"]))

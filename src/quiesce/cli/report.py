@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from quiesce.cli.arguments import Arguments
-from quiesce.errors import RecipeError
+from quiesce.cli.arguments import Arguments, check_output
 from quiesce.extras import require
 
 NEEDED = ("plotly", "jinja2", "numpy", "yaml", "msgspec")
@@ -19,15 +18,7 @@ def parser() -> Arguments:
     made.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="a run, a sweep, or a folder of runs"
     )
-    made.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="page to write (default: report.html)",
-    )
-    made.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+    made.add_output("report.html")
     return made
 
 
@@ -41,17 +32,8 @@ def main(argv: Sequence[str]) -> int:
     from quiesce.report.page import page
 
     output = known.output.expanduser()
-    _check(output, known.force)
+    check_output(output, known.force)
     made = page(collect([each.expanduser() for each in known.runs]))
     output.write_text(made, "utf-8")
     print(f"{output} ({len(made.encode()) / 1e6:.1f} MB)")
     return 0
-
-
-def _check(output: Path, force: bool) -> None:
-    if not output.parent.is_dir():
-        raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")
-    if output.is_dir():
-        raise RecipeError(f"{output} is a folder; give a file: -o report.html")
-    if output.exists() and not force:
-        raise RecipeError(f"{output} exists already; give another file with -o, or add --force")

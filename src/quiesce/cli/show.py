@@ -1,4 +1,4 @@
-"""The table of results that `quiesce train` and `quiesce demo` print."""
+"""Tables for the terminal, and the results that `quiesce train` and `quiesce demo` print."""
 
 import logging
 import warnings
@@ -30,6 +30,21 @@ def progress_console() -> Console:
     return Console(stderr=True)
 
 
+def make_table(first: str, *numbers: str, no_wrap: bool = True) -> Table:
+    """Return an empty table: a column of names, then columns of numbers.
+
+    Args:
+        first: Title of the column of names.
+        numbers: Titles of the columns of numbers.
+        no_wrap: Whether the columns of numbers keep their width in a narrow terminal.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column(first, no_wrap=True)
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=no_wrap)
+    return table
+
+
 def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
     """Print the table of runs that start from the same float network, and their folder."""
     console = Console()
@@ -40,10 +55,7 @@ def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
 
 def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
     """Return the table: the float network, the same network rounded, then each run."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("network", no_wrap=True)
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
+    table = make_table("network", *COLUMNS, no_wrap=False)
     first = next(iter(summaries.values()))["top1_percent"]
     table.add_row("float", _number(first["float"], 1))
     table.add_row("rounded, untrained", _number(first["rounded"], 1), end_section=True)

@@ -14,11 +14,7 @@ from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
 from quiesce.diagnosis.offsets import NEAR, Histogram
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import DIAGNOSIS
-from quiesce.training.recording.diagnosis_file import (
-    REESTIMATED,
-    RUNNING,
-    Diagnosis,
-)
+from quiesce.training.recording.diagnosis_file import REESTIMATED, RUNNING, Diagnosis
 
 NAME_WIDTH = 20
 BARS = " ▁▂▃▄▅▆▇█"

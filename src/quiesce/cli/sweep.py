@@ -1,4 +1,4 @@
-"""`quiesce sweep RECIPE`: a grid of recipes and seeds, as many at a time as asked."""
+"""`quiesce sweep RECIPE`: train a grid of recipes and seeds."""
 
 import sys
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         _list()
         return 0
     if known.sweep is None:
-        raise RecipeError("name a recipe or a sweep; `quiesce sweep --list` shows the shipped ones")
+        raise RecipeError("give a recipe or a sweep; `quiesce sweep --list` lists the sweeps")
     if known.jobs < 1 or (known.at_most is not None and known.at_most < 1):
         raise RecipeError("--jobs and --at-most must be 1 or more")
     sweep = _sweep(known.sweep, known.seeds, known.set, flags)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
                 sweep, runs, folder, jobs=known.jobs, at_most=known.at_most, tell=progress.tell
             )
         except KeyboardInterrupt as stop:
-            stop.args = (f"stopped; the same command goes on in {folder}",)
+            stop.args = (f"stopped; the same command continues in {folder}",)
             raise
     return _tell(outcome, folder)
 
@@ -65,16 +65,16 @@ def parser() -> Arguments:
     made = Arguments(
         prog="quiesce sweep",
         usage="%(prog)s RECIPE [--seeds N] [--set field=a,b,c] ... [--field.name VALUE ...]",
-        description="Train every combination of values of some fields, with every seed. What is "
-        "finished in the folder is not run again, what was cut off is. Other flags override the "
-        "recipe. Ends with the table of `quiesce compare`.",
+        description="Train every combination of values of some fields, with every seed. Runs that "
+        "are finished in the folder are skipped, and interrupted runs continue. Other flags "
+        "override the recipe. At the end, print the table of `quiesce compare`.",
     )
     made.add_argument(
-        "sweep", metavar="RECIPE", nargs="?", help="a recipe or a sweep: a shipped name, or a file"
+        "sweep", metavar="RECIPE", nargs="?", help="a recipe or a sweep: a name or a file"
     )
-    made.add_argument("--list", action="store_true", help="list the sweeps that are shipped")
+    made.add_argument("--list", action="store_true", help="list the sweeps that come with quiesce")
     made.add_argument(
-        "--seeds", metavar="N", help="seeds 0 to N-1, or the seeds themselves: 3,7 (default: 1)"
+        "--seeds", metavar="N", help="seeds 0 to N-1, or a list of seeds: 3,7 (default: 1)"
     )
     made.add_argument(
         "--set",
@@ -83,14 +83,19 @@ def parser() -> Arguments:
         default=[],
         help="values of a field of the recipe, as YAML: cure.strength.end=0.01,0.1; repeatable",
     )
-    made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
     made.add_argument(
-        "--at-most", type=int, metavar="N", help="do N runs now; the same command goes on later"
+        "--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)"
+    )
+    made.add_argument(
+        "--at-most",
+        type=int,
+        metavar="N",
+        help="do at most N runs now; the same command continues later",
     )
     made.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="default: runs/<name of the sweep>"
     )
-    made.add_argument("--dry-run", action="store_true", help="check all recipes and name the runs")
+    made.add_argument("--dry-run", action="store_true", help="check all recipes and list the runs")
     return made
 
 
@@ -112,7 +117,7 @@ def _list() -> None:
     width = max(map(len, names))
     for name in names:
         print(f"{name:<{width}}  {title_of(SHIPPED / f'{name}.yaml')}")
-    print("\nquiesce sweep NAME runs one; quiesce sweep NAME --dry-run names its runs.")
+    print("\nquiesce sweep NAME runs one; quiesce sweep NAME --dry-run lists its runs.")
 
 
 def _tell(outcome: Outcome, folder: Path) -> int:
@@ -125,12 +130,12 @@ def _tell(outcome: Outcome, folder: Path) -> int:
 
 
 class SweepProgress:
-    """One line: runs done of all, and which are at work; used as a context.
+    """Shows the number of finished runs and the running ones in one line; a context manager.
 
     Args:
-        runs: All of the sweep.
-        done: How many of them are finished already.
-        console: Where to draw. One that is no terminal gets a plain line when a run ends.
+        runs: All runs of the sweep.
+        done: Number of runs that are already finished.
+        console: Where to show it; without a terminal, a plain line when a run ends.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], done: int, console: Console) -> None:
@@ -156,7 +161,7 @@ class SweepProgress:
         self._line.stop()
 
     def tell(self, task: Task, state: State, why: str) -> None:
-        """Draw what became of a task."""
+        """Show a new state of a task."""
         if state == "started":
             self._at_work.append(task.name)
         elif task.name in self._at_work:

@@ -2,22 +2,20 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from quiesce.cli.arguments import Arguments
+from quiesce.cli.arguments import Arguments, check_output
 from quiesce.cli.json_output import print_json
+from quiesce.cli.show import make_table
 from quiesce.cures.frozen_limit import log as warnings_of_freezing
-from quiesce.errors import RecipeError
+from quiesce.errors import RecipeError, did_you_mean
 from quiesce.extras import require
 from quiesce.toy import METHODS, SYMBOLS, Outcome, Regression, page, try_method
 
@@ -32,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         require(module, "the figure of `quiesce toy`", "report")
     torch.manual_seed(0)  # for stochastic rounding
     regression = Regression(known.target, known.scale, ENERGY)
+    console = Console(stderr=True)
     with _all_may_freeze():
         outcomes = [
             try_method(
@@ -42,7 +41,13 @@ def main(argv: Sequence[str]) -> int:
                 start=known.start,
                 momentum=known.momentum,
             )
-            for name in _progress(known.methods)
+            for name in track(
+                known.methods,
+                "one weight",
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
         ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
     if known.json:
@@ -65,12 +70,6 @@ def _all_may_freeze() -> Iterator[None]:
         warnings_of_freezing.disabled = before
 
 
-def _progress(names: Sequence[str]) -> Iterable[str]:
-    console = Console(stderr=True)
-    silent = not console.is_terminal
-    return track(names, "one weight", console=console, transient=True, disable=silent)
-
-
 def parser() -> Arguments:
     """Return the parser of `quiesce toy`."""
     made = Arguments(
@@ -88,15 +87,7 @@ def parser() -> Arguments:
     add("--start", type=float, default=0.737, help="first latent weight (default: 0.737)")
     add("--steps", type=int, default=2000, help="optimizer steps, at least 20 (default: 2000)")
     add("--momentum", type=float, default=0.0, help="momentum of SGD, 0 to below 1 (default: 0)")
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("toy.html"),
-        metavar="FILE",
-        help="page to write (default: toy.html)",
-    )
-    add("--force", action="store_true", help="overwrite FILE if it exists")
+    made.add_output("toy.html")
     made.add_json()
     return made
 
@@ -104,8 +95,7 @@ def parser() -> Arguments:
 def _check(known: Namespace) -> None:
     for name in known.methods:
         if name not in METHODS:
-            near = get_close_matches(name, METHODS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"methods: {', '.join(METHODS)}"
+            hint = did_you_mean(name, METHODS, 0.4) or f"methods: {', '.join(METHODS)}"
             raise RecipeError(f"unknown method {name!r}; {hint}")
     # with lr * E above 2, gradient descent diverges even for the float weight
     _must(0 < known.lr <= 2 / ENERGY, "--lr", f"above 0 and at most {2 / ENERGY:g}", known.lr)
@@ -117,10 +107,7 @@ def _check(known: Namespace) -> None:
     _must(0 <= known.momentum < 1, "--momentum", "0 to below 1", known.momentum)
     output: Path = known.output
     _must(output.suffix == ".html", "-o", "the name of an .html file", output)
-    if not output.parent.is_dir():
-        raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")
-    if output.exists() and not known.force:
-        raise RecipeError(f"{output} exists already; give another file with -o, or add --force")
+    check_output(output, known.force)
 
 
 def _must(ok: bool, name: str, rule: str, got: object) -> None:
@@ -153,10 +140,7 @@ def _tree(name: str, outcome: Outcome) -> dict[str, Any]:
 
 def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
     console = Console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("method", no_wrap=True)
-    for column in ("osc./step", "law", "amplitude"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = make_table("method", "osc./step", "law", "amplitude")
     table.add_column("quantized weight")
     for it in outcomes:
         numbers = (f"{it.frequency:.3f}", it.law_text, f"{it.amplitude:.3f}")

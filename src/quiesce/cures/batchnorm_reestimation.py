@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.errors import DivergedError, NothingToDoError
-from quiesce.inference import buffers_of, inference, inputs_of, plain_average, put_back
+from quiesce.inference import (
+    batch_norms,
+    buffers_of,
+    inference,
+    inputs_of,
+    plain_average,
+    put_back,
+)
 from quiesce.parallel.processes import taken, total, unwrapped
 from quiesce.parallel.sync_batchnorm import over_all_processes
 
@@ -51,8 +58,7 @@ def reestimate_batchnorm(
     if count < 1:
         raise ValueError(f"`count` must be at least 1 batch, got {count}")
     model = unwrapped(model)
-    found = ((name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm))
-    norms = {name: norm for name, norm in found if norm.running_mean is not None}
+    norms = batch_norms(model)
     if not norms:
         raise NothingToDoError(f"{type(model).__name__} has no batch norm with running statistics")
 

@@ -7,17 +7,23 @@ Everything that must happen after an optimizer step hangs on the step itself, so
 evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
 """
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
+from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.quantized_weight import QuantizedWeight
+
+log = logging.getLogger("quiesce.control")
 
 
 class Control:
@@ -25,14 +31,20 @@ class Control:
 
     Args:
         optimizer: What moves the weights; several where weights and scales have their own. A step
-            is then over when all of them have stepped, or when one begins its next.
+            is then over when all of them have stepped, or when one begins its next. Accelerate's
+            wrapper is taken off.
         weights: As `quantized_weights` gives them.
         tracker: Follows these weights.
         cures: Act in this order, after the tracker.
 
     Raises:
         TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
-            scale (unless that requires no gradient); or the tracker follows others.
+            scale (unless that requires no gradient); the tracker follows others; or the step of an
+            optimizer calls no hooks.
+        TypeError: `cures` is not a list of cures.
+
+    Warns:
+        UserWarning: Scales share a group with weights, and the group has weight decay.
     """
 
     def __init__(
@@ -42,24 +54,21 @@ class Control:
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
     ) -> None:
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        cures = _checked(cures)
+        optimizers = hooked_optimizers(optimizer)
         _check(optimizers, weights, tracker)
+        _warn_of_decay(optimizers, weights)
         self.weights = list(weights)
         self.tracker = tracker
-        self.cures = list(cures)
+        self.cures = cures
         self.step = 0
         self._stepped: set[int] = set()
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
-        self._handles = [
-            handle
-            for one in optimizers
-            for handle in (
-                one.register_step_pre_hook(self._before_step),
-                one.register_step_post_hook(self._after_step),
-            )
-        ]
+        self._warned = False
+        self._warn_of_outgrown()
+        self._listen()
 
     def penalty(self) -> Tensor:
         """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
@@ -75,12 +84,18 @@ class Control:
             handle.remove()
         self._handles = []
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a copy listen to its own optimizers: these lose their hooks when they are copied."""
+        vars(self).update(state)
+        if self._handles:
+            self._listen()
+
     def state_dict(self) -> dict[str, Any]:
         """Step count and tracker. Frozen codes are in the model's own state, with the history."""
         return {
             "version": 1,
             "step": self.step,
-            "stepped": [id(one) in self._stepped for one in self._optimizers],
+            "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
         }
 
@@ -98,27 +113,78 @@ class Control:
             )
         self.tracker.load_state_dict(state["tracker"])
         self.step = state["step"]
-        self._stepped = {id(one) for one, did in zip(self._optimizers, stepped, strict=True) if did}
+        self._stepped = {i for i, did in enumerate(stepped) if did}
 
+    def _listen(self) -> None:
+        self._handles = [
+            handle
+            for one in self._optimizers
+            for handle in (
+                one.register_step_pre_hook(self._before_step),
+                one.register_step_post_hook(self._after_step),
+            )
+        ]
+
+    def _position(self, optimizer: Optimizer) -> int:
+        return next(i for i, one in enumerate(self._optimizers) if one is optimizer)
+
+    def _warn_of_outgrown(self) -> None:
+        """Say once that float weights were loaded after the scales were found."""
+        names = [weight.name for weight in self.weights if weight.outgrown]
+        if names and not self._warned:
+            self._warned = True
+            log.warning(
+                "the scales of %d weights (%s%s) do not fit: the weights are much larger or "
+                "smaller than when their scales were found. Were float weights loaded after "
+                "quiesce.prepare? Call quiesce.measure_weights(model), or quiesce.calibrate",
+                len(names),
+                ", ".join(names[:5]),
+                " ..." if len(names) > 5 else "",
+            )
+
+    # a compiled optimizer calls the hooks, but does not compile them
+
+    @_disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if id(optimizer) in self._stepped:  # another one was skipped in the step before
+        if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
 
+    @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer is called even where GradScaler means to skip, and told so.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return
-        self._stepped.add(id(optimizer))
+        self._stepped.add(self._position(optimizer))
         if len(self._stepped) == len(self._optimizers):
             self._finish()
 
     def _finish(self) -> None:
         self._stepped.clear()
+        if self.tracker.steps == 0:
+            self._warn_of_outgrown()
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)
         self.step += 1
+
+
+def _checked(cures: object) -> list[Cure]:
+    if isinstance(cures, list | tuple) and all(isinstance(cure, Cure) for cure in cures):
+        return list(cures)
+    wrong = cures
+    if isinstance(cures, list | tuple):
+        wrong = next(cure for cure in cures if not isinstance(cure, Cure))
+    name = type(wrong).__name__
+    if isinstance(cures, Cure):
+        advice = f"put it into one: cures=[quiesce.{name}(...)]"
+    elif isinstance(wrong, type) and issubclass(wrong, Cure):
+        name = f"class, {wrong.__name__}"
+        advice = f"make one of it: cures=[quiesce.{wrong.__name__}(...)]"
+    else:
+        advice = "pass for example cures=[quiesce.Freezing(0.02)]"
+    told = repr(wrong) if isinstance(wrong, str) else f"a {name}"
+    raise TypeError(f"cures must be a list of cures, got {told}; {advice}")
 
 
 def _check(
@@ -132,6 +198,8 @@ def _check(
         )
     for weight in weights:
         scale = weight.scale_parameter
+        if weight.locked:
+            continue
         if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
             raise TrackingError(
                 f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "
@@ -141,3 +209,14 @@ def _check(
     followed = {id(weight.latent) for weight in tracker.weights}
     if any(id(weight.latent) not in followed for weight in weights):
         raise TrackingError("the tracker follows other weights; make both from the same list")
+
+
+def _warn_of_decay(optimizers: Sequence[Optimizer], weights: Sequence[QuantizedWeight]) -> None:
+    count = decayed_scales(optimizers, (weight.scale_parameter for weight in weights))
+    if count:
+        warnings.warn(
+            f"the optimizer applies weight decay to {count} scales, which shrinks the grid under "
+            "the weights; make it from quiesce.parameter_groups(model, weight_decay=...), or give "
+            "the scales (quiesce.quantizer_parameters(model)) a group of their own",
+            stacklevel=3,
+        )

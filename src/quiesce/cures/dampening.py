@@ -49,18 +49,15 @@ class Dampening(Cure):
         self.aggregation: Aggregation = aggregation
         self._blocks: list[tuple[Block, Tensor]] = []
         self._weights: list[QuantizedWeight] = []
+        self._tracker: OscillationTracker | None = None
         self._ready = False
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Take all weights but those that the optimizer does not train."""
-        mine = {weight.name for weight in weights if not weight.locked}
+        """Take all weights; a locked one adds nothing to the penalty."""
+        self._mine = {weight.name for weight in weights}
         self._weights = [weight for group in tracker.groups for weight in group.weights]
-        self._blocks = []
-        for group in tracker.groups:
-            factors = [
-                _factor(w.latent, self.aggregation) * (w.name in mine) for w in group.weights
-            ]
-            self._blocks += [(block, block.per_row(factors)) for block in tracker.blocks(group)]
+        self._tracker = tracker
+        self._weigh(tracker)
 
     def penalty(self, step: int) -> Tensor | None:
         """Return the penalty at this step's strength: a scalar, or None if the strength is 0.
@@ -70,8 +67,10 @@ class Dampening(Cure):
         Raises:
             TrackingError: The cure belongs to no `Control` yet.
         """
-        if not self._blocks:
+        if self._tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
+        if self._locked != [weight.locked for weight in self._weights]:
+            self._weigh(self._tracker)
         strength = self.strength(step)
         if not strength and self._ready:
             return None
@@ -81,6 +80,18 @@ class Dampening(Cure):
 
     def after_step(self, step: int) -> None:
         """Do nothing: dampening acts through the loss alone."""
+
+    def _weigh(self, tracker: OscillationTracker) -> None:
+        """Give every block the factors of its rows; those of locked weights are 0."""
+        self._locked = [weight.locked for weight in self._weights]
+        self._blocks = []
+        for group in tracker.groups:
+            factors = [
+                _factor(w.latent, self.aggregation) * (w.name in self._mine and not w.locked)
+                for w in group.weights
+            ]
+            blocks = tracker.blocks(group)
+            self._blocks += [(block, block.per_row(factors)) for block in blocks]
 
 
 def _factor(latent: Tensor, aggregation: Aggregation) -> float:

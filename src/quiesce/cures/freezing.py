@@ -79,10 +79,14 @@ class Freezing(Cure):
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Take the weights of at most `max_bits`; have the tracker follow their averages."""
-        chosen = [w for w in weights if w.grid.bits <= self.max_bits and not w.locked]
+        chosen = [w for w in weights if w.grid.bits <= self.max_bits]
         self._names = {weight.name for weight in chosen}
         self._tracker, self._last = tracker, None
-        self._groups = [group for group in tracker.groups if any(self._allowed(group))]
+        self._groups = [
+            group
+            for group in tracker.groups
+            if any(weight.name in self._names for weight in group.weights)
+        ]
         self._limit.attach(self._groups)
         if self.average == "code":
             tracker.follow_average(chosen)
@@ -169,5 +173,5 @@ class Freezing(Cure):
         return threshold
 
     def _allowed(self, group: WeightGroup) -> list[bool]:
-        """Which layers of a group may be frozen."""
-        return [weight.name in self._names for weight in group.weights]
+        """Which layers of a group may be frozen now: a weight may be locked or unlocked later."""
+        return [w.name in self._names and not w.locked for w in group.weights]

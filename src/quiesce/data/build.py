@@ -1,4 +1,4 @@
-"""From a `DataConfig` to the loaders of a run."""
+"""Creates the data loaders that a `DataConfig` describes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a network is trained and tested on."""
+    """Training and test batches, and what they contain."""
 
     train: DataLoader
     """Shuffled batches: images float32 (batch, channels, height, width), labels int64 (batch,)."""
-
     test: DataLoader
-    """The same, in a fixed order, without augmentation."""
-
+    """Batches in a fixed order, without augmentation."""
     classes: tuple[str, ...]
-    """Name of each class, at the index of its label."""
-
+    """Names of the classes, in the order of the labels."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
-
     mean: tuple[float, ...]
-    """Of each channel, taken off each image; on the scale 0 to 1."""
-
+    """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images."""
     std: tuple[float, ...]
-    """Of each channel, that each image is divided by; on the scale 0 to 1."""
+    """Standard deviation of each channel; the images are divided by it."""
 
 
-# name of a data set -> module that holds its `load(config, seed) -> Images`
+# name of a data set -> module with its `load(config, seed) -> Images`
 _MODULES = {
     "mnist5k": "mnist5k",
     "cifar10": "cifar",
@@ -46,16 +41,16 @@ _MODULES = {
 
 
 def build_data(config: DataConfig, *, seed: int) -> Data:
-    """Make the training and test loaders that `config` describes.
+    """Create the training and test loaders that `config` describes.
 
-    The order of the images, their augmentation, and made-up images are a function of `seed` and of
-    the epoch alone: neither the number of workers nor torch's global generator changes them. Shards
-    over the processes of torch.distributed are made here (`EpochSampler`): give Lightning's Trainer
+    The order of the images, their augmentation, and made-up images depend only on `seed` and the
+    epoch, not on the number of workers or torch's global generator. The loaders divide the images
+    among the processes of torch.distributed, so Lightning's Trainer needs
     `use_distributed_sampler=False`.
 
     Args:
-        config: The data set and how it is read.
-        seed: 0 or more.
+        config: The data set and its options.
+        seed: Seed, at least 0.
 
     Raises:
         DataError: The files are missing, damaged, or can not be trained on.

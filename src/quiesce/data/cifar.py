@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the files that the user has: 32 × 32 colour pictures.
+"""CIFAR-10 and CIFAR-100 from the user's files: 32 × 32 colour images.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -21,18 +21,18 @@ _STD = {"cifar10": (0.2470, 0.2435, 0.2616), "cifar100": (0.2673, 0.2564, 0.2762
 
 
 def load(config: DataConfig, seed: int) -> Images:
-    """The 50,000 training and 10,000 test pictures below `config.folder`.
+    """Return the 50,000 training and 10,000 test images in `config.folder`.
 
-    torchvision compares the files with their published checksums before it reads them.
+    torchvision checks the published checksums of the files.
 
     Args:
-        config: `name` is cifar10 or cifar100; `image_size` is 32 or none.
-        seed: Not read: the halves are the published ones.
+        config: `name` is cifar10 or cifar100; `image_size` is 32 or None.
+        seed: Not used.
 
     Raises:
-        DataError: `config.folder` is not given, or does not hold the files, whole.
+        DataError: `config.folder` is missing, or does not contain the complete files.
         MissingExtraError: torchvision is not installed.
-        ValueError: `image_size` is another one.
+        ValueError: `image_size` is not 32.
     """
     if config.image_size not in (None, SIDE):
         raise ValueError(f"`image_size` must be 32 for {config.name}, got {config.image_size}")
@@ -45,8 +45,8 @@ def load(config: DataConfig, seed: int) -> Images:
         train, test = (factory(folder, train=half) for half in (True, False))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"{folder} does not hold {config.name}: {_FILES[config.name]} is missing there or "
-            "damaged; unpack the published archive in it"
+            f"{folder} does not hold {config.name}: {_FILES[config.name]} is missing or damaged; "
+            "unpack the published archive there"
         ) from error
 
     statistics = channel_statistics(config, _MEAN[config.name], _STD[config.name])

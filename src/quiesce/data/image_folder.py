@@ -1,8 +1,7 @@
-"""Pictures in folders, one a class, as ImageNet is kept: train/<class>/ and val/<class>/.
+"""Images in one folder per class, like ImageNet: train/<class>/ and val/<class>/.
 
-A damaged picture must not end a run without its name. A small folder (`check_up_to` pictures) is
-decoded in full before training; a large one would take an hour, so there the picture is named when
-it is read. Only decoding finds them all: a JPEG that was cut off has a perfect header.
+Errors name a damaged image. In a folder of at most `check_up_to` images all are decoded before
+training. In a larger folder, where this could take an hour, the error comes when the image is read.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 
 from quiesce.data.config import DataConfig
 from quiesce.data.images import Images, as_numbers, channel_statistics
-from quiesce.errors import DataError
+from quiesce.errors import DataError, first_line
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
 
@@ -24,21 +23,21 @@ _FEATURE = "the data set folder"
 
 
 class DamagedImageError(DataError):
-    """A picture that can not be decoded."""
+    """An image can not be decoded."""
 
     def __init__(self, message: str) -> None:
-        # torch raises an exception of a worker again, with the worker's traceback for a message
+        # torch raises the exception of a worker again with its traceback as the message
         super().__init__(message.rpartition("DamagedImageError: ")[2].strip())
 
 
 class Decoder:
-    """Reads pictures as RGB, and counts them for the message that names a damaged one."""
+    """Reads images as RGB, and counts them for the error about a damaged one."""
 
     def __init__(self) -> None:
         self.good = 0
 
     def __call__(self, path: str) -> Any:
-        """The picture at `path`, a PIL image.
+        """Return the image at `path`, a PIL image.
 
         Raises:
             DamagedImageError: It can not be decoded.
@@ -46,26 +45,28 @@ class Decoder:
         read = require("torchvision.datasets.folder", _FEATURE, "train").pil_loader
         try:
             image = read(path)
-        except Exception as error:  # a decoder raises what it likes: OSError, SyntaxError, ...
+        except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
             raise DamagedImageError(
-                f"{path} can not be decoded ({_one_line(error)}); {self.good} pictures that this "
-                "process read before it were good. Replace or remove it"
+                f"{path} can not be decoded ({first_line(error)}); {self.good} images before it "
+                "were read by this process. Replace or remove it"
             ) from error
         self.good += 1
         return image
 
 
 def load(config: DataConfig, seed: int) -> Images:
-    """The pictures below `config.folder`; the classes are the folders' names, sorted.
+    """Return the images in `config.folder`; the classes are the sorted names of the folders.
 
     Args:
-        config: Read: `folder`, `image_size`, `crop_share`, `interpolation`, `mean`, `std`,
-            `augment`, `check_up_to`.
-        seed: Not read: the halves are the folders train and val.
+        config: Uses `folder`, `image_size`, `crop_share`, `interpolation`, `mean`, `std`, `augment`
+            and
+        `check_up_to`.
+        seed: Not used.
 
     Raises:
-        DataError: The folder is not given, missing or empty, has one class only or different ones
-            in train and val, or holds a picture that can not be decoded.
+        DataError: The folder is not given, missing or empty; it has only one class, or other
+            classes in
+        train than in val; or an image can not be decoded.
         MissingExtraError: torchvision is not installed.
     """
     root = _root(config)
@@ -74,11 +75,11 @@ def load(config: DataConfig, seed: int) -> Images:
     test = _pictures(root / "val", _transform(config, size, training=False))
     if len(train.classes) < 2:
         raise DataError(
-            f"{root / 'train'} has one class only ({train.classes[0]}); training needs two or more"
+            f"{root / 'train'} has only one class ({train.classes[0]}); training needs two or more"
         )
     if different := sorted(set(train.classes) ^ set(test.classes)):
         raise DataError(
-            f"train and val in {root} must have the same classes: {different[0]} is in one only"
+            f"train and val in {root} must have the same classes: {different[0]} is in only one"
         )
     paths = [path for path, _ in train.samples + test.samples]
     if len(paths) <= config.check_up_to:
@@ -93,31 +94,31 @@ def load(config: DataConfig, seed: int) -> Images:
 
 
 def check(paths: list[str]) -> None:
-    """Decode every picture.
+    """Decode every image.
 
     Raises:
-        DataError: At least one can not be decoded; names the first and the number of good ones.
+        DataError: Some can not be decoded; the message names the first one and their number.
     """
 
     def defect(path: str) -> str | None:
         try:
             Decoder()(path)
         except DamagedImageError as error:
-            return f"{path} ({_one_line(error.__cause__)})"
+            return f"{path} ({first_line(error.__cause__)})"
         return None
 
     with ThreadPoolExecutor() as pool:
         damaged = [found for found in pool.map(defect, paths) if found is not None]
     if damaged:
         raise DataError(
-            f"{len(damaged)} of {len(paths)} pictures can not be decoded, first {damaged[0]}; the "
-            f"other {len(paths) - len(damaged)} are good. Replace or remove what is damaged"
+            f"{len(damaged)} of {len(paths)} images can not be decoded, first {damaged[0]}; the "
+            f"other {len(paths) - len(damaged)} are good. Replace or remove the damaged ones"
         )
 
 
 def _root(config: DataConfig) -> Path:
     if config.folder is None:
-        raise DataError("the data set folder needs data.folder, which holds train/ and val/")
+        raise DataError("the data set folder needs data.folder, a folder with train/ and val/")
     root = in_home(config.folder)
     for folder in (root, root / "train", root / "val"):
         if not folder.is_dir():
@@ -133,7 +134,7 @@ def _pictures(folder: Path, transform: Callable[[Any], Any]) -> Any:
         return datasets.ImageFolder(folder, transform=transform, loader=Decoder())
     except OSError as error:
         raise DataError(
-            f"{folder} must hold a folder of pictures for each class: {_one_line(error)}"
+            f"{folder} must hold a folder of images for each class: {first_line(error)}"
         ) from error
 
 
@@ -153,7 +154,3 @@ def _transform(config: DataConfig, size: int, *, training: bool) -> Callable[[An
             v2.Normalize(statistics["mean"].tolist(), statistics["std"].tolist()),
         ]
     )
-
-
-def _one_line(error: BaseException | None) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")

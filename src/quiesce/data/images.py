@@ -1,4 +1,4 @@
-"""Images held as tensors, their augmentation, and what every data set hands over."""
+"""The images of a data set, and data sets that fit into memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,25 +16,16 @@ Augment = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """The two halves of a data set, image by image."""
+    """Training and test images; the other fields are those of `quiesce.data.Data`."""
 
     train: Dataset[tuple[Tensor, int]]
-    """(image (channels, height, width) float32, label), augmented."""
-
+    """Pairs of an augmented image, float32 (channels, height, width), and its label."""
     test: Dataset[tuple[Tensor, int]]
-    """The same, not augmented."""
-
+    """The same, without augmentation."""
     classes: tuple[str, ...]
-    """Name of each class, at the index of its label."""
-
     input_shape: tuple[int, int, int]
-    """Channels, height, width."""
-
     mean: tuple[float, ...]
-    """Of each channel, taken off each image; on the scale 0 to 1."""
-
     std: tuple[float, ...]
-    """Of each channel, that each image is divided by; on the scale 0 to 1."""
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):
@@ -43,9 +34,9 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
     Args:
         images: uint8 of shape (images, channels, height, width).
         labels: int64 of shape (images,).
-        mean: Shape (channels,), on the scale 0 to 1.
-        std: Shape (channels,), on the scale 0 to 1, above 0.
-        augment: uint8 image (channels, height, width) -> image of the same shape, in this order.
+        mean: Mean of each channel, for pixels from 0 to 1: shape (channels,).
+        std: Standard deviation of each channel, above 0: shape (channels,).
+        augment: Functions that change a uint8 image (channels, height, width), in their order.
     """
 
     def __init__(
@@ -76,10 +67,10 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
 def channel_statistics(
     config: DataConfig, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
-    """Mean and std that `config` gives, or else the data set's own, as tensors of (channels,).
+    """Return `mean` and `std` from `config`, or else of the data set, as tensors (channels,).
 
     Raises:
-        DataError: `config` gives neither one number nor one for each channel.
+        DataError: `config` has neither one number nor one for each channel.
     """
     chosen = {}
     for field, own in (("mean", mean), ("std", std)):
@@ -91,5 +82,5 @@ def channel_statistics(
 
 
 def as_numbers(statistics: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    """What `channel_statistics` gives, as the fields `mean` and `std` of `Images`."""
+    """Return a result of `channel_statistics` as the fields `mean` and `std` of `Images`."""
     return {name: tuple(values.tolist()) for name, values in statistics.items()}

@@ -1,9 +1,8 @@
-"""Loaders whose batches are a function of seed and epoch, and that resume inside an epoch.
+"""Data loaders whose batches depend only on seed and epoch, and that can resume within an epoch.
 
-The sampler hands (epoch, index) to the data set, which seeds each image's augmentation from it:
-the same images come with 0 workers or 8, in the first run or in one that was resumed.
-(torchdata's StatefulDataLoader resumes too, but calls what torch has deprecated, and keeps state
-that is not needed here: two whole numbers say everything.)
+The sampler gives (epoch, index) to the data set, which seeds the augmentation of each image with
+it. So the images do not depend on the number of workers, or on whether a run was resumed. (The
+StatefulDataLoader of torchdata also resumes, but uses deprecated functions of torch.)
 """
 
 from typing import Any, cast
@@ -18,9 +17,9 @@ from quiesce.errors import DataError
 
 
 class SeededImages(Dataset[tuple[Tensor, int]]):
-    """Draws the augmentation of each image from (seed, epoch, index) and nothing else.
+    """Augments each image with random numbers that depend only on (seed, epoch, index).
 
-    A plain index, as other samplers give it, reads the image with torch's global generator.
+    With a plain index, from another sampler, it uses torch's global generator.
     """
 
     def __init__(self, images: Dataset[tuple[Tensor, int]], seed: int) -> None:
@@ -40,30 +39,30 @@ class SeededImages(Dataset[tuple[Tensor, int]]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader over an `EpochSampler` whose state is the epoch and the batches handed out.
+    """A DataLoader with an `EpochSampler`; its state is the epoch and the number of batches.
 
-    An iteration that is finished moves the sampler to the next epoch; one that is dropped does not.
-    Lightning puts the state into its checkpoints; after `load_state_dict` the next iteration of the
-    same epoch begins with the batch that would have come next.
+    A complete iteration moves the sampler to the next epoch. Lightning saves the state in its
+    checkpoints. After `load_state_dict`, the next iteration of the same epoch starts at the next
+    batch.
     """
 
-    _batches = 0  # handed out in this epoch
+    _batches = 0  # so far in this epoch
     _resume_at: tuple[int, int] | None = None  # epoch, batches
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and number of batches handed out in it."""
+        """Return the epoch, and the number of batches of it so far."""
         epoch = cast("EpochSampler", self.sampler).epoch
-        if self._batches == len(self):  # all: the iteration only does not know yet that it is over
+        if self._batches == len(self):  # the epoch is complete
             return {"epoch": epoch + 1, "batches": 0}
         return {"epoch": epoch, "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was called."""
+        """Continue from `state_dict`."""
         cast("EpochSampler", self.sampler).set_epoch(state["epoch"])
         self._resume_at = state["epoch"], state["batches"]
 
     def __iter__(self) -> Any:
-        # a generator: what follows happens at the first batch, when `set_epoch` has been called
+        # a generator, so this runs at the first batch, after `set_epoch`
         sampler = cast("EpochSampler", self.sampler)
         resume_at, self._resume_at = self._resume_at, None
         self._batches = 0
@@ -81,10 +80,10 @@ class ResumableLoader(DataLoader):
 def training_loader(
     images: Dataset[tuple[Tensor, int]], config: DataConfig, seed: int
 ) -> DataLoader:
-    """Shuffled batches of one size; a last, smaller one is left out.
+    """Return shuffled batches of equal size; a smaller last batch is dropped.
 
     Raises:
-        DataError: There are not enough images for one batch.
+        DataError: There are fewer images than one batch.
     """
     size = _size(images)
     if size < config.batch_size:
@@ -102,7 +101,7 @@ def training_loader(
 
 
 def testing_loader(images: Dataset[tuple[Tensor, int]], config: DataConfig) -> DataLoader:
-    """All images in order; the last batch may be smaller."""
+    """Return all images in order; the last batch may be smaller."""
     return DataLoader(
         images,
         batch_size=config.test_batch_size,
@@ -116,10 +115,10 @@ def _shared_options(config: DataConfig) -> dict[str, Any]:
         "num_workers": config.workers,
         "persistent_workers": config.workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        # its own generator: a pass over the data must not draw from torch's global one
+        # reading data must not use torch's global generator
         "generator": torch.Generator().manual_seed(0),
     }
 
 
 def _size(images: Dataset) -> int:
-    return len(cast("list[object]", images))  # Dataset does not declare the length that it has
+    return len(cast("list[object]", images))  # Dataset does not declare __len__

@@ -1,4 +1,4 @@
-"""Small random images that can be learned: one random pattern a class, half hidden by noise."""
+"""Small random images that can be learned: one random pattern per class, with noise."""
 
 import math
 
@@ -10,14 +10,14 @@ from quiesce.data.images import Images, TensorImages, as_numbers, channel_statis
 from quiesce.errors import DataError
 
 MOST_PIXELS = 2**25
-"""Of all images and patterns, each channel counting: while they are made, 24 bytes each."""
+"""Largest number of pixels of all images and patterns, over all channels."""
 
 
 def load(config: DataConfig, seed: int) -> Images:
-    """Images that are a function of `config` and `seed`; the classes take turns.
+    """Return images that depend only on `config` and `seed`, with alternating classes.
 
     Raises:
-        DataError: They are more than a test needs and memory holds.
+        DataError: There are too many pixels.
     """
     side = config.image_size or 32
     shape = (config.channels, side, side)

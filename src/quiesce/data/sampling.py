@@ -1,29 +1,30 @@
-"""Which images come in which order: a function of seed and epoch, whatever loads them."""
+"""The order of the images, which depends only on seed and epoch."""
 
 from collections.abc import Iterator
 from hashlib import blake2b
 
 import torch
-from torch import distributed
 from torch.utils.data import Sampler
+
+from quiesce.parallel.processes import rank, world_size
 
 Key = tuple[int, int]
 """Epoch and index of an image."""
 
 
 class EpochSampler(Sampler[Key]):
-    """Every image once an epoch, in an order that seed and epoch determine.
+    """Yields every image once per epoch, in an order that depends only on seed and epoch.
 
-    The processes of torch.distributed get equal shares; the images left over, fewer than there are
-    processes, are others in each epoch.
+    The processes of torch.distributed get equal shares. The remaining images, fewer than there are
+    processes, differ between epochs.
 
     Args:
-        size: Images in the data set.
-        seed: 0 or more.
+        size: Number of images.
+        seed: Seed, at least 0.
 
     Attributes:
-        epoch: The epoch of the next iteration, from 0; `set_epoch` moves it, an iteration does not.
-        skip: Images that the next iteration leaves out at its start.
+        epoch: Epoch of the next iteration, from 0; only `set_epoch` changes it.
+        skip: Number of images that the next iteration skips.
     """
 
     def __init__(self, size: int, *, seed: int) -> None:
@@ -33,7 +34,7 @@ class EpochSampler(Sampler[Key]):
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; a `ResumableLoader` and Lightning do."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ class EpochSampler(Sampler[Key]):
 
 
 class ShareSampler(Sampler[int]):
-    """Every image once and in order, dealt out to the processes of torch.distributed: for tests."""
+    """Yields every image once and in order, divided among processes; for test images."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -61,20 +62,6 @@ class ShareSampler(Sampler[int]):
 
 
 def mixed_seed(*parts: int) -> int:
-    """One well mixed seed below 2^63 from whole numbers."""
+    """Return a seed below 2^63, hashed from integers."""
     text = ",".join(map(str, parts)).encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
-
-
-def world_size() -> int:
-    """Processes that train together."""
-    return distributed.get_world_size() if _distributed() else 1
-
-
-def rank() -> int:
-    """Number of this process among those that train together, from 0."""
-    return distributed.get_rank() if _distributed() else 0
-
-
-def _distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()

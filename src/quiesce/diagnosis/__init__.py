@@ -1,4 +1,4 @@
-"""What oscillation does to a network, in numbers: of its weights, batch norms and loss.
+"""Measures what oscillation does to the weights, batch norms and loss of a network.
 
     tracker                                    of a training loop, see quiesce.Control
     diagnose_layers(tracker)                   kind, frequencies, offsets, codes of each layer
@@ -8,7 +8,7 @@
     oscillating_choices(tracker)               the two codes of each oscillating weight, to `draw`
                                                or `learn`, and to compute with: `replaced`
 
-Needs torch alone. `quiesce diagnose` and `quiesce probe` are these functions on a run folder.
+Needs only torch. `quiesce diagnose` and `quiesce probe` apply these functions to a run folder.
 """
 
 from quiesce.diagnosis.batchnorm import NormDiagnosis as NormDiagnosis
@@ -21,7 +21,6 @@ from quiesce.diagnosis.choices import oscillating_choices as oscillating_choices
 from quiesce.diagnosis.choices import replaced as replaced
 from quiesce.diagnosis.codes import code_counts as code_counts
 from quiesce.diagnosis.feeding import feeding_layers as feeding_layers
-from quiesce.diagnosis.kinds import layer_kind as layer_kind
 from quiesce.diagnosis.layers import LayerDiagnosis as LayerDiagnosis
 from quiesce.diagnosis.layers import diagnose_layers as diagnose_layers
 from quiesce.diagnosis.learning import LearningOptions as LearningOptions
@@ -33,28 +32,4 @@ from quiesce.diagnosis.offsets import offsets as offsets
 from quiesce.diagnosis.trajectories import Trajectory as Trajectory
 from quiesce.diagnosis.trajectories import most_oscillating as most_oscillating
 from quiesce.diagnosis.trajectories import most_oscillating_layer as most_oscillating_layer
-
-__all__ = [
-    "Choice",
-    "LayerDiagnosis",
-    "LearningOptions",
-    "NormDiagnosis",
-    "Trajectory",
-    "clipped",
-    "code_counts",
-    "diagnose_batchnorm",
-    "diagnose_layers",
-    "draw",
-    "feeding_layers",
-    "has_statistics",
-    "layer_kind",
-    "learn",
-    "most_oscillating",
-    "most_oscillating_layer",
-    "near_threshold",
-    "offset_histogram",
-    "offsets",
-    "oscillating_choices",
-    "population_statistics",
-    "replaced",
-]
+from quiesce.quantization.kinds import layer_kind as layer_kind

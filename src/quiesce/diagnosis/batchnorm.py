@@ -1,4 +1,4 @@
-"""How far the running statistics of batch norm are from those of the network as it is.
+"""Measures how far the running statistics of batch norm are from the population statistics.
 
 Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086, tables 1 and 2.
 """
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
-from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.layers import quantiles
-from quiesce.inference import buffers_of, put_back
+from quiesce.inference import batch_norms, buffers_of, put_back
+from quiesce.quantization.kinds import Kind, layer_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,37 +24,37 @@ class NormDiagnosis:
     name: str
     """Name of the batch norm in the model."""
     feeds_from: str | None
-    """Name of the layer whose output it gets; None where something lies between."""
+    """Name of the layer whose output is its input, or None if something is in between."""
     kind: Kind
-    """Kind of that layer; "other" where there is none."""
+    """Kind of that layer; "other" if there is none."""
     channels: int
     kl_mean: float
     kl_max: float
     kl_quantiles: dict[str, float]
-    """Share of channels, as text ("0.9"), to the divergence that so many do not exceed."""
+    """Quantile, as text ("0.9"), to the divergence."""
 
 
 @contextmanager
 def population_statistics(
     model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], count: int = 50
 ) -> Iterator[dict[str, Tensor]]:
-    """Let `model` have re-estimated batch-norm statistics for the length of the block.
+    """Give `model` re-estimated batch-norm statistics in the block.
 
-    Running statistics, modes and torch's random numbers are afterwards as they were, so it can be
-    used in the middle of training.
+    Running statistics, modes and random states are restored afterwards, so this can be used during
+    training.
 
     Args:
-        model: Changed for the block.
-        batches: Inputs, or tuples that start with one; as `reestimate_batchnorm` takes them.
+        model: The model; changed in the block.
+        batches: Inputs, or tuples that start with one; see `reestimate_batchnorm`.
         count: Batches to read at most, at least 1.
 
     Yields:
         Name of the batch norm to KL(population || running) of its channels, in nats.
 
     Raises:
-        NothingToDoError, DivergedError: As `reestimate_batchnorm` raises them.
+        NothingToDoError, DivergedError: See `reestimate_batchnorm`.
     """
-    norms = _norms(model)
+    norms = batch_norms(model).values()
     running = [buffers_of(norm) for norm in norms]
     with unmoved_random_numbers(model):
         try:
@@ -68,12 +67,12 @@ def population_statistics(
 def diagnose_batchnorm(
     model: nn.Module, kl: Mapping[str, Tensor], example: Tensor
 ) -> list[NormDiagnosis]:
-    """Return a diagnosis of each batch norm, in the order of the model's modules.
+    """Return a diagnosis of each batch norm, in the order of the modules.
 
     Args:
-        model: Float or prepared; run once in inference mode, nothing of it moves.
-        kl: What `reestimate_batchnorm` returned for it, or `population_statistics` yielded.
-        example: An input, shape (batch, ...): shows which layer feeds which batch norm.
+        model: Float or prepared; it runs once in inference mode, and does not change.
+        kl: The result of `reestimate_batchnorm` or `population_statistics`.
+        example: An input, shape (batch, ...); shows which layer feeds which batch norm.
     """
     feeds = feeding_layers(model, example)
     return [
@@ -91,17 +90,13 @@ def diagnose_batchnorm(
 
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether a batch norm of `model` keeps running statistics."""
-    return bool(_norms(model))
-
-
-def _norms(model: nn.Module) -> list[BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
+    """Whether a batch norm of `model` has running statistics."""
+    return bool(batch_norms(model))
 
 
 @contextmanager
 def unmoved_random_numbers(model: nn.Module) -> Iterator[None]:
-    """Put torch's generators, of the CPU and of the model's CUDA device, back after the block."""
+    """Restore the random states of the CPU and of the CUDA device of `model`."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

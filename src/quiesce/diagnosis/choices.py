@@ -1,7 +1,7 @@
-"""The choice that oscillation leaves open: which of its two codes each oscillating weight takes.
+"""The two codes of each oscillating weight, and networks with other codes.
 
-A weight that oscillates ends on one of two neighbouring codes by chance. The average of its codes
-says which two they are, and how large a share of the steps it spent on the upper one.
+An oscillating weight ends training on one of two neighbouring codes by chance. The average of its
+codes shows which two, and the share of steps on the upper one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,35 +18,35 @@ from quiesce.quantization.quantized_weight import QuantizedWeight
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """The oscillating weights of one layer, K of them, and their two codes."""
+    """The K oscillating weights of one layer, and their two codes."""
 
     weight: QuantizedWeight
-    """The layer's weight."""
+    """The weight of the layer."""
     index: Tensor
-    """Which weights oscillate: int64 into the flattened latent, shape (K,)."""
+    """Indices of the oscillating weights in the flattened latent weight: int64 (K,)."""
     lower: Tensor
-    """The lower of the two codes: integral floats, shape (K,); the upper one is 1 more."""
+    """The lower code: integral floats (K,); the upper code is 1 more."""
     probability: Tensor
-    """Share of the steps on the upper code, from the average of codes: floats, shape (K,)."""
+    """Share of the steps on the upper code: floats (K,)."""
 
     @property
     def now(self) -> Tensor:
-        """The codes that the network computes with: integral floats, shape (K,)."""
+        """The codes in use: integral floats (K,)."""
         return self.weight.codes().flatten()[self.index].to(self.lower.dtype)
 
 
 def oscillating_choices(
     tracker: OscillationTracker, *, cut: float = OSCILLATING, max_bits: int = 4
 ) -> list[Choice]:
-    """Return the choices of all layers that have any.
+    """Return the choices of all layers with oscillating weights.
 
     Args:
-        tracker: That follows the average of codes of the layers looked at.
-        cut: Frequency above which a weight counts as oscillating; frozen ones do not.
-        max_bits: Layers of more bits are left out.
+        tracker: A tracker that follows the average codes of these layers.
+        cut: Frequency above which a weight counts as oscillating; frozen weights never do.
+        max_bits: Layers with more bits are left out.
 
     Raises:
-        TrackingError: Nothing follows the average of a layer's codes.
+        TrackingError: The tracker does not follow the average code of a layer.
     """
     choices = []
     for weight in tracker.weights:
@@ -63,30 +63,31 @@ def oscillating_choices(
 
 
 def draw(choices: Sequence[Choice], generator: torch.Generator) -> list[Tensor]:
-    """Return codes for every choice, each weight's drawn by itself by its share of the steps.
+    """Return random codes: each weight takes its upper code with its probability.
 
     Args:
-        choices: K weights each.
-        generator: Of the CPU, so that a seed draws the same codes on every device.
+        choices: The choices, with K weights each.
+        generator: A CPU generator, so that a seed gives the same codes on every device.
 
     Returns:
-        Integral floats of shape (K,) for each choice.
+        For each choice, integral floats (K,).
     """
     return [
-        choice.lower + _drawn(choice.probability, generator).to(choice.lower.dtype)
+        choice.lower
+        + torch.bernoulli(choice.probability.cpu(), generator=generator).to(choice.lower)
         for choice in choices
     ]
 
 
 @contextmanager
 def replaced(choices: Sequence[Choice], codes: Sequence[Tensor]) -> Iterator[None]:
-    """Let the network compute with other codes for the length of the block.
+    """Make the network compute with other codes in the block.
 
-    Latents, scales and history stay as they are: the quantizer's output is changed on its way.
+    Only the outputs of quantizers change; latent weights, scales and history stay the same.
 
     Args:
-        choices: Which weights.
-        codes: For each choice floats of shape (K,); gradients reach them.
+        choices: The weights.
+        codes: For each choice, floats (K,); gradients flow to them.
     """
     with ExitStack() as stack:
         for choice, values in zip(choices, codes, strict=True):
@@ -105,8 +106,3 @@ def _emit(choice: Choice, codes: Tensor) -> Any:
         return flat.view(emitted.shape)
 
     return hook
-
-
-def _drawn(probability: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.bernoulli(probability.cpu(), generator=generator)
-    return drawn.to(probability.device)

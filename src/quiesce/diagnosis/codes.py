@@ -1,4 +1,4 @@
-"""How often each code of the grid is used."""
+"""Counts how often each code of the grid is used."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ class CodeCounts:
     """Weights per code."""
 
     code: tuple[int, ...]
-    """Every code of the grid, rising."""
+    """All codes of the grid, ascending."""
     counts: tuple[int, ...]
-    """How many weights have it."""
+    """Number of weights with each code."""
 
 
 def code_counts(weight: QuantizedWeight) -> CodeCounts:
-    """Return how many weights the network computes with at each code of the grid."""
+    """Return how many weights have each code of the grid."""
     grid = weight.grid
     places = weight.codes().flatten().long() - grid.quant_min
     counts = torch.bincount(places, minlength=grid.quant_max - grid.quant_min + 1)

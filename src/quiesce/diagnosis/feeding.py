@@ -1,30 +1,30 @@
-"""Which layer feeds which batch norm: found by watching one forward."""
+"""Finds the layer that feeds each batch norm, from one forward pass."""
 
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from quiesce.inference import inference
+from quiesce.inference import batch_norms, inference
 from quiesce.quantization.quantized_layers import LAYERS
 
 
 @torch.no_grad()
 def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
-    """Return, for each batch norm with running statistics, the layer whose output it gets.
+    """Return, for each batch norm with running statistics, the layer whose output is its input.
 
     Args:
-        model: Float or prepared; run once in inference mode, nothing of it moves.
+        model: Float or prepared; it runs once in inference mode, and does not change.
         example: An input, shape (batch, ...).
 
     Returns:
-        Name of the batch norm to name of the convolution or linear layer whose very output is its
-        input; None where something lies between, or the forward passes the batch norm by.
+        Name of the batch norm to name of the convolution or linear layer, or to None if something
+        is
+        in between or the forward pass does not reach the batch norm.
     """
     names = {module: name for name, module in model.named_modules()}
-    norms = [m for m in names if isinstance(m, BatchNorm) and m.running_mean is not None]
+    norms = batch_norms(model).values()
     made: dict[int, tuple[ref[Tensor], str]] = {}
     found: dict[str, str | None] = {names[norm]: None for norm in norms}
 
@@ -34,7 +34,7 @@ def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
 
     def before_norm(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         tensor, layer = made.get(id(inputs[0]), (None, None))
-        if tensor is not None and tensor() is inputs[0]:  # else the id has been given out again
+        if tensor is not None and tensor() is inputs[0]:  # otherwise the id was reused
             found[names[norm]] = layer
 
     layers = [module for module in names if isinstance(module, LAYERS)]
@@ -42,7 +42,7 @@ def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
     handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
         with inference(model):
-            model.forward(example)  # not a compiled call: it would not stop at the hooks
+            model.forward(example)  # a compiled call would skip the hooks
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""All that can be told of the weights of a layer, from where they are and what a tracker saw."""
+"""Diagnoses the weights of each layer: what the tracker saw, and where the latent weights are."""
 
 import dataclasses
 import math
@@ -7,41 +7,42 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quiesce.diagnosis.codes import CodeCounts, code_counts
-from quiesce.diagnosis.kinds import Kind, layer_kind
 from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.kinds import Kind, layer_kind
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDiagnosis(LayerReport):
-    """What the tracker knows of a layer, and the geometry of its weights."""
+    """The report of the tracker about a layer, and the positions of its weights."""
 
     kind: Kind
     """See `layer_kind`."""
     frequency_quantiles: dict[str, float]
-    """Share of weights, as text ("0.99"), to the frequency that so many do not exceed."""
+    """Quantile, as text ("0.99"), to the frequency."""
     near_threshold: float
-    """Share of weights whose latent is close to a threshold, 0 to 1."""
+    """Share of weights whose latent weight is near a threshold, 0 to 1."""
     clipped: float
-    """Share of weights whose latent is beyond the ends of the grid, 0 to 1."""
+    """Share of weights whose latent weight is outside the grid, 0 to 1."""
     offsets: Histogram
-    """Of the latents that are not clipped."""
+    """Offsets of the latent weights inside the grid."""
     codes: CodeCounts
-    """Of all weights."""
+    """Codes of all weights."""
 
 
 def diagnose_layers(
     tracker: OscillationTracker, *, cut: float = OSCILLATING, near: float = NEAR
 ) -> list[LayerDiagnosis]:
-    """Return a diagnosis of each layer, in the order of the tracker's weights. Nothing is changed.
+    """Return a diagnosis of each layer, in the order of the tracker's weights.
 
     Args:
-        tracker: Of a network in training, or restored with it from a checkpoint.
+        tracker: The tracker of a network in training, or restored from a checkpoint; it does not
+        change.
         cut: Frequency above which a weight counts as oscillating.
-        near: Distance from a threshold, in codes, within which a latent counts as near it.
+        near: Distance from a threshold, in codes, that counts as near.
     """
     return [
         LayerDiagnosis(
@@ -58,6 +59,6 @@ def diagnose_layers(
 
 
 def quantiles(values: Tensor) -> dict[str, float]:
-    """Return, for each of `QUANTILES`, the least of `values` that so many do not exceed."""
+    """Return each of `QUANTILES` of the values, as text, to its value."""
     rising = values.flatten().sort().values  # torch.quantile refuses more than 2^24 values
     return {f"{q:g}": rising[math.ceil(q * len(rising)) - 1].item() for q in QUANTILES}

@@ -1,13 +1,12 @@
-"""Learn which of its two codes each oscillating weight should take, by the loss of the task.
+"""Learns which of its two codes each oscillating weight should have, from the loss of the task.
 
-A variable v for each weight says how far up it is, h = clip(sigmoid(v) * (zeta - gamma) + gamma,
-0, 1), and the network computes with lower + h. Adam moves v along the gradient of the loss, and a
-pull, the mean of 1 - |2h - 1|^beta, brings h to 0 or 1 in the end: beta falls, and the pull with
-a large beta leaves the middle alone. Everything but v is held.
+A variable v of each weight gives h = clip(sigmoid(v) * (zeta - gamma) + gamma, 0, 1), and the
+network computes with the code lower + h. Adam optimizes v. A regularization, the mean of 1 - |2h -
+1|^beta with a falling beta, drives h to 0 or 1. Nothing else changes.
 
 Source: the relaxation of Nagel et al., Up or Down? Adaptive Rounding for Post-Training
-Quantization, ICML 2020, arXiv:2004.10568, here with the loss of the task in place of the layer-wise
-error; so used in table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
+Quantization, ICML 2020, arXiv:2004.10568, with the loss of the task instead of the layer-wise
+error, as in table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from quiesce.inference import inference
 from quiesce.schedules import cosine
 
 ZETA, GAMMA = 1.1, -0.1
-"""How far the sigmoid is stretched, so that h reaches 0 and 1."""
+"""Stretch the sigmoid, so that h reaches 0 and 1."""
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, on the device of the model."""
@@ -29,14 +28,14 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class LearningOptions:
-    """How the codes are learned."""
+    """Options of the optimization."""
 
     lr: float = 0.1
-    """Adam's learning rate for v, above 0."""
+    """Learning rate of Adam, above 0."""
     strength: float = 0.1
-    """Factor of the pull, the mean over all weights, in the loss."""
+    """Factor of the regularization in the loss."""
     begin: float = 0.2
-    """Share of the steps before the pull begins, 0 to below 1."""
+    """Share of the steps before the regularization starts, 0 to below 1."""
     betas: tuple[float, float] = (20.0, 2.0)
     """First and last beta."""
 
@@ -56,17 +55,17 @@ def learn(
     steps: int,
     options: LearningOptions = LearningOptions(),
 ) -> list[Tensor]:
-    """Return the learned codes of `choices`: for each integral floats of shape (K,).
+    """Return the learned codes of `choices`: integral floats (K,) for each.
 
-    The model is run in inference mode and comes back as it was, gradients included.
+    The model runs in inference mode. Afterwards it is as before, including gradients.
 
     Args:
-        model: Prepared; `choices` are of its weights.
-        choices: At least one.
-        batches: At least `steps` of them.
-        loss: From what the model returns and targets to a scalar.
-        steps: Optimizer steps of v, at least 1.
-        options: See there.
+        model: The prepared model.
+        choices: At least one choice, of weights of the model.
+        batches: At least `steps` batches.
+        loss: Function from the output of the model and targets to a scalar.
+        steps: Optimizer steps, at least 1.
+        options: Options of the optimization.
 
     Raises:
         ValueError: `steps` is below 1, or there are fewer batches.
@@ -98,15 +97,15 @@ def learn(
 
 
 def relaxed(v: Tensor) -> Tensor:
-    """Return h of v: the stretched sigmoid, clipped to 0 to 1."""
+    """Return h for v: the stretched sigmoid, clipped to [0, 1]."""
     return (torch.sigmoid(v) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
 def inverse(h: Tensor) -> Tensor:
-    """Return a v with relaxed(v) = h, for h from 0 to 1."""
+    """Return v for h in [0, 1]."""
     return torch.logit((h - GAMMA) / (ZETA - GAMMA))
 
 
 def pull(h: Tensor, beta: float) -> Tensor:
-    """Return the mean of 1 - |2h - 1|^beta: 0 where every h is 0 or 1."""
+    """Return the mean of 1 - |2h - 1|^beta, which is 0 if every h is 0 or 1."""
     return (1 - (2 * h - 1).abs() ** beta).mean()

@@ -1,8 +1,7 @@
-"""Where latent weights lie inside their bins: oscillating ones pile up at the thresholds.
+"""Where latent weights are between two thresholds; oscillating weights gather at the thresholds.
 
-The offset of a latent w is t = u - round(u), u = w/scale, in [-1/2, 1/2]: |t| = 1/2 is a threshold,
-t = 0 a grid point. Latents beyond the ends of the grid are clipped: no threshold is near them, and
-they have no offset here.
+The offset of a latent weight w is u - round(u) with u = w/scale, in [-1/2, 1/2]: 0 is a grid point,
+1/2 and -1/2 are thresholds. Latent weights outside the grid are clipped and have no offset.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 NEAR = 0.01
-"""Distance from a threshold, in codes, within which a latent counts as near it."""
+"""Distance from a threshold, in codes, that counts as near."""
 
 BINS = 50
 
@@ -23,13 +22,13 @@ class Histogram:
     """Counts between edges."""
 
     edges: tuple[float, ...]
-    """One more than there are counts, rising."""
+    """Edges of the bins, ascending; one more than counts."""
     counts: tuple[int, ...]
 
 
 @torch.no_grad()
 def offsets(weight: QuantizedWeight) -> Tensor:
-    """Return the offsets of the latents on the grid: shape (not clipped,), float32 or wider."""
+    """Return the offsets of the latent weights inside the grid: shape (weights,)."""
     scaled = _scaled(weight)
     inside = scaled[~_clipped(scaled, weight)]
     return inside - torch.round(inside)
@@ -37,23 +36,23 @@ def offsets(weight: QuantizedWeight) -> Tensor:
 
 @torch.no_grad()
 def clipped(weight: QuantizedWeight) -> float:
-    """Return the share of latents beyond the ends of the grid, 0 to 1."""
+    """Return the share of latent weights outside the grid, 0 to 1."""
     return _clipped(_scaled(weight), weight).double().mean().item()
 
 
 def near_threshold(weight: QuantizedWeight, within: float = NEAR) -> float:
-    """Return the share of all weights whose latent is near a threshold, 0 to 1.
+    """Return the share of all weights whose latent weight is near a threshold, 0 to 1.
 
     Args:
-        weight: A frozen one lies on its code, far from any threshold.
-        within: In codes, 0 to 1/2: counted where 1/2 - |offset| <= within.
+        weight: The weight. Frozen latent weights are on their codes, far from thresholds.
+        within: Largest distance from a threshold, in codes, 0 to 1/2.
     """
     near = 0.5 - offsets(weight).abs() <= within
     return near.sum().item() / weight.latent.numel()
 
 
 def offset_histogram(weight: QuantizedWeight, bins: int = BINS) -> Histogram:
-    """Return how often each offset occurs, in `bins` equal bins from -1/2 to 1/2."""
+    """Return a histogram of the offsets in `bins` equal bins from -1/2 to 1/2."""
     found = offsets(weight)
     places = ((found + 0.5) * bins).long().clamp(0, bins - 1)
     counts = torch.bincount(places, minlength=bins)
@@ -63,7 +62,7 @@ def offset_histogram(weight: QuantizedWeight, bins: int = BINS) -> Histogram:
 
 def _scaled(weight: QuantizedWeight) -> Tensor:
     latent = weight.latent.detach()
-    wide = torch.promote_types(latent.dtype, torch.float32)  # as codes are decided
+    wide = torch.promote_types(latent.dtype, torch.float32)  # as codes are computed
     return latent.to(wide) / weight.scale
 
 

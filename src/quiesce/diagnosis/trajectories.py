@@ -1,4 +1,4 @@
-"""Latent, code and frequency of a few weights, written down step by step."""
+"""Records latent weight, code and frequency of a few weights, step by step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quiesce.diagnosis.kinds import layer_kind
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.quantization.kinds import layer_kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
 class Trajectory:
-    """Follows chosen weights of one layer; call `step` after each optimizer step.
+    """Records some weights of a layer; call `step` after each optimizer step.
 
     Args:
-        tracker: Follows the layer.
-        layer: Its name in the tracker.
-        index: The weights, as int64 indices into the layer's latent, flattened: shape (K,).
+        tracker: A tracker of the layer.
+        layer: Name of the layer in the tracker.
+        index: Indices into the flattened latent weight: int64 (K,).
 
     Raises:
-        KeyError: The tracker follows no such layer.
-        ValueError: It has no weight of such an index.
+        KeyError: The tracker has no such layer.
+        ValueError: An index is out of range.
     """
 
     def __init__(self, tracker: OscillationTracker, layer: str, index: Tensor) -> None:
@@ -31,12 +31,12 @@ class Trajectory:
         self._weight = _named(tracker.weights, layer)
         size = self._weight.latent.numel()
         if index.dim() != 1 or not ((index >= 0) & (index < size)).all():
-            raise ValueError(f"index must be of some of the {size} weights of {layer}")
+            raise ValueError(f"index must be between 0 and {size - 1} for {layer}")
         self._rows: list[tuple[int, Tensor]] = []
 
     @torch.no_grad()
     def step(self) -> None:
-        """Write down where the weights are now."""
+        """Record the weights."""
         weight = self._weight
         scale = weight.scale.expand_as(weight.latent)
         columns = (scale, weight.latent, weight.codes(), self._tracker.frequency(weight.name))
@@ -44,26 +44,25 @@ class Trajectory:
         self._rows.append((self._tracker.steps, row.cpu()))
 
     def state_dict(self) -> dict[str, Any]:
-        """What was written down so far, and of which weights."""
+        """Return what was recorded so far, and the layer and indices."""
         return {"layer": self.layer, "index": self.index, "rows": list(self._rows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`, of the same layer and the same weights.
+        """Continue from `state_dict` of the same layer and weights.
 
         Raises:
-            ValueError: It is of another number of weights.
+            ValueError: The state has another number of weights.
         """
         if any(row.shape != (4, len(self.index)) for _, row in state["rows"]):
-            raise ValueError(f"the saved trajectory is not of {len(self.index)} weights")
+            raise ValueError(f"the saved trajectory does not have {len(self.index)} weights")
         self._rows = [(step, row) for step, row in state["rows"]]
 
     def arrays(self) -> dict[str, Tensor]:
-        """Return what was written down, of T steps and K weights.
+        """Return what was recorded, for T steps and K weights.
 
         Returns:
-            "steps" int64 (T,): optimizer steps done; "index" int64 (K,); "scale", "latent" (in
-            its own unit) and "frequency" float32 (T, K); "code" int8 (T, K); "quant_min" and
-            "quant_max" int64 (), the ends of the grid.
+            "steps" int64 (T,): number of optimizer steps; "index" int64 (K,); "scale", "latent" and
+            "frequency" float32 (T, K); "code" int8 (T, K); "quant_min" and "quant_max" int64 ().
         """
         rows = [row for _, row in self._rows]
         width = len(self.index)
@@ -86,55 +85,47 @@ class Trajectory:
 def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> str:
     """Return the layer with the largest share of oscillating weights.
 
-    Depth-wise layers go first, as long as one of them oscillates at all. Where no layer does, it
-    is the one with the weight of highest frequency.
+    Depth-wise layers are preferred if one of them oscillates. If no layer oscillates, it is the
+    layer of the weight with the highest frequency.
 
     Args:
-        tracker: Whose weights are looked at.
-        max_bits: Layers of more bits are left out, as long as there is another: the codes of an
-            8-bit layer are so close that most of them move all the time, to no harm.
+        tracker: The tracker.
+        max_bits: Layers with more bits are considered only if there is no other. Codes of 8-bit
+            layers
+        are so close together that most of them always change, without harm.
     """
     narrow = [weight for weight in tracker.weights if weight.grid.bits <= max_bits]
     weights = narrow or tracker.weights
     depthwise = [weight for weight in weights if layer_kind(weight.module) == "depth-wise"]
+    moving = {weight.name: _of_moving(tracker, weight) for weight in weights}
+    shares = {name: (each > OSCILLATING).double().mean().item() for name, each in moving.items()}
     for candidates in (depthwise, weights):
-        share, best = max(
-            ((_oscillating(tracker, weight), weight.name) for weight in candidates),
-            key=lambda pair: pair[0],
-            default=(0.0, ""),
-        )
-        if share > 0:
+        best = max((weight.name for weight in candidates), key=shares.__getitem__, default="")
+        if shares.get(best, 0) > 0:
             return best
-    return max([*depthwise, *weights], key=lambda weight: _highest(tracker, weight)).name
+    names = [weight.name for weight in (*depthwise, *weights)]
+    return max(names, key=lambda name: moving[name].max().item())
 
 
 def most_oscillating(tracker: OscillationTracker, layer: str, count: int = 16) -> Tensor:
-    """Return the `count` weights of highest frequency, at most all, as indices for `Trajectory`.
+    """Return the `count` weights with the highest frequency, as indices for `Trajectory`.
 
-    Frozen weights come last: they move no more.
+    Frozen weights come last.
 
     Raises:
-        KeyError: The tracker follows no such layer.
+        KeyError: The tracker has no such layer.
     """
     frequency = _of_moving(tracker, _named(tracker.weights, layer)).flatten()
     return frequency.topk(min(count, len(frequency))).indices
 
 
 def _of_moving(tracker: OscillationTracker, weight: QuantizedWeight) -> Tensor:
-    """Frequencies, of the shape of the latent; -1 where the weight is frozen."""
+    """Return frequencies in the shape of the latent weight; -1 for frozen weights."""
     return torch.where(weight.frozen, -1.0, tracker.frequency(weight.name))
-
-
-def _highest(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
-    return _of_moving(tracker, weight).max().item()
-
-
-def _oscillating(tracker: OscillationTracker, weight: QuantizedWeight) -> float:
-    return (_of_moving(tracker, weight) > OSCILLATING).double().mean().item()
 
 
 def _named(weights: Sequence[QuantizedWeight], name: str) -> QuantizedWeight:
     known = {weight.name: weight for weight in weights}
     if name not in known:
-        raise KeyError(f"no tracked layer is called {name!r}; there are {list(known)}")
+        raise KeyError(f"the tracker has no layer {name!r}, but {list(known)}")
     return known[name]

@@ -1,7 +1,7 @@
-"""From a trained network to a file of integers that is proven to compute the same.
+"""Exports a trained network to a file of integers, and verifies that it computes the same.
 
-What it does needs the extra "onnx". Names come with the first use of each, so that `quiesce
-predict`, which only runs a file, neither needs nor waits for torch.
+The functions need the extra "onnx". Names are imported at their first use, so that `quiesce
+predict` does not import torch.
 """
 
 from importlib import import_module
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from quiesce.export.verification.result import Verification as Verification
     from quiesce.export.verification.verify import verify_onnx as verify_onnx
 
-__all__ = [
-    "Export",
-    "LayerCheck",
-    "Program",
-    "Verification",
-    "export_arrays",
-    "export_onnx",
-    "export_program",
-    "verify_onnx",
-]
 _HOMES = {
     "Export": "onnx",
     "LayerCheck": "verification.result",

@@ -1,8 +1,8 @@
-"""A network as plain arrays of integers, for hardware and runtimes of one's own.
+"""Exports a network as plain arrays of integers, for other hardware and runtimes.
 
-Of each layer, y = scale * (codes * x_codes) * input_scale + bias, with x_codes = clip(round((x -
-input_offset) / input_scale), low, high): codes as trained, batch norms folded into scale and bias.
-A network of which that does not hold is refused.
+For each layer, y = scale * (codes * x_codes) * input_scale + bias, with x_codes = clip(round((x -
+input_offset) / input_scale), low, high). Codes are as trained; batch norms are folded into scale
+and bias. A network that can not be written in this form is refused.
 """
 
 import json
@@ -19,6 +19,8 @@ from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
+from quiesce.quantization.ties import EMBEDDINGS
 
 HEADER = "header"
 VERSION = 1
@@ -30,43 +32,44 @@ def export_arrays(
 ) -> dict[str, Any]:
     """Write codes, scales, zero points and biases of a prepared model as an .npz file.
 
-    Arrays, for each use of a layer: `<name>.codes` int8 of the weight's shape; `<name>.scale`
-    float32 (1,) or (channels,), below 0 where a batch norm turned the sign; `<name>.bias` float32
-    (channels,) where there is one; `<name>.input_scale` float32 (), `<name>.input_zero_point` int8
-    (), and with a learned offset `<name>.input_offset` float32 (). Of each operand of an addition
-    that is on a grid: `<name>.scale`, maybe `<name>.offset`. The array `header` is JSON text: what
-    each layer is, its bits, the limits of its input codes, its geometry; limits of the operands;
-    under `left_float` the modules with weights that have no array here.
+    For each use of a layer there are the arrays `<name>.codes`, int8 in the shape of the weight;
+    `<name>.scale`, float32 (1,) or (channels,), negative where a batch norm changed the sign;
+    `<name>.bias`, float32 (channels,), if there is one; `<name>.input_scale`, float32 ();
+    `<name>.input_zero_point`, int8 (); and with a learned offset `<name>.input_offset`, float32 ().
+    For each operand of an addition on a grid there is `<name>.scale`, and with an offset
+    `<name>.offset`. The array `header` is a JSON text with the kind, bits, geometry and limits of
+    input codes of each layer, under `shared_with` the layer that has the same weight, the limits of
+    the operands, and under `left_float` the modules with weights that have no arrays.
 
     Args:
-        model: Prepared and calibrated; it stays as it is.
-        path: The file to make.
-        example_input: What the model takes, (batch, ...).
-        overwrite: Replace a file that exists.
+        model: A prepared and calibrated model, or an AveragedModel of one; it does not change.
+        path: The file to write.
+        example_input: Input of the model, (batch, ...).
+        overwrite: Replace an existing file.
 
     Returns:
         The header.
 
     Raises:
         ExportError: The file exists or its folder does not; the model can not be traced; or the
-            arrays would not tell all that a layer computes: a batch norm is not folded, something
-            stands between the grid of an input and its layer.
+            arrays
+        would not describe a layer completely: a batch norm is not folded, or something is between
+        the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     folded = fold(model, example_input, DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
+    embeddings = {n for n, module in model.named_modules() if isinstance(module, EMBEDDINGS)}
     for site in folded.sites:
         described = _describe(site)
-        source = _source(site, folded)
+        if site.layer.name in embeddings:
+            described["kind"] = "embedding"
+        source = None if site.layer.name in embeddings else _source(site, folded)
         if source is not None:
-            described["input"] = {
-                "bits": source.grid.bits,
-                "low": source.low,
-                "high": source.high,
-            }
+            described["input"] = {"bits": source.grid.bits, "low": source.low, "high": source.high}
             arrays[f"{site.name}.input_scale"] = np.asarray(source.grid.scale)
             arrays[f"{site.name}.input_zero_point"] = np.asarray(0, dtype=np.int8)
             if source.grid.offset is not None:
@@ -95,38 +98,38 @@ def export_arrays(
 
 
 def _refuse_batchnorms(folded: Folded) -> None:
-    """Refuse a batch norm that no layer has taken up: its numbers would be in no array."""
+    """Refuse a batch norm that was not folded, because no array would contain it."""
     for node in folded.traced.graph:
         if node.op_type == "BatchNormalization":
             mean = node.inputs[3]
             full = (mean.name if mean is not None else None) or ""  # float/NAME.running_mean
             name = full.removeprefix("float/").rpartition(".")[0]
             raise ExportError(
-                f"{name}: a batch norm that can not be folded into the layer before it (several "
-                "read that layer, or its channels are others); export to ONNX instead"
+                f"{name}: this batch norm can not be folded into the layer before it (the layer "
+                "has other readers, or other channels); export to ONNX instead"
             )
 
 
 def _source(site: Site, folded: Folded) -> QuantizedInput | None:
-    """What feeds a layer with codes; None for a float input."""
+    """Return the quantized input of a layer, or None for a float input."""
     marker = input_of(site)
     if site.node is None or (marker is None and site.layer.input is not None):
-        lost = "its use of the weight" if site.node is None else "what it does to its input's codes"
+        lost = "its use of the weight" if site.node is None else "what it does with its input"
         raise ExportError(
-            f"{site.name}: {lost} (a padding mode, a computation of its own?) can not be told in "
+            f"{site.name}: {lost} (a padding mode, another computation?) can not be written as "
             "plain arrays; export to ONNX instead"
         )
     return None if marker is None else folded.inputs[marker]
 
 
 def _scale(site: Site) -> np.ndarray:
-    """(1,) or (channels,): the groups of a transposed convolution share their scales."""
+    """Return (1,) or (channels,): the groups of a transposed convolution share their scales."""
     size = site.scale.size
     return site.scale if size == 1 else np.tile(site.scale, site.layer.channels // size)
 
 
 def _additions(folded: Folded, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Operands of additions that are on grids; their scales and offsets go into `arrays`."""
+    """Describe the operands of additions on grids; adds their scales and offsets to `arrays`."""
     names = {site.name for site in folded.sites}
     operands = []
     for source in folded.inputs.values():
@@ -153,6 +156,9 @@ def _describe(site: Site) -> dict[str, Any]:
     return {
         "name": site.name,
         "layer": site.layer.name,
+        "shared_with": None
+        if site.layer.shared_with == site.layer.name
+        else site.layer.shared_with,
         "kind": site.node.op_type if site.kind == "convolution" and site.node else site.kind,
         "bits": site.layer.bits,
         **geometry,

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: read without torch, by `predict` and `verify` alike."""
+"""The description in an exported file, which `predict` and `verify` read without torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quiesce.errors import ExportError
-from quiesce.extras import require
-from quiesce.files.untrusted.limits import read_bytes
-from quiesce.files.untrusted.onnx_graphs import LARGEST_GRAPH, refuse_unsafe
+from quiesce.files.untrusted.onnx_graphs import read_onnx
 from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.untrusted.yaml_and_json import parse_json
 
@@ -19,29 +17,24 @@ KEY = "quiesce"
 VERSION = 1
 
 LARGEST_SIDE = 4096
-"""Pixels of a picture's height or width, as a network takes it."""
+"""Largest height or width of a network's input, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes the network's input; numbers are per channel, on the scale 0 to 1."""
+    """How an image becomes the network's input."""
 
     mean: tuple[float, ...]
-    """Taken off each pixel."""
-
+    """Mean of each channel, for pixels from 0 to 1; it is subtracted."""
     std: tuple[float, ...]
-    """What each pixel is divided by then."""
-
+    """Standard deviation of each channel; the difference is divided by it."""
     size: tuple[int, int]
     """Height and width in pixels."""
-
     resize: int | None = None
-    """Pixels of the shorter side before a centre crop, or None to resize to `size` at once."""
-
+    """Pixels of the shorter side before a centre crop, or None to resize to `size` directly."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
     folded: bool = False
-    """Whether the graph itself takes off the mean: its input then is uint8, 0 to 255."""
+    """Whether the graph normalizes its input, which then is uint8 from 0 to 255."""
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or 0 in self.std:
@@ -56,23 +49,17 @@ class Exported:
     """One use of a quantized layer in the file."""
 
     name: str
-    """The layer's, with ":2" and so on where it is called again."""
-
+    """Name of the layer, with ":2" and so on for further calls."""
     layer: str
     """Name of the layer in the model."""
-
     bits: int
     """Width of its weight codes."""
-
     weight: str
     """Name of the initializer of its codes."""
-
     turned: bool
     """Whether the codes are stored transposed, (in, out)."""
-
     integer: bool
-    """Whether it has an integer bias, so that runtimes can compute it in integers throughout."""
-
+    """Whether its bias is an integer, so that runtimes can compute the layer in integers."""
     input_bits: int | None
     """Width of its input's codes, or None for a float input."""
 
@@ -82,77 +69,49 @@ class Codes:
     """One tensor of codes in the file."""
 
     name: str
-    """Of the layer, or the operand of an addition, that reads it first, with ":2" and so on where
-    that is called again; the tensor's is this and ".input_codes"."""
-
+    """Name of the layer, or of the operand of an addition, that reads it first, with ":2" and so on
+    for further calls. The name of the tensor is this name and ".input_codes"."""
     place: str
     """Name of the layer or operand in the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What the file says of itself."""
+    """What a file contains, and how to use it."""
 
     version: int = VERSION
     layers: tuple[Exported, ...] = ()
     inputs: tuple[Codes, ...] = ()
-    """Every tensor of codes, in the order in which they are computed."""
-
+    """All tensors of codes, in the order of their computation."""
     left_float: tuple[str, ...] = ()
-    """Layers with weights that were not quantized, by name."""
-
+    """Names of the modules whose weights are float."""
     labels: tuple[str, ...] = ()
-    """Name of each class, at the index of its logit; may be empty."""
-
+    """Names of the classes, in the order of the logits; may be empty."""
     summary: Mapping[str, Any] = field(default_factory=dict)
-    """What the run measured: shares and percents, no path."""
-
+    """Measurements of the run, without paths."""
     preprocessing: Preprocessing | None = None
-
     rounded_biases: bool = False
-    """Whether its biases are those of the network, rounded to what integer convolutions add."""
+    """Whether the biases of the network were rounded for integer convolutions."""
 
     def to_json(self) -> str:
-        """Return the text that `read_description` reads to an equal description."""
+        """Return the description as JSON."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
 
 
-def check_told(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
-    """Refuse labels and a summary that a file can not hold.
+def check_stored(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
+    """Refuse labels and a summary that can not be written to a file.
 
     Raises:
-        TypeError: A label is no text, or the summary holds what JSON has no word for.
-        ValueError: The summary holds a number that is not finite.
+        TypeError: A label is not a string, or the summary contains a value that JSON does not have.
+        ValueError: The summary contains a number that is not finite.
     """
     for label in labels:
         if not isinstance(label, str):
-            raise TypeError(f"`labels` must be texts, got {label!r}")
+            raise TypeError(f"`labels` must be strings, got {label!r}")
     try:
         json.dumps(dict(summary), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"`summary` must be ready for JSON ({error})") from error
-
-
-def read_description(properties: Mapping[str, str], where: str | Path) -> Description:
-    """Read the description out of a model's metadata properties.
-
-    Args:
-        properties: As onnx and onnxruntime give them.
-        where: What messages call the file.
-
-    Raises:
-        ExportError: There is none, or it is of a newer version.
-    """
-    if KEY not in properties:
-        raise ExportError(f"{where} was not exported by quiesce; make it with `quiesce export RUN`")
-    try:
-        tree = typed(parse_json(properties[KEY]), dict[str, Any])
-        version = tree.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise ExportError(f"{where} is of version {version}, this quiesce reads {VERSION}")
-        return typed(tree, Description)
-    except ValueError as error:
-        raise ExportError(f"{where}: its description is damaged ({error}); export again") from error
+        raise type(error)(f"`summary` must contain JSON values ({error})") from error
 
 
 def load_model(path: Path) -> Any:
@@ -162,24 +121,46 @@ def load_model(path: Path) -> Any:
         An onnx.ModelProto.
 
     Raises:
-        ExportError: It is missing, damaged, or not ours.
+        ExportError: The file is missing, damaged, or not written by `export_onnx`.
         MissingExtraError: onnx is not installed.
     """
-    onnx = require("onnx", "reading an ONNX file", "onnx")
     if not path.is_file():
-        raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o {path.name}`")
+        raise ExportError(
+            f"{path} is not a file; write it with `quiesce export RUN -o {path.name}`"
+        )
     try:
-        content = read_bytes(path, LARGEST_GRAPH)
-        refuse_unsafe(content)
-        model = onnx.load_model_from_string(content)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # of protobuf, of the checker: what they raise is open
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ExportError(f"{path} is damaged or no ONNX file ({reason}); export again") from error
-    read_description({each.key: each.value for each in model.metadata_props}, path)
+        model = read_onnx(path)
+    except ValueError as error:
+        raise ExportError(
+            f"{path} is damaged or not an ONNX file ({error}); export again"
+        ) from error
+    description_of(model, path)
     return model
 
 
 def description_of(model: Any, where: str | Path) -> Description:
-    """Return the description in an onnx.ModelProto."""
-    return read_description({each.key: each.value for each in model.metadata_props}, where)
+    """Return the description in an onnx.ModelProto.
+
+    Args:
+        model: The model.
+        where: Name of its file in error messages.
+
+    Raises:
+        ExportError: There is none, or it is damaged or of a newer version.
+    """
+    properties = {each.key: each.value for each in model.metadata_props}
+    if KEY not in properties:
+        raise ExportError(
+            f"{where} was not exported by quiesce; write it with `quiesce export RUN`"
+        )
+    try:
+        tree = typed(parse_json(properties[KEY]), dict[str, Any])
+        version = tree.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise ExportError(
+                f"{where} has format version {version}, and this version of quiesce reads "
+                f"versions up to {VERSION}; update quiesce"
+            )
+        return typed(tree, Description)
+    except ValueError as error:
+        raise ExportError(f"{where}: its description is damaged ({error}); export again") from error

@@ -1,4 +1,4 @@
-"""Export of a prepared model to an ONNX file of integers, verified before it gets its name."""
+"""Exports a prepared model as an ONNX file of integers, and verifies it before it is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.graph.tracing import DOMAIN, INPUT, layer_of, reason
-from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_told
+from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_stored
 from quiesce.export.packing import Pack, check_pack
 from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.parallel.processes import unwrapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,19 +31,16 @@ OUTPUT = "logits"
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What `export_onnx` wrote."""
+    """The file that `export_onnx` wrote."""
 
     path: Path
     """The file."""
-
     size: int
-    """Bytes of the file."""
-
+    """Size of the file in bytes."""
     description: Description
-    """What the file says of itself."""
-
+    """The description in the file."""
     verification: Verification | None
-    """How it compares with the trained network; None where that was skipped."""
+    """The comparison with the trained network; None if it was skipped."""
 
 
 def export_onnx(
@@ -59,49 +57,50 @@ def export_onnx(
     verify: bool = True,
     overwrite: bool = False,
 ) -> Export:
-    """Write a prepared, calibrated model as an ONNX file whose weights are integers.
+    """Write a prepared, calibrated model as an ONNX file with integer weights.
 
     Batch norms are folded into scales and biases, activations into the limits of codes; no code
-    changes. Before the file gets its name it is run in ONNX Runtime on `example_input` and compared
+    changes. Before it is written, the file runs in ONNX Runtime on `example_input` and is compared
     with the model, layer by layer (see `verify_onnx`).
 
     Args:
-        model: Prepared; exported in inference mode, stays as it is.
-        path: The file to make; nothing half-written is ever seen under this name.
-        example_input: Images (batch, ...); the batch dimension stays open in the file. The
-            verification runs on them: a batch of real images tells most.
-        pack: Container of weight codes: int8; int4 or int2 for as many codes a byte as their bits
-            allow, in a float convolution (runtimes have no integer kernels for them).
-        opset: Version of the ONNX operators; None takes 21, or what `pack` needs.
-        labels: Name of each class, for `quiesce predict`.
-        summary: Numbers about the network that go along, ready for JSON.
-        preprocessing: How pictures become inputs. Where it says `folded`, the file takes uint8
-            images; `example_input` stays what the model itself takes.
-        round_biases: Move biases to whole numbers that integer convolutions can add, see
-            `quiesce.export.biases.rounded_biases`, where they can not add the trained ones: most
-            layers with more than 5 bits of activations. Verified layer by layer against a copy of
-            the model with these biases, and whole against the model. Only with `pack` int8.
+        model: A prepared model, or an AveragedModel of one; exported in inference mode, and not
+            changed.
+        path: The file to write; it appears only when it is complete.
+        example_input: Images (batch, ...); the batch size of the file is dynamic. The verification
+            uses them, so give a batch of real images.
+        pack: Type of the weight codes: int8; int4 or int2 for several codes per byte, in float
+            convolutions (runtimes have no integer kernels for them).
+        opset: Version of the ONNX operators; None for 21, or what `pack` needs.
+        labels: Names of the classes, for `quiesce predict`.
+        summary: Numbers about the network to store in the file: JSON values.
+        preprocessing: How images become inputs. If it is `folded`, the file takes uint8 images, and
+            `example_input` is still the input of the model.
+        round_biases: Round biases to integers that integer convolutions can add, see
+            `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most
+            layers with activations of more than 5 bits. The layers are verified against a copy of
+            the model with these biases, the whole file against the model. Only with `pack` int8.
         verify: Compare before writing.
-        overwrite: Replace a file that exists.
+        overwrite: Replace an existing file.
 
     Returns:
         The file, its description and its verification.
 
     Raises:
-        ExportError: The file exists, or model, opset and container do not go together.
+        ExportError: The file exists, or model, opset and `pack` do not fit together.
         MismatchError: The file would not compute what the model computes; nothing is written.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
-        TypeError, ValueError: `pack`, `labels` or `summary` is not as said above.
+        TypeError, ValueError: `pack`, `labels` or `summary` is wrong.
     """
-    path = check_path(path, overwrite=overwrite)
-    check_told(labels, summary or {})
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    check_stored(labels, summary or {})
     opset = check_pack(pack, opset)
     if round_biases and pack != "int8":
         raise ExportError(
-            f"rounded biases are for integer convolutions, and {pack} weights have none; "
-            "give --round-biases or --pack, not both (round_biases and pack in a program)"
+            f"rounded biases are for integer convolutions, which {pack} weights do not have; give "
+            "--round-biases or --pack, not both (round_biases and pack in a program)"
         )
     exported = with_rounded_biases(model, example_input) if round_biases else model
     proto, description = build_model(
@@ -136,9 +135,10 @@ def build_model(
     preprocessing: Preprocessing | None = None,
     rounded_biases: bool = False,
 ) -> tuple[Any, Description]:
-    """Return what `export_onnx` writes, as a checked onnx.ModelProto, and its description.
+    """Return a checked onnx.ModelProto and its description.
 
-    Args as there, but for `rounded_biases`: whether `model` is a copy `with_rounded_biases`.
+    The arguments are those of `export_onnx`; `rounded_biases` says whether `model` is a copy made
+    by `with_rounded_biases`.
     """
     folded = fold(model, example_input, opset, preprocessing)
     graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
@@ -155,7 +155,7 @@ def build_model(
                 layer=site.layer.name,
                 bits=site.layer.bits,
                 weight=weight,
-                turned=site.kind == "linear",
+                turned=site.turned,
                 integer=integers is not None,
                 input_bits=None if grid is None else grid.bits,
             )
@@ -173,13 +173,13 @@ def build_model(
         return _finished(folded.traced, description), description
     except QuiesceError:
         raise
-    except Exception as error:  # of onnx_ir, of the checker: what they raise is open
+    except Exception as error:  # onnx_ir and the checker raise many kinds
         name = type(model).__name__
         raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
 
 
 def _finished(model: "ir.Model", description: Description) -> Any:
-    """The model without leftovers and traces of this machine, checked, as a ModelProto."""
+    """Return the checked ModelProto, without unused nodes and traces of this machine."""
     ir = onnx_ir()
     onnx = require("onnx", "export to ONNX", "onnx")
     common = ir.passes.common
@@ -197,6 +197,6 @@ def _finished(model: "ir.Model", description: Description) -> Any:
     model.graph.name = PRODUCER
     model.graph.outputs[0].name = OUTPUT
     proto = ir.to_proto(model)
-    del proto.graph.value_info[:]  # shapes between operators, which runtimes infer
+    del proto.graph.value_info[:]  # runtimes infer the shapes between operators
     onnx.checker.check_model(proto, full_check=True)
     return proto

@@ -1,4 +1,4 @@
-"""Containers for weight codes: int8, or as many codes a byte as fit."""
+"""Types of weight codes: int8, or several codes per byte."""
 
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -13,20 +13,21 @@ Pack = Literal["int8", "int4", "int2"]
 PACKS: tuple[str, ...] = get_args(Pack)
 DEFAULT_OPSET = 21
 _NEEDS = {"int8": 18, "int4": 21, "int2": 25}
-"""The first version of the ONNX operators with this container; 18 is the exporter's oldest."""
+"""First version of the ONNX operators with this type; the exporter supports 18 and newer."""
 
 
 def check_pack(pack: str, opset: int | None) -> int:
     """Return the opset to write.
 
     Args:
-        pack: Narrowest container wanted.
-        opset: Version of the ONNX operators asked for, or None for the oldest that will do.
+        pack: Smallest type of weight codes.
+        opset: Version of the ONNX operators, or None for the oldest that works.
 
     Raises:
-        ValueError: `pack` is no container.
-        ExportError: The opset is too old for the container, or the installed onnx, or onnxruntime
-            where it is installed, does not know it.
+        ValueError: `pack` is unknown.
+        ExportError: The opset is too old for the type, or the installed onnx or onnxruntime does
+            not
+        support it.
     """
     if pack not in PACKS:
         raise ValueError(f"`pack` must be one of {', '.join(PACKS)}, got {pack!r}")
@@ -46,7 +47,7 @@ def check_pack(pack: str, opset: int | None) -> int:
 
 
 def _smallest(pack: str, opset: int) -> Any:
-    """A model that does nothing but read one number from the container `pack`."""
+    """Return a model that only reads one number of the type `pack`."""
     onnx = require("onnx", "export to ONNX", "onnx")
     make = onnx.helper
     holder = onnx.TensorProto.DataType.Value(pack.upper())
@@ -66,7 +67,7 @@ def _smallest(pack: str, opset: int) -> Any:
 
 
 def container(bits: int, pack: Pack) -> np.dtype:
-    """Return the narrowest type allowed by `pack` that holds signed codes of `bits`."""
+    """Return the smallest type that `pack` allows for signed codes of `bits`."""
     if pack == "int8" or bits > 4:
         return np.dtype(np.int8)
     types = require("ml_dtypes", "export to ONNX", "onnx")

@@ -1,4 +1,4 @@
-"""Classes of pictures from an exported file alone: onnxruntime and pillow, no torch."""
+"""Classifies images with an exported file: needs onnx, onnxruntime and pillow, and no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,67 +7,58 @@ from typing import Any
 
 import numpy as np
 
-from quiesce.errors import DataError, ExportError
-from quiesce.export.metadata import Description, Preprocessing, read_description
+from quiesce.errors import DataError, ExportError, first_line
+from quiesce.export.metadata import Description, Preprocessing, description_of, load_model
 from quiesce.export.runtime import session
 from quiesce.extras import require
-from quiesce.files.untrusted.limits import read_bytes
-from quiesce.files.untrusted.onnx_graphs import LARGEST_GRAPH, refuse_unsafe
 
 _LONGEST_SIDE = 2**15
-"""Pixels of a resized picture before it is cropped."""
+"""Largest side of a resized image before it is cropped, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """One class and how sure the network is."""
+    """A class and its probability."""
 
     label: str
-    """Its name, or its number where the file has no names."""
-
+    """Name of the class, or its number if the file has no names."""
     share: float
-    """Softmax of the logits, 0 to 1."""
+    """Softmax of the logits, from 0 to 1."""
 
 
 class Predictor:
-    """An exported file, ready to name pictures.
+    """Classifies images with an exported file.
 
     Args:
-        path: A file of `export_onnx` that says how pictures become inputs.
+        path: A file that `export_onnx` wrote with `preprocessing`.
 
     Raises:
-        ExportError: The file is missing, damaged, not ours, or does not say it.
-        MissingExtraError: onnxruntime is not installed.
+        ExportError: The file is missing or damaged, was not written by `export_onnx`, or has no
+            preprocessing.
+        MissingExtraError: onnx or onnxruntime is not installed.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ExportError(f"{path} is not a file; make it with `quiesce export RUN -o FILE`")
+        model = load_model(path)
         self._where = path
-        self._session = session(_content(path), optimized=True, where=path)
-        try:
-            properties = self._session.get_modelmeta().custom_metadata_map
-        except UnicodeDecodeError as error:
-            raise ExportError(f"{path}: its metadata are no text ({error.reason})") from error
-        self.description: Description = read_description(properties, path)
+        self._session = session(model, optimized=True, where=path)
+        self.description: Description = description_of(model, path)
         if self.description.preprocessing is None:
-            raise ExportError(
-                f"{path} does not say how pictures become inputs; export it with preprocessing"
-            )
-        self._channels = self._read_channels(len(self.description.preprocessing.mean))
+            raise ExportError(f"{path} has no preprocessing; export it with `preprocessing`")
+        self._preprocessing = self.description.preprocessing
+        self._channels = self._read_channels(len(self._preprocessing.mean))
 
     def __call__(self, picture: Path, count: int = 5) -> list[Guess]:
-        """Return the `count` likeliest classes of a picture, the likeliest first.
+        """Return the `count` most likely classes of an image, the most likely first.
 
         Raises:
             ValueError: `count` is below 1.
-            DataError: The picture can not be decoded.
+            DataError: The image can not be decoded.
+            ExportError: The file can not be run, or its labels do not fit its logits.
         """
         if count < 1:
             raise ValueError(f"`count` must be at least 1 class, got {count}")
-        how = self.description.preprocessing
-        pixels = read_pixels(picture, how, self._channels)  # pyright: ignore[reportArgumentType]
-        logits = self._logits(pixels)
+        logits = self._logits(read_pixels(picture, self._preprocessing, self._channels))
         shares = np.exp(logits[0] - logits[0].max())
         shares /= shares.sum()
         labels = self.description.labels
@@ -81,50 +72,43 @@ class Predictor:
         ]
 
     def _read_channels(self, expected: int) -> int:
-        """Channels of the pictures that the file takes."""
+        """Return the number of channels of the images that the file takes."""
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].name == "images" else []
         channels = shape[1] if len(shape) == 4 else None
         if channels not in (1, 3) or channels != expected:
-            raise ExportError(f"{self._where} does not take pictures of 1 or 3 channels")
+            raise ExportError(f"{self._where} does not take images with 1 or 3 channels")
         return channels
 
     def _logits(self, pixels: np.ndarray) -> np.ndarray:
         try:
             (logits,) = self._session.run(["logits"], {"images": pixels[None]})
-        except Exception as error:  # onnxruntime has a class for each status, none of them public
+        except Exception as error:  # onnxruntime has one private class for each status
             raise ExportError(
-                f"{self._where}: ONNX Runtime can not run it ({str(error).partition(chr(10))[0]})"
+                f"{self._where}: ONNX Runtime can not run it ({first_line(error)})"
             ) from error
         if logits.ndim != 2 or len(logits) != 1 or not logits.size:
-            raise ExportError(f"{self._where} gives {logits.shape} and no logits of classes")
+            raise ExportError(
+                f"{self._where} returns a tensor of shape {logits.shape}, and no logits"
+            )
         return logits
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = read_bytes(path, LARGEST_GRAPH)
-        refuse_unsafe(content)
-    except ValueError as error:
-        raise ExportError(f"{path} is damaged or no ONNX file ({error}); export again") from error
-    return content
-
-
 def read_pixels(picture: Path, how: Preprocessing, channels: int) -> np.ndarray:
-    """Read a picture as the network takes it: (channels, height, width), uint8 or float32.
+    """Return an image as the network takes it: (channels, height, width), uint8 or float32.
 
     Raises:
         DataError: It can not be decoded.
     """
     image = _decode(picture, channels)
-    images: Any = require("PIL.Image", "reading a picture", "onnx")
+    images: Any = require("PIL.Image", "reading an image", "onnx")
     height, width = how.size
     method = images.Resampling[how.interpolation.upper()]
     if how.resize is not None:
-        # the division last: torchvision's Resize rounds down so, and so did training
+        # in this order, as torchvision's Resize does in training
         wide, high = (int(how.resize * side / min(image.size)) for side in image.size)
         if max(wide, high) > _LONGEST_SIDE:
-            raise DataError(f"{picture} is too long and narrow to be resized")
+            raise DataError(f"{picture} is too long and narrow to resize")
         image = image.resize((wide, high), method)
         left, top = round((wide - width) / 2), round((high - height) / 2)
         image = image.crop((left, top, left + width, top + height))
@@ -141,12 +125,11 @@ def _column(numbers: Sequence[float]) -> np.ndarray:
 
 
 def _decode(picture: Path, channels: int) -> Any:
-    images: Any = require("PIL.Image", "reading a picture", "onnx")
+    images: Any = require("PIL.Image", "reading an image", "onnx")
     if not picture.is_file():
         raise DataError(f"{picture} is not a file")
     try:
         with images.open(picture) as image:
             return image.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # a decoder raises what it likes: OSError, SyntaxError, ...
-        reason = str(error).partition("\n")[0].rstrip(". ")
-        raise DataError(f"{picture} can not be decoded ({reason})") from error
+    except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
+        raise DataError(f"{picture} can not be decoded ({first_line(error)})") from error

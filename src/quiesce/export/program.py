@@ -1,8 +1,8 @@
-"""Export to torch.export's .pt2: for torch alone, without quiesce.
+"""Exports to the .pt2 files of torch.export, which torch runs without quiesce.
 
-Weights are int8 codes and a scale; inputs are rounded by plain operators. It is the same arithmetic
-in the same order as in training, so the check is strict: the same codes, and logits equal bit for
-bit. The file holds nothing of the machine it was made on, and no image.
+Weights are int8 codes and a scale; inputs are rounded by plain operators. The arithmetic and its
+order are those of training, so the verification requires equal codes and equal logits, bit for bit.
+The file contains nothing of the machine, and no image.
 """
 
 import copy
@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
-from quiesce.export.biases.layer_integers import (
-    check_all_called,
-    input_places,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import check_all_called, input_places, read_integers
 from quiesce.export.checks import check_example, check_path, left_float
 from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
 from quiesce.files.atomic import write_beside
 from quiesce.inference import inference
+from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -32,16 +29,14 @@ from quiesce.quantization.quantizer import FakeQuantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What `export_program` wrote."""
+    """The file that `export_program` wrote."""
 
     path: Path
     """The file."""
-
     size: int
-    """Bytes of the file."""
-
+    """Size of the file in bytes."""
     left_float: tuple[str, ...]
-    """Modules with weights that were not quantized, by name."""
+    """Names of the modules whose weights are float."""
 
 
 def export_program(
@@ -52,30 +47,32 @@ def export_program(
     verify: bool = True,
     overwrite: bool = False,
 ) -> Program:
-    """Write a prepared, calibrated model as a .pt2 that `torch.export.load` reads.
+    """Write a prepared, calibrated model as a .pt2 file that `torch.export.load` reads.
 
     Args:
-        model: Prepared; exported in inference mode on the CPU, stays as it is.
-        path: The file to make.
-        example_input: Images (batch, ...), on which the file is compared with the model; the batch
-            dimension stays open in the file.
+        model: A prepared model, or an AveragedModel of one; exported in inference mode on the CPU,
+            and not changed.
+        path: The file to write.
+        example_input: Images (batch, ...) on which the file is compared with the model; the batch
+            size of the file is dynamic.
         verify: Compare before writing.
-        overwrite: Replace a file that exists.
+        overwrite: Replace an existing file.
 
     Returns:
-        The file, and what of the model it holds in float.
+        The file, and the modules in float.
 
     Raises:
-        ExportError: The file exists or its folder does not; torch.export can not express the model,
-            or it returns more than one tensor; its parameters are not float32.
+        ExportError: The file exists or its folder does not; torch.export can not express the model;
+            it
+        returns more than one tensor; or its parameters are not float32.
         MismatchError: The file would not compute what the model computes; nothing is written.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
-        TypeError, ValueError: `example_input` is not as said above.
+        TypeError, ValueError: `example_input` is wrong.
     """
-    path = check_path(path, overwrite=overwrite)
+    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_example(example_input)
-    read_integers(model)  # says what is not calibrated
+    read_integers(model)  # refuses what is not calibrated
     images = example_input.detach().cpu()
     content = _saved(model, images)
     if verify and (wrong := _mismatch(model, images, content)):
@@ -98,7 +95,7 @@ class PlainInput(nn.Module):
         self.register_buffer("offset", None if offset is None else offset.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values of the grid nearest to `x`."""
+        """Return the values of the grid nearest to `x`."""
         shifted = x if self.offset is None else x - self.offset
         code = torch.round(shifted / self.scale).clamp(self.low, self.high)
         return self.scale * code if self.offset is None else self.scale * code + self.offset
@@ -116,7 +113,7 @@ class PlainWeight(nn.Module):
         self.register_buffer("scale", scale.detach().cpu().clone())
 
     def forward(self, _: Tensor) -> Tensor:
-        """The weight's values."""
+        """Return the values of the weight."""
         return self.scale * self.codes.to(self.scale.dtype)
 
 
@@ -135,14 +132,14 @@ def _plain(model: nn.Module) -> nn.Module:
     for name, module in list(plain.named_modules()):
         if isinstance(module, QuantizedLayer):
             module.add_module("weight_quantizer", given[name])
-            module._parameters["weight"] = nn.Parameter(torch.empty(0))  # no float weight leaves
+            module._parameters["weight"] = nn.Parameter(torch.empty(0))  # not in the file
     return plain
 
 
 def _saved(model: nn.Module, images: Tensor) -> bytes:
     kind = type(model).__name__
     dynamic = ({0: torch.export.Dim(BATCH)},)
-    # the inputs of the trace go into the file; torch.export would make a constant of a batch of one
+    # the example is stored in the file, and a batch size of 1 would become a constant
     example = images.new_zeros(2, *images.shape[1:])
     plain = _plain(model)
     file = io.BytesIO()
@@ -155,45 +152,45 @@ def _saved(model: nn.Module, images: Tensor) -> bytes:
                 raise not_one_tensor(kind)
             check_all_called(read_integers(model), _called(program, plain))
             for node in _nodes(program):
-                node.meta.pop("stack_trace", None)  # paths of source files
+                node.meta.pop("stack_trace", None)  # it contains paths of source files
             torch.export.save(program, file)
     except QuiesceError:
         raise
-    except Exception as error:  # whatever torch.export raises
+    except Exception as error:  # torch.export raises many kinds
         raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
     return file.getvalue()
 
 
 def _called(program: torch.export.ExportedProgram, plain: nn.Module) -> set[str]:
-    """Names of the layers from whose codes the output is computed; dead code goes."""
+    """Return the names of the layers whose codes the output depends on; removes dead code."""
     graph = program.graph_module.graph
     graph.eliminate_dead_code()
     buffers = program.graph_signature.inputs_to_buffers
-    # what is left and has no users checks a type
+    # remaining nodes without users check types
     read = {node.name for node in graph.nodes if any(user.users for user in node.users)}
     used = {id(plain.get_buffer(name)) for node, name in buffers.items() if node in read}
     return {
         name
         for name, module in plain.named_modules()
         if isinstance(module, QuantizedLayer)
-        and id(module.get_buffer("weight_quantizer.codes")) in used  # layers may share them
+        and id(module.get_buffer("weight_quantizer.codes")) in used  # layers may share codes
     }
 
 
 def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
-    for graph in program.graph_module.modules():  # branches have graphs of their own
+    for graph in program.graph_module.modules():  # branches have their own graphs
         if isinstance(graph, torch.fx.GraphModule):
             yield from graph.graph.nodes
 
 
 @torch.no_grad()
 def _mismatch(model: nn.Module, images: Tensor, content: bytes) -> str | None:
-    """What differs between the model and the file, in one line, or None."""
+    """Return a difference between the model and the file in one line, or None."""
     program = torch.export.load(io.BytesIO(content))
     state = {**program.state_dict, **program.constants}
     for name, layer in read_integers(model).items():
-        owner = name if name == layer.shared_with else layer.shared_with
-        codes = state.get(f"{owner}.weight_quantizer.codes".lstrip("."))  # a model may be a layer
+        # the model itself may be a layer, without a name
+        codes = state.get(f"{layer.shared_with}.weight_quantizer.codes".lstrip("."))
         if codes is None or not torch.equal(codes, torch.from_numpy(layer.codes)):
             called = name or type(model).__name__
             return f"{called}: its weight codes in the file are not the trained ones"

@@ -1,4 +1,4 @@
-"""Exported models in ONNX Runtime: whole, or cut at their codes so that each layer is fed alone."""
+"""Runs exported models in ONNX Runtime: whole, or cut at their codes, to feed each layer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from quiesce.errors import ExportError
+from quiesce.errors import ExportError, first_line
 from quiesce.export.metadata import Description
 from quiesce.extras import require
 
 FED = ".fed"
 CODES = ".input_codes"
-"""What follows a layer's name in the name of the codes of its input."""
+"""Suffix of the name of a layer in the name of the codes of its input."""
 
 
 def session(
@@ -21,10 +21,10 @@ def session(
     """Return an onnxruntime.InferenceSession on the CPU.
 
     Args:
-        model: An onnx.ModelProto, or the bytes of one.
-        optimized: With all graph optimisations, as users run it, or with none.
-        where: What messages call the file.
-        threads: Inside an operator; 0 lets ONNX Runtime choose.
+        model: An onnx.ModelProto, or its bytes.
+        optimized: Whether all graph optimizations are on, as by default, or none.
+        where: Name of the file in error messages.
+        threads: Threads inside an operator; 0 lets ONNX Runtime choose.
 
     Raises:
         ExportError: ONNX Runtime refuses the model.
@@ -36,23 +36,22 @@ def session(
     options.graph_optimization_level = (
         levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     )
-    options.log_severity_level = 4  # its errors are raised; on stderr they would be told twice
+    options.log_severity_level = 4  # errors are raised anyway
     options.intra_op_num_threads = threads
     content = model if isinstance(model, bytes) else model.SerializeToString()
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class for each status, none of them public
-        reason = str(error).partition("\n")[0]
-        raise ExportError(f"{where}: ONNX Runtime does not take it ({reason})") from error
+    except Exception as error:  # onnxruntime has one private class for each status
+        raise ExportError(f"{where}: ONNX Runtime refuses it ({first_line(error)})") from error
 
 
 def quantized_inputs(description: Description) -> list[str]:
-    """Return the names of the tensors of codes, in the file's order."""
+    """Return the names of the tensors of codes, in the order of the file."""
     return [each.name for each in description.inputs]
 
 
 def with_codes(model: Any, names: list[str]) -> Any:
-    """Return a copy of a model whose codes are outputs too, in the order of `names`."""
+    """Return a copy of a model whose codes are also outputs, in the order of `names`."""
     onnx = require("onnx", "verifying an ONNX file", "onnx")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -63,13 +62,13 @@ def with_codes(model: Any, names: list[str]) -> Any:
 
 
 def cut_at_codes(model: Any, codes: Mapping[str, np.ndarray]) -> Any:
-    """Return a copy of a model in which every layer and addition takes codes from outside.
+    """Return a copy of a model in which every layer and addition gets its codes from inputs.
 
-    What computes the codes stays, as outputs; what reads them reads inputs "<name>.fed" instead.
+    The codes are still computed, as outputs; their readers read the inputs "<name>.fed" instead.
 
     Args:
         model: An onnx.ModelProto.
-        codes: By name; their shapes are those of the inputs, but for the batch.
+        codes: Codes by name; the inputs have their shapes, except for the batch.
     """
     onnx = require("onnx", "verifying an ONNX file", "onnx")
     cut = with_codes(model, list(codes))
@@ -90,7 +89,7 @@ def _value(onnx: Any, name: str, kind: int, shape: list[Any] | None) -> Any:
 
 
 def _code_types(model: Any) -> dict[str, int]:
-    """Element type of every value that holds codes: that of the zero point they were made with."""
+    """Return the element type of every value of codes: that of its zero point."""
     types = {each.name: each.data_type for each in model.graph.initializer}
     kinds: dict[str, int] = {}
     for node in model.graph.node:

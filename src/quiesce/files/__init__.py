@@ -1,1 +1,1 @@
-"""Reading and writing files: atomically what is ours, within limits what is not."""
+"""Reading and writing files: our own atomically, those of others within limits."""

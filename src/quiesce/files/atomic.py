@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and disks that are full."""
+"""Writes files atomically, and reports full disks."""
 
 import errno
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from quiesce.errors import DiskFullError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says when there is no space, on the disk or for this user."""
+"""Error numbers for a full disk, and for the quota of a user."""
 
 _BESIDE = re.compile(r"\..+\.\d+")
 
 
 def in_home(path: str | Path) -> Path:
-    """Return a path with the home folder for its `~`; as it is where there is no such user."""
+    """Return a path with `~` expanded, or unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -25,21 +25,21 @@ def in_home(path: str | Path) -> Path:
 
 
 def write_beside(path: Path, write: Callable[[Path], object], needed: int | None = None) -> None:
-    """Let `write` fill a file beside `path`, then rename it to `path`.
+    """Call `write` with a temporary path in the same folder, then rename that file to `path`.
 
-    Both are on the disk when this returns: a machine that loses its power has the old file or the
-    new one.
+    The file and its name are on the disk when this function returns. After a power failure there
+    is either the old file or the new one.
 
     Args:
-        path: The file.
-        write: Gets the path of the file to fill.
-        needed: Bytes that it writes, for the message of an error, or None.
+        path: The file to write.
+        write: Gets the temporary path.
+        needed: Bytes that it writes, for an error message, or None.
 
     Raises:
-        DiskFullError: There is no space; what was at `path` is as it was.
+        DiskFullError: There is no space; the file at `path` did not change.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # in a folder from strangers it may be a link to elsewhere
+    beside.unlink(missing_ok=True)  # a link would be followed
     try:
         with full_disk_named(path, needed):
             write(beside)
@@ -51,7 +51,7 @@ def write_beside(path: Path, write: Callable[[Path], object], needed: int | None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed in `write_beside` have left in a folder."""
+    """Remove the temporary files of processes that were killed in `write_beside`."""
     for path in folder.glob(".*"):
         if _BESIDE.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -59,15 +59,14 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def full_disk_named(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn the system's word for a full disk into an error that names the file and the space.
+    """Turn the system's error for a full disk into one that names the file and the space.
 
     Args:
-        path: What is written in the block; where it is a folder, the file that the system names
-            in it goes before.
-        needed: Bytes that this takes, or None where it is not known.
+        path: What the block writes. For a folder, the error names the file in it.
+        needed: Bytes that the block writes, or None if unknown.
 
     Raises:
-        DiskFullError: The block met a full disk.
+        DiskFullError: There is no space.
     """
     try:
         yield
@@ -75,26 +74,22 @@ def full_disk_named(path: Path, needed: int | None = None) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         file = Path(error.filename) if path.is_dir() and error.filename else path
+        space = "" if needed is None else f"{_readable(needed)} are needed, "
+        space += f"{_readable(shutil.disk_usage(path.parent).free)} are free"
         raise DiskFullError(
-            f"{file} can not be written: {os.strerror(error.errno)} "
-            f"({_space(path.parent, needed)}); make space"
+            f"{file} can not be written: {os.strerror(error.errno)} ({space}); make space"
         ) from error
 
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # there a folder can not be opened, nor need be
+    if path.is_dir() and os.name == "nt":  # folders can not be opened on Windows
         return
     opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _space(folder: Path, needed: int | None) -> str:
-    free = f"{_readable(shutil.disk_usage(folder).free)} are free"
-    return free if needed is None else f"{_readable(needed)} are needed, {free}"
 
 
 def _readable(size: int) -> str:

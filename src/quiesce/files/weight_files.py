@@ -1,4 +1,4 @@
-"""Files of weights: read without running what they contain, loaded only where all of it fits."""
+"""Reads files of weights without running code, and loads them only if every tensor fits."""
 
 import pickle
 import warnings
@@ -9,30 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import CheckpointError
+from quiesce.errors import CheckpointError, first_line
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
-from quiesce.files.untrusted.safetensors_header import refuse_long_header
-from quiesce.files.untrusted.torch_pickles import refuse_absurd
 
-_NESTED = ("state_dict", "model")  # where trainers keep the weights in their checkpoints
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
-_COUNTER = "num_batches_tracked"  # of batch norm, missing in old files, of no use here
+_NESTED = ("state_dict", "model")  # keys of the weights in checkpoints of trainers
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # of wrappers
+_COUNTER = "num_batches_tracked"  # of batch norm; missing in old files and not used
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a file, by name, onto the CPU.
 
-    Pickled code is never run: torch.load with weights_only, or safetensors where the file's name
-    ends so.
+    Pickled code is never run: the file is read by safetensors if its name ends in .safetensors,
+    and otherwise by torch.load with weights_only.
 
     Args:
-        path: Of a state dict, or of a checkpoint that has one under "state_dict" or "model"; `~`
-            is the home folder.
+        path: A file with a state dict, or a checkpoint that has one under "state_dict" or "model";
+            `~` is the home folder.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds pickled code, or no named tensors.
-        MissingExtraError: The file is of safetensors, which is not installed.
+        CheckpointError: The file is missing or damaged, holds pickled code, or no named tensors.
+        MissingExtraError: safetensors is needed and not installed.
     """
     file = in_home(path)
     if not file.is_file():
@@ -43,16 +41,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str | Path) -> None:
-    """Copy `weights` into `model`, all of them or, on an error, none.
+    """Copy `weights` into `model`; after an error, the model is unchanged.
 
     Args:
         model: Changed in place.
-        weights: Tensors by their names in the state dict; what wrappers put before every name
-            ("module.", "_orig_mod.", "model.") is taken off.
-        source: What messages call the file.
+        weights: Tensors by their names in the state dict. Prefixes that wrappers add to every
+            name ("module.", "_orig_mod.", "model.") are removed.
+        source: Name of the file in error messages.
 
     Raises:
-        CheckpointError: A tensor is missing, unknown, of another shape, or not finite.
+        CheckpointError: A tensor is missing, unknown, not finite, or has another shape.
     """
     own = model.state_dict()
     given = _without_prefix(weights, own)
@@ -61,9 +59,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     reshaped = [name for name in own if name in given and given[name].shape != own[name].shape]
     if missing or unknown or reshaped:
         raise CheckpointError(
-            f"{source} is of another network than {type(model).__name__}: of its {len(given)} "
-            f"tensors {len(unknown)} are unknown here and {len(reshaped)} have another shape, and "
-            f"{len(missing)} of {len(own)} are missing"
+            f"{source} does not fit the network {type(model).__name__}: of its {len(given)} "
+            f"tensors, {len(unknown)} are unknown and {len(reshaped)} have another shape; "
+            f"{len(missing)} of the network's {len(own)} tensors are missing"
             + _first_difference(given, own, missing, unknown, reshaped)
         )
     for name, tensor in given.items():
@@ -102,7 +100,6 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     safetensors = require("safetensors", f"reading {file}", "train")
     load_file = require("safetensors.torch", f"reading {file}", "train").load_file
     try:
-        refuse_long_header(file)
         return load_file(file)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(file, error)) from error
@@ -112,24 +109,23 @@ def unpickled(file: Path) -> Any:
     """Return what torch.save wrote to `file`, tensors on the CPU, without running code.
 
     Raises:
-        CheckpointError: The file is damaged, holds pickled code, or claims more than is there.
+        CheckpointError: The file is damaged or holds pickled code.
     """
     try:
-        refuse_absurd(file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles that it then refuses
+            warnings.simplefilter("ignore")  # torch warns about pickles that it then refuses
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file raises is open: EOFError, KeyError, ...
+    except Exception as error:  # a damaged file can raise many kinds
         if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
             raise CheckpointError(
-                f"{file} holds pickled code, which is never run; save the weights alone: "
+                f"{file} holds pickled code, which quiesce never runs; save only the weights: "
                 "torch.save(model.state_dict(), path)"
             ) from error
         raise CheckpointError(_damaged(file, error)) from error
 
 
 def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the tensors in what a file holds, by name; nested as `read_weights` says.
+    """Return the tensors in the content of a file, by name; `read_weights` says where they are.
 
     Raises:
         CheckpointError: It holds no tensors by name.
@@ -138,17 +134,15 @@ def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{file} holds no weights, but a {type(content).__name__}")
+        raise CheckpointError(f"{file} holds a {type(content).__name__} and no weights")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
                 f"{file} holds no weights by name: {name!r} is a {type(value).__name__}"
             )
-        if value.layout is not torch.strided or value.is_meta or value.is_complex():
-            raise CheckpointError(f"{file} holds no weights: {name!r} is sparse, complex or empty")
     return dict(content)
 
 
 def _damaged(file: Path, error: Exception) -> str:
-    reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    reason = first_line(error).partition(". ")[0]
     return f"{file} is damaged or cut off ({reason}); fetch it again"

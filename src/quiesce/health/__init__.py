@@ -1,1 +1,1 @@
-"""Numbers that are not finite: found between backward and step, named with their layer."""
+"""Detects numbers that are not finite between backward and step, and names the layer."""

@@ -1,4 +1,4 @@
-"""Why a step can not be taken: what is not finite, in which layer and rank, how to mend it."""
+"""Explains why a step can not be taken: what is not finite, in which layer and process."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ class Finding(NamedTuple):
     """What is wrong with a step."""
 
     loss: bool
-    """Whether it is the loss, else a gradient."""
+    """Whether the loss is wrong; otherwise a gradient is."""
     what: str
     where: str
     lasting: bool
-    """Whether a weight or scale is broken, which skipping the step does not mend."""
+    """Whether a weight or scale is not finite, so that skipping the step does not help."""
 
 
 def explain(
@@ -30,49 +30,52 @@ def explain(
     forward: Callable[[], Any] | None,
     shown: Callable[[str], str],
 ) -> Finding | None:
-    """Find what is not finite; every rank has to ask, and all get the same answer.
+    """Find what is not finite; all processes call this together and get the same answer.
 
     Args:
-        model: After the backward.
+        model: The model after the backward pass.
         loss: A scalar, or None.
-        forward: Runs the forward of the step again, in all ranks or in none.
-        shown: Name in the model to the name in messages.
+        forward: Runs the forward pass of the step again, in all processes, or None in all.
+        shown: Function from a name in the model to the name in messages.
 
     Returns:
-        The finding of the rank whose loss is broken, if there is one; None where all is finite.
+        The finding of the first process whose loss, or else gradient, is wrong; None if all is
+        finite.
     """
     value = None if loss is None else float(loss)
     wrong = value is not None and not abs(value) < float("inf")
     gradient, parameter = faults.broken_gradient(model), faults.broken_parameter(model)
     mine = wrong or bool(gradient or parameter)
-    if not any(processes.told(mine)):
+    if not any(processes.gathered_objects(mine)):
         return None
     seen = None if forward is None else faults.run_again(model, forward)
     if parameter is not None:
-        where = parameter_told(shown(parameter))
+        where = describe_parameter(shown(parameter))
     elif seen is not None and seen.broken is not None:
-        where = _output_told(seen, shown(seen.broken))
+        where = _describe_output(seen, shown(seen.broken))
     elif wrong:
-        where = _loss_told(seen)
+        where = _describe_loss(seen)
     else:
-        where = _gradient_told(None if gradient is None else shown(gradient))
+        where = _describe_gradient(None if gradient is None else shown(gradient))
     what = f"the loss is {value}" if wrong else "a gradient is not finite"
-    found = processes.told(Finding(wrong, what, where, parameter is not None) if mine else None)
+    found = processes.gathered_objects(
+        Finding(wrong, what, where, parameter is not None) if mine else None
+    )
     return _joined(found)
 
 
-def parameter_told(name: str) -> str:
-    """Say that a parameter or a running statistic is broken, and what to do."""
+def describe_parameter(name: str) -> str:
+    """Describe a parameter or running statistic that is not finite, and what to do."""
     scale = name.endswith(("scale", "offset"))
     what = "a scale" if scale else "a statistic" if "running_" in name else "a weight"
     return (
-        f"{what} of the layer {layer_of(name)!r} ({name}) is not finite any more; lower "
+        f"{what} of the layer {layer_of(name)!r} ({name}) is no longer finite; lower "
         f"{_SCALES_RATE if scale else _RATE}"
     )
 
 
-def _output_told(seen: faults.Forward, name: str) -> str:
-    what, mend = ("what goes into", "look at the batch") if seen.fed else ("the output of", "")
+def _describe_output(seen: faults.Forward, name: str) -> str:
+    what, mend = ("the input of", "look at the batch") if seen.fed else ("the output of", "")
     dtype = str(seen.dtype).removeprefix("torch.")
     return (
         f"{what} the layer {name!r} ({dtype}) is the first that is not finite; "
@@ -80,19 +83,21 @@ def _output_told(seen: faults.Forward, name: str) -> str:
     )
 
 
-def _loss_told(seen: faults.Forward | None) -> str:
+def _describe_loss(seen: faults.Forward | None) -> str:
     if seen is None:
         return f"all weights and scales are finite; lower {_RATE}"
     return (
-        "every layer's output is finite, the loss itself or a penalty in it is not; lower "
+        "the output of every layer is finite, but the loss or a penalty in it is not; lower "
         f"{_RATE} or the strength of the cure"
     )
 
 
-def _gradient_told(name: str | None) -> str:
+def _describe_gradient(name: str | None) -> str:
     if name is None:
         return f"all weights and scales are finite; lower {_RATE}"
-    return f"the backward met it first in the layer {layer_of(name)!r} ({name}); lower {_RATE}"
+    return (
+        f"the first in the backward pass is in the layer {layer_of(name)!r} ({name}); lower {_RATE}"
+    )
 
 
 def _joined(found: list[Finding | None]) -> Finding:

@@ -1,44 +1,43 @@
-"""Where a number went wrong: slow looks at a model, for when it is known that one did."""
+"""Finds the layer of a number that is not finite. Slow, so it runs only after a fault."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from quiesce.inference import buffers_of, put_back
+from quiesce.inference import batch_norms, buffers_of, put_back
 from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
 class Forward(NamedTuple):
-    """What a forward that was run again showed."""
+    """What a repeated forward pass shows."""
 
     broken: str | None
     """The first layer whose output is not finite, or None."""
     dtype: torch.dtype | None
-    """Of that output."""
+    """The dtype of that output."""
     fed: bool
-    """Whether something that is not finite went into that layer already."""
+    """Whether the input of that layer is not finite either."""
     silent: list[str]
-    """Layers whose quantized input is zero throughout."""
+    """Layers whose quantized input is zero everywhere."""
 
 
 def broken_parameter(model: nn.Module) -> str | None:
-    """Return the name of the first scale, else weight, that is not finite, or None."""
+    """Return the first scale, or else the first weight, that is not finite; or None."""
     names = [name for name, value in model.named_parameters() if not _finite(value)]
     return min(names, key=lambda name: not name.endswith(("scale", "offset")), default=None)
 
 
 def broken_statistic(model: nn.Module) -> str | None:
-    """Return the name of the first running statistic of a batch norm that is not finite, or None.
+    """Return the first running statistic of a batch norm that is not finite, or None.
 
-    Other buffers may be infinite and sound: masks of attention are.
+    Other buffers may be infinite, such as attention masks.
     """
-    for name, norm in _norms(model):
+    for name, norm in batch_norms(model).items():
         for which in ("running_mean", "running_var"):
             if not _finite(norm.get_buffer(which)):
                 return f"{name}.{which}" if name else which
@@ -46,9 +45,9 @@ def broken_statistic(model: nn.Module) -> str | None:
 
 
 def broken_gradient(model: nn.Module) -> str | None:
-    """Return the last parameter whose gradient is not finite, or None.
+    """Return the last parameter, in the order of the model, whose gradient is not finite, or None.
 
-    The last in the order of the model, which its backward comes to first.
+    The backward pass reaches it first.
     """
     names = [
         name
@@ -59,20 +58,20 @@ def broken_gradient(model: nn.Module) -> str | None:
 
 
 def layer_of(parameter: str) -> str:
-    """Return the layer that a parameter belongs to: "a.b" of "a.b.weight_quantizer.scale"."""
+    """Return the layer of a parameter: "a.b" for "a.b.weight_quantizer.scale"."""
     path = parameter.rpartition(".")[0]
     return path.removesuffix(".weight_quantizer").removesuffix(".input_quantizer") or parameter
 
 
 @torch.no_grad()
 def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
-    """Run a forward once more, operator by operator, and look at what each layer gets and gives.
+    """Repeat a forward pass operator by operator, and inspect what each layer gets and returns.
 
-    Buffers and random numbers are as before afterwards.
+    Buffers and random states are restored afterwards.
 
     Args:
-        model: Whose layers are looked at.
-        forward: Runs it, on what it ran on before.
+        model: The model whose layers are inspected.
+        forward: Runs it on the same input as before.
     """
     broken: list[tuple[str, torch.dtype, bool]] = []
     silent: list[str] = []
@@ -103,27 +102,21 @@ def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
 
 @torch.no_grad()
 def mend_statistics(model: nn.Module) -> list[str]:
-    """Start running statistics anew where they are not finite: mean 0, variance 1.
+    """Reset running statistics that are not finite to mean 0 and variance 1.
 
-    Batch norm keeps averages; one number that is not finite would stay in them for good.
+    Batch norm averages them, so a number that is not finite would stay.
 
     Returns:
-        Names of the batch norms in which there was one.
+        Names of the batch norms that were changed.
     """
     mended = []
-    for name, norm in _norms(model):
+    for name, norm in batch_norms(model).items():
         mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         bad = ~(mean.isfinite() & var.isfinite())
         if bool(bad.any()):
             mean[bad], var[bad] = 0.0, 1.0
             mended.append(name)
     return mended
-
-
-def _norms(model: nn.Module) -> Iterator[tuple[str, BatchNorm]]:
-    for name, norm in model.named_modules():
-        if isinstance(norm, BatchNorm) and norm.running_mean is not None:
-            yield name, norm
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers that go wrong in training: seen in their step, named by layer, told or stopped.
+"""Watches training for numbers that are not finite, and names the layer.
 
     watch = Watch(model)
     for images, labels in batches:
@@ -7,20 +7,18 @@
         watch.check(loss, lambda: model(images))
         optimizer.step()
 
-A check reads the norm of all gradients, the loss, and the scales: some thousandths of a step.
-Only when one of them is wrong the layers are looked at one by one. Where torch.distributed is
-initialised every rank has to check; all come to the same verdict, so that none is left waiting. An
-accelerator is not waited for: there a step is judged when the next one is checked, and before a
-checkpoint.
+A check reads the norm of all gradients, the loss, and the scales. It inspects single layers only if
+one of them is wrong. In a distributed training all processes call it and get the same result. On an
+accelerator a step is judged at the next check, or before a checkpoint, so that nothing waits.
 
-What is found, and what then (docs/reliability.md):
+What a check finds, and what happens then (docs/reliability.md):
 
-    loss or gradient is NaN or inf     DivergedError, before the step is taken
-    the same under a GradScaler        survived: it skips the step; after MOST_SKIPPED in a row an
-                                       error. Running statistics that broke start anew
-    scale below SMALL of its first     survived, told once: max(|scale|, 2^-40) is what is used
-    scale below 0                      survived, told once: its magnitude is used
-    input zero throughout              survived, told once: its scale stays where it is
+    loss or gradient is NaN or inf     DivergedError, before the optimizer step
+    the same with a GradScaler         it skips the step; an error after MOST_SKIPPED in a row;
+                                       running statistics that are not finite are reset
+    scale below SMALL of its first     a warning; max(|scale|, 2^-40) is used
+    scale below 0                      a warning; its magnitude is used
+    input that is zero everywhere      a warning; its scale does not change
 """
 
 import logging
@@ -30,41 +28,40 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from quiesce.errors import DivergedError
 from quiesce.health import faults
 from quiesce.health.deferred import Deferred
-from quiesce.health.explanations import Finding, explain, parameter_told
+from quiesce.health.explanations import Finding, describe_parameter, explain
 from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
 from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantizer import FakeQuantizer
 
 MOST_SKIPPED = 50
-"""Steps that a GradScaler may skip one after the other: it halves its scale with each."""
+"""Steps in a row that a GradScaler may skip; each halves its scale."""
 SMALL = 2.0**-10
-"""Share of its first value below which a scale is told of."""
+"""A scale that falls below this share of its first value causes a warning."""
 LOOK_EVERY = 100
-"""Steps between two looks for inputs of zeros: a gradient may be 0 for other reasons too."""
+"""Steps between two searches for inputs of zeros; gradients can be 0 for other reasons."""
 
 log = logging.getLogger("quiesce.watching")
 
 
 class _Reading(NamedTuple):
-    """What a check read of one step."""
+    """What a check has read of a step."""
 
     step: int
     flags: Deferred
-    """Of any rank: gradients or loss are broken, and which kinds of scales are new."""
+    """For all processes: whether gradients or loss are wrong, and which warnings are new."""
     fresh: list[Tensor]
-    """Masks of the scales that are newly small, negative, and silent."""
+    """Masks of the scales that are newly small, negative, and without gradient."""
     loss: Tensor | None
     forward: Callable[[], Any] | None
 
 
 class _Scales:
-    """Scales of some quantizers as one row of numbers."""
+    """The scales of some quantizers as one row of numbers."""
 
     def __init__(self, quantizers: dict[str, FakeQuantizer]) -> None:
         self._names = list(quantizers)
@@ -77,39 +74,39 @@ class _Scales:
         return len(self._names)
 
     def values(self) -> Tensor:
-        """The scales: floats (scales,)."""
+        """Return the scales: floats (scales,)."""
         parts = [local(scale).reshape(-1) for scale in self._parameters]
         return torch.cat(parts).detach() if parts else torch.zeros(0)
 
     def without_gradient(self) -> Tensor:
-        """Which of them have a gradient of 0: bool (scales,)."""
+        """Return which scales have a gradient of 0: bool (scales,)."""
         grads = [local(s.grad).reshape(-1) for s in self._parameters if s.grad is not None]
         if len(grads) < len(self._parameters) or not grads:
             return torch.zeros_like(self.values(), dtype=torch.bool)
         return torch.cat(grads) == 0
 
     def owners(self, mask: Tensor) -> list[str]:
-        """Names of the quantizers that have one of those scales."""
+        """Return the names of the quantizers that have one of the scales in `mask`."""
         places = torch.bucketize(mask.nonzero().flatten().cpu(), self._ends, right=True)
         return list(dict.fromkeys(self._names[place] for place in places.tolist()))
 
 
 class Watch:
-    """Looks at every optimizer step of a model, prepared or float.
+    """Checks every optimizer step of a model, prepared or float.
 
     Args:
-        model: Prepared and calibrated, or float; on its device.
-        scaled: Whether a GradScaler skips the steps whose gradients are not finite.
-        prefix: What the names of the model have in front that messages leave out.
+        model: A float model, or a prepared and calibrated one; on its device.
+        scaled: Whether a GradScaler skips steps whose gradients are not finite.
+        prefix: Prefix of the names in the model that messages leave out.
 
     Attributes:
-        step: The optimizer step that is checked next, from 0; set it when training goes on.
-        skipped: Steps so far that a GradScaler has skipped.
+        step: The optimizer step that is checked next, from 0; set it when training is resumed.
+        skipped: Number of steps that a GradScaler has skipped.
         late: Whether a step is judged at the check after it.
     """
 
     def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:
-        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._model = processes.unwrapped(model)
         self._scaled, self._prefix = scaled, prefix
         self.step = self.skipped = 0
         self._in_a_row = self._look_from = 0
@@ -122,7 +119,7 @@ class Watch:
             if isinstance(module, FakeQuantizer)
         }
         self._scales = _Scales(quantizers)
-        self._input_scales = _Scales(  # those whose gradient is 0 where the input is
+        self._input_scales = _Scales(  # their gradient is 0 if the input is
             {name: q for name, q in quantizers.items() if q.history is None and q.offset is None}
         )
         self._first = self._scales.values().abs()
@@ -131,12 +128,13 @@ class Watch:
 
     @torch.no_grad()
     def check(self, loss: Tensor | None = None, forward: Callable[[], Any] | None = None) -> None:
-        """Look at a step: call it after the backward, before the optimizer.
+        """Check a step; call this after the backward pass and before the optimizer step.
 
         Args:
             loss: A scalar, or None.
-            forward: Runs the forward of this step again. Without it, a layer is not named by its
-                output, and inputs of zeros are not told of.
+            forward: Runs the forward pass of this step again. Without it, messages do not name the
+                layer
+            whose output is wrong, and inputs of zeros are not found.
 
         Raises:
             DivergedError: Gradients or loss are not finite, or too many steps were skipped.
@@ -150,26 +148,28 @@ class Watch:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Judge what is pending, and look at every weight, scale and statistic.
+        """Judge the pending step, and check every weight, scale and running statistic.
 
-        Call it before a checkpoint replaces the last good one. Every rank has to.
+        Call this in all processes before a checkpoint replaces the last good one.
 
         Raises:
-            DivergedError: Something is not finite.
+            DivergedError: A number is not finite.
         """
         self._judge_pending()
         if self._scaled:
             self._tell_mended(self.step)
         bad = faults.broken_parameter(self._model) or faults.broken_statistic(self._model)
-        if found := [each for each in processes.told(bad) if each]:
-            raise DivergedError(f"before step {self.step} {parameter_told(self._shown(found[0]))}")
+        if found := [each for each in processes.gathered_objects(bad) if each]:
+            raise DivergedError(
+                f"before step {self.step} {describe_parameter(self._shown(found[0]))}"
+            )
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:
-        """Counts, and the scales that later ones are compared with.
+        """Return the counts, and the first scales, which later scales are compared with.
 
         Raises:
-            DivergedError: As `check`, of the step that is pending: it counts too.
+            DivergedError: The pending step is wrong; see `check`.
         """
         self._judge_pending()
         return {
@@ -183,16 +183,16 @@ class Watch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; scales of another number than now are not compared with.
+        """Continue from `state_dict`; scales are compared only if their number is the same.
 
         Raises:
-            ValueError: What is known of the scales is not of as many of them.
+            ValueError: The state contradicts itself.
         """
-        self.step, self.skipped = int(state["step"]), int(state["skipped"])
-        self._in_a_row, self._look_from = int(state["in_a_row"]), int(state["look_from"])
+        self.step, self.skipped = state["step"], state["skipped"]
+        self._in_a_row, self._look_from = state["in_a_row"], state["look_from"]
         if state["first"].shape == self._first.shape:
             if [each.shape for each in state["known"]] != [each.shape for each in self._known]:
-                raise ValueError("the saved watch knows of another number of scales than it has")
+                raise ValueError("the saved state has masks of another number of scales")
             self._first.copy_(state["first"])
             self._known = [each.to(self._first.device).bool() for each in state["known"]]
 
@@ -224,10 +224,10 @@ class Watch:
         broken, *news = map(bool, reading.flags.read())
         found = None
         if broken:
-            # the later ones of a row are not run again: their reason is that of the first
+            # in a row of skipped steps only the first is run again
             forward = reading.forward if self._in_a_row == 0 else None
             found = explain(self._model, reading.loss, forward, self._shown)
-        if found is None:  # also where a gradient was only too large for the norm
+        if found is None:  # a gradient that is only too large for the norm, too
             self._in_a_row = 0
         else:
             self._stop_or_skip(reading.step, found)
@@ -241,7 +241,7 @@ class Watch:
         self.skipped += 1
         self._in_a_row += 1
         self._tell_mended(step)
-        if self._in_a_row == 1:  # a scaler that tries a larger scale now and then is no news
+        if self._in_a_row == 1:  # scalers try a larger scale now and then
             level = logging.WARNING if found.loss else logging.INFO
             told = (step, found.what, found.where)
             log.log(level, "step %d is skipped, float16 overflowed: %s; %s", *told)
@@ -255,7 +255,7 @@ class Watch:
         for name in faults.mend_statistics(self._model):
             log.warning(
                 "the running statistics of the batch norm %r were not finite at step %d; they "
-                "start anew",
+                "were reset",
                 self._shown(name),
                 step,
             )
@@ -264,9 +264,9 @@ class Watch:
         found = (self._input_scales if tell == _SILENT else self._scales).owners(mask)
         if tell == _SILENT:
             if reading.forward is None:
-                return  # a gradient may be 0 for other reasons, and there is no way to know
+                return  # the gradient may be 0 for other reasons
             if reading.step < self._look_from:
-                self._known[-1] &= ~mask  # then it is new again
+                self._known[-1] &= ~mask  # report it at a later search
                 return
             self._look_from = reading.step + LOOK_EVERY
             silent = set(faults.run_again(self._model, reading.forward).silent)
@@ -280,14 +280,14 @@ class Watch:
 
 
 _SILENT = (
-    "the %s of the layer %r is zero throughout at step %d: the layer gives nothing but its bias, "
-    "and its input scale learns nothing; look at what comes before it"
+    "the %s of the layer %r is zero everywhere at step %d: the layer returns only its bias, and "
+    "its input scale does not learn; look at the layers before it"
 )
 _TELL = (
     "the %s scale of the layer %r has fallen to less than a thousandth of its first value at step "
-    "%d: the layer passes hardly anything on; lower the learning rate of the scales",
+    "%d: the output of the layer is almost 0; lower the learning rate of the scales",
     "the %s scale of the layer %r went below 0 at step %d; its magnitude is used. Lower the "
-    "learning rate of the scales if it goes on",
+    "learning rate of the scales if this happens again",
     _SILENT,
 )
-"""Of small, negative and silent scales."""
+"""Warnings for small, negative and silent scales."""

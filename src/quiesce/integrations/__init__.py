@@ -1,1 +1,1 @@
-"""Other people's trainers, one folder each."""
+"""Integrations with the trainers of other libraries."""

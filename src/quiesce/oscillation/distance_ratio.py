@@ -77,8 +77,21 @@ class DistanceMeter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The positions where a pair is half done; the sums are `traveled`."""
-        return {"layout": self._layout(), "last": None if self._split() else self._last}
+        """The positions where a pair is half done; the sums are `traveled`.
+
+        There are always positions, zeros where no pair is half done, because
+        torch.distributed.checkpoint loads only into entries that are there already.
+        """
+        shapes = self._shapes()
+        last = self._last or [
+            torch.zeros(shape, device=group.device)
+            for shape, group in zip(shapes, self._groups, strict=True)
+        ]
+        return {
+            "layout": self._layout(),
+            "half_done": self._last is not None,
+            "last": None if self._split() else last,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; a half pair of another memory format is of other weights.
@@ -89,12 +102,15 @@ class DistanceMeter:
             ValueError: Its positions are of another number of weights than its layout.
         """
         same = state["layout"] == self._layout() and not self._split()
-        last = state["last"] if same else None
-        if last is not None:
-            samples = [sample(group, self._sampling.weights)[1] for group in self._groups]
-            if [tuple(each.shape) for each in last] != [(2, sum(counts)) for counts in samples]:
-                raise ValueError("the saved positions are of another number of weights")
+        last = state["last"] if same and state.get("half_done", True) else None
+        if last is not None and [tuple(each.shape) for each in last] != self._shapes():
+            raise ValueError("the saved positions are of another number of weights")
         self._last = last
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Of the positions of each group."""
+        samples = [sample(group, self._sampling.weights)[1] for group in self._groups]
+        return [(2, sum(counts)) for counts in samples]
 
     def _split(self) -> bool:
         return any(weight.shards is not None for group in self._groups for weight in group.weights)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quiesce.text_table import table
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
@@ -18,6 +20,8 @@ class LayerReport:
     """Share of weights whose frequency is above the cut, 0 to 1."""
     frozen: float
     """Share of weights whose code is pinned, 0 to 1."""
+    locked: float = 0.0
+    """Share of weights that the user keeps from training by requires_grad_(False), 0 to 1."""
     flips_per_step: float
     """Codes that change in a step, averaged over all steps."""
     total_oscillations: int
@@ -28,12 +32,52 @@ class LayerReport:
     """Share of codes that change in a step, its average with momentum 0.99 from zero."""
 
 
-def overall(layers: Sequence[LayerReport], distance_ratio: float | None) -> LayerReport:
+SHOWN = 10
+"""Layers in the table of a summary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(LayerReport):
+    """All layers together; `print` it for a table of those that oscillate most."""
+
+    steps: int
+    """Optimizer steps that the tracker has seen."""
+    layers: tuple[LayerReport, ...]
+    """The layers, in the order of the weights."""
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return (
+                f"{self.weights} weights, 0 steps: the tracker has seen no optimizer step. Does "
+                "the optimizer that was given to Control make the steps?"
+            )
+        worst = sorted(self.layers, key=lambda layer: -layer.oscillating)[:SHOWN]
+        rows = [("layer", "weights", "bits", "oscillating %", "frozen %", "flips/step", "")]
+        text = table(rows + [_row(layer) for layer in [self, *worst]])
+        left = len(self.layers) - len(worst)
+        more = f"\n{left} more layers oscillate less" if left else ""
+        return f"after {self.steps} steps:\n{text}{more}"
+
+
+def _row(layer: LayerReport) -> tuple[str, ...]:
+    return (
+        layer.name or "(the model)",
+        str(layer.weights),
+        "" if layer.bits is None else str(layer.bits),
+        f"{100 * layer.oscillating:.2f}",
+        f"{100 * layer.frozen:.2f}",
+        f"{layer.flips_per_step:.2f}",
+        {0.0: "", 1.0: "locked"}.get(layer.locked, f"{100 * layer.locked:.0f} % locked"),
+    )
+
+
+def overall(layers: Sequence[LayerReport], distance_ratio: float | None, steps: int) -> Summary:
     """One report over all layers, each weight counting once.
 
     Args:
         layers: At least one.
         distance_ratio: Over all of them; sums of distances can not be had from ratios.
+        steps: Optimizer steps so far.
     """
     total = sum(layer.weights for layer in layers)
     bits = {layer.bits for layer in layers}
@@ -41,12 +85,15 @@ def overall(layers: Sequence[LayerReport], distance_ratio: float | None) -> Laye
     def mean(field: str) -> float:
         return sum(getattr(layer, field) * layer.weights for layer in layers) / total
 
-    return LayerReport(
+    return Summary(
         name="all",
+        steps=steps,
+        layers=tuple(layers),
         weights=total,
         bits=bits.pop() if len(bits) == 1 else None,
         oscillating=mean("oscillating"),
         frozen=mean("frozen"),
+        locked=mean("locked"),
         flips_per_step=sum(layer.flips_per_step for layer in layers),
         total_oscillations=sum(layer.total_oscillations for layer in layers),
         distance_ratio=distance_ratio,

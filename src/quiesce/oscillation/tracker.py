@@ -33,8 +33,9 @@ from quiesce.arithmetic import weight_history
 from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
-from quiesce.oscillation.layer_report import LayerReport, overall
+from quiesce.oscillation.layer_report import LayerReport, Summary, overall
 from quiesce.oscillation.selected_weights import SelectedWeights
+from quiesce.oscillation.unseen_steps import UnseenSteps
 from quiesce.oscillation.weight_blocks import Block
 from quiesce.oscillation.weight_group import WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
@@ -88,6 +89,7 @@ class OscillationTracker:
         }
         self._distance = None if distance is None else DistanceMeter(self.groups, distance)
         self._known_from = 0  # the step count from which on nothing happened unseen
+        self._unseen = UnseenSteps(self.weights)
 
     @property
     def groups(self) -> list[WeightGroup]:
@@ -217,19 +219,18 @@ class OscillationTracker:
         Raises:
             ValueError: `cut` is no frequency.
         """
-        if not 0 <= cut <= 1:
-            raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         return self._reports(cut)[0]
 
-    def summary(self, cut: float = OSCILLATING) -> LayerReport:
-        """The same over all layers, each weight counting once."""
-        return overall(*self._reports(cut))
+    def summary(self, cut: float = OSCILLATING) -> Summary:
+        """The same over all layers, each weight counting once. Prints as a table."""
+        return overall(*self._reports(cut), self.steps)
 
     def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
         """Of each layer, and the distance ratio over all of them."""
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         self._check_groups()
+        self._unseen.check(self.steps)
         shares = {}
         for state in self._states:
             columns = torch.stack(state.shares(self._stored(cut)), 1)
@@ -248,6 +249,7 @@ class OscillationTracker:
                 bits=weight.grid.bits,
                 oscillating=oscillating,
                 frozen=frozen,
+                locked=float(weight.locked),
                 flips_per_step=flips / max(1, self.steps - 1),
                 total_oscillations=round(oscillations),
                 distance_ratio=distance_ratio(*way) if way else None,
@@ -395,6 +397,4 @@ class OscillationTracker:
 
 def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
     """Of a saved tensor, whole or split, what this process holds."""
-    if values is None:
-        return None
-    return whole(values) if shards is None else shards.part(values)
+    return whole(values) if values is None or shards is None else shards.part(values)

@@ -1,1 +1,1 @@
-"""Training in several processes: agreement, split weights, synchronised batch norm."""
+"""Training in several processes: agreement, split weights, synchronized batch norm."""

@@ -1,7 +1,7 @@
-"""The processes that train together: what they have seen, put together.
+"""Exchanges values between the processes of a distributed training.
 
-Every function is called by all of them alike. Where torch.distributed is not initialised there is
-one process, and they give back what they got.
+All processes must call these functions together. Without torch.distributed there is one process,
+and the functions return what they get.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from quiesce.errors import QuiesceError
 from quiesce.parallel.split_weights import is_split
@@ -19,32 +20,44 @@ from quiesce.parallel.split_weights import is_split
 T = TypeVar("T")
 
 
+def world_size() -> int:
+    """Return the number of processes."""
+    there = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if there else 1
+
+
 def are_many() -> bool:
     """Whether there is more than one process."""
-    there = distributed.is_available() and distributed.is_initialized()
-    return there and distributed.get_world_size() > 1
+    return world_size() > 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return distributed.get_rank() if are_many() else 0
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP, whose forward would overwrite all buffers by the first process's."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Return the model inside DDP, whose forward overwrites buffers, or inside an AveragedModel."""
+    while isinstance(model, DistributedDataParallel | AveragedModel):
+        model = model.module
+    return model
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over processes."""
+    """Return the sum over processes."""
     return _reduced(values, distributed.ReduceOp.SUM)
 
 
 def largest(values: Tensor) -> Tensor:
-    """Elementwise maximum over processes."""
+    """Return the elementwise maximum over processes."""
     return _reduced(values, distributed.ReduceOp.MAX)
 
 
 def gathered(values: Tensor) -> list[Tensor]:
-    """The tensor of each process, in order; of any lengths, if they have one dimension."""
+    """Return the tensor of each process, in order of rank; first dimensions may differ."""
     if not are_many():
         return [values]
-    count = distributed.get_world_size()
+    count = world_size()
     lengths = [values.new_zeros(1, dtype=torch.int64) for _ in range(count)]
     distributed.all_gather(lengths, lengths[0].new_tensor([values.shape[0]]))
     sizes = [int(length) for length in lengths]
@@ -55,34 +68,34 @@ def gathered(values: Tensor) -> list[Tensor]:
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
-def told(mine: Any) -> list[Any]:
-    """What each process has to say, in order; plain Python values, or small tensors in them."""
+def gathered_objects(mine: Any) -> list[Any]:
+    """Return the value of each process, in order of rank: Python values with small tensors."""
     if not are_many():
         return [mine]
-    everyone: list[Any] = [None] * distributed.get_world_size()
+    everyone: list[Any] = [None] * world_size()
     distributed.all_gather_object(everyone, mine)
     return everyone
 
 
 @contextmanager
-def alike() -> Iterator[None]:
-    """Have what one process meets in a block raised in all of them at its end.
+def raised_together() -> Iterator[None]:
+    """Raise an error that one process meets in the block in all processes, after the block.
 
     Raises:
-        QuiesceError, OSError: That of the first process that has met one.
+        QuiesceError, OSError: The process's own error, or else that of the first process with one.
     """
     met: Exception | None = None
     try:
         yield
     except (QuiesceError, OSError) as error:
         met = error
-    if found := [error for error in told(met) if error is not None]:
+    if found := [error for error in gathered_objects(met) if error is not None]:
         raise met or found[0]
 
 
 @torch.no_grad()
 def follow_first(model: nn.Module) -> None:
-    """Give all processes the floating buffers of the first: running statistics, above all."""
+    """Copy floating-point buffers, such as running statistics, from rank 0 to all processes."""
     if are_many():
         for buffer in unwrapped(model).buffers():
             if buffer.is_floating_point():
@@ -90,10 +103,10 @@ def follow_first(model: nn.Module) -> None:
 
 
 def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:
-    """At most `count` batches; in step with the other processes where a forward waits for them.
+    """Yield at most `count` batches, equally many in all processes if a forward pass communicates.
 
-    A forward of split weights or of SyncBatchNorm communicates. So that nobody waits for ever, all
-    processes then stop with the first that has no batch left.
+    A forward pass of split weights or SyncBatchNorm waits for the other processes. All of them
+    therefore stop as soon as one has no batch left.
     """
     reading = islice(batches, count)
     if not (are_many() and forward_communicates(model)):
@@ -108,7 +121,7 @@ def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:
 
 
 def forward_communicates(model: nn.Module) -> bool:
-    """Whether a forward, in whatever mode, can wait for other processes."""
+    """Whether a forward pass can wait for other processes."""
     return any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) or any(
         is_split(parameter) for parameter in model.parameters()
     )

@@ -1,13 +1,13 @@
-"""Weights that are split over processes: what FSDP2 makes of a parameter, a DTensor.
+"""Weights that FSDP2 splits over processes (DTensor).
 
     model = prepare(model, ...)
     calibrate(model, batches)
     fully_shard(model, ignored_params=keep_whole(model))   # torch.distributed.fsdp
     optimizer = ...; Control(optimizer, ...)
 
-Each process then follows and cures the part of every weight that it holds. Scales are small and
-needed by all, so they stay whole. A layer's forward needs the records of its whole weight, which
-say what is frozen: they are put together for the time of the forward, a byte for each weight.
+Each process tracks and cures its part of every weight. Scales are small and needed by all
+processes, so they stay whole. The forward pass of a layer needs the history records of the whole
+weight, one byte per weight; they are gathered for the time of the forward pass.
 """
 
 import sys
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class Shards:
-    """How a weight is split, and which part of it this process holds.
+    """How a weight is split, and which part this process has.
 
     Args:
-        weight: Split; every placement is `Shard` or `Replicate`.
+        weight: A split weight whose placements are `Shard` or `Replicate`.
 
     Attributes:
-        key: Equal for weights that are split alike over the same processes.
-        first: Whether this process holds the first part: one process is to count what all share.
+        key: Equal for weights that are split in the same way over the same processes.
+        first: Whether this process has the first part; it counts what the others also have.
 
     Raises:
-        ValueError: It is split in another way.
+        ValueError: The weight has another placement.
     """
 
     def __init__(self, weight: "DTensor") -> None:
-        # no public function says which part of a weight a process holds
+        # torch has no public function for the local part of a weight
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
         self._mesh, self._placements = weight.device_mesh, tuple(weight.placements)
@@ -52,10 +52,10 @@ class Shards:
         self.first = all(place[dim] == 0 for dim in self._dims)
 
     def part(self, values: Tensor) -> Tensor:
-        """What belongs to the part held here: a view, or where `values` is split what it holds.
+        """Return the part of `values` that belongs to this process: a view, or a local part.
 
         Args:
-            values: Of the weight's shape, or broadcastable to it.
+            values: A tensor of the shape of the weight, or broadcastable to it.
         """
         if is_split(values):
             return local(values)
@@ -65,7 +65,7 @@ class Shards:
         return values
 
     def join(self, part: Tensor) -> "DTensor":
-        """The parts that all processes hold as one tensor of the weight's shape; nothing moves."""
+        """Return the parts of all processes as one DTensor; nothing is copied."""
         from torch.distributed.tensor import DTensor
 
         return DTensor.from_local(
@@ -78,7 +78,7 @@ class Shards:
         )
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum of `values` over the parts; all processes call it."""
+        """Return the sum of `values` over the parts; all processes call this."""
         values = values.clone()
         for dim in self._dims:
             distributed.all_reduce(values, group=self._mesh.get_group(dim))
@@ -87,22 +87,22 @@ class Shards:
 
 def is_split(values: object) -> "TypeGuard[DTensor]":
     """Whether a tensor is split over processes."""
-    # where nobody has imported it there is none, and importing it takes a while
+    # importing it is slow, and there is no DTensor before somebody did
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(values, module.DTensor)
 
 
 def local(values: Tensor) -> Tensor:
-    """The part of `values` that this process holds, detached: their memory; all if not split."""
+    """Return the part of `values` in this process, detached, sharing memory; all if not split."""
     values = values.detach()
     return values.to_local() if is_split(values) else values
 
 
 def whole(state: Any) -> Any:
-    """A state with every split tensor in it put together, for files that one process writes.
+    """Return a state with every split tensor gathered, so that one process can write it to a file.
 
     Args:
-        state: Tensors, alone or in dicts, lists and tuples; all processes call this alike.
+        state: Tensors, alone or in dicts, lists and tuples; all processes call this together.
     """
     if is_split(state):
         return state.full_tensor()
@@ -114,7 +114,7 @@ def whole(state: Any) -> Any:
 
 
 def reshard(model: nn.Module) -> None:
-    """Have FSDP2 give back what a forward has put together, so that parameters are split ones."""
+    """Make FSDP2 release what a forward pass has gathered, so that parameters are split again."""
     module = sys.modules.get("torch.distributed.fsdp")
     if module is not None and hasattr(module, "FSDPModule"):
         for each in model.modules():
@@ -125,9 +125,9 @@ def reshard(model: nn.Module) -> None:
 def average_gradients(
     parameters: set[nn.Parameter], group: distributed.ProcessGroup | None = None
 ) -> None:
-    """Have the gradients of `parameters` averaged over processes at every backward.
+    """Average the gradients of `parameters` over processes after every backward pass.
 
-    Accumulation is right too: averaging once more what is the same everywhere changes nothing.
+    Accumulation works too: an average that is averaged again does not change.
     """
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(_averaging(group))
@@ -144,18 +144,18 @@ def _averaging(group: distributed.ProcessGroup | None) -> Callable[[Tensor], Non
     return average
 
 
-def put_together(module: nn.Module, buffer: str) -> None:
-    """Let the forward of `module` see a buffer whole, however it is split outside of it."""
+def put_together(module: nn.Module, name: str) -> None:
+    """Gather a split tensor of `module` for the time of its forward pass."""
     kept: list[Tensor | None] = []
 
     def gather(*_: Any) -> None:
-        values = module._buffers[buffer]
+        values = getattr(module, name)
         kept.append(values)
         if is_split(values):
-            module._buffers[buffer] = values.full_tensor()
+            setattr(module, name, values.full_tensor())
 
     def give_back(*_: Any) -> None:
-        module._buffers[buffer] = kept.pop()
+        setattr(module, name, kept.pop())
 
     module.register_forward_pre_hook(gather)
     module.register_forward_hook(give_back, always_call=True)

@@ -1,1 +1,1 @@
-"""From a float model to a prepared one: which tensors are rounded, by what, with which scale."""
+"""Prepares a float model: which tensors are rounded, by which quantizer, with which scale."""

@@ -1,7 +1,7 @@
-"""First scales of a prepared model, found on real batches."""
+"""Finds the first scales of a prepared model."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,22 @@ from quiesce.arithmetic.ranges import find_affine, find_scale, sample
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
 from quiesce.inference import inference, inputs_of
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
+from quiesce.quantization.patterns import covering
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
 
 log = logging.getLogger(__name__)
 
-_PER_BATCH = 2**15  # values kept of each batch, evenly spread
-_IN_ALL = 2**18  # values kept per quantizer; beyond that every second one is let go
+TINY = 1e-8
+"""Scale below which `calibrate` warns."""
+
+_PER_BATCH = 2**15  # values kept of each batch
+_IN_ALL = 2**18  # values kept per quantizer; then every second one is dropped
 
 
 class Observation:
-    """What one input quantizer saw: its extremes, and an even sample of the values."""
+    """The extremes of the inputs of a quantizer, and an even sample of their values."""
 
     def __init__(self) -> None:
         self.low = self.high = 0.0
@@ -31,8 +35,10 @@ class Observation:
         self._per_batch = _PER_BATCH
 
     def __call__(self, x: Tensor) -> None:
-        """Take in a tensor of any shape."""
+        """Add a tensor of any shape."""
         flat = x.detach().flatten().float()
+        if not flat.numel():  # a batch without samples, such as no boxes found
+            return
         low, high = (float(end) for end in flat.aminmax())
         self.finite &= abs(low) < float("inf") and abs(high) < float("inf")
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -42,14 +48,14 @@ class Observation:
             self._per_batch = max(1, self._per_batch // 2)
 
     def values(self) -> Tensor:
-        """The sample: floats of shape (values,), extremes included."""
+        """Return the sample, including the extremes: floats (values,)."""
         return torch.cat([*self._kept, self._kept[0].new_tensor([self.low, self.high])])
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     def share(self, device: torch.device) -> None:
-        """Take in what the other processes saw of the same input: all call this."""
+        """Add what the other processes observed; all processes call this."""
         if not are_many():
             return
         seen = torch.tensor([-self.low, self.high, float(not self.finite)], device=device)
@@ -64,26 +70,25 @@ class Observation:
 def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> nn.Module:
     """Find all scales of a prepared model: of weights from the weights, of inputs from batches.
 
-    The batches pass through the network in float and inference mode; nothing but scales, offsets
-    and grids moves. An input that goes below zero anywhere gets a signed grid, any other an
-    unsigned one; one that is zero throughout the scale 1, and that is logged. Call it again after
-    loading a float checkpoint; it then forgets what the scales had learned. Where torch.distributed
-    is initialised, every process calls this with its own batches, and all get the scales of what
-    all have seen.
+    The batches pass through the float network in inference mode; only scales, offsets and grids
+    change. An input with a negative value gets a signed grid, any other an unsigned one. An input
+    that is zero everywhere gets the scale 1, and a warning is logged. Call this again after loading
+    a float checkpoint; it replaces scales that were learned. In a distributed training all
+    processes call it with their own batches, and get the same scales.
 
     Args:
-        model: Prepared; changed in place.
+        model: The prepared model; changed in place.
         batches: Inputs, or tuples that start with the input, on the device of the model.
         count: Batches to read at most, at least 1.
 
     Returns:
-        `model` itself.
+        `model`.
 
     Raises:
         ValueError: `count` is below 1.
         NothingToDoError: The model is not prepared, or there is no batch.
-        NotCalibratedError: No batch reached one of the layers.
-        DivergedError: An input held NaN or inf; the layer is named.
+        NotCalibratedError: No batch reached some of the layers; all are named.
+        DivergedError: An input has NaN or inf; the message names the layer.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1 batch, got {count}")
@@ -93,54 +98,64 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     forward = unwrapped(model)
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
-    try:
-        for layer in layers:
-            layer.weight_quantizer.observe = _pass
-        for quantizer, observation in seen.items():
-            quantizer.observe = observation
-        read = 0
-        with inference(model):
-            for batch in taken(batches, count, model):
-                forward(inputs_of(batch))
-                read += 1
-    finally:
-        for module in model.modules():
-            if isinstance(module, FakeQuantizer):
-                module.observe = None
+    read = 0
+    with inference(model), observed(dict.fromkeys(quantizers, unobserved) | seen):
+        for batch in taken(batches, count, model):
+            forward(inputs_of(batch))
+            read += 1
     device = layers[0].latent.device
     for observation in seen.values():
         observation.share(device)
     if not float(largest(torch.tensor(float(read), device=device))):
         raise NothingToDoError("batches is empty; no scale was changed")
+    _check_reached(model, seen)
     for quantizer, observation in seen.items():
-        _check(quantizer, observation)
+        if not observation.finite:
+            raise DivergedError(
+                f"{quantizer.name} saw NaN or inf in float; mend the data or the network"
+            )
     for quantizer, observation in seen.items():
         _settle(quantizer, observation)
     measure_weights(model)
+    _warn_of_tiny(quantizers)
     return model
 
 
-def _pass(_: Tensor) -> None:
-    """Let a weight through in float: it is measured by itself."""
+def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) -> None:
+    """Refuse inputs that no batch reached, all in one message."""
+    missed = [quantizer.name for quantizer, observation in seen.items() if not observation]
+    if not missed:
+        return
+    unreached = {id(quantizer) for quantizer, observation in seen.items() if not observation}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLayer)}
+    idle = [name for name, m in layers.items() if id(m.input_quantizer) in unreached]
+    advice = ""
+    if idle:
+        patterns = covering(idle, [name for name in layers if name not in idle])
+        advice = f", or leave these layers in float: prepare with Scheme(exclude={patterns})"
+    raise NotCalibratedError(
+        f"no batch reached {', '.join(missed[:5])}{' ...' if len(missed) > 5 else ''} "
+        f"({len(missed)} in all); calibrate on batches that do{advice}"
+    )
 
 
-def _check(quantizer: FakeQuantizer, observation: Observation) -> None:
-    if not observation:
-        raise NotCalibratedError(
-            f"no batch reached {quantizer.name}; calibrate on batches that do, or leave the layer "
-            "in float with Scheme(exclude=...)"
-        )
-    if not observation.finite:
-        raise DivergedError(
-            f"{quantizer.name} saw NaN or inf in float; mend the data or the network"
+def _warn_of_tiny(quantizers: Iterable[FakeQuantizer]) -> None:
+    """Say of which tensors nearly nothing is left: their numbers are tiny or a layer is dead."""
+    names = [each.name for each in quantizers if float(each.step_size.min()) < TINY]
+    if names:
+        log.warning(
+            "scales below %g: %s. The numbers there are all close to 0: look at the "
+            "initialisation, at what comes before, or leave these layers in float",
+            TINY,
+            ", ".join(names),
         )
 
 
 def _settle(quantizer: FakeQuantizer, observation: Observation) -> None:
     if observation.low == observation.high == 0:
         log.warning(
-            "%s saw nothing but zeros; its scale is 1. Look at what comes before it, or calibrate "
-            "on other batches",
+            "%s got only zeros; its scale is 1. Look at the layers before it, or calibrate on "
+            "other batches",
             quantizer.name,
         )
     values = observation.values()

@@ -1,4 +1,4 @@
-"""How a prepared model is run: operator by operator, with fused quantizers, or compiled whole."""
+"""Selects how a prepared model runs: as it is, with fused quantizers, or compiled as a whole."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -15,24 +15,23 @@ MODES: tuple[str, ...] = get_args(CompileMode)
 
 
 def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
-    """Choose how the quantizers of a prepared model, or all of it, are compiled, in place.
+    """Compile the quantizers of a prepared model, or the whole model, in place.
 
     Args:
-        model: Prepared.
-        mode: "off": every operator by itself. "quantizers": each quantizer's forward and backward,
-            and each pass of trackers and cures, is one fused kernel; few kernels are compiled,
-            whatever the model, in some ten seconds the first time and from torch's cache later.
-            "model": the passes likewise, and the model's forward and backward compiled whole,
-            which takes minutes for a large network and gives the fastest steps. The first
-            dimension of its inputs stays free, so that a smaller last batch compiles nothing new,
-            but for a single image, whose size is taken for a constant, and on a CPU across 16
-            images, where torch chooses among its convolutions.
+        model: The prepared model.
+        mode: "off": operator by operator. "quantizers": the forward and backward pass of each
+        quantizer, and each pass of trackers and cures, is one fused kernel. A few kernels are
+        compiled for any model, in some ten seconds the first time and from torch's cache later.
+        "model": the same, and the forward and backward pass of the model are compiled, which takes
+        minutes for a large network and gives the fastest steps. The first dimension of its inputs
+        is dynamic, so a smaller last batch does not compile again; except for a single image, and
+        on a CPU when the batch crosses 16 images, where torch selects another convolution.
 
     Returns:
-        `model` itself; names of parameters, copies and files are as before.
+        `model`; names of parameters, copies and files do not change.
 
     Raises:
-        ValueError: `mode` is none of these.
+        ValueError: `mode` is unknown.
         NothingToDoError: The model is not prepared.
         CompilerError: The model is on a CPU, and there is no C++ compiler.
     """
@@ -45,7 +44,7 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
         _check_compiler(quantizers[0].scale.device)
     for quantizer in quantizers:
         quantizer.kernels = EAGER if mode == "off" else FUSED
-    # where nn.Module.compile keeps what __call__ runs; left out of copies and files by torch itself
+    # nn.Module.compile stores the compiled call here; torch leaves it out of copies and files
     calls = vars(model)
     calls.pop("_compiled_call_impl", None)
     if mode == "model":
@@ -56,21 +55,21 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
 
 def _check_compiler(device: torch.device) -> None:
     if device.type != "cpu":
-        return  # what serves an accelerator comes with torch
-    from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second to import
+        return  # torch includes the compiler for accelerators
+    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise CompilerError(
-            "no C++ compiler was found, which compiled kernels need on a CPU; install g++ or clang "
+            "compiled kernels need a C++ compiler on a CPU, and none is here; install g++ or clang "
             '(or name one in CXX), or use compile mode "off"'
         ) from error
 
 
 def _any_batch(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run` with the first dimension of every tensor given to it declared free."""
+    """Return `run` with the first dimension of its tensors marked as dynamic."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):

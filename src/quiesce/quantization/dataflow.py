@@ -1,5 +1,11 @@
-"""Which layers and additions of a forward read one and the same tensor."""
+"""What one forward of the float model tells: which layers are first and last, who reads what.
 
+Every tensor that the forward makes is labelled with the layers whose output it is computed from,
+the nearest ones only. A detached tensor and one of integers have no such label: no gradient reaches
+a layer through them, so a layer that is read only in this way gives an output of the network.
+"""
+
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from quiesce.inference import inference
 from quiesce.quantization.quantized_additions import is_addition
@@ -15,83 +22,173 @@ from quiesce.quantization.quantized_layers import LAYERS
 
 
 class Reader(NamedTuple):
-    """One place that reads a tensor."""
+    """A layer or addition that reads a tensor."""
 
     owner: str
     """Name of the layer, or of the block that adds."""
-
     place: int | None = None
-    """Which of the block's additions, or None for a layer."""
-
+    """Index of the addition in the block, or None for a layer."""
     side: str | None = None
-    """left or right, or None for a layer."""
+    """"left" or "right", or None for a layer."""
 
 
 @dataclass(kw_only=True)
 class Dataflow:
-    """What a forward did."""
+    """The readers and additions of a forward pass."""
+
+    called: dict[str, None] = field(default_factory=dict)
+    """Layers in order of call, each once (a dict as an ordered set)."""
+
+    first: set[str] = field(default_factory=set)
+    """Layers that read an input of the model with no other layer in between."""
+
+    last: set[str] = field(default_factory=set)
+    """Layers whose output no other layer reads: all heads of a detector."""
+
+    read_past: set[str] = field(default_factory=set)
+    """Layers by whose weight another module multiplies, without a call of the layer."""
 
     readers: list[list[Reader]] = field(default_factory=list)
     """For each tensor that a layer or an addition reads, all that read it, in order of call."""
 
-    additions: dict[str, int] = field(default_factory=dict)
-    """Blocks that add, by name, and how many additions a call of them makes, those inside layers of
-    theirs, which have no readers, included."""
+    additions: dict[str, list[bool]] = field(default_factory=dict)
+    """Blocks that add, by name. For each addition in order of call whether it adds activations:
+    both operands come from the input, one at least through a layer, and a layer reads the sum.
+    Arithmetic on boxes, shapes and positions does not. Never inside a layer."""
 
 
 def run(model: nn.Module, example_input: Any) -> Any:
-    """The output of a model in inference mode, without gradients.
+    """The output of a model in inference mode, without gradients, every layer called.
+
+    Compiled parts run operator by operator meanwhile, and torch's fused attention is off: it reads
+    weights without calling their layers.
 
     Args:
-        model: Its modes come back.
-        example_input: A tensor, a tuple of arguments or a dict of keyword arguments.
+        model: The model; its modes are restored.
+        example_input: A tensor, a tuple of arguments, or a dict of keyword arguments.
     """
-    with inference(model), torch.no_grad():
+    with inference(model), torch.no_grad(), _without_shortcuts():
         if isinstance(example_input, Mapping):
             return model(**example_input)
         return model(*example_input) if isinstance(example_input, tuple) else model(example_input)
 
 
-def watch(model: nn.Module, example_input: Any) -> Dataflow:
-    """Run a float model once and note who reads what.
+def watch(model: nn.Module, example_input: Any, chosen: Mapping[str, nn.Module]) -> Dataflow:
+    """Run a float model once and note what is called, and who reads what.
 
     An addition belongs to the innermost module whose forward makes it; one inside a convolution or
     linear layer to the module around the layer, and nothing is noted of who reads its operands.
+
+    Args:
+        model: Its modes come back.
+        example_input: As `run` takes it.
+        chosen: The layers that are to be quantized, by name; only they can be first or last.
     """
-    watcher = _Watcher()
+    watcher = _Watcher(chosen, example_input)
     with watcher.hooked(model), watcher:
         run(model, example_input)
-    return Dataflow(readers=list(watcher.readers.values()), additions=watcher.additions)
+    return watcher.found()
 
 
-@dataclass
+@contextmanager
+def _without_shortcuts() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Sum(NamedTuple):
+    """The label of what is computed from an addition."""
+
+    owner: str
+    place: int
+
+
+class _Input:
+    """The label of what is computed from the input of the model."""
+
+
+_Label = str | _Sum | type[_Input]  # a string is the name of a layer
+
+_IN_PLACE = re.compile(r"__setitem__$|__i\w+__$|.*[^_]_$")
+"""add_ and others that change their first argument."""
+_DETACHES = {"detach", "detach_"}
+_DATA = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
+_PRODUCTS = {
+    *("linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum"),
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("multi_head_attention_forward", "tensordot"),
+}
+
+
+@dataclass(eq=False)
 class _Call:
-    """One call of a module that is neither a layer nor inside one."""
+    """One call of a module."""
 
+    module: nn.Module
     name: str
+    in_layer: bool
+    """Whether it is a layer, or inside one."""
+    labels: set[_Label]
+    """Of its arguments."""
     count: int = 0
     """Additions so far."""
 
 
 class _Watcher(TorchFunctionMode):
-    def __init__(self) -> None:
+    def __init__(self, chosen: Mapping[str, nn.Module], example_input: Any) -> None:
         super().__init__()
-        self.readers: dict[tuple[int, int], list[Reader]] = {}
-        self.additions: dict[str, int] = {}
-        self._inside: list[tuple[_Call, bool]] = []  # and whether inside a layer of it
+        self._chosen = chosen
+        self._weights = {
+            id(layer._parameters.get("weight")): name for name, layer in chosen.items()
+        }
+        self._labels: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._calls: list[_Call] = []
         self._alive: list[Tensor] = []  # an id is taken again when its tensor is gone
+        self._readers: dict[tuple[int, int], list[Reader]] = {}
+        self._sums: dict[str, dict[int, bool]] = {}
+        self._summed: set[_Label] = set()  # sums that a layer reads
+        self._above: dict[str, set[_Label]] = {}  # of each layer, the labels of its input
+        self._feeds: set[_Label] = set()  # layers that another layer reads
+        self._read_past: set[str] = set()
+        for tensor in _tensors(example_input):
+            self._labels[tensor] = {_Input}
 
     @contextmanager
     def hooked(self, model: nn.Module) -> Iterator[None]:
         handles = []
         for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(self._enter(name)))
-            handles.append(module.register_forward_hook(self._leave, always_call=True))
+            enter, leave = self._enter(name), self._leave
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def found(self) -> Dataflow:
+        names = list(self._above)
+        nearest = {
+            name: {each for each in labels if isinstance(each, str)} - {name}
+            for name, labels in self._above.items()
+        }
+        first = {name for name in names if not nearest[name] and _Input in self._above[name]}
+        return Dataflow(
+            called=dict.fromkeys(names),
+            first=first or {name for name in names if not nearest[name]} or set(names[:1]),
+            last={name for name in names if name not in self._feeds} or set(names[-1:]),
+            read_past=self._read_past,
+            readers=list(self._readers.values()),
+            additions={
+                owner: [found[i] and _Sum(owner, i) in self._summed for i in range(len(found))]
+                for owner, found in self._sums.items()
+            },
+        )
 
     def __torch_function__(
         self,
@@ -100,32 +197,104 @@ class _Watcher(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self._inside and is_addition(func, args, kwargs):
-            call, in_layer = self._inside[-1]
-            place, call.count = call.count, call.count + 1
-            self.additions[call.name] = max(self.additions.get(call.name, 0), call.count)
-            for side, operand in zip(("left", "right"), args, strict=True):
-                if not in_layer:
-                    self._note(Reader(call.name, place, side), operand)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        read = list(_tensors([args, kwargs]))
+        labels = self._labels_in(read)
+        if self._calls and is_addition(func, args, kwargs):
+            labels = labels | self._added(args)
+        if name in _PRODUCTS:
+            self._check_owner(read)
+        output = func(*args, **kwargs)
+        if name in _DETACHES or func == _DATA:
+            labels = labels & {_Input}
+        if labels:
+            for tensor in _tensors(output):
+                self._label(tensor, labels)
+            if _IN_PLACE.match(name) and read:
+                for changed in (read[0], read[0]._base):
+                    if changed is not None:
+                        self._label(changed, labels)
+        return output
+
+    def _label(self, tensor: Tensor, labels: set[_Label]) -> None:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            labels = labels & {_Input}
+        self._labels[tensor] = self._labels_in(tensor) | labels
+
+    def _labels_in(self, value: Any) -> set[_Label]:
+        found: set[_Label] = set()
+        for tensor in _tensors(value):
+            found |= self._labels.get(tensor) or set()
+        return found
+
+    def _added(self, operands: Sequence[Any]) -> set[_Label]:
+        """Note an addition; return the label of its sum."""
+        call = next((each for each in reversed(self._calls) if not each.in_layer), None)
+        if call is None:  # the model is a layer
+            return set()
+        owner, place, in_layer = call.name, call.count, self._calls[-1].in_layer
+        call.count += 1
+        left, right = (self._labels_in(each) for each in operands)
+        through_layer = any(isinstance(label, str) for label in left | right)
+        sums = self._sums.setdefault(owner, {})
+        fits = bool(left and right and through_layer and not in_layer)
+        sums[place] = sums.get(place, False) or fits
+        if not in_layer:
+            for side, operand in zip(("left", "right"), operands, strict=True):
+                self._note(Reader(owner, place, side), operand)
+        return {_Sum(owner, place)}
+
+    def _check_owner(self, read: Sequence[Tensor]) -> None:
+        for tensor in read:
+            name = self._weights.get(id(tensor))
+            module = self._calls[-1].module if self._calls else None
+            if name is not None and not _owns(module, tensor):
+                self._read_past.add(name)
 
     def _enter(self, name: str) -> Any:
-        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            labels = self._labels_in([args, kwargs])
             is_layer = isinstance(module, LAYERS)
             if is_layer and args and isinstance(args[0], Tensor):
                 self._note(Reader(name), args[0])
-            around, in_layer = self._inside[-1] if self._inside else (_Call(""), False)
-            within = is_layer or in_layer
-            self._inside.append((around if within else _Call(name), within))
+            if is_layer:
+                self._summed |= labels
+            if name in self._chosen:
+                self._above[name] = self._above.get(name, set()) | labels
+                self._feeds |= labels - {name}
+            within = is_layer or bool(self._calls and self._calls[-1].in_layer)
+            self._calls.append(_Call(module, name, within, labels))
 
         return enter
 
-    def _leave(self, *_: Any) -> None:
-        self._inside.pop()
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        call = self._calls.pop()
+        for tensor in _tensors(output):
+            if call.name in self._chosen:
+                self._labels[tensor] = {call.name}
+            elif isinstance(module, torch.jit.ScriptModule):  # no torch function shows its work
+                self._label(tensor, call.labels)
 
     def _note(self, reader: Reader, tensor: Tensor) -> None:
         self._alive.append(tensor)
         # an operation in place makes another value of the same tensor: its version tells
-        found = self.readers.setdefault((id(tensor), tensor._version), [])
+        found = self._readers.setdefault((id(tensor), tensor._version), [])
         if reader not in found:
             found.append(reader)
+
+
+def _owns(module: nn.Module | None, tensor: Tensor) -> bool:
+    return module is not None and any(each is tensor for each in module._parameters.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)

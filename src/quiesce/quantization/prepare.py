@@ -1,7 +1,7 @@
-"""From a float model to one that trains with quantized weights and activations, and back."""
+"""Converts a float model to one with quantized weights and activations, and back."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,8 +10,11 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
-from quiesce.quantization.dataflow import run
+from quiesce.quantization.dataflow import Dataflow, watch
+from quiesce.quantization.fused_attention import restore_fused_paths, switch_off_fused_paths
+from quiesce.quantization.patterns import covering
 from quiesce.quantization.quantized_additions import QuantizedBlock, restore_block
 from quiesce.quantization.quantized_layers import (
     LAYERS,
@@ -20,10 +23,11 @@ from quiesce.quantization.quantized_layers import (
     quantize_layer,
     restore_layer,
 )
-from quiesce.quantization.quantized_weight import QuantizedWeight
+from quiesce.quantization.quantized_weight import QuantizedWeight, root_mean_square
 from quiesce.quantization.quantizer import FakeQuantizer
 from quiesce.quantization.residual import Residuals
 from quiesce.quantization.scheme import LayerScheme, Scheme
+from quiesce.quantization.ties import EMBEDDINGS, check_ties, tied_embeddings
 
 
 def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
@@ -33,47 +37,57 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
     Scales are new ones: make the optimizer afterwards. Those of weights are found at once, those of
     inputs by `calibrate`, which must come before the first forward wherever activations are
     quantized. A weight shared by layers has one quantizer, with the widest bits that any of them
-    asks for.
+    asks for; an embedding that shares it looks up quantized rows. `print(quiesce.describe(model))`
+    shows what every layer has got.
 
     Args:
-        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers
-            or subclasses of them. It is run in inference mode, nothing of it moves.
+        model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
+            or
+        subclasses of them. It runs in inference mode and does not change otherwise.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Read off it: the order in which layers are called and, with
-            `residual="quantized"`, which of them and of the additions read the same tensor.
+            arguments. Read off it: which layers are called, which are first and last, and which
+            of them and of the additions read the same tensor.
 
     Returns:
-        `model` itself.
+        `model`.
 
     Raises:
         PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
             reached by the forward, or has its weight computed by a parametrization or lying in
-            memory with gaps.
+            memory with gaps, or shares it with a module that stays in float. The message names
+            all such layers.
         NothingToDoError: No layer to quantize.
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
-    called = _call_order(model, example_input)
-    reshard(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
-    scheme.check_patterns(list(layers))
+    scheme.check_patterns([*layers, *tied_embeddings(model, layers)])
     chosen = {name: layer for name, layer in layers.items() if scheme.selects(name)}
     if not chosen:
         raise NothingToDoError("include and exclude together leave no layer to quantize")
-    _check_layers(chosen, called)
-    order = [name for name in called if name in chosen]
-    plans = _agree_on_shared(chosen, scheme.resolve(order))
-    residuals = Residuals(model, example_input) if scheme.residual == "quantized" else None
+    flow = watch(model, example_input, chosen)
+    reshard(model)
+    _check_layers(chosen, flow, layers)
+    check_ties(model, chosen, scheme)
+    roles = scheme.resolve(list(chosen), first=flow.first, last=flow.last)
+    plans = _agree_on_shared(chosen, roles)
+    residuals = None
+    if scheme.residual == "quantized":
+        residuals = Residuals(model, example_input, flow, scheme)
+    embeddings = tied_embeddings(model, chosen)
     quantizers: dict[int, FakeQuantizer] = {}
     for name, layer in chosen.items():
-        weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+        weight = _weight(layer)
         if id(weight) not in quantizers:
             quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
         inputs = _input_quantizer(name, layer, plans[name], scheme)
         quantize_layer(layer, quantizers[id(weight)], inputs)
+    for embedding in embeddings.values():
+        quantize_layer(embedding, quantizers[id(embedding.weight)], None)
+    switch_off_fused_paths(model)
     if residuals is not None:
         plan = scheme.of_additions()
         device = next(model.parameters()).device
@@ -82,34 +96,34 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
 
 def strip(model: nn.Module) -> nn.Module:
-    """A plain float copy of a prepared model whose weights are the quantized values.
+    """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: Prepared; it stays as it is.
+        model: A prepared model, or an AveragedModel of one; it does not change.
 
     Returns:
         A deep copy without quantizers. Its forward equals the prepared model's with activations
-        left in float.
+        left in float. Modules that share a weight still share it.
 
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
     """
-    plain = copy.deepcopy(model)
+    plain = copy.deepcopy(unwrapped(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):
             latent = module.latent
             restore_layer(module)
-            # a parameter of its own: an embedding may share the latent and stay in float
             module.register_parameter("weight", values[id(latent)])
         elif isinstance(module, QuantizedBlock):
             restore_block(module)
+    restore_fused_paths(plain)
     return plain
 
 
 def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
-    """Views of the quantized weights in the order of the model's modules, shared ones once.
+    """Return the quantized weights in the order of the modules; a shared weight once.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -117,6 +131,8 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
     reshard(model)
     views: dict[int, QuantizedWeight] = {}
     for name, module in model.named_modules():
+        if isinstance(module, EMBEDDINGS):  # a layer has the same weight, and is known by it
+            continue
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
             view = QuantizedWeight(name, module.latent, module.weight_quantizer, module)
             views[id(module.weight_quantizer)] = view
@@ -128,25 +144,25 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Scales and learned offsets of a prepared model: the published recipes train them apart."""
+    """Return scales and offsets; the published recipes give them another optimizer."""
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 def keep_whole(model: nn.Module) -> set[nn.Parameter]:
-    """Get a prepared model ready for FSDP2, and name the parameters that each process keeps whole.
+    """Prepare a model for FSDP2, and return the parameters that every process keeps whole.
 
         fully_shard(model, ignored_params=keep_whole(model))
 
-    These are scales and offsets. FSDP2 leaves the gradients of what it ignores alone; they are
-    averaged over all processes here. Give the set to every `fully_shard` of a part of the model.
+    These are scales and offsets. FSDP2 does not average the gradients of ignored parameters, so
+    hooks do it here. Give the set to every `fully_shard` of a part of the model.
 
     Args:
-        model: Prepared, calibrated or loaded, and not split yet; call this once.
+        model: A model that is prepared, calibrated or loaded, and not split yet; call this once.
 
     Raises:
         NothingToDoError: The model is not prepared.
-        PrepareError: A weight is split already.
+        PrepareError: A weight is already split.
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -159,11 +175,21 @@ def keep_whole(model: nn.Module) -> set[nn.Parameter]:
 
 
 def measure_weights(model: nn.Module) -> None:
-    """Find the scales of all weights again from their latents, as `prepare` did."""
+    """Find the scales of all weights again from their latents, as `prepare` did.
+
+    For float weights that were loaded after `prepare`. `calibrate` does it too.
+
+    Args:
+        model: Prepared; the scales of its weights change in place, what is frozen stays frozen.
+    """
     reshard(model)
     for module in model.modules():
-        if isinstance(module, QuantizedLayer):
+        if isinstance(module, QuantizedLayer) and not isinstance(module, EMBEDDINGS):
             _measure_weight(module.latent, module.weight_quantizer, channel_dim(module))
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return layer.weight  # pyright: ignore[reportReturnType]
 
 
 def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
@@ -171,41 +197,38 @@ def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=weight.latent.requires_grad)
 
 
-def _call_order(model: nn.Module, example_input: Any) -> dict[str, None]:
-    """Names of the layers that a forward calls, each once, in order (a dict as an ordered set)."""
-    called: dict[str, None] = {}
-    handles = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
-    ]
-    try:
-        run(model, example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return called
-
-
-def _check_layers(chosen: Mapping[str, nn.Module], called: Mapping[str, None]) -> None:
-    if unreached := [name for name in chosen if name not in called]:
+def _check_layers(chosen: Mapping[str, nn.Module], flow: Dataflow, layers: Collection[str]) -> None:
+    """Refuse layers that can not be quantized, all in one message."""
+    bad: dict[str, list[str]] = {}
+    for name, layer in chosen.items():
+        if name in flow.read_past:
+            why = "another module multiplies by the weight without calling the layer"
+        elif name not in flow.called:
+            why = "the forward does not call it in inference"
+        elif "weight" not in layer._parameters:
+            why = "a parametrization (weight or spectral norm?) computes the weight"
+        else:
+            continue
+        bad.setdefault(why, []).append(name)
+    if bad:
+        every = [name for names in bad.values() for name in names]
+        patterns = covering(every, [name for name in layers if name not in every])
+        reasons = "; ".join(
+            f"{', '.join(covering(names, [n for n in layers if n not in names]))}: {why}"
+            for why, names in bad.items()
+        )
         raise PrepareError(
-            f"the forward does not call {', '.join(unreached[:5])}"
-            f"{' ...' if len(unreached) > 5 else ''}; give an example_input that reaches them, or "
-            f"leave them in float: Scheme(exclude={unreached[:5]})"
+            f"{len(every)} of {len(chosen)} layers can not be quantized. {reasons}. Leave them in "
+            f"float: Scheme(exclude={[*patterns]}) added to the patterns that you have (heads for "
+            "training alone still train), or give an example_input that reaches them"
         )
     for name, layer in chosen.items():
-        if "weight" not in layer._parameters:
-            raise PrepareError(
-                f"{name}: its weight is computed by a parametrization (weight or spectral norm?); "
-                f"remove it first, or leave the layer in float: Scheme(exclude=[{name!r}])"
-            )
         _refuse_split(name, layer.weight)
-        if not is_dense(layer.weight):  # pyright: ignore[reportArgumentType]
-            raise PrepareError(
-                f"{name}: its weight is a slice with gaps in memory; give it one of its own: "
-                "layer.weight = nn.Parameter(layer.weight.detach().clone())"
-            )
+    if gaps := [name for name, layer in chosen.items() if not is_dense(_weight(layer))]:
+        raise PrepareError(
+            f"{', '.join(gaps)}: the weight is a slice with gaps in memory; give the layer one of "
+            "its own: layer.weight = nn.Parameter(layer.weight.detach().clone())"
+        )
 
 
 def _refuse_split(name: str, weight: object) -> None:
@@ -219,7 +242,7 @@ def _refuse_split(name: str, weight: object) -> None:
 def _agree_on_shared(
     chosen: Mapping[str, nn.Module], plans: dict[str, LayerScheme]
 ) -> dict[str, LayerScheme]:
-    """Layers that share a weight take one weight scheme: the one with the most bits."""
+    """Give layers that share a weight the weight scheme with the most bits."""
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
@@ -239,7 +262,7 @@ def _agree_on_shared(
 def _weight_quantizer(
     name: str, layer: nn.Module, plan: LayerScheme, scheme: Scheme
 ) -> FakeQuantizer:
-    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+    weight = _weight(layer)
     dim = channel_dim(layer)
     shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
     quantizer = FakeQuantizer(
@@ -261,13 +284,13 @@ def _input_quantizer(
 ) -> FakeQuantizer | None:
     if plan.act_bits is None:
         return None
-    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+    weight = _weight(layer)
     return _activation_quantizer(f"{name}.input", plan, scheme).to(weight.device)
 
 
 def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:
     quantizer = FakeQuantizer(
-        plan.act_bits or 0,  # whoever has no bits gets no quantizer
+        plan.act_bits or 0,  # not called without bits
         learn_offset=scheme.learn_offset,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
@@ -282,5 +305,6 @@ def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
     channels = dim if quantizer.scale.dim() else None
     quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
+    quantizer.measured_on = root_mean_square(whole(weight))
     if not is_split(weight):  # of a split weight the tracker starts the records
         quantizer.remember(weight)

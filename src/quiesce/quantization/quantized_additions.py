@@ -1,10 +1,10 @@
-"""Residual additions on grids, made from any module whose forward adds two tensors.
+"""Additions of activations on grids, in any module whose forward adds two tensors.
 
-A prepared block keeps being what it was: its class becomes a subclass of its own class, whose
-forward runs the parent's under a torch function mode that sends each addition of two tensors of one
-shape through a module `Addition`. So no block has to be rewritten, and torch.compile and
-torch.export see plain operators. Additions are told apart by their place in the order of calls, so
-a forward that makes another number of them than the one that was watched is refused.
+The class of a prepared block becomes a subclass of its own class. Its forward runs the parent's
+under a torch function mode, which sends each addition of two tensors of one shape through a module
+`Addition`. So no block has to be rewritten, and torch.compile and torch.export see plain operators.
+Additions are identified by the order of the calls, so a forward pass with another number of
+additions than the observed one is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, forget_scales
 
 ADDS = (torch.Tensor.add, torch.Tensor.add_, torch.add)
-"""What `x + y`, `x += y` and `torch.add(x, y)` call."""
+"""The functions that `x + y`, `x += y` and `torch.add(x, y)` call."""
 
 _Base = nn.Module if TYPE_CHECKING else object
 
@@ -28,8 +28,8 @@ class Addition(nn.Module):
     """The sum of two tensors, each rounded to a grid first.
 
     Args:
-        left: Quantizer of the first operand; it may be a layer's input quantizer too.
-        right: Of the second.
+        left: Quantizer of the first operand; it may also be the input quantizer of a layer.
+        right: Quantizer of the second operand.
     """
 
     def __init__(self, left: FakeQuantizer, right: FakeQuantizer) -> None:
@@ -38,23 +38,32 @@ class Addition(nn.Module):
         self.right = right
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """The sum, of the operands' shape."""
+        """Return the sum."""
         return torch.add(self.left(left), self.right(right), alpha=1)  # for `alpha` see `_Adding`
 
 
 class QuantizedBlock(_Base):
-    """The part that `block_class` puts before a block's own class."""
+    """The base that `block_class` puts before the class of a block."""
 
     additions: nn.ModuleList
-    """In the order of calls; None where one stays in float: inside a layer of the block."""
+    """In the order of calls; None where one stays in float. Empty if all do, which only hides them
+    from a block around this one."""
+    additions_of: str
+    """Name of the block in the model."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        forget_scales(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
-        """Pickle and copy by the float class: the class made here has no importable name."""
+        """Pickle and copy by the float class, because the subclass has no importable name."""
         return _remake, (type(self).__mro__[2],), self.__dict__.copy()
 
 
 class _HidesAdditions(nn.Sequential if TYPE_CHECKING else object):
-    """For a block that runs what it holds, one after the other: `additions` is none of it."""
+    """Makes a Sequential block skip `additions` when it runs its modules."""
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter([child for name, child in self._modules.items() if name != "additions"])
@@ -64,7 +73,7 @@ class _HidesAdditions(nn.Sequential if TYPE_CHECKING else object):
 
 
 class _Adding(TorchFunctionMode):
-    """Sends the additions that it sees through the modules given, in their order."""
+    """Sends additions through the given modules, in their order."""
 
     def __init__(self, additions: nn.ModuleList) -> None:
         super().__init__()
@@ -83,22 +92,23 @@ class _Adding(TorchFunctionMode):
         place = self.seen
         self.seen += 1
         addition = self.additions[place] if place < len(self.additions) else None
-        # `alpha` is 1 anyway; given, it tells the modes of blocks around this one that it is done
+        # `alpha` is 1 anyway; it tells the modes of outer blocks that this addition is done
         return func(*args, alpha=1) if addition is None else addition(*args)
 
-    def check_number(self, block: type[nn.Module]) -> None:
+    def check_number(self, block: type[nn.Module], name: str) -> None:
         """Refuse a forward in which an addition may have taken the place of another."""
         expected = len(self.additions)
-        if self.seen not in (0, expected):
+        if expected and self.seen not in (0, expected):
             raise PrepareError(
-                f"a {block.__name__} adds {self.seen} times in one forward, and added {expected} "
-                "times in the inference of prepare; let it add alike in training and inference "
-                '(scale what is added by 0), or leave additions in float: Scheme(residual="float")'
+                f"{name or 'the model'}: a {block.__name__} adds {self.seen} times in one forward, "
+                f"and added {expected} times in the inference of prepare; let it add alike in "
+                "training and inference (scale what is added by 0), or leave its additions in "
+                f"float: Scheme(residual_exclude=[{name!r}])"
             )
 
 
 def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> bool:
-    """Whether a call adds two activations of one shape; a parameter is none."""
+    """Whether a call adds two activations of one shape; parameters are not activations."""
     if func not in ADDS or kwargs or len(args) != 2:
         return False
     left, right = args
@@ -107,20 +117,20 @@ def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     if isinstance(left, nn.Parameter) or isinstance(right, nn.Parameter):
         return False
     floats = left.is_floating_point() and right.is_floating_point()
-    # the batch is left out: comparing it would tie an exported graph to one size
+    # comparing batch sizes would fix the batch size of an exported graph
     return floats and left.dim() == right.dim() > 1 and left.shape[1:] == right.shape[1:]
 
 
 @cache
 def block_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of `cls` whose additions are on grids; the same object each time."""
+    """Return the subclass of `cls` whose additions are on grids; always the same object."""
 
     @wraps(cls.forward)  # torch.export reads the signature
     def forward(self: QuantizedBlock, *args: Any, **kwargs: Any) -> Any:
-        adding = _Adding(self.additions)  # dynamo knows no `with ... as` of it
+        adding = _Adding(self.additions)  # dynamo does not support `with ... as` here
         with adding:
             output = cls.forward(self, *args, **kwargs)
-        adding.check_number(cls)
+        adding.check_number(cls, self.additions_of)
         return output
 
     body = {
@@ -133,21 +143,23 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(f"Quantized{cls.__name__}", (QuantizedBlock, cls), body)
 
 
-def quantize_block(block: nn.Module, additions: Sequence[Addition | None]) -> None:
+def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | None]) -> None:
     """Put the additions of a block's forward on grids, in place, in the order of their calls.
 
     Args:
         block: Still a float one.
-        additions: None for one that stays in float.
+        name: Of the block in the model.
+        additions: None for one that stays in float; empty if all do.
     """
     block.__class__ = block_class(type(block))
+    block.additions_of = name  # pyright: ignore[reportArgumentType]
     block.additions = nn.ModuleList(additions)  # pyright: ignore[reportArgumentType]
 
 
 def restore_block(block: nn.Module) -> None:
-    """Turn a quantized block back into what it was, in place."""
+    """Turn a quantized block back into a float one, in place."""
     block.__class__ = type(block).__mro__[2]
-    del block.additions
+    del block.additions, block.additions_of
 
 
 def _remake(cls: type[nn.Module]) -> nn.Module:

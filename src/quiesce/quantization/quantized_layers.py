@@ -1,9 +1,9 @@
 """Layers that quantize their input and weight, made from any convolution or linear class.
 
-A prepared layer keeps being what it was: its class becomes a subclass of its own class, whose
-forward quantizes the input, shows the quantized weight where the parent looks for `weight`, and
-calls the parent. So every subclass works (timm's Conv2dSame too), `weight` keeps its name in the
-state_dict, and torch.compile and torch.export see one graph.
+The class of a prepared layer becomes a subclass of its own class. Its forward quantizes the input,
+shows the quantized weight to the parent as `weight`, and calls the parent's forward. So every
+subclass works (such as timm's Conv2dSame), `weight` keeps its name in the state_dict, and
+torch.compile and torch.export see one graph.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, forget_scales
 
 LAYERS = (
     nn.Conv1d,
@@ -29,7 +29,7 @@ _Base = nn.Module if TYPE_CHECKING else object
 
 
 class QuantizedLayer(_Base):
-    """The part that `quantized_class` puts before a layer's own class."""
+    """The base that `quantized_class` puts before the class of a layer."""
 
     input_quantizer: FakeQuantizer | None
     weight_quantizer: FakeQuantizer
@@ -37,17 +37,17 @@ class QuantizedLayer(_Base):
 
     @property
     def latent(self) -> nn.Parameter:
-        """The float weight that the optimizer moves."""
+        """The float weight that the optimizer updates."""
         return self._parameters["weight"]  # pyright: ignore[reportReturnType]
 
     @property
     def weight(self) -> Tensor:
-        """The latent weight; inside the layer's own forward the quantized one."""
+        """The latent weight; inside the parent's forward, the quantized weight."""
         emitted = self._emitted
         return self.latent if emitted is None else emitted
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The parent's forward on quantized input and weight."""
+        """Run the parent's forward on quantized input and weight."""
         if self.input_quantizer is not None:
             input = self.input_quantizer(input)
         object.__setattr__(self, "_emitted", self.weight_quantizer(self.latent))
@@ -56,25 +56,32 @@ class QuantizedLayer(_Base):
         finally:
             object.__setattr__(self, "_emitted", None)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if f"{prefix}weight" in state_dict:
+            forget_scales(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
-        """Pickle and copy by the float class: the class made here has no importable name."""
+        """Pickle and copy by the float class, because the subclass has no importable name."""
         return _remake, (float_class(self),), self.__dict__.copy()
 
 
 @cache
 def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of `cls` whose forward quantizes; the same object each time."""
+    """Return the subclass of `cls` whose forward quantizes; always the same object."""
     body = {"__module__": cls.__module__, "__doc__": f"{cls.__name__}, quantized by quiesce."}
     return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), body)
 
 
 def float_class(layer: nn.Module) -> type[nn.Module]:
-    """The class that a quantized layer had before."""
+    """Return the class of a quantized layer before it was prepared."""
     return type(layer).__mro__[2]
 
 
 def channel_dim(layer: nn.Module) -> int:
-    """Dimension of the weight that counts output channels."""
+    """Return the dimension of the weight that counts output channels."""
     return 1 if isinstance(layer, TRANSPOSED) else 0
 
 
@@ -89,7 +96,7 @@ def quantize_layer(
 
 
 def restore_layer(layer: nn.Module) -> None:
-    """Turn a quantized layer back into a float one, in place; its weight stays the latent."""
+    """Turn a quantized layer back into a float one with the latent weight, in place."""
     layer.__class__ = float_class(layer)
     del layer.weight_quantizer, layer.input_quantizer, layer._emitted
 

@@ -1,6 +1,6 @@
-"""The one view through which trackers, cures and reports see a weight.
+"""The interface through which trackers, cures and reports access a weight.
 
-Everything above this file knows only `QuantizedWeight`, and nothing of modules or quantizers.
+They use only `QuantizedWeight`, not modules or quantizers.
 """
 
 from __future__ import annotations
@@ -22,18 +22,28 @@ if TYPE_CHECKING:
     from quiesce.quantization.quantizer import FakeQuantizer
 
 
+OUTGROWN = 1.5
+"""Change of the root mean square of a weight after which its first scale does not fit."""
+
+
+def root_mean_square(weight: Tensor) -> float:
+    """Root mean square of all numbers of a tensor; 0 of an empty one."""
+    return float(weight.detach().float().norm()) / max(1, weight.numel()) ** 0.5
+
+
 class QuantizedWeight:
-    """A latent weight together with the grid that it is rounded to.
+    """A latent weight and the grid that it is rounded to.
 
     Args:
-        name: Name of the parameter's module in the model.
-        latent: The float parameter that the optimizer moves.
+        name: Name of the module of the parameter.
+        latent: The float parameter that the optimizer updates.
         quantizer: Its quantizer.
-        module: The layer whose weight it is; reports read its kind.
+        module: The layer; reports read its kind.
 
     Attributes:
-        shards: How the latent is split over processes, or None. Where it is, scale, history, codes
-            and frozen mask are those of the part held here, in its shape.
+        shards: How the latent weight is split over processes, or None. If it is split, scale,
+            history,
+        codes and frozen mask are those of the part of this process.
 
     Raises:
         PrepareError: Its scale is split over processes.
@@ -49,8 +59,8 @@ class QuantizedWeight:
         self.shards = Shards(latent) if is_split(latent) else None
         if is_split(quantizer.scale):
             raise PrepareError(
-                f"{name}: its scale is split over processes, and each needs it whole; call "
-                "fully_shard(..., ignored_params=quiesce.keep_whole(model))"
+                f"{name}: its scale is split over processes, but each process needs all of it; "
+                "call fully_shard(..., ignored_params=quiesce.keep_whole(model))"
             )
 
     def __repr__(self) -> str:
@@ -58,20 +68,20 @@ class QuantizedWeight:
 
     @property
     def grid(self) -> Grid:
-        """The integers that a code can be."""
+        """The integers of the codes."""
         return Grid(self._quantizer.bits, signed=True)
 
     @property
     def layout(self) -> Layout:
-        """How the history records are packed."""
+        """Layout of the history records."""
         return Layout.of(self.grid)
 
     @property
     def scale(self) -> Tensor:
-        """Floats per code, above 0, detached, broadcastable to the latent.
+        """Floats per code, above 0, detached, broadcastable to the latent weight.
 
         Raises:
-            NotCalibratedError: It has not been found yet.
+            NotCalibratedError: There is no scale yet.
         """
         if self._quantizer.grid is None:
             raise self._quantizer.not_calibrated()
@@ -79,44 +89,57 @@ class QuantizedWeight:
 
     @property
     def held(self) -> Tensor:
-        """The latent, detached, or the part of it that this process holds; it shares memory."""
+        """The latent weight, or the part of it in this process, detached; it shares memory."""
         return local(self.latent)
 
     @property
     def differentiable(self) -> Tensor:
-        """The same, attached: a gradient reaches the latent through it."""
+        """The same, but not detached: gradients flow to the latent weight."""
         return self.latent.to_local() if is_split(self.latent) else self.latent
 
     @property
     def history(self) -> Tensor:
-        """Records of `weight_history`, the latent's shape and strides; edited in place."""
+        """Records of `weight_history`, laid out like the latent weight; edited in place."""
         records = self._quantizer.history
         if records is None:
-            raise TypeError(f"{self.name}: this quantizer was made for activations, not a weight")
+            raise TypeError(f"{self.name}: this quantizer is for activations, not for a weight")
         if self.shards is not None:
-            if not is_split(records):  # the latent was split since the model was prepared
+            if not is_split(records):  # the latent weight was split after prepare
                 part = self.shards.part(records).clone()
-                if part.shape != self.held.shape:  # one row, which another process holds
+                if part.shape != self.held.shape:  # one row, in another process
                     part = part.new_zeros(self.held.shape)
                 records = self.shards.join(part)
                 self._quantizer.history = records
             return local(records)
-        if records.stride() != self.latent.stride():  # the latent has changed its memory format
+        if records.stride() != self.latent.stride():  # its memory format has changed
             records = torch.empty_like(self.latent, dtype=records.dtype).copy_(records)
             self._quantizer.history = records
         return records
 
     @property
     def locked(self) -> bool:
-        """Whether the user keeps this weight from training, by `requires_grad_(False)`.
+        """Whether the user excluded this weight from training, by `requires_grad_(False)`.
 
-        A locked weight keeps its latents, scale and codes, and cures leave it alone.
+        Cures do not change a locked weight.
         """
         return not self.latent.requires_grad
 
     @property
+    def outgrown(self) -> bool:
+        """Whether the latents are so much larger or smaller than those that gave the scale.
+
+        Float weights loaded after `prepare` are, by more than training changes in a few steps.
+        Never of a scale that was loaded, and never of a weight that is split over processes.
+        """
+        before = self._quantizer.measured_on
+        if before is None or self.shards is not None or not before:
+            return False
+        ratio = root_mean_square(self.latent) / before
+        return not 1 / OUTGROWN < ratio < OUTGROWN
+
+    @property
     def tracked_by(self) -> object:
-        """The tracker that keeps the history up to date; there can be one at a time."""
+        """The tracker that updates the history; there can be only one."""
         return self._quantizer.tracked_by
 
     @tracked_by.setter
@@ -125,33 +148,33 @@ class QuantizedWeight:
 
     @property
     def frozen(self) -> Tensor:
-        """Which codes are pinned: bool, the latent's shape."""
+        """Which weights are frozen: bool, in the shape of the latent weight."""
         return weight_history.is_frozen(self.history, self.layout)
 
     @torch.no_grad()
     def codes(self) -> Tensor:
-        """Return the integers that the network computes with now: int8, the latent's shape.
+        """Return the codes in use: int8, in the shape of the latent weight.
 
-        This changes nothing. A frozen weight has its pinned code, whatever its latent is.
+        This changes nothing. A frozen weight has its frozen code.
         """
         return weight_passes.emitted(self._operands()).to(torch.int8)
 
     @torch.no_grad()
     def quantized(self) -> Tensor:
-        """Return scale * code: the latent's shape, float32 or wider."""
+        """Return scale * code: in the shape of the latent weight, float32 or wider."""
         return weight_passes.quantized(self._operands())
 
     @torch.no_grad()
     def freeze(self, where: Tensor, codes: Tensor) -> None:
-        """Pin codes for good and set the latents to them; a frozen weight stays as it is.
+        """Freeze weights and set their latent weights; a weight that is frozen does not change.
 
         Args:
-            where: bool mask of the latent's shape.
-            codes: Integers on the grid, of the latent's shape.
+            where: Mask of the weights to freeze: bool, in the shape of the latent weight.
+            codes: Their codes: integers on the grid, in the same shape.
 
         Raises:
-            ValueError: A code is off the grid. (Not checked on an accelerator, where the host would
-                have to wait.)
+            ValueError: A code is outside the grid; not checked on accelerators, where this would
+                wait.
         """
         grid = self.grid
         if codes.device.type == "cpu" and codes.numel():
@@ -164,6 +187,11 @@ class QuantizedWeight:
         records = self.history
         pinned = weight_history.freeze(records, codes, self.layout)
         records.copy_(torch.where(where, pinned, records))
+        self.pin_latents()
+
+    @torch.no_grad()
+    def pin_latents(self) -> None:
+        """Set the latents of frozen weights to scale * code."""
         self.held.copy_(torch.where(self.frozen, self.quantized(), self.held))
 
     def _operands(self) -> weight_passes.Operands:
@@ -171,11 +199,11 @@ class QuantizedWeight:
             self.held, self.scale, self.limits, self.history, self.estimator
         )
 
-    # What follows serves `weight_group`, which runs passes over many weights at once.
+    # The rest is for `weight_group`, which runs passes over many weights at once.
 
     @property
     def scale_parameter(self) -> nn.Parameter:
-        """The scale as the optimizer moves it."""
+        """The scale as a parameter of the optimizer."""
         return self._quantizer.scale
 
     @property
@@ -195,7 +223,7 @@ class QuantizedWeight:
 
     @property
     def estimator(self) -> Estimator:
-        """The estimator whose rounding decides the codes."""
+        """The estimator that rounds."""
         return self._quantizer.rule.estimator
 
     @property
@@ -204,15 +232,15 @@ class QuantizedWeight:
         return self._quantizer.kernels
 
     def check_current(self) -> None:
-        """Refuse to go on if the parameter has been split over processes since this was made.
+        """Check that the parameter was not split over processes later.
 
         Raises:
-            TrackingError: It has been split.
+            TrackingError: It was split.
         """
         if self.shards is None and is_split(self.module._parameters.get("weight")):
             raise TrackingError(
                 f"{self.name}: its weight was split over processes after the tracker was made; "
-                "call fully_shard first, then make optimizer, tracker and Control"
+                "call fully_shard first, then create optimizer, tracker and Control"
             )
 
     def _part(self, values: Tensor) -> Tensor:

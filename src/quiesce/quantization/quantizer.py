@@ -1,6 +1,14 @@
-"""A fake quantizer as a module: grid and learned scale, all state in parameters and buffers."""
+"""The fake quantizer as a module: grid, learned scale and history records.
 
-from collections.abc import Callable
+The ends of the grid and the records are integers, whose average means nothing. Averages of weights
+(EMA, SWA) reach every buffer of a model, and every tensor of its `state_dict`. So these integers
+are not buffers, and a `state_dict` holds copies of them. They move, load and are copied with the
+module as buffers do.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,27 +30,51 @@ from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
 
 
-class FakeQuantizer(nn.Module):
-    """Rounds what passes through it to a grid, and learns the grid's scale (LSQ), maybe its offset.
+def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """Forget what the quantizers of a layer or block know if float weights are loaded into it.
 
-    Until a grid and a scale are set it can not be used. Parameters: `scale`, and `offset` where it
-    is learned (LSQ+). Buffers: `limits` (2,), the ends of the grid, (0, 0) while there is none; for
-    weights `history`, one packed record per weight (see `weight_history`), made here so that a
-    compiled forward reads from the first step on what freezing writes later.
+    A checkpoint of a quantized layer has scales; one without the layer, such as that of a backbone
+    for another head, changes nothing.
 
     Args:
-        bits: Width of the codes, 2 to 8.
-        scale_shape: () for one scale, else the shape that broadcasts to the tensor.
+        owner: The layer or block.
+        state_dict: What is loaded.
+        prefix: Of the owner in it.
+    """
+    mine = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
+    for name, quantizer in owner.named_modules():
+        if isinstance(quantizer, FakeQuantizer) and mine:
+            known = any(key.startswith(f"{name}.") for key in mine)
+            if not known and name.split(".")[0] in _PARTS:
+                quantizer.forget()
+
+
+_PARTS = ("weight_quantizer", "input_quantizer", "additions")
+"""Children of layers and blocks that hold quantizers of their own."""
+
+
+class FakeQuantizer(nn.Module):
+    """Rounds its input to a grid, and learns the scale of the grid (LSQ), optionally an offset.
+
+    It can be used after a grid and a scale are set. Parameters: `scale`, and `offset` if it is
+    learned (LSQ+). Integers: `limits` (2,), the ends of the grid, (0, 0) without one; for weights
+    `history`, one packed record per weight (see `weight_history`), which exists from the start so
+    that a compiled forward pass reads what freezing writes later.
+
+    Args:
+        bits: Bits of the codes, 2 to 8.
+        scale_shape: () for one scale, or a shape that broadcasts to the tensor.
         weight: The latent weight that it quantizes, or None for activations.
-        learn_offset: LSQ+: learn the value of code 0 too. Activations only.
+        learn_offset: Also learn the value of code 0 (LSQ+); for activations only.
         clip: Where gradients pass, see `quiesce.fake_quantize`.
-        grad_scaling: Multiply the gradients of scale and offset by LSQ's 1/sqrt(N*quant_max), N the
-            weights that share a scale, or the features of one sample.
+        grad_scaling: Multiply the gradients of scale and offset by 1/sqrt(N*quant_max) as in LSQ,
+            with
+        N the number of weights that share a scale, or of features of one sample.
         estimator: Rounding and its gradient.
-        ranges: How `calibrate` finds the first scale.
+        ranges: How `calibrate` computes the first scale.
 
     Raises:
-        ValueError, TypeError: An argument out of its range.
+        ValueError, TypeError: An argument is out of range.
     """
 
     scale: nn.Parameter
@@ -72,26 +104,27 @@ class FakeQuantizer(nn.Module):
         self.grad_scaling = grad_scaling
         self.ranges: Range = ranges
         self.kernels = EAGER
-        self.observe: Callable[[Tensor], None] | None = None
+        self.observe: Callable[[Tensor], object] | None = None
         self.tracked_by: object = None
+        self.measured_on: float | None = None  # root mean square of the weight that gave the scale
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
-        self.register_buffer("limits", torch.zeros(2))
-        history = None
+        self.limits = torch.zeros(2)
+        self.history = None
         if weight is not None:
             dtype = Layout.of(Grid(bits, signed=True)).dtype
-            history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
-        self.register_buffer("history", history)
+            self.history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
         self.rule = Rule(clip, estimator)
 
     def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
-        """Start from this grid: `scale` and `offset` in units of x, of the shapes declared."""
+        """Set the grid; `scale` and `offset` have the units of x and the declared shapes."""
         with torch.no_grad():
             self.scale.copy_(scale.reshape(self.scale.shape))
             if self.offset is not None:
                 self.offset.copy_(torch.zeros(()) if offset is None else offset)
             self.limits.copy_(torch.tensor([grid.quant_min, grid.quant_max]))
         self.grid = grid
+        self.measured_on = None
 
     @property
     def step_size(self) -> Tensor:
@@ -99,27 +132,31 @@ class FakeQuantizer(nn.Module):
         return positive(self.scale.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize `x`; shape and dtype stay.
+        """Fake-quantize `x`; shape and dtype do not change.
 
         Raises:
             NotCalibratedError: There is no grid yet.
-            TrackingError: In training, the estimator needs the codes of the last step and no
-                tracker keeps them.
+            TrackingError: In training, the estimator needs the codes of the last step, and no
+                tracker
+            records them.
         """
         if self.observe is not None:
             self.observe(x)
             return x
         if self.grid is None:
             raise self.not_calibrated()
-        noise = self._noise(x)
+        scale = self.scale
+        if self._locked(x):
+            scale, noise = scale.detach(), None
+        else:
+            noise = self._noise(x)
         self._check_tracked()
-        # inside a compiled model the compiler sees the plain operators, and fuses across layers;
-        # the fused passes take no noise
+        # a compiled model fuses the plain operators across layers; fused passes take no noise
         plain = torch.compiler.is_compiling() or noise is not None
         kernels = EAGER if plain else self.kernels
         return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
             x,
-            self.scale,
+            scale,
             self.offset,
             self.limits,
             self.history,
@@ -131,17 +168,17 @@ class FakeQuantizer(nn.Module):
         )
 
     def not_calibrated(self) -> NotCalibratedError:
-        """What to raise where a scale is needed and there is none."""
-        return NotCalibratedError(
-            f"{self.name or 'a quantizer'} has no scale yet; "
-            "call quiesce.calibrate(model, batches) first"
-        )
+        """Return the error for a quantizer without a scale."""
+        advice = "call quiesce.calibrate(model, batches) first"
+        if self.history is not None:
+            advice += ", or quiesce.measure_weights(model) if float weights were loaded into it"
+        return NotCalibratedError(f"{self.name or 'a quantizer'} has no scale yet; {advice}")
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
-        """Start the history of a weight from the codes nearest to `latent`; what is frozen stays.
+        """Start the history of a weight from the codes nearest to `latent`; frozen weights stay.
 
-        Nothing where the estimator does not read them: a tracker starts them in any case.
+        Does nothing if the estimator does not read the history; a tracker starts it in any case.
         """
         if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
             return
@@ -150,6 +187,10 @@ class FakeQuantizer(nn.Module):
         code = torch.round(wide / self.step_size).clamp(self.grid.quant_min, self.grid.quant_max)
         fresh = pack(code, STILL, False, layout)
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
+
+    def _locked(self, x: Tensor) -> bool:
+        """Whether `x` is a weight that the user keeps from training; its scale then stays too."""
+        return self.history is not None and isinstance(x, nn.Parameter) and not x.requires_grad
 
     def _noise(self, x: Tensor) -> Tensor | None:
         if not (self.training and self.rule.estimator.needs_noise):
@@ -161,16 +202,50 @@ class FakeQuantizer(nn.Module):
         if reads and self.training and self.tracked_by is None:
             raise TrackingError(
                 f"{self.name}: {type(self.rule.estimator).__name__} reads the code of the last "
-                "step, which nothing keeps; make a quiesce.Control before the first training step"
+                "step, which nothing records; create a quiesce.Control before the first step"
             )
 
     def _grad_scale(self, x: Tensor) -> float | None:
-        if not self.grad_scaling or self.grid is None:
+        if not self.grad_scaling or self.grid is None or not x.numel():
             return None
         shared_by = x.shape[0] if self.history is None else self.scale.numel()
         return lsq_grad_scale(x.numel() // shared_by, self.grid)
 
-    def _forget(self) -> None:
+    @torch.no_grad()
+    def copy_integers(self, source: "FakeQuantizer") -> None:
+        """Take grid and history records from a quantizer of the same kind."""
+        self.grid = source.grid
+        for (_, mine), (_, theirs) in zip(self._integers(), source._integers(), strict=True):
+            mine.copy_(theirs)
+
+    def _integers(self) -> Iterator[tuple[str, Tensor]]:
+        yield "limits", self.limits
+        if self.history is not None:
+            yield "history", self.history
+
+    def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
+        """The integers too, where a quantizer itself is asked; a model does not list them.
+
+        FSDP2 and torch.distributed.checkpoint ask each module for what it holds.
+        """
+        prefix = str(args[0] if args else options.get("prefix", ""))
+        mine = ((f"{prefix}.{name}" if prefix else name, v) for name, v in self._integers())
+        return chain(super().named_buffers(*args, **options), mine)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FakeQuantizer":
+        super()._apply(fn, recurse)
+        for name, values in list(self._integers()):
+            setattr(self, name, fn(values))
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, values in self._integers():
+            destination[prefix + name] = values.detach().clone()
+
+    def forget(self) -> None:
         """As before calibration: a new float network has neither this grid nor frozen codes."""
         self.limits.zero_()
         self.grid = None
@@ -178,7 +253,7 @@ class FakeQuantizer(nn.Module):
             self.history.zero_()
 
     def extra_repr(self) -> str:
-        """Bits, kind of grid, and how many scales."""
+        """Return bits, kind of grid, and number of scales."""
         kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
         return f"bits={self.bits}, {kind}, scales={self.scale.numel()}"
 
@@ -192,22 +267,51 @@ class FakeQuantizer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the grid from `limits`; a float checkpoint has none, so calibrate again."""
+        """Read the grid from `limits`; a checkpoint without this quantizer changes nothing."""
         if not any(key.startswith(prefix) for key in state_dict):
-            self._forget()
             return
+        integers = {prefix + name: (name, values) for name, values in self._integers()}
+        others = {key: value for key, value in state_dict.items() if key not in integers}
         super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self.grid = None
+        for key, (name, values) in integers.items():
+            saved = state_dict.get(key)
+            if saved is None:
+                missing_keys.append(key)
+            elif saved.shape != values.shape:
+                shapes = f"{tuple(saved.shape)} in the checkpoint, {tuple(values.shape)} here"
+                error_msgs.append(f"size mismatch for {key}: {shapes}")
+            elif local_metadata.get("assign_to_params_buffers", False):
+                setattr(self, name, saved.detach().clone())
+            else:
+                with torch.no_grad():
+                    values.copy_(saved)
+        self.grid = self.measured_on = None
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return
         grid = Grid(self.bits, signed=low < 0)
         if (grid.quant_min, grid.quant_max) != (low, high):
             error_msgs.append(
-                f"{prefix}limits: the checkpoint's codes go from {low} to {high}, this model is "
-                f"prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
+                f"{prefix}limits: the codes of the checkpoint are {low} to {high}, but this model "
+                f"is prepared for {self.bits} bits; prepare it with the scheme of the checkpoint"
             )
             return
         self.grid = grid
+
+
+@contextmanager
+def observed(observers: Mapping[FakeQuantizer, Callable[[Tensor], object]]) -> Iterator[None]:
+    """Let quantizers pass their inputs through unchanged, to their observers, in the block."""
+    try:
+        for quantizer, observe in observers.items():
+            quantizer.observe = observe
+        yield
+    finally:
+        for quantizer in observers:
+            quantizer.observe = None
+
+
+def unobserved(_: Tensor) -> None:
+    """An observer that ignores its input."""

@@ -1,7 +1,7 @@
-"""`Scheme(residual="quantized")`: the additions of a network on grids, one grid for each tensor.
+"""`Scheme(residual="quantized")`: the additions of a network on grids, one grid per tensor.
 
-What reads one tensor shares one quantizer: a residual stream that a convolution and an addition
-read is then on one grid, and its integers need no second rounding.
+All readers of a tensor share one quantizer. A residual stream that a convolution and an addition
+read is therefore on one grid, and its integers are not rounded again.
 """
 
 from collections.abc import Callable
@@ -11,48 +11,72 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.errors import PrepareError
-from quiesce.quantization.dataflow import Reader, run, watch
+from quiesce.quantization.dataflow import Dataflow, Reader, run
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
-from quiesce.quantization.quantizer import FakeQuantizer
+from quiesce.quantization.quantizer import FakeQuantizer, observed, unobserved
+from quiesce.quantization.scheme import Scheme
 
 Make = Callable[[str], FakeQuantizer]
-"""From a name to a new quantizer for the operand of an addition."""
+"""Function from a name to a new quantizer of an operand."""
 
 
 class Residuals:
-    """The additions of a float model, seen in a forward of it, to be put on grids.
+    """The additions of a float model, as seen in a forward pass.
 
     Args:
         model: Still float.
         example_input: What its forward takes.
+        flow: What a forward did.
+        scheme: Says which modules are left out.
+
+    Raises:
+        PrepareError: A pattern of the scheme matches no module that adds.
     """
 
-    def __init__(self, model: nn.Module, example_input: Any) -> None:
+    def __init__(
+        self, model: nn.Module, example_input: Any, flow: Dataflow, scheme: Scheme
+    ) -> None:
         self._model = model
         self._example = example_input
-        self._flow = watch(model, example_input)
+        scheme.check_addition_patterns(list(flow.additions))
+        self._additions = {
+            name: [each and scheme.selects_additions(name) for each in places]
+            for name, places in flow.additions.items()
+        }
+        self._readers = [
+            [each for each in readers if each.place is None or self._quantizes(each)]
+            for readers in flow.readers
+        ]
         self._expected = run(model, example_input)
 
     def quantize(self, make: Make) -> None:
-        """Put all additions on grids, in place, once the layers have their quantizers.
+        """Put all additions on grids, in place, after the layers got their quantizers.
 
         Args:
-            make: Makes the quantizer of an operand that no layer with equal bits reads too.
+            make: Creates the quantizer of an operand that no layer with equal bits reads.
 
         Raises:
-            PrepareError: The additions can not be replaced without changing what is computed.
+            PrepareError: Replacing the additions would change the result.
         """
         found: dict[Reader, FakeQuantizer] = {}
-        for readers in self._flow.readers:
+        for readers in self._readers:
             found |= self._shared(readers, make)
-        for name, count in self._flow.additions.items():
-            additions = [_addition(found, name, place) for place in range(count)]
-            quantize_block(self._model.get_submodule(name), additions)
+        blocks = [name for name, places in self._additions.items() if any(places)]
+        for name in blocks:
+            places = range(len(self._additions[name]))
+            additions = [_addition(found, name, place) for place in places]
+            quantize_block(self._model.get_submodule(name), name, additions)
+        for name in self._additions:
+            if name not in blocks and any(_is_inside(name, block) for block in blocks):
+                quantize_block(self._model.get_submodule(name), name, [])
         self._check_same()
 
+    def _quantizes(self, reader: Reader) -> bool:
+        return reader.place is not None and self._additions[reader.owner][reader.place]
+
     def _shared(self, readers: list[Reader], make: Make) -> dict[Reader, FakeQuantizer]:
-        """Quantizers of the additions among the readers of one tensor; layers take the same."""
+        """Return the quantizers of the additions that read one tensor; layers share them."""
         adding = [reader for reader in readers if reader.side is not None]
         if not adding and len(readers) < 2:
             return {}
@@ -73,25 +97,20 @@ class Residuals:
 
     def _check_same(self) -> None:
         quantizers = [each for each in self._model.modules() if isinstance(each, FakeQuantizer)]
-        try:
-            for quantizer in quantizers:
-                quantizer.observe = _let_through
+        with observed(dict.fromkeys(quantizers, unobserved)):
             output = run(self._model, self._example)
-        finally:
-            for quantizer in quantizers:
-                quantizer.observe = None
         if isinstance(output, Tensor) and not torch.equal(output, self._expected):
             raise PrepareError(
-                f"{type(self._model).__name__} adds in a way that can not be put on grids (an "
-                "add_() whose result is dropped?); write x = x + y there, or leave additions in "
-                'float: Scheme(residual="float")'
+                f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() "
+                "whose result is not used?); write x = x + y there, or leave additions in float: "
+                'Scheme(residual="float")'
             )
+
+
+def _is_inside(name: str, block: str) -> bool:
+    return name != block and (not block or name.startswith(f"{block}."))
 
 
 def _addition(found: dict[Reader, FakeQuantizer], owner: str, place: int) -> Addition | None:
     left, right = (found.get(Reader(owner, place, side)) for side in ("left", "right"))
     return None if left is None or right is None else Addition(left, right)
-
-
-def _let_through(_: Tensor) -> None:
-    """A quantizer that is observed emits its input unchanged."""

@@ -50,6 +50,10 @@ class SchemeConfig:
     """Estimator for the rounding of the layers' inputs; hysteresis is only for weights."""
     residual: Literal["float", "quantized"] = "float"
     """Additions of activations: float, or with operands quantized to act_bits."""
+    residual_include: tuple[str, ...] = ("*",)
+    """Shell-style patterns of modules whose additions to quantize, if residual is quantized."""
+    residual_exclude: tuple[str, ...] = ()
+    """Shell-style patterns of modules whose additions to keep in float."""
     include: tuple[str, ...] = ("*",)
     """Shell-style patterns of layer names to quantize: "blocks.*"."""
     exclude: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The one-weight regression: where oscillation comes from, and what each method makes of it."""
+"""The one-weight regression: why a weight oscillates, and what each method does about it."""
 
 from quiesce.toy.figure import page as page
 from quiesce.toy.methods import METHODS as METHODS

@@ -1,9 +1,7 @@
-"""The comparison as one HTML page: a table, then two panels for each method.
+"""The comparison of methods as an HTML page: a table, then two panels for each method.
 
-Upper panel: latent weight, quantized weight, optimum and threshold. Lower panel: the gradient as
-bars. One self-contained file, because a chart that can be zoomed and read off is worth more here
-than a picture, and because it fits itself to a phone and to a dark screen, which a static one
-does not. Needs the extra "report".
+The upper panel shows latent weight, quantized weight, optimum and threshold, the lower one the
+gradient. The page is one self-contained file. It needs the extra "report".
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +13,7 @@ from quiesce.toy.methods import SYMBOLS, Outcome
 from quiesce.toy.regression import Regression
 
 SHOWN = 130
-"""Steps that the panels show: StableQAT takes 106 of the default set-up to reach the threshold."""
+"""Steps in the panels; StableQAT reaches the threshold after 106 steps of the default settings."""
 COLOURS = {"latent": "#3b82f6", "quantized": "#10a35a", "threshold": "#e5484d", "bars": "#9b6dde"}
 OPTIMUM = "#8a8a8a"
 
@@ -27,9 +25,9 @@ def page(outcomes: Sequence[Outcome], regression: Regression, settings: Mapping[
     """Return the page.
 
     Args:
-        outcomes: Of the methods to show, in this order.
-        regression: What they were tried on.
-        settings: Name to value, as the page is to say what was tried.
+        outcomes: The outcomes of the methods to show, in this order.
+        regression: The regression that they were tried on.
+        settings: Names and values of the settings, for the text of the page.
 
     Raises:
         MissingExtraError: plotly or jinja2 is not installed.
@@ -54,7 +52,7 @@ def page(outcomes: Sequence[Outcome], regression: Regression, settings: Mapping[
 
 
 def _range(outcomes: Sequence[Outcome], regression: Regression) -> tuple[float, float]:
-    """Values that hold both levels and what is shown of every latent."""
+    """Return an interval with both levels and all latent weights that are shown."""
     level, scale = regression.lower_code * regression.scale, regression.scale.item()
     shown = [outcome.trace.latent[: SHOWN + 1, 0] for outcome in outcomes]
     low = min(level.item(), *(latent.min().item() for latent in shown))
@@ -63,7 +61,7 @@ def _range(outcomes: Sequence[Outcome], regression: Regression) -> tuple[float, 
 
 
 def _chart(outcome: Outcome, regression: Regression, steps: int, span: tuple[float, float]) -> str:
-    """The two panels of one method, as HTML to put into the page."""
+    """Return the two panels of one method as HTML."""
     subplots = require("plotly.subplots", "the figure of `quiesce toy`", "report")
     trace, scale = outcome.trace, regression.scale.item()
     figure = subplots.make_subplots(

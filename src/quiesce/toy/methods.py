@@ -1,7 +1,7 @@
-"""What is done about oscillation, method by method, and what each does to one weight.
+"""The methods against oscillation, and what each does to one weight.
 
-A method is an estimator, a cure, or none; with it goes the law that says how often the weight will
-oscillate, where there is one, and a sentence that says which law and whether it cures.
+A method is an estimator, a cure, or nothing. With it come the law that predicts how often the
+weight oscillates, if there is one, and a sentence that explains the law.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,40 +15,40 @@ from quiesce.toy.regression import Regression, freeze_latency
 from quiesce.toy.simulation import Trace, simulate
 
 Law = Callable[[Regression, float], float]
-"""Regression and learning rate to oscillations per step."""
+"""Function from regression and learning rate to oscillations per step."""
 
 BITS = 8
 TRACKER_MOMENTUM = 0.01
 FREEZE_ABOVE = 0.1
 COPIES = 64
-"""Weights over which a random rounding is averaged."""
+"""Number of weights over which random rounding is averaged."""
 LAWFUL = 0.5
-"""Largest lr * E for which the laws hold: no step jumps over a level."""
+"""Largest lr * E for which the laws hold; no step jumps over a level."""
 SYMBOLS = (
-    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its place "
-    "between the two around it, 0 to 1; E: mean square of the input; lr: learning rate."
+    "s: step of the grid; d: distance of the optimum from the nearest grid point; r: its position "
+    "between its two grid points, 0 to 1; E: mean square of the input; lr: learning rate."
 )
-"""What the letters in the sentences stand for."""
+"""Explains the letters in the sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row of the comparison."""
+    """A method, as a row of the comparison."""
 
     title: str
-    """As tables and pages call it."""
+    """Title in tables and pages."""
     sentence: str
-    """Which law it obeys, and whether it can cure."""
+    """The law, and whether the method cures oscillation."""
     cures: bool = False
-    """Whether it brings the weight to rest on the nearest level."""
+    """Whether the weight stops at the nearest level."""
     law: Law | None = None
-    """How often the weight oscillates, or None where nothing says."""
+    """Predicts how often the weight oscillates; None without a law."""
     for_small_steps: bool = False
     """Whether the law holds only in the limit of small lr * E."""
     estimator: estimators.Estimator = estimators.STE()  # noqa: RUF009 (immutable)
     """Rounding and its gradient."""
     make: Callable[[Regression], Sequence[Cure]] = lambda regression: ()
-    """The cures beside it."""
+    """Creates the cures."""
 
 
 def _plain(regression: Regression, lr: float) -> float:
@@ -68,94 +68,95 @@ def _dampened(part: float) -> tuple[Law, Callable[[Regression], Sequence[Cure]]]
 _BELOW, _ABOVE = _dampened(0.5), _dampened(1.5)
 _HYSTERESIS = estimators.Hysteresis()
 
+
+def _law5(title: str, sentence: str, estimator: estimators.Estimator) -> Method:
+    """Return an estimator whose frequency is that of the STE in the limit of small steps."""
+    return Method(
+        title=title, sentence=sentence, law=_plain, for_small_steps=True, estimator=estimator
+    )
+
+
 METHODS: Mapping[str, Method] = {
     "ste": Method(
         title="STE",
-        sentence="Law 2: it oscillates 2 d/s times a step at any learning rate, which sets only "
-        "the amplitude (law 3). No cure.",
+        sentence="Law 2: it oscillates 2 d/s times per step at any learning rate, which changes "
+        "only the amplitude (law 3). No cure.",
         law=_plain,
     ),
-    "ewgs": Method(
-        title="EWGS",
-        sentence="Law 5: its factor is the same on both sides of the threshold, so that the "
-        "frequency is the STE's. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.EWGS(),
+    "ewgs": _law5(
+        "EWGS",
+        "Law 5: its factor is the same on both sides of the threshold, so the frequency is that of "
+        "the STE. No cure.",
+        estimators.EWGS(),
     ),
-    "dsq": Method(
-        title="DSQ",
-        sentence="Law 5: the gradient is largest at the threshold, on both sides alike: more "
-        "amplitude, the STE's frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.DSQ(),
+    "dsq": _law5(
+        "DSQ",
+        "Law 5: the gradient is largest at the threshold, equally on both sides: a larger "
+        "amplitude, the frequency of the STE. No cure.",
+        estimators.DSQ(),
     ),
     "psg": Method(
         title="PSG",
         sentence="No law: gradients vanish on the grid, so a weight that starts beyond its level "
-        "is caught there, any other oscillates. No cure: the start decides.",
+        "stops there, and any other oscillates. No cure: the start decides.",
         estimator=estimators.PSG(),
     ),
-    "stacked_sigmoid": Method(
-        title="Stacked sigmoid",
-        sentence="Law 5, as DSQ, whose family of curves it shares: the STE's frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.StackedSigmoid(),
+    "stacked_sigmoid": _law5(
+        "Stacked sigmoid",
+        "Law 5, as for DSQ, which has the same family of curves: the frequency of the STE. No "
+        "cure.",
+        estimators.StackedSigmoid(),
     ),
-    "stableqat": Method(
-        title="StableQAT",
-        sentence="Law 5, the STE's frequency, for small steps; large ones reach where its gradient "
-        "fades, which shifts the frequency. No cure.",
-        law=_plain,
-        for_small_steps=True,
-        estimator=estimators.StableQAT(),
+    "stableqat": _law5(
+        "StableQAT",
+        "Law 5, the frequency of the STE, for small steps; large steps reach where its gradient "
+        "fades, which changes the frequency. No cure.",
+        estimators.StableQAT(),
     ),
     "stochastic_rounding": Method(
         title="Stochastic rounding",
-        sentence="Law 11: the latent settles at the optimum while codes flip by chance, (2 + lr E) "
-        "r (1-r) times a step: noise for a cycle. No cure.",
+        sentence="Law 11: the latent weight settles at the optimum while codes flip at random, "
+        "(2 + lr E) r (1-r) times per step: noise instead of a cycle. No cure.",
         law=lambda regression, lr: regression.random_frequency(lr).item(),
         estimator=estimators.StochasticRounding(),
     ),
     "hysteresis": Method(
         title="Hysteresis",
-        sentence="Law 7: seldom, and the more so the lower the learning rate, so that a decaying "
-        "rate brings it to rest. At a constant rate no cure.",
+        sentence="Law 7: it oscillates rarely, and less often the lower the learning rate, so a "
+        "decaying rate stops it. At a constant rate no cure.",
         law=lambda regression, lr: regression.hysteresis_frequency(lr, _HYSTERESIS.width).item(),
         for_small_steps=True,
         estimator=_HYSTERESIS,
     ),
     "dampening_below": Method(
         title="Dampening below λc",
-        sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, and "
-        "for ever. Too weak: no cure.",
+        sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, but "
+        "does not stop. Too weak: no cure.",
         law=_BELOW[0],
         make=_BELOW[1],
     ),
     "dampening_above": Method(
         title="Dampening above λc",
-        sentence="Law 6, at 1.5 times the critical strength λc = E d/s: it rests, on the nearest "
-        "level as long as the strength is below E (1 - d/s). Cures.",
+        sentence="Law 6, at 1.5 times the critical strength λc = E d/s: it stops, at the nearest "
+        "level if the strength is below E (1 - d/s). Cures.",
         cures=True,
         law=_ABOVE[0],
         make=_ABOVE[1],
     ),
     "freezing": Method(
         title="Freezing",
-        sentence="Laws 9 and 10: pinned to the level nearest to the optimum once its average "
-        "frequency has risen above the threshold. Cures.",
+        sentence="Laws 9 and 10: frozen on the level nearest to the optimum when its average "
+        "frequency exceeds the threshold. Cures.",
         cures=True,
         law=lambda regression, lr: _after_freezing(regression),
         make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS, max_frozen=None)],
     ),
 }
-"""Name to method, in the order in which they are shown."""
+"""Name to method, in the order of the table."""
 
 
 def _after_freezing(regression: Regression) -> float:
-    """0 where freezing comes, else as if there were none (law 10)."""
+    """Return 0 if the weight is frozen, and the frequency without cure otherwise (law 10)."""
     free = regression.frequency().item()
     return 0.0 if freeze_latency(free, TRACKER_MOMENTUM, FREEZE_ABOVE) < torch.inf else free
 
@@ -166,21 +167,21 @@ class Outcome:
 
     method: Method
     trace: Trace
-    """All of the way."""
+    """The whole training."""
     frequency: float
     """Oscillations per step, later."""
     law: float | None
-    """What the law says of it, or None where it says nothing."""
+    """The prediction of the law, or None without one."""
     amplitude: float
-    """Span of the latent, later, in steps of the grid."""
+    """Range of the latent weight, later, in grid steps."""
     levels: tuple[float, ...]
-    """Values of the grid that were emitted, later, rising."""
+    """Quantized values, later, ascending."""
     frozen_at: int | None
-    """Step, the first being 0, after which the code was pinned, as `Freezing` tells it; or None."""
+    """Step, from 0, after which the weight was frozen; or None."""
 
     @property
     def law_text(self) -> str:
-        """The law's frequency: "0.679", "~0.679" where it is that of small steps, "none"."""
+        """The prediction as text: "0.679", "~0.679" in the limit of small steps, or "none"."""
         if self.law is None:
             return "none"
         return f"{'~' if self.method.for_small_steps else ''}{self.law:.3f}"
@@ -205,19 +206,19 @@ def try_method(
     start: float,
     momentum: float = 0.0,
 ) -> Outcome:
-    """Let one method train the weight of `regression`.
+    """Train the weight of `regression` with one method.
 
     Args:
-        method: Of `METHODS`.
-        regression: Of one weight.
+        method: One of `METHODS`.
+        regression: A regression with one weight.
         lr: Learning rate.
-        steps: Optimizer steps; the second half is what is measured.
-        start: First latent.
-        momentum: Of the gradient descent. With it, and above lr * E of 1/2, no law holds.
+        steps: Optimizer steps; the second half is measured.
+        start: First latent weight.
+        momentum: Momentum of SGD. With momentum, or lr * E above 1/2, no law holds.
 
     Raises:
-        ValueError: The target is not between two codes of an 8-bit grid, or a number is out of
-            its range.
+        ValueError: The target is not between two codes of an 8-bit grid, or an argument is out of
+        range.
     """
     copies = COPIES if method.estimator.needs_noise else 1
     trace = simulate(

@@ -1,13 +1,13 @@
-"""The one-weight regression: where oscillation comes from, with laws to hold the library against.
+"""The one-weight regression, which explains oscillation and gives laws to test the library against.
 
-Minimise L(w) = E[(x w* - x q(w))^2 / 2] over one latent weight w by gradient descent with the
-straight-through estimator: the gradient is E (q(w) - w*), E = E[x^2] the energy of the input. The
-target w* lies between two grid points, l <= w* <= l + s; no code reaches it, so the gradient never
-vanishes, it only changes sign at the threshold between the two, and the latent circles there.
+Gradient descent with the straight-through estimator minimizes L(w) = E[(x w* - x q(w))^2 / 2] over
+one latent weight w. The gradient is E (q(w) - w*), with E = E[x^2] the energy of the input. The
+target w* lies between two grid points, l <= w* <= l + s, so the gradient never vanishes: it changes
+sign at the threshold between them, and the latent weight oscillates there.
 
 The setting is the toy regression of Nagel et al., Overcoming Oscillations in QAT, ICML 2022,
-arXiv:2203.11086; the laws are derived for quiesce. They hold for one weight with exact gradients,
-a fixed scale, no clipping and lr * E <= 1/2; docs/methods.md gives all of them by number.
+arXiv:2203.11086; the laws are derived for quiesce. They hold for one weight with exact gradients, a
+fixed scale, no clipping and lr * E <= 1/2; docs/methods.md lists them by number.
 """
 
 import math
@@ -19,12 +19,12 @@ _NO_CONTRACTION = 5e-4
 
 
 class Regression:
-    """Independent one-weight regressions, side by side; everything has shape (weights,), float64.
+    """Independent one-weight regressions; all tensors are float64 (weights,).
 
     Args:
-        target: w*, the weight that would fit the data exactly.
-        scale: s, floats per code, above 0.
-        energy: E, mean square of the input, above 0.
+        target: w*, the weight that fits the data exactly.
+        scale: s, the grid step, above 0.
+        energy: E, the mean square of the input, above 0.
 
     Raises:
         ValueError: A number is not finite, or `scale` or `energy` is not above 0.
@@ -51,10 +51,10 @@ class Regression:
 
     @property
     def share(self) -> Tensor:
-        """Place r of the target between its grid points, 0 to 1.
+        """Position r of the target between its grid points, 0 to 1.
 
-        Law 1: it is also the share of steps that the weight spends on the upper one, so that the
-        average of q is the target.
+        Law 1: this is also the share of steps on the upper grid point, so the average of q is the
+        target.
         """
         return self.target / self.scale - self.lower_code
 
@@ -62,48 +62,49 @@ class Regression:
     def nearest_code(self) -> Tensor:
         """Code of the grid point nearest to the target.
 
-        Law 9: it is what the average of the codes rounds to. The average of the latents rounds to
-        either neighbour: it sits at the threshold.
+        Law 9: the average of the codes rounds to it. The average of the latent weights is at the
+        threshold, and may round to either neighbour.
         """
         return (self.target / self.scale).round()
 
     @property
     def threshold(self) -> Tensor:
-        """The latent at which the code changes, l + s/2."""
+        """The latent weight at which the code changes, l + s/2."""
         return (self.lower_code + 0.5) * self.scale
 
     def amplitude(self, lr: float) -> Tensor:
-        """Law 3: the span of latents between which plain gradient descent circles, lr * E * s.
+        """Law 3: the range of the latent weight under plain gradient descent, lr * E * s.
 
         Args:
-            lr: Learning rate; lr * E at most 1/2.
+            lr: Learning rate; lr * E is at most 1/2.
 
         Returns:
-            The span in units of the latent. The frequency does not depend on the learning rate.
+            The range in units of the latent weight. The frequency does not depend on the learning
+            rate.
         """
         return lr * self.energy * self.scale
 
     @property
     def critical_strength(self) -> Tensor:
-        """Law 6: the strength of dampening above which the weight rests, E * d/s.
+        """Law 6: the strength of dampening above which oscillation stops, E * d/s.
 
-        With d/s the distance of the target to its nearest grid point, in steps. Between it and
-        E * (1 - d/s) the weight rests on the nearest grid point from wherever it starts; above
-        that, on the one that it starts nearer to.
+        d/s is the distance of the target to its nearest grid point, in steps. Between this strength
+        and E * (1 - d/s) the weight stops at the nearest grid point from any start; above that, at
+        the one that is nearer to its start.
         """
-        return self.energy * self._distance
+        return self.energy * torch.minimum(self.share, 1 - self.share)
 
     def frequency(self, strength: Tensor | float = 0.0, lr: float | None = None) -> Tensor:
-        """Laws 2 and 6: oscillations per optimizer step, which are all its flips but the first.
+        """Laws 2 and 6: oscillations per optimizer step; every flip but the first is one.
 
-        Without dampening 2 d/s, whatever the learning rate. With dampening
-        2 (E d/s - strength) / (E - 2 strength) in the limit of small lr * E, and 0 above the
-        critical strength. At a given learning rate the latent follows a contracted rotation, and
-        the frequency locks to rational numbers near that one.
+        Without dampening this is 2 d/s for any learning rate. With dampening it is 2 (E d/s -
+        strength) / (E - 2 strength) in the limit of small lr * E, and 0 above the critical
+        strength. At a given learning rate the latent weight follows a contracted rotation, whose
+        frequency locks to a rational number near that.
 
         Args:
             strength: Factor of the dampening sum (w - q)^2 in the loss, at least 0.
-            lr: Learning rate, lr * E at most 1/2; None for the limit of small ones.
+            lr: Learning rate, with lr * E at most 1/2; None for the limit of small ones.
 
         Returns:
             The frequency, 0 to 1.
@@ -115,57 +116,53 @@ class Regression:
         return torch.where(excess > 0, 2 * torch.minimum(upper, 1 - upper), 0.0)
 
     def hysteresis_frequency(self, lr: float, width: float) -> Tensor:
-        """Law 7: oscillations per step where codes change only beyond a dead band.
+        """Law 7: oscillations per step if codes change only outside a dead band.
 
-        2 lr E r (1-r) / (width + lr*E/2), since between two flips the latent crosses the band and
-        overshoots it on both sides, by lr*E steps of the grid at most and half of that on average.
-        How much exactly depends on how the step divides the band, so the law is off by at most a
-        share of lr*E / (2*width).
+        2 lr E r (1-r) / (width + lr*E/2): between two flips the latent weight crosses the band and
+        leaves it on both sides by at most lr*E grid steps, by half of that on average. The exact
+        value depends on how the step divides the band; the relative error is at most lr*E /
+        (2*width).
 
         Args:
-            lr: Learning rate; lr * E at most 1/2.
-            width: Of the dead band, in steps of the grid, above 0 and at most 1.
+            lr: Learning rate; lr * E is at most 1/2.
+            width: Width of the dead band in grid steps, above 0 and at most 1.
         """
         rate = lr * self.energy
         return 2 * rate * self.share * (1 - self.share) / (width + rate / 2)
 
     def random_frequency(self, lr: float) -> Tensor:
-        """Law 11: oscillations per step under stochastic rounding, (2 + lr*E) r (1-r).
+        """Law 11: oscillations per step with stochastic rounding, (2 + lr*E) r (1-r).
 
-        The latent settles around the target, with variance lr*E r (1-r)/2 in steps of the grid
-        squared; so the codes are nearly independent draws with chance r.
+        The latent weight stays near the target, with variance lr*E r (1-r)/2 in squared grid steps,
+        so the codes are almost independent, with probability r.
 
         Args:
-            lr: Learning rate; lr * E well below r and 1-r, so that the latent stays between the
-                two grid points.
+            lr: Learning rate; lr * E must be well below r and 1-r.
         """
         return (2 + lr * self.energy) * self.share * (1 - self.share)
 
-    @property
-    def _distance(self) -> Tensor:
-        return torch.minimum(self.share, 1 - self.share)
-
 
 def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
-    """Share of steps on the upper level where every step also shrinks the latent's distance.
+    """Return the share of steps on the upper level if each step also contracts the distance.
 
-    Around the threshold the latent, in units of one jump, obeys
-    y <- (1 - k) y + drift - (1 on the upper level, else 0). The order of levels is that of a
-    rotation by some share rho, and at the threshold itself y = 0 says what the drift must be:
-    the sum over j >= 1 of k (1 - k)^(j-1) (ceil((j+1) rho) - ceil(j rho)), which rises with rho.
+    Around the threshold the latent weight, in units of one jump, follows y <- (1 - k) y + drift -
+    (1 on the upper level, else 0). The levels follow a rotation by some share rho. At the
+    threshold, y = 0 gives the drift for rho: the sum over j >= 1 of k (1 - k)^(j-1) (ceil((j+1)
+    rho) - ceil(j rho)), which increases with rho.
 
     Args:
-        drift: What rho would be without contraction, 0 to 1, shape (weights,).
-        contraction: k, 0 to below 1, shape (weights,). The share differs from the drift by k at
-            most, so a negligible k is not followed up.
+        drift: The share without contraction, 0 to 1, shape (weights,).
+        contraction: k, 0 to below 1, shape (weights,). The share differs from the drift by at most
+            k,
+        so a negligible k is ignored.
     """
     if bool((contraction < _NO_CONTRACTION).any()):
         return drift
     low, high = torch.zeros_like(drift), torch.ones_like(drift)
-    terms = math.ceil(40 / contraction.min().item())  # what is left out is below exp(-40)
+    terms = math.ceil(40 / contraction.min().item())  # the rest is below exp(-40)
     j = torch.arange(1, terms + 2, dtype=drift.dtype)[:, None]
     weight = contraction * (1 - contraction) ** (j[:-1] - 1)
-    for _ in range(50):  # halvings: to the precision of the drift
+    for _ in range(50):  # bisection to the precision of the drift
         middle = (low + high) / 2
         below = (weight * (j * middle).ceil().diff(dim=0)).sum(0) <= drift
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
@@ -176,12 +173,13 @@ def freeze_latency(frequency: float, momentum: float, threshold: float) -> float
     """Law 10: optimizer steps until a weight that starts to oscillate is frozen.
 
     Args:
-        frequency: Oscillations per step from then on, 0 to 1.
-        momentum: Of the tracker's average, above 0 and below 1.
+        frequency: Oscillations per step, 0 to 1.
+        momentum: Momentum of the tracker, above 0 and below 1.
         threshold: Average frequency above which a weight is frozen, above 0.
 
     Returns:
-        ln(1 - threshold/frequency) / ln(1 - momentum), or inf where the average never gets there.
+        ln(1 - threshold/frequency) / ln(1 - momentum), or inf if the average stays below the
+        threshold.
     """
     if frequency <= threshold:
         return math.inf

@@ -21,18 +21,18 @@ from quiesce.toy.regression import Regression
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened to the weights of a `Regression`; entry t is as it was after t steps."""
+    """The training of the weights of a `Regression`; entry t is the state after t steps."""
 
     latent: Tensor
     """Latent weights, shape (steps + 1, weights)."""
     code: Tensor
-    """Codes that the forward emits, in training mode: int8, shape (steps + 1, weights)."""
+    """Codes of the forward pass in training mode: int8 (steps + 1, weights)."""
     frozen: Tensor
-    """Which codes are pinned: bool, shape (steps + 1, weights)."""
+    """Whether the weights are frozen: bool (steps + 1, weights)."""
     gradient: Tensor
-    """Gradient of loss and penalty to the latent in each step, shape (steps, weights)."""
+    """Gradient of loss and penalty in each step, shape (steps, weights)."""
     frequency: Tensor
-    """The tracker's frequency after the last step, oscillations per step, shape (weights,)."""
+    """Frequency of the tracker after the last step, shape (weights,)."""
 
 
 def simulate(
@@ -51,19 +51,19 @@ def simulate(
     """Train a `Regression` by gradient descent.
 
     Args:
-        regression: What to fit.
+        regression: The regression.
         lr: Learning rate.
         steps: Optimizer steps, at least 1.
-        start: First latents, shape (weights,); the targets where it is None.
-        momentum: Of the gradient descent.
+        start: First latent weights, shape (weights,); None for the targets.
+        momentum: Momentum of SGD.
         estimator: Rounding and its gradient.
-        cures: Such as `Dampening` and `Freezing`.
+        cures: Cures such as `Dampening` and `Freezing`.
         tracker_momentum: Weight of the newest step in the oscillation frequency.
-        bits: Width of the signed grid, 2 to 8.
-        compile: How layer, tracker and cures are run, as in `quiesce.compile`.
+        bits: Bits of the signed grid, 2 to 8.
+        compile: Compile mode of layer, tracker and cures, as in `quiesce.compile`.
 
     Returns:
-        The way of all weights.
+        The states of all weights.
 
     Raises:
         ValueError: A target is not between two codes of the grid, or `steps` is below 1.
@@ -116,7 +116,7 @@ def _check(regression: Regression, grid: Grid, steps: int) -> None:
 
 
 def _layer(regression: Regression, start: Tensor, grid: Grid, estimator: Estimator) -> nn.Module:
-    """A prepared depth-wise layer with one weight, and one scale, for each regression."""
+    """Return a prepared depth-wise layer with one weight and one scale per regression."""
     count = len(regression.target)
     conv = nn.Conv1d(count, count, 1, groups=count, bias=False, dtype=torch.float64)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from quiesce.parallel.processes import follow_first, told, total
+from quiesce.parallel.processes import follow_first, gathered_objects, total
 from quiesce.recipes.ramps import learning_rate_factor
 from quiesce.recipes.sections import LrScheduleConfig
 from quiesce.training.scores import Batch
@@ -47,9 +47,8 @@ class Classifier(LightningModule):
         self.busy_s = 0.0
         """Seconds in training batches, without validation and data loading."""
         self._done = 0  # batches of this process
-        self._losses: Tensor | float = (
-            0.0  # summed over the epoch; Lightning's averages are not in its checkpoints
-        )
+        # summed over the epoch, because Lightning's averages are not in its checkpoints
+        self._losses: Tensor | float = 0.0
         self._batches = 0
         self._loss: Tensor | float = 0.0
         self._right: list[Tensor] = []  # correct images of each validation batch
@@ -140,7 +139,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the loss of the unfinished epoch so far, for each process."""
         mine = {"losses": float(self._losses), "batches": self._batches, "busy_s": self.busy_s}
-        checkpoint["epoch_so_far"] = told(mine)
+        checkpoint["epoch_so_far"] = gathered_objects(mine)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the loss of the unfinished epoch."""

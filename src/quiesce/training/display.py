@@ -108,12 +108,7 @@ class _TrainingLine(Callback):
             self._line = self._lines.add_task(self._title, total=total, note="")
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._line is not None:
             self._lines.update(self._line, completed=trainer.global_step)

@@ -30,27 +30,18 @@ class Job:
     """A loaded run: the stages take it and change its network and its measurements."""
 
     recipe: Recipe
-
     display: Display
-
     found: Found | None
     """The checkpoint that the run resumes from, or None."""
-
     data: Data
-
     network: nn.Module
     """Float until the stage `quantize`, then prepared."""
-
     trainer: Trainer
     """The Trainer of the quantized stage."""
-
     tracking: RecipeCallback
-
     recording: RecordingCallback
-
     measured: Measured
     """What the stages have measured so far."""
-
     clock: Clock
 
     @property

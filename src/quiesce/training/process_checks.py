@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from quiesce.errors import CheckpointError, DataError, RecipeError
-from quiesce.parallel.processes import told
+from quiesce.parallel.processes import gathered_objects
 from quiesce.training.resuming.found_checkpoint import Found
 
 
@@ -16,7 +16,9 @@ def refuse_other_checkpoints(found: Found | None, folder: Path) -> None:
     Raises:
         CheckpointError: They see different files.
     """
-    everyone = told(None if found is None else (found.stage, found.step, found.path.name))
+    everyone = gathered_objects(
+        None if found is None else (found.stage, found.step, found.path.name)
+    )
     for rank, other in enumerate(everyone):
         if other != everyone[0]:
             raise CheckpointError(
@@ -36,7 +38,7 @@ def refuse_empty_share(limit: int | float | None, test: DataLoader[Any]) -> None
         DataError: There are fewer test images than processes.
         RecipeError: `limit` is so small that no batch is left.
     """
-    fewest = min(told(len(test)))
+    fewest = min(gathered_objects(len(test)))
     if fewest == 0:
         raise DataError("there are fewer test images than processes; train with fewer devices")
     if isinstance(limit, float) and int(limit * fewest) == 0:

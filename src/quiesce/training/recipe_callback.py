@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import quiesce as qs
@@ -39,14 +38,6 @@ class RecipeCallback(QuiesceCallback):
         self._lr = 0.0
         self._step = 0  # without steps that a GradScaler skipped
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Exclude the history of the weights from DDP's buffer broadcasts.
-
-        It is the same in all processes, because all of them make the same steps.
-        """
-        records = [name for name, _ in pl_module.named_buffers() if name.endswith(".history")]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(pl_module, records)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the cures, then start tracking."""
         self.cures = make_cures(self._cure, int(trainer.estimated_stepping_batches))
@@ -60,17 +51,10 @@ class RecipeCallback(QuiesceCallback):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
-        self._lr = optimizer.param_groups[0][
-            "lr"
-        ]  # of the weights; the groups of the scales follow
+        self._lr = optimizer.param_groups[0]["lr"]  # weights come first, then scales
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the processes if that is due, and log the state of the weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

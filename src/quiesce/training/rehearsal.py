@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.data import Data
-from quiesce.errors import DataError, RecipeError
+from quiesce.errors import DataError, RecipeError, first_line
 from quiesce.quantization.prepare import prepare, quantized_weights
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.recording.recorder import check_layer
@@ -46,8 +46,7 @@ def _explained(
             f"batch norm {visited[-1]!r} gets one value per channel from a batch of {len(images)} "
             f"image of {shape}, which has no variance; set data.batch_size to 2 or more"
         )
-    reason = str(error).partition("\n")[0]
     return RecipeError(
-        f"the network {recipe.model.name} can not take images of {shape} ({reason}); change "
-        "data.image_size or model.name"
+        f"the network {recipe.model.name} can not take images of {shape} "
+        f"({first_line(error)}); change data.image_size or model.name"
     )

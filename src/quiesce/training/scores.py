@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from quiesce.errors import DataError
 from quiesce.inference import inference
+from quiesce.parallel.processes import total
 
 Batch = tuple[Tensor, Tensor]
 """Images (batch, channels, height, width) and labels (batch,)."""
@@ -48,9 +49,7 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
             right = (logits.argmax(1) == labels).sum()
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(seen)
-    images_seen, right_ones, loss_sum = seen.tolist()
+    images_seen, right_ones, loss_sum = total(seen).tolist()
     if not images_seen:
         raise DataError("there is no image to measure the network on")
     return Score(loss_sum / images_seen, 100 * right_ones / images_seen)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 import quiesce as qs
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics
 from quiesce.integrations.lightning.quiesce_callback import WatchCallback
-from quiesce.parallel.processes import alike
+from quiesce.parallel.processes import raised_together
 from quiesce.run_folder.folder import (
     DIAGNOSIS,
     FLOAT_CHECKPOINT,
@@ -65,7 +65,7 @@ def float_stage(job: Job) -> None:
                 found.load(job.network)
             else:
                 _fit(job, trainer, lambda n: make_optimizer(n.parameters(), stage.optimizer), found)
-        with alike():
+        with raised_together():
             if trainer.is_global_zero:
                 save_network(job.network, job.folder / FLOAT_NETWORK)
     job.measure("float")

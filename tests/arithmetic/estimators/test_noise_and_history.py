@@ -98,7 +98,7 @@ def test_hysteresis_in_training_needs_someone_who_keeps_the_history() -> None:
     model = layer(qs.Hysteresis(), 6)
     model.eval()(IMAGES)
     model.train()
-    with pytest.raises(TrackingError, match=r"Hysteresis reads the code.*make a quiesce\.Control"):
+    with pytest.raises(TrackingError, match=r"Hysteresis reads the code.*quiesce\.Control"):
         model(IMAGES)
     Walk(model)
     model(IMAGES)
@@ -128,5 +128,5 @@ def test_inputs_have_an_estimator_of_their_own() -> None:
 
 
 def test_hysteresis_is_refused_for_inputs() -> None:
-    with pytest.raises(ValueError, match="act_estimator must round without a history"):
+    with pytest.raises(ValueError, match="act_estimator must not need a history"):
         qs.Scheme(act_estimator=qs.Hysteresis())

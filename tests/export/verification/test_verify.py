@@ -26,6 +26,7 @@ from quiesce.export.verification.verify import (
     verify_model,
 )
 from quiesce.quantization.prepare import quantized_weights
+from support.messages import telling, tells
 
 DEPTHWISE = "3.body.3"
 PROJECT = "3.body.6"
@@ -82,7 +83,7 @@ def test_one_weight_is_caught(network, built, layer) -> None:
     (holds,) = (each.weight for each in built[1].layers if each.name == layer)
     found = verify(network, corrupted(built, holds, one_weight))
     assert not found.passed
-    assert found.verdict == f"{layer}: 1 weight codes are not the trained ones"
+    assert found.verdict.startswith(f"{layer}: 1 weight codes")
 
 
 def stretched(array: np.ndarray) -> None:
@@ -102,7 +103,7 @@ def test_one_scale_is_caught(network, built, name, departs) -> None:
     found = verify(network, corrupted(built, name, stretched))
     assert found.verdict.startswith(f"{departs}: ")
     assert "output codes differ" in found.verdict
-    assert "the runtime departs from the integer reference" in found.verdict
+    assert "integer reference" in found.verdict
 
 
 @pytest.mark.parametrize("layer", ["3.body.0", DEPTHWISE, "8"])
@@ -193,7 +194,7 @@ def test_infinite_logits_of_both_are_equal() -> None:
 
 def test_a_logit_that_is_no_number_beyond_the_layers_images_fails() -> None:
     found = Verification(wrong_weights=[], layers=[], images=1, agree=1, logits_differ=np.inf)
-    assert found.verdict == "a logit of the whole run is no number"
+    assert found.verdict == "a logit of the whole run is not a number"
 
 
 def test_the_batch_that_goes_farthest_beyond_what_is_allowed_counts() -> None:
@@ -255,14 +256,14 @@ def test_codes_that_optimisations_change_are_counted(network, built, monkeypatch
 
 def test_another_network_is_an_error_and_no_mismatch(built) -> None:
     other = calibrated(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)))
-    with pytest.raises(ExportError, match=r"model\.onnx is of another network: .* in one only"):
+    with pytest.raises(ExportError, match=telling("model.onnx", "another network")):
         verify(other, built[0])
 
 
 def test_other_weights_of_the_same_network_are_a_mismatch(built) -> None:
     torch.manual_seed(7)
     found = verify(calibrated(mobile()), built[0])
-    assert "weight codes are not the trained ones" in found.verdict
+    assert "weight codes" in found.verdict
 
 
 def redescribed(built, **changes: Any) -> Any:
@@ -287,7 +288,7 @@ def test_an_initializer_with_the_codes_that_nothing_reads_is_caught(network, bui
     decoy = proto.graph.initializer.add()
     decoy.CopyFrom(real)
     decoy.name = "decoy"
-    assert verify(network, proto).verdict == "0: its weight is not made of decoy"
+    assert tells(verify(network, proto).verdict, "0: ", "decoy")
 
 
 def test_no_images(network, built) -> None:

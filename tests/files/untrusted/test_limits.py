@@ -18,7 +18,7 @@ def test_as_many_bytes_as_are_allowed_are_read(tmp_path) -> None:
 def test_devices_pipes_and_folders_are_no_files(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")  # opened, it would wait for a writer
     for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
-        with pytest.raises(ValueError, match="no regular file"):
+        with pytest.raises(ValueError, match="not a regular file"):
             read_bytes(path, 10)
 
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from quiesce.errors import RecipeError
 from quiesce.recipes.reading import read_recipe
 from quiesce.training.run import run
+from support.tiny import RECORDED
 
 STEPS = ["--trainer.max_steps=6"]
-EVERYTHING = ["--recording.batchnorm_every=2", "--recording.batchnorm_batches=2"]
 NOTHING = ["--recording.layers=0", "--recording.trajectory_steps=0", "--recording.averages=false"]
 
 
-def trained(name, folder, flags):
+def train(name, folder, flags):
     recipe = read_recipe(name, [*flags, f"--run={folder}"])
     run(recipe)
     return recipe.folder
@@ -27,11 +27,9 @@ def columns(path):
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-@pytest.fixture(scope="module")
-def recorded(tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recorded") / "run"
-    flags = [*tiny_flags, *STEPS, *EVERYTHING, "--trainer.loggers=[csv,tensorboard]"]
-    return trained("mnist_freeze_w3a3", folder, flags)
+@pytest.fixture(scope="session")
+def recorded(trained):
+    return trained(*RECORDED)
 
 
 def test_a_run_leaves_the_files_of_a_recording(recorded):
@@ -46,7 +44,7 @@ def test_a_run_leaves_the_files_of_a_recording(recorded):
 
 
 def test_a_network_ends_on_the_same_bits_with_and_without(recorded, tiny_flags, tmp_path):
-    plain = trained("mnist_freeze_w3a3", tmp_path / "run", [*tiny_flags, *STEPS, *NOTHING])
+    plain = train("mnist_freeze_w3a3", tmp_path / "run", [*tiny_flags, *STEPS, *NOTHING])
     assert not (plain / "layers.csv").exists()
     assert not (plain / "trajectories.npz").exists()
     one, other = (load_file(each / "network.safetensors") for each in (recorded, plain))
@@ -55,7 +53,7 @@ def test_a_network_ends_on_the_same_bits_with_and_without(recorded, tiny_flags, 
 
 def test_metrics_tell_the_learning_rate_of_each_step(tiny_flags, tmp_path):
     flags = [*tiny_flags, *STEPS, "--lr_schedule.kind=linear", "--lr_schedule.end=0.4"]
-    folder = trained("mnist_lsq_w3a3", tmp_path / "run", flags)
+    folder = train("mnist_lsq_w3a3", tmp_path / "run", flags)
     found = columns(folder / "metrics.csv")
     rates = [float(each) for each in found["lr"] if each]
     assert rates == pytest.approx([0.05 * (1 - 0.6 * step / 6) for step in range(6)])
@@ -65,7 +63,7 @@ def test_metrics_tell_the_learning_rate_of_each_step(tiny_flags, tmp_path):
 def test_metrics_tell_the_strength_of_each_step(tiny_flags, tmp_path):
     flags = ["--cure.strength.schedule=linear", "--cure.strength.end=0.6"]
     flags = [*tiny_flags, *STEPS, *flags, "--cure.strength.begin=0.0", "--cure.strength.start=0.0"]
-    folder = trained("mnist_dampen_w3a3", tmp_path / "run", flags)
+    folder = train("mnist_dampen_w3a3", tmp_path / "run", flags)
     found = columns(folder / "metrics.csv")
     level = {s: c for s, c, lr in zip(found["step"], found["cure"], found["lr"], strict=True) if lr}
     assert level.pop("0") == ""  # off: of strength 0
@@ -75,7 +73,7 @@ def test_metrics_tell_the_strength_of_each_step(tiny_flags, tmp_path):
 def test_a_constant_threshold_is_told_from_the_first_step(tiny_flags, tmp_path):
     flags = ["--cure.threshold.schedule=constant", "--cure.threshold.start=0.5"]
     flags = [*tiny_flags, *STEPS, *flags, "--cure.threshold.begin=0.0", "--cure.threshold.end=0.5"]
-    folder = trained("mnist_freeze_w3a3", tmp_path / "run", flags)
+    folder = train("mnist_freeze_w3a3", tmp_path / "run", flags)
     found = [each for each in columns(folder / "metrics.csv")["cure"] if each]
     assert [float(each) for each in found] == [0.5] * 6
 

@@ -1,8 +1,8 @@
-"""How rounding is done forward, and what gradient it is given backward: one interface.
+"""Estimators: how rounding is done in the forward pass, and which gradient it has.
 
-Most members round to nearest and differ in the gradient they put in place of rounding's own, which
-is zero almost everywhere. Two keep the straight-through gradient and round otherwise.
-docs/methods.md says which of them can stop an oscillation (none) and which law each obeys.
+Most of them round to nearest and replace the gradient of rounding, which is zero almost everywhere.
+Two keep the straight-through gradient and round in another way. docs/methods.md says which law each
+follows; none of them stops an oscillation.
 """
 
 from quiesce.arithmetic.estimators.estimator import Estimator as Estimator

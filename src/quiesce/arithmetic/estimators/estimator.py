@@ -1,8 +1,8 @@
-"""What every estimator is.
+"""The interface of estimators.
 
-Rounding has derivative zero almost everywhere, so training needs a stand-in. An estimator holds
-both halves: the rounding itself and the rule that turns the gradient of a code into a gradient of
-the scaled value u = x/scale. Clipping and the gradient of the scale are not its business.
+The derivative of rounding is zero almost everywhere, so training needs a replacement. An estimator
+has the rounding, and the rule that turns the gradient of a code into a gradient of the scaled value
+u = x/scale. It does not handle clipping or the gradient of the scale.
 """
 
 from abc import ABC, abstractmethod
@@ -13,46 +13,48 @@ from torch import Tensor
 
 
 class Estimator(ABC):
-    """A rounding with a gradient. Implementations are frozen dataclasses of numbers, stateless.
+    """Rounding with a gradient; implementations are frozen dataclasses of numbers without state.
 
-    What a rounding needs besides u is handed to it, so that forward, backward, tracker and export
-    come to the same codes: uniform noise in training, and the code as of the last optimizer step.
+    What rounding needs besides u is an argument, so that forward pass, backward pass, tracker and
+    export compute the same codes.
     """
 
     needs_noise: ClassVar[bool] = False
-    """Whether training rounds by chance; all else that reads codes rounds to nearest."""
+    """Whether training rounds at random; everything else rounds to nearest."""
     needs_history: ClassVar[bool] = False
-    """Whether a weight's rounding reads its code as of the last optimizer step."""
+    """Whether rounding reads the code of the weight after the last optimizer step."""
 
     @abstractmethod
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Integers for scaled values `u`, not yet clipped: same shape and dtype.
+        """Return integers for scaled values, not yet clipped, in their shape and dtype.
 
         Args:
             u: Scaled values x/scale, any shape.
-            previous: Codes as of the last optimizer step, the same shape, where `needs_history`
-                and there are any: those of weights.
-            noise: Numbers in [0, 1), the same shape, where `needs_noise` and in training.
+            previous: Codes after the last optimizer step, of the same shape, or None. Only for
+                weights, if
+            `needs_history`.
+            noise: Random numbers in [0, 1), of the same shape, or None. Only in training, if
+                `needs_noise`.
         """
 
     @abstractmethod
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:
-        """Gradient with respect to `u` where `u` is inside the grid.
+        """Return the gradient with respect to `u`, for values inside the grid.
 
         Args:
-            grad: Gradient with respect to the code, up to the factor scale; any shape.
-            u: Scaled values x/scale, the same shape.
-            code: The clipped integers that were emitted, the same shape.
+            grad: Gradient with respect to the code, except for the factor scale; any shape.
+            u: Scaled values x/scale, of the same shape.
+            code: The clipped integers of the forward pass, of the same shape.
         """
 
 
 class NearestRounding(Estimator):
-    """Those that differ from the straight-through estimator in the gradient alone."""
+    """An estimator that rounds to nearest."""
 
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Nearest integer, ties to even."""
+        """Return the nearest integers, ties to even."""
         return torch.round(u)

@@ -1,10 +1,10 @@
-"""Hysteresis: a code changes only once u is clearly beyond the threshold.
+"""Hysteresis: a code changes only if u is clearly beyond the threshold.
 
     code = previous code while |u - previous code| <= 1/2 + width/2, else the nearest
 
-Source: Lee, Park, Jeon, Toward Efficient Low-Precision Training: Data Format Optimization and
-Hysteresis Quantization, ICLR 2022 (openreview.net/forum?id=3HJOA-1hb0e), for the idea. The dead
-band of a chosen width is quiesce's form of it.
+Source of the idea: Lee, Park, Jeon, Toward Efficient Low-Precision Training: Data Format
+Optimization and Hysteresis Quantization, ICLR 2022 (openreview.net/forum?id=3HJOA-1hb0e). The dead
+band with a free width is the form of quiesce.
 """
 
 from dataclasses import dataclass
@@ -18,19 +18,18 @@ from quiesce.arithmetic.estimators.estimator import Estimator
 
 @dataclass(frozen=True, kw_only=True)
 class Hysteresis(Estimator):
-    """Rounds to nearest but for a dead band around each threshold. For weights.
+    """Rounds to nearest except in a dead band around each threshold; for weights only.
 
-    The previous code is the one in the weight's history: as of the last optimizer step, kept by a
-    tracker. Where there is no history it rounds to nearest. The gradient passes unchanged.
+    The previous code is that after the last optimizer step, which a tracker records. Without it,
+    rounding is to nearest. The gradient is the straight-through gradient.
 
     Raises:
         ValueError: `width` is not above 0 and at most 1.
     """
 
     needs_history: ClassVar[bool] = True
-
     width: float = 1.0
-    """Of the dead band, in steps of the grid, above 0 and at most 1."""
+    """Width of the dead band in grid steps, above 0 and at most 1."""
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 1:
@@ -39,7 +38,7 @@ class Hysteresis(Estimator):
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """`previous` where u is within reach of it, elsewhere the nearest, ties to even."""
+        """Return `previous` where u is near enough to it, and the nearest integer elsewhere."""
         nearest = torch.round(u)
         if previous is None:
             return nearest
@@ -47,5 +46,5 @@ class Hysteresis(Estimator):
         return torch.where(held, previous.to(u.dtype), nearest)
 
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:
-        """`grad` itself."""
+        """Return `grad`."""
         return grad

@@ -3,9 +3,9 @@
     gradient = grad * scaling * |u - code|
 
 Source: Kim, Yoo, Kwak, Position-based Scaled Gradient for Model Quantization and Pruning, NeurIPS
-2020, arXiv:2005.11035. Units: the distance is in steps of the grid here, in units of the weight
-there, so that its factor is multiplied by the scale here. The paper trains the float network that
-way and quantizes it afterwards; here the forward is quantized.
+2020, arXiv:2005.11035. Here the distance is in grid steps, in the paper in units of the weight, so
+multiply its factor by the scale. The paper trains a float network and quantizes it afterwards; here
+the forward pass is quantized.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from quiesce.arithmetic.estimators.estimator import NearestRounding
 
 @dataclass(frozen=True, kw_only=True)
 class PSG(NearestRounding):
-    """Scales each gradient by the rounding error; on the grid itself nothing moves.
+    """Scales each gradient by the rounding error; on a grid point nothing moves.
 
     Raises:
         ValueError: `scaling` is not above 0 and at most 1000.
     """
 
     scaling: float = 2.0
-    """Factor per step of distance, above 0, at most 1000; 2 leaves gradients at a threshold as they
-    are."""
+    """Factor per grid step of distance, above 0 and at most 1000; with 2, gradients at a threshold
+    do not change."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scaling <= 1000:
             raise ValueError(f"`scaling` must be above 0 and at most 1000, got {self.scaling}")
 
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:
-        """`grad` times 0 on the grid to scaling/2 at a threshold."""
+        """Return `grad` times a factor from 0 on the grid to scaling/2 at a threshold."""
         return grad * (self.scaling * (u - code).abs())

@@ -13,8 +13,8 @@ from quiesce.arithmetic.estimators.estimator import NearestRounding
 
 @dataclass(frozen=True)
 class STE(NearestRounding):
-    """Round to nearest, ties to even; the gradient passes unchanged."""
+    """Rounds to nearest, ties to even; the gradient does not change."""
 
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:
-        """`grad` itself."""
+        """Return `grad`."""
         return grad

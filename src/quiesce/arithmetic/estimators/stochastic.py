@@ -1,4 +1,4 @@
-"""Stochastic rounding: up with the probability that makes the average of the code u itself.
+"""Stochastic rounding: rounds up with the probability that makes u the mean of the code.
 
     code = floor(u) + 1 with probability u - floor(u), else floor(u)
 
@@ -16,10 +16,10 @@ from quiesce.arithmetic.estimators.estimator import Estimator
 
 @dataclass(frozen=True)
 class StochasticRounding(Estimator):
-    """Random in training, by noise that the quantizer draws; to nearest wherever else codes matter.
+    """Rounds at random in training, with noise from the quantizer, and to nearest elsewhere.
 
-    So evaluation, tracker, cures, `strip` and export all see the nearest code. The gradient passes
-    unchanged, and the backward sees the same noise as the forward.
+    Evaluation, tracker, cures, `strip` and export therefore use the nearest code. The gradient does
+    not change, and the backward pass uses the noise of the forward pass.
     """
 
     needs_noise: ClassVar[bool] = True
@@ -27,12 +27,12 @@ class StochasticRounding(Estimator):
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """One of the two neighbours by `noise`; without noise the nearest, ties to even."""
+        """Return one of the two neighbours, by `noise`; the nearest integer without noise."""
         if noise is None:
             return torch.round(u)
         below = torch.floor(u)
         return torch.where(noise < u - below, below + 1, below)
 
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:
-        """`grad` itself."""
+        """Return `grad`."""
         return grad

@@ -1,13 +1,13 @@
-"""Biases that an integer convolution can hold and that move no code.
+"""Integer biases for integer convolutions that change no code.
 
-A runtime's integer convolution computes round(M (acc + B)) with an int32 bias B and one float
-multiplier M a channel. At few bits one unit of the accumulator is a tenth of an output code or
-more, so a bias rounded to a whole unit moves percents of all codes. Here codes are written n times
-as large into their 8-bit container, at a scale n times as fine, which gives the bias n times the
-resolution; then n, B and, by a fraction of a code, M are searched for such that every accumulator
-the layer can reach gets the code that the trained network gives it. What the search returns is
-checked threshold by threshold in the runtime's own float32 arithmetic (`thresholds`). Only where an
-accumulator lies on a threshold as far as floats can tell, it may get the code beside its own.
+The integer convolution of a runtime computes round(M (acc + B)) with an int32 bias B and one float
+multiplier M per channel. With few bits, one unit of the accumulator is a tenth of an output code or
+more, so rounding a bias to an integer changes several percent of all codes. Here codes are stored n
+times as large in their 8-bit type, with a scale n times as fine, so the bias has n times the
+resolution. Then n, B and, by a fraction of a code, M are searched so that every accumulator that
+the layer can reach gets its trained code. The result is checked at every threshold in the float32
+arithmetic of the runtime (`thresholds`). Only an accumulator that lies on a threshold, as far as
+floats can tell, may get the neighbouring code.
 """
 
 from collections.abc import Iterator
@@ -29,32 +29,33 @@ from quiesce.export.biases.thresholds import (
 
 CONTAINER_MAX = 127
 PAIR_MAX = 32767
-"""What two products of uint8 and int8 may sum to: processors without VNNI add them in int16."""
+"""Largest sum of two products of uint8 and int8: processors without VNNI add them in int16."""
 
 EXACT_FLOAT = 2**24
-"""Integers below are exact in float32, in which runtimes multiply accumulators."""
+"""Smaller integers are exact in float32, in which runtimes multiply accumulators."""
 
 CLEARANCE = 4e-6
-"""Distance that thresholds keep from reachable accumulators, as a share of the farthest threshold:
-some 60 roundings of float32 there, so that a runtime that computes in floats decides alike. The
-integer runtime needs none, its arithmetic is checked as it is: where a trained threshold is itself
-that near to an accumulator, floats can not decide it anyhow, and no distance is kept."""
+"""Distance of thresholds from reachable accumulators, as a share of the farthest threshold: some 60
+roundings of float32, so that runtimes that compute in floats agree. The integer runtime needs none,
+because its arithmetic is checked directly. If a trained threshold is that near to an accumulator,
+floats can not decide it, and no distance is kept."""
 
 INT32_MAX = 2**31 - 1
 
 TINY = float(np.finfo(np.float32).tiny)
-"""Smallest scale that is written: runtimes may take what is below for 0, which is no scale."""
+"""Smallest scale that is written: runtimes may treat smaller ones as 0."""
 
 MANY = 63
-"""Thresholds: more than these are hardly ever all clear, so the trained numbers are tried first."""
+"""With more thresholds than this it is unlikely that all are clear, so the trained numbers are
+tried first."""
 
 MAX_DOUBTS = 2e-4
-"""Share of a channel's accumulators that may get the other code of a threshold that near: one of
-5,000. Most channels have none; verification allows a layer 1e-4."""
+"""Share of the accumulators of a channel that may get the other code of a threshold that near: one
+of 5,000. Most channels have none; verification allows 1e-4 in a layer."""
 
 
 class Integers(NamedTuple):
-    """What replaces scale and bias of one channel, see `IntegerBiases`."""
+    """What replaces scale and bias of a channel, see `IntegerBiases`."""
 
     multiple: int
     bias: int
@@ -63,39 +64,32 @@ class Integers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerBiases:
-    """What replaces scale and bias of a layer; all of shape (channels,)."""
+    """What replaces scale and bias of a layer; all have the shape (channels,)."""
 
     multiple: np.ndarray
-    """int64, at least 1: n, by which the codes are multiplied."""
-
+    """int64, at least 1: n, the factor of the codes."""
     bias: np.ndarray
     """int32, in units of `bias_scale`."""
-
     scale: np.ndarray
     """float32, floats per unit of the multiplied code."""
-
     bias_scale: np.ndarray
-    """float32, floats per unit of the bias: that of the input times `scale`."""
+    """float32, floats per unit of the bias: the scale of the input times `scale`."""
 
 
 def find_biases(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> IntegerBiases | None:
-    """Search for integer biases that give every reachable accumulator its trained code.
+    """Search integer biases that give every reachable accumulator its trained code.
 
     Args:
         scale: float64 (channels,), floats per weight code.
         bias: float64 (channels,), in floats.
         codes: (channels, weights of a channel), integers.
-        inputs: What the layer takes.
-        outputs: The grid of what follows.
+        inputs: The input of the layer.
+        outputs: The grid after the layer.
 
     Returns:
-        None where one channel has no such bias.
+        None if a channel has no such bias.
     """
     found = []
     for one in find_each(scale, bias, codes, inputs, outputs):
@@ -112,34 +106,31 @@ def find_biases(
 
 
 def find_each(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> Iterator[Integers | None]:
-    """Search as `find_biases`, with the same arguments, and give what is found channel by channel.
+    """Search as `find_biases`, with the same arguments, channel by channel.
 
     Yields:
-        None where a channel has no such bias.
+        The integers of a channel, or None if it has no such bias.
     """
     most = largest_multiples(scale, bias, codes, inputs)
     if most is None:
         yield from [None] * len(codes)
         return
     for channel, ends in enumerate(zip(*reaches(codes, inputs), strict=True)):
-        reach = Reach(*map(int, ends))
-        numbers = scale[channel], bias[channel], reach, int(most[channel])
-        yield _channel(*numbers, inputs.scale, outputs)
+        own = look(scale[channel], bias[channel], Reach(*map(int, ends)), inputs.scale, outputs)
+        tried = _candidates(own, scale[channel], bias[channel] / own.unit, int(most[channel]))
+        right = (Integers(*one[:3]) for one in tried if is_right(own, *one))
+        yield next(right, None)
 
 
 def largest_multiples(
     scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs
 ) -> np.ndarray | None:
-    """By what each channel's codes can be multiplied at most; arguments as in `find_biases`.
+    """Return the largest factor of the codes of each channel; arguments as in `find_biases`.
 
     Returns:
-        int64 (channels,), at least 1; None where one channel has no room for its codes.
+        int64 (channels,), at least 1; None if the codes of a channel do not fit.
     """
     largest = np.abs(codes.astype(np.int64)).max(1)
     room = min(CONTAINER_MAX, PAIR_MAX // (2 * max(1, inputs.stored)))
@@ -153,26 +144,15 @@ def largest_multiples(
     return np.maximum(1, np.minimum(room // np.maximum(1, largest), exact)).astype(np.int64)
 
 
-def _channel(
-    scale: float, bias: float, reach: Reach, most: int, step: np.float32, outputs: Outputs
-) -> Integers | None:
-    """What is found for one channel; `most`: the largest multiple of its codes."""
-    channel = look(scale, bias, reach, step, outputs)
-    for multiple, whole, fine, doubts in _candidates(channel, scale, bias / channel.unit, most):
-        if is_right(channel, multiple, whole, fine, doubts):
-            return Integers(multiple, whole, fine)
-    return None
-
-
 def _candidates(
     channel: Channel, scale: float, bias: float, most: int
 ) -> Iterator[tuple[int, int, np.float32, float]]:
-    """(n, B, scale, share of doubts) to be tried; `bias` is in accumulators."""
+    """Yield (n, B, scale, share of doubts) to try; `bias` is in accumulators."""
     sign, farthest = channel.sign, max(map(abs, channel.reach))
 
     def as_trained(multiple: int, doubts: float) -> Iterator[tuple[int, int, np.float32, float]]:
         whole = round(sign * multiple * bias)
-        # a sum that float32 rounds is as doubtful as others
+        # a sum that float32 rounds counts as a doubt
         if abs(whole) + multiple * farthest >= (INT32_MAX if doubts else EXACT_FLOAT):
             return
         if min(1.0, float(channel.step)) * abs(scale) / multiple >= TINY:
@@ -191,7 +171,7 @@ def _candidates(
             whole, width = one
             fine = sign * float(channel.outputs.scale) / (width * float(channel.step))
             yield multiple, sign * whole, np.float32(fine), 0.0
-    # where ties go down and up by turns no thresholds fit between: the same numbers may tie too
+    # if ties round down and up alternately, only the trained numbers may fit
     yield from as_trained(1, 0.0)
     if not many:
         yield from as_trained(most, MAX_DOUBTS)
@@ -199,16 +179,16 @@ def _candidates(
 
 
 def _coarse(channel: Channel) -> Iterator[tuple[int, int, np.float32, float]]:
-    """For a channel that has one code, or two, at all accumulators: a coarse scale tells them.
+    """Yield coarse numbers for a channel with at most two different codes.
 
-    Batch norms leave such channels behind. In units of theirs the bias is beyond all integers.
+    Batch norms can cause such channels. In their units the bias is larger than all integers.
     """
     reach, first_above, sign = channel.reach, channel.first_above, channel.sign
     inside = (first_above > reach.low) & (first_above <= reach.high)
     if inside.sum() > 1:
         return
     farthest = max(map(abs, reach))
-    width = 4 * farthest + 1  # accumulators of a code; odd, so that halves of it are halves
+    width = 4 * farthest + 1  # accumulators per code; odd, so that a half is not an integer
     if inside.any():
         place = int(inside.argmax())
         whole = int(channel.edges[place] * width + 0.5 - first_above[place])
@@ -222,10 +202,10 @@ def _coarse(channel: Channel) -> Iterator[tuple[int, int, np.float32, float]]:
 def _search(
     channel: Channel, multiple: int, bias: float, clearance: float
 ) -> tuple[int, float] | None:
-    """B, and accumulator units per output code, that clear all edges best; or None.
+    """Return B, and accumulator units per output code, with the largest clearance; or None.
 
-    Edge e lies at accumulator e*width - B of the multiplied codes. It has to fall between the last
-    accumulator below it and the first above it: an interval for `width` from each, for each B.
+    Edge e is at accumulator e*width - B of the multiplied codes. It must be between the last
+    accumulator below it and the first above it: an interval for `width` from each edge, for each B.
     """
     reach, edges, first_above = channel.reach, channel.edges, channel.first_above
     ideal = round(multiple * bias)

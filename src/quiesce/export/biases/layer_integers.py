@@ -1,4 +1,4 @@
-"""A prepared layer as integers: what of it has to arrive in the exported file, unchanged."""
+"""Reads a prepared layer as integers, which the exported file must contain unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,34 +18,30 @@ from quiesce.quantization.quantizer import FakeQuantizer
 
 @dataclass(frozen=True, kw_only=True)
 class InputGrid:
-    """How a layer's input is rounded: code = clip(round((x - offset) / scale), low, high)."""
+    """How the input of a layer is rounded: code = clip(round((x - offset) / scale), low, high)."""
 
     bits: int
-    """Width of a code."""
-
+    """Bits of a code."""
     low: int
     """Smallest code."""
-
     high: int
     """Largest code."""
-
     scale: np.float32
     """Floats per code, above 0."""
-
     offset: np.float32 | None
-    """Value of code 0, or None where it is 0 and not learned."""
+    """Value of code 0, or None if it is 0 and not learned."""
 
     @property
     def zero_point(self) -> int:
-        """What is added to a code in its uint8 container, so that the smallest is 0.
+        """What is added to a code so that the smallest is 0 in uint8.
 
-        Signed codes go into uint8 too: ONNX Runtime makes an integer convolution only of inputs and
-        outputs of one type.
+        Signed codes are stored in uint8 too, because ONNX Runtime creates integer convolutions only
+        for inputs and outputs of one type.
         """
         return -self.low
 
     def code(self, x: float) -> int:
-        """The code of one value, decided in float32 as in training."""
+        """Return the code of a value, computed in float32 as in training."""
         shifted = np.float32(x) - (self.offset or np.float32(0))
         return int(np.clip(np.round(shifted / self.scale), self.low, self.high))
 
@@ -55,38 +51,32 @@ class LayerIntegers:
     """A quantized layer: the codes of its weight, their scale, and the grid of its input."""
 
     name: str
-    """Of the module in the model."""
-
+    """Name of the module."""
     bits: int
-    """Width of a weight code."""
-
+    """Bits of a weight code."""
     codes: np.ndarray
-    """int8, the weight's shape."""
-
+    """int8, in the shape of the weight."""
     scale: np.ndarray
     """float32 (1,) or (output channels,): floats per code, above 0."""
-
     channels: int
     """Output channels."""
-
     transposed: bool
-    """Whether it is a transposed convolution, whose weight counts output channels second."""
-
+    """Whether it is a transposed convolution, whose weight has output channels second."""
     input: InputGrid | None
     """None for a float input."""
-
     shared_with: str
-    """Name of the first layer that has the same weight; its own where there is none."""
+    """Name of the first layer with the same weight; may be its own name."""
 
 
 def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
-    """Read every quantized layer of a prepared model, by name, in the order of its modules.
+    """Return every quantized layer of a prepared model, by name, in the order of the modules.
 
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message names it.
-        ExportError: A parameter is of another type than float32, or a layer shares a weight whose
-            scales are not those of its own output channels.
+        ExportError: A parameter is not float32, or a layer shares a weight whose scales do not
+            match
+        its own output channels.
     """
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
@@ -101,24 +91,22 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
 
 
 class Place(NamedTuple):
-    """Where a quantizer of activations sits: at the input of a layer, or at an addition."""
+    """Where a quantizer of activations is: at the input of a layer, or at an addition."""
 
     name: str
-    """The layer's, or the addition's with ".left" or ".right"."""
-
+    """Name of the layer, or of the addition with ".left" or ".right"."""
     owner: nn.Module
-
     attribute: str
-    """Name of the quantizer in `owner`; several owners may share one quantizer."""
+    """Name of the quantizer in `owner`; several owners may share a quantizer."""
 
     @property
     def quantizer(self) -> FakeQuantizer:
-        """What sits there."""
+        """The quantizer."""
         return getattr(self.owner, self.attribute)
 
 
 def input_places(model: nn.Module) -> list[Place]:
-    """Return where a prepared model rounds activations, in the order of its modules."""
+    """Return where a prepared model rounds activations, in the order of the modules."""
     places = []
     for name, module in model.named_modules():
         if isinstance(module, Addition):
@@ -129,7 +117,7 @@ def input_places(model: nn.Module) -> list[Place]:
 
 
 def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
-    """Return the grids of a prepared model's activations by the names of their places.
+    """Return the grids of the activations of a prepared model, by the names of their places.
 
     Raises:
         NotCalibratedError: A quantizer has no scale yet; the message names it.
@@ -138,10 +126,10 @@ def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
 
 
 def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> None:
-    """Refuse a network of which a layer is on no path from input to output.
+    """Check that every layer is on a path from input to output.
 
     Raises:
-        NothingToDoError: With the name of the first such layer.
+        NothingToDoError: One is not; the message names the first.
     """
     if idle := [name for name in layers if name not in called]:
         raise NothingToDoError(
@@ -156,8 +144,8 @@ def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerInt
     transposed = isinstance(layer, TRANSPOSED)
     if scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
         raise ExportError(
-            f"{name} shares the weight of {weight.name}, whose scales are of other channels than "
-            "it puts out; prepare both with per_channel=False"
+            f"{name} shares the weight of {weight.name}, whose scales are for other channels than "
+            "its outputs; prepare both with per_channel=False"
         )
     channels = codes.shape[0]
     if isinstance(layer, TRANSPOSED):

@@ -1,9 +1,8 @@
-"""Biases of a network put where its integer convolutions can hold them.
+"""Rounds the biases of a network to values that its integer convolutions can add.
 
-At 8 bits of activations no integer bias does what a float one does: among 255 thresholds there is
-always one that it moves across an accumulator. So the network is moved instead, by a fraction of an
-accumulator unit in each channel, and exported as what it is then: in integers, and still equal to
-the network that it came from.
+With 8-bit activations no integer bias replaces a float bias exactly: among 255 thresholds there is
+always one that moves across an accumulator. So the network itself is changed, by a fraction of an
+accumulator unit in each channel, and exported with these biases: in integers, and verified.
 """
 
 import copy
@@ -12,11 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases.integer_biases import (
-    find_biases,
-    find_each,
-    largest_multiples,
-)
+from quiesce.export.biases.integer_biases import find_biases, find_each, largest_multiples
 from quiesce.export.biases.thresholds import Inputs, Outputs, count_doubts
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.quantized_inputs import between_quantizers
@@ -24,34 +19,33 @@ from quiesce.export.graph.weight_sites import Site
 from quiesce.export.packing import DEFAULT_OPSET
 
 LARGEST = 2**31
-"""Units: beyond no bias is an int32, and the channel is dead."""
+"""Units; a larger bias does not fit into int32, and the channel is dead."""
 
 SHIFTS = (0, 1, -1, 2, -2)
-"""Units next to the nearest whole bias that are tried where its thresholds lie on accumulators."""
+"""Units to add to the nearest integer bias, if its thresholds lie on accumulators."""
 
 
 @torch.no_grad()
 def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
-    """Return a copy of a network whose biases are whole numbers wherever integers could add them.
+    """Return a copy of a network whose biases are integers wherever integers can add them.
 
-    A convolution between two quantizers adds its bias to a sum of integers. Exported, that bias is
-    an integer as well, in units of input scale * weight scale / n, where n is what the weight's
-    codes can be multiplied by in their 8-bit container. Here it is rounded to whole units, batch
-    norms taken into account: the shift of the batch norm, or else the convolution's own bias, moves
-    by at most half a unit (by two and a half where the codes' thresholds would come to lie on
-    accumulators). The same network and the same kind of input give the same numbers.
+    A convolution between two quantizers adds its bias to a sum of integers. In the file, that bias
+    is an integer in units of input scale * weight scale / n, with n the factor of the weight codes
+    in their 8-bit type. Here it is rounded to such units, after folding batch norms: the shift of
+    the batch norm, or else the bias of the convolution, changes by at most half a unit (two and a
+    half where thresholds would lie on accumulators). The result is deterministic.
 
-    Left as they are: biases of layers that run in integers without this, that the network reads
-    more than once, that come of a batch norm without a shift, of layers with 8-bit weights and
-    inputs (their products do not fit into the 16 bits of older processors), and of layers that are
-    not between two quantizers.
+    These biases do not change: of layers that already run in integers; that the network reads more
+    than once; of a batch norm without a shift; of layers with 8-bit weights and inputs, whose
+    products do not fit into the 16 bits of older processors; and of layers that are not between two
+    quantizers.
 
     Args:
-        model: Prepared, calibrated and trained; it stays as it is.
+        model: A prepared, calibrated and trained model; it does not change.
         example_input: Images (batch, ...).
 
     Raises:
-        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+        NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.
     """
     folded = fold(model, example_input, DEFAULT_OPSET)
     rounded = copy.deepcopy(model)
@@ -68,10 +62,10 @@ def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
 
 
 def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.ndarray | None:
-    """Values for the parameter `own` with which `find_biases` finds integers for a site.
+    """Return values for the parameter `own` with which `find_biases` finds integers for a site.
 
     Returns:
-        None where it finds them as it is, or with no values.
+        None if it finds them without a change, or with no values.
     """
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     scale, codes = site.per_channel, site.channel_codes
@@ -96,9 +90,9 @@ def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.
 
 
 def _tried(own: np.ndarray, bias: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Values of a parameter: those that make a bias whole, the nearest first, and the one it has.
+    """Return values for a parameter: those that make a bias an integer, and the present one last.
 
-    The bias of a dead channel, whose units are too small, no value makes whole.
+    Nothing makes the bias of a dead channel an integer, because its units are too small.
 
     Args:
         own: float32 (channels,), the parameter.

@@ -1,7 +1,7 @@
-"""Where the codes of a channel change, and whether a runtime changes them there too.
+"""Where the codes of a channel change, and whether a runtime changes them at the same places.
 
-Codes grow with the accumulator, the sum of products of integers. So they are told by the thresholds
-between them: where a runtime gives the trained code on both sides of each, it does everywhere.
+Codes increase with the accumulator, the sum of products of integers. If a runtime gives the trained
+codes on both sides of every threshold, it gives them everywhere.
 """
 
 from typing import NamedTuple
@@ -9,24 +9,24 @@ from typing import NamedTuple
 import numpy as np
 
 SMALLEST = 1e-200
-"""Floats of an accumulator; a batch norm may make less of a dead channel, or nothing."""
+"""Smallest value of an accumulator unit; the batch norm of a dead channel may give less, or 0."""
 
 DOUBT = 2**-21
-"""What training's float32 departs from exact sums, as a share of sum and bias: some 8 roundings."""
+"""Error of float32 sums in training, as a share of sum and bias: some 8 roundings."""
 
 
 class Inputs(NamedTuple):
-    """What a layer takes."""
+    """The input of a layer."""
 
     scale: np.float32
     low: int
     high: int
     stored: int
-    """Largest number in the uint8 container: `high` and the zero point."""
+    """Largest number in the uint8 type: `high` and the zero point."""
 
 
 class Outputs(NamedTuple):
-    """The grid that a layer's outputs are rounded to."""
+    """The grid of the output of a layer."""
 
     scale: np.float32
     low: int
@@ -41,56 +41,48 @@ class Reach(NamedTuple):
 
 
 def reaches(codes: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest accumulators, int64 (channels,) both."""
-    first, last = min(inputs.low, 0), max(inputs.high, 0)  # zeros are padded
+    """Return the smallest and the largest accumulators, int64 (channels,) both."""
+    first, last = min(inputs.low, 0), max(inputs.high, 0)  # padding is 0
     below = np.minimum(codes, 0).sum(1, dtype=np.int64)
     above = np.maximum(codes, 0).sum(1, dtype=np.int64)
     return above * first + below * last, above * last + below * first
 
 
 class Channel(NamedTuple):
-    """Where the codes of a channel change; the arrays are (codes - 1,), ascending.
+    """Where the codes of a channel change; arrays are (codes - 1,), ascending.
 
-    Accumulators are counted in the direction in which codes grow: negative, where `sign` is.
+    Accumulators are counted in the direction of increasing codes: negated if `sign` is -1.
     """
 
     reach: Reach
-
     edges: np.ndarray
-    """float64, the thresholds in codes: halves."""
-
+    """float64, the thresholds in codes, such as 0.5."""
     crossed: np.ndarray
     """float64, the same in accumulators."""
-
     first_above: np.ndarray
-    """The first reachable accumulator that gets the code above it."""
-
+    """The first reachable accumulator with the code above the threshold."""
     doubt: np.ndarray
-    """float64, how far an accumulator may be off that training's float32 can not tell from it."""
-
+    """float64, the distance from a threshold within which float32 can not decide."""
     unit: float
-    """Floats of an accumulator, above 0."""
-
+    """Floats per accumulator, above 0."""
     sign: int
-    """Of the scale, 1 or -1."""
-
+    """Sign of the scale, 1 or -1."""
     step: np.float32
     """Scale of the input."""
-
     outputs: Outputs
 
 
 def runtime_codes(
     accumulators: np.ndarray, bias: int, scale: np.float32, step: np.float32, outputs: Outputs
 ) -> np.ndarray:
-    """Codes of an integer convolution as ONNX Runtime computes them, in float32.
+    """Return the codes of an integer convolution as ONNX Runtime computes them, in float32.
 
     Args:
         accumulators: Integers, of the multiplied codes, without the bias.
         bias: int32.
         scale: Floats per unit of the multiplied code.
         step: Scale of the input.
-        outputs: The grid that follows.
+        outputs: The grid after the layer.
     """
     multiplier = np.float32(np.float32(step * scale) / outputs.scale)
     scaled = (accumulators + bias).astype(np.float32) * multiplier
@@ -100,15 +92,15 @@ def runtime_codes(
 def is_right(
     channel: Channel, multiple: int, bias: int, scale: np.float32, doubts: float = 0.0
 ) -> bool:
-    """Whether the runtime's arithmetic gives the trained code on both sides of every threshold.
+    """Whether the runtime gives the trained codes on both sides of every threshold.
 
     Args:
-        channel: With the trained thresholds.
-        multiple: By which its codes are multiplied.
+        channel: The channel with the trained thresholds.
+        multiple: Factor of its codes.
         bias: int32, in units of the multiplied accumulator.
         scale: Floats per unit of the multiplied code.
         doubts: Share of the accumulators between the first and the last threshold that may get the
-            code beside theirs, where floats can not decide.
+        neighbouring code, where floats can not decide.
     """
     reach, first_above = channel.reach, channel.first_above
     near = first_above[:, None] + np.array([-2, -1, 0, 1])
@@ -126,13 +118,9 @@ def is_right(
 
 
 def count_doubts(
-    scale: np.ndarray,
-    bias: np.ndarray,
-    codes: np.ndarray,
-    inputs: Inputs,
-    outputs: Outputs,
+    scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> np.ndarray:
-    """How many thresholds of each channel lie on an accumulator as far as floats can tell.
+    """Count the thresholds of each channel that lie on an accumulator, as far as floats can tell.
 
     Arguments as in `quiesce.export.biases.integer_biases.find_biases`.
 
@@ -149,32 +137,32 @@ def count_doubts(
 
 
 def _unit(scale: np.ndarray | float, step: np.float32) -> np.ndarray:
-    """Floats of an accumulator; the batch norm of a dead channel makes next to nothing of it."""
+    """Return floats per accumulator, at least SMALLEST."""
     return np.maximum(SMALLEST, np.abs(scale) * float(step))
 
 
 def _crossings(
     bias: np.ndarray | float, unit: np.ndarray | float, outputs: Outputs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The accumulator at each threshold, and how far from it floats can not tell."""
+    """Return the accumulator at each threshold, and within which distance floats can not decide."""
     crossed = (_edges(outputs) * float(outputs.scale) - bias) / unit
     return crossed, DOUBT * (np.abs(crossed) + np.abs(bias / unit))
 
 
 def _edges(outputs: Outputs) -> np.ndarray:
-    """The thresholds, in codes: between each and the one before."""
+    """Return the thresholds, in codes."""
     return np.arange(outputs.low + 1, outputs.high + 1) - 0.5
 
 
 def look(scale: float, bias: float, reach: Reach, step: np.float32, outputs: Outputs) -> Channel:
-    """Return a channel; one whose scale is below 0 is seen in the mirror.
+    """Return a channel; one with a negative scale is mirrored.
 
     Args:
         scale: Floats per weight code.
         bias: In floats.
-        reach: What its accumulators can be.
+        reach: Its smallest and largest accumulator.
         step: Scale of the input.
-        outputs: The grid of what follows.
+        outputs: The grid after the layer.
     """
     unit = float(_unit(scale, step))
     sign = -1 if scale < 0 else 1

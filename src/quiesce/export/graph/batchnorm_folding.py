@@ -1,8 +1,8 @@
-"""Batch norms folded into the scale and bias of the layer before; no code changes.
+"""Folds batch norms into the scale and bias of the layer before; no code changes.
 
-A layer with codes z gives y = s z*x + b; the batch norm after it g (y - m) / sqrt(v + eps) + h.
-With k = g / sqrt(v + eps) both together are (s k) z*x + (b - m) k + h: a scale per output channel,
-below zero where g is, and another bias. All in float64.
+A layer with codes z gives y = s z*x + b, and the batch norm after it g (y - m) / sqrt(v + eps) + h.
+With k = g / sqrt(v + eps), both together are (s k) z*x + (b - m) k + h: a scale per output channel,
+negative where g is, and another bias. All in float64.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fold_batchnorms(sites: list[Site]) -> None:
-    """Fold each batch norm that alone reads the output of a site into that site."""
+    """Fold each batch norm that is the only reader of a site into that site."""
     for site in sites:
         norm = None if site.node is None else sole_use(site.node.outputs[0])
         if norm is not None and norm.op_type == "BatchNormalization" and _is_per_channel(site):
@@ -25,11 +25,11 @@ def fold_batchnorms(sites: list[Site]) -> None:
 
 
 def _is_per_channel(site: Site) -> bool:
-    """Whether the channels of the weight are those that a batch norm after it counts."""
+    """Whether the channels of the weight are those of a batch norm after it."""
     node = site.node
     if node is None:
         return False
-    if site.kind == "linear":  # (batch, tokens, features) has its features elsewhere
+    if site.kind == "linear":  # not (batch, tokens, features)
         rank = node.outputs[0].shape
         return rank is not None and len(rank) == 2
     group = node.attributes.get("group")

@@ -1,4 +1,4 @@
-"""Small steps on an onnx_ir graph that the passes of this package share."""
+"""Small edits of an onnx_ir graph."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def onnx_ir() -> Any:
-    """Return the package onnx_ir, which comes with onnxscript."""
+    """Return the package onnx_ir, which onnxscript installs."""
     return require("onnx_ir", "export to ONNX", "onnx")
 
 
 def constant(value: "ir.Value | None") -> np.ndarray | None:
-    """Return the numbers of an initializer or of a Constant node, or None where it is neither."""
+    """Return the numbers of an initializer or a Constant node, or None for another value."""
     tensor = None if value is None else onnx_ir().convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def sole_use(value: "ir.Value") -> "ir.Node | None":
-    """Return the one node that reads a value; None where none or several do, or an output."""
+    """Return the only node that reads a value; None for several readers, none, or an output."""
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
@@ -31,12 +31,12 @@ def sole_use(value: "ir.Value") -> "ir.Node | None":
 
 
 class Builder:
-    """Adds nodes at a place in a graph, and initializers to it.
+    """Adds nodes and initializers to a graph.
 
     Args:
-        graph: Changed in place.
-        before: Node before which the new ones stand, or
-        after: node after which they do.
+        graph: The graph; changed in place.
+        before: Node before which new nodes are inserted, or
+        after: node after which they are inserted.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Builder:
         self._after = after
 
     def constant(self, name: str, array: np.ndarray) -> "ir.Value":
-        """Return the initializer of this name, made on first use; later uses bring the same."""
+        """Return the initializer of this name, which is created at its first use."""
         ir = onnx_ir()
         made = self._graph.initializers.get(name)
         if made is not None and np.array_equal(constant(made), array):  # pyright: ignore[reportArgumentType]
@@ -71,7 +71,7 @@ class Builder:
         domain: str = "",
         **attributes: Any,
     ) -> "ir.Value":
-        """Return the output, called `name`, of a new node; type and shape are those of `like`."""
+        """Return the output `name` of a new node; its type and shape are those of `like`."""
         node = onnx_ir().node(op, inputs, attributes=attributes, domain=domain)
         node.name = name
         node.outputs[0].name = name
@@ -86,7 +86,7 @@ class Builder:
 
 
 def replace(node: "ir.Node", value: "ir.Value") -> None:
-    """Let everything that read the first output of `node` read `value`, and remove `node`."""
+    """Replace the first output of `node` by `value` for all readers, and remove `node`."""
     old = node.outputs[0]
     old.replace_all_uses_with(value, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,4 +1,4 @@
-"""A prepared network as a traced graph in which all is folded that can be, ready to be lowered."""
+"""Traces a prepared network and folds everything that can be folded."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from quiesce.export.biases.layer_integers import (
-    check_all_called,
-    read_inputs,
-    read_integers,
-)
+from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
 from quiesce.export.checks import check_example
 from quiesce.export.graph.batchnorm_folding import fold_batchnorms
 from quiesce.export.graph.pixel_normalization import Normalization
@@ -27,26 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """A traced network whose batch norms and activations are folded, its quantizers still whole."""
+    """A traced network with folded batch norms and activations; its quantizers are still nodes."""
 
     traced: "ir.Model"
     sites: list[Site]
     inputs: "dict[ir.Node, QuantizedInput]"
-
     reads: Mapping[str, int]
-    """How often the network reads each of its parameters, before anything was folded."""
+    """How often the network reads each parameter, before folding."""
 
 
 def fold(
-    model: nn.Module,
-    example_input: Tensor,
-    opset: int,
-    preprocessing: Preprocessing | None = None,
+    model: nn.Module, example_input: Tensor, opset: int, preprocessing: Preprocessing | None = None
 ) -> Folded:
-    """Trace a prepared model and fold what can be folded, without touching a code.
+    """Trace a prepared model and fold what can be folded, without changing a code.
 
     Raises:
-        NotCalibratedError, NothingToDoError, ExportError: As `export_onnx`.
+        NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.
     """
     check_example(example_input)
     layers = read_integers(model)

@@ -1,29 +1,30 @@
-"""From the nodes of the domain `quiesce` to ONNX operators that runtimes fuse.
+"""Replaces the nodes of the domain `quiesce` by ONNX operators that runtimes fuse.
 
-Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLinear; each weight an
-integer initializer and what makes floats of it; the bias of a layer
+Each quantized input becomes QuantizeLinear, Clip between integers, DequantizeLinear. Each weight
+becomes an integer initializer and operators that convert it to floats. The bias of a layer becomes
 
-- an int32 initializer at scale input * weight, with a DequantizeLinear of its own, where
-  `biases` finds one that moves no code: ONNX Runtime then runs one integer convolution;
-- a float where the input is one, in the convolution itself;
-- else is subtracted, negative, as a float. ONNX Runtime takes a float bias of a convolution, or an
-  addition behind a product, into the quantized operator by rounding it to int32 at a scale where
-  one unit is much of a code: at few bits that moves percents of all codes. A subtraction it leaves.
-  So a convolution of codes has one even where its bias is 0: it would else become an integer one
-  that `biases` does not vouch for, whose sums of 8-bit products may overflow (even if its weight
-  had no DequantizeLinear: a constant weight between a DequantizeLinear and a QuantizeLinear is
-  quantized by ONNX Runtime itself).
+- an int32 initializer at scale input * weight with a DequantizeLinear, if `biases` finds one that
+  changes no code: ONNX Runtime then runs one integer convolution;
+- a float bias of the convolution, if the input is float;
+- otherwise a subtraction of the negative bias, in float.
 
-No zero point is written where it is 0 throughout: runtimes take it so.
+ONNX Runtime takes a float bias of a convolution, or an addition after a product, into the quantized
+operator by rounding it to int32, which at few bits changes several percent of all codes. It does
+not do so with a subtraction. A convolution of codes has one even if its bias is 0: otherwise ONNX
+Runtime would make it an integer convolution that `biases` has not checked, whose sums of 8-bit
+products may overflow. (This happens without a DequantizeLinear too: ONNX Runtime quantizes a
+constant weight between a DequantizeLinear and a QuantizeLinear itself.)
 
-Names tell what is what: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
+Zero points that are 0 are not written, because that is the default.
+
+Names say what a tensor is: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
 """
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quiesce.export.biases.integer_biases import IntegerBiases, find_biases
+from quiesce.export.biases.integer_biases import PAIR_MAX, IntegerBiases, find_biases
 from quiesce.export.graph.edits import Builder, onnx_ir, replace
 from quiesce.export.graph.quantized_inputs import QuantizedInput, between_quantizers
 from quiesce.export.graph.weight_sites import Site
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 def integer_biases(
     site: Site, inputs: "Mapping[ir.Node, QuantizedInput]", pack: Pack
 ) -> IntegerBiases | None:
-    """Return the integer biases of a site, or None where it has to keep a float one.
+    """Return the integer biases of a site, or None if its bias stays float.
 
-    It has integer ones where it is a convolution between quantizers, its weight stays in int8, and
-    `find_biases` finds them.
+    They exist if it is a convolution between quantizers, its weight is int8, and `find_biases`
+    finds them.
     """
     between = between_quantizers(site, inputs)
     if between is None or container(site.layer.bits, pack) != np.int8:
@@ -58,11 +59,11 @@ def lower_input(graph: "ir.Graph", quantized: QuantizedInput) -> None:
     zero = build.constant(f"{name}.input_zero", np.asarray(grid.zero_point, dtype=np.uint8))
     value = marker.inputs[0]
     offset = None
-    if grid.offset is not None:  # LSQ+: the value of code 0, which is no multiple of the scale
+    if grid.offset is not None:  # LSQ+: the value of code 0 is not a multiple of the scale
         offset = build.constant(f"{name}.input_offset", np.asarray(grid.offset, dtype=np.float32))
         value = build.node("Sub", [value, offset], f"{name}.input_shifted")
     low, high = quantized.low + grid.zero_point, quantized.high + grid.zero_point
-    if (low, high) == (0, np.iinfo(np.uint8).max):  # QuantizeLinear saturates there by itself
+    if (low, high) == (0, np.iinfo(np.uint8).max):  # QuantizeLinear clips there
         codes = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_codes")
     else:
         wide = build.node("QuantizeLinear", [value, scale, zero], f"{name}.input_rounded")
@@ -81,12 +82,13 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     """Write the weight of a site as integers, and its bias as `biases` or as a float subtraction.
 
     Returns:
-        Name of the initializer that holds the codes.
+        Name of the initializer with the codes.
     """
-    turned = site.kind == "linear"
-    codes = site.layer.codes.T if turned else site.layer.codes
+    linear = site.kind == "linear"
+    codes = site.layer.codes.T if site.turned else site.layer.codes
     scale = site.scale.astype(np.float32)
-    holds = f"{site.layer.shared_with if site.node else site.name}.weight_codes"
+    shared = site.node is not None or site.turned
+    holds = f"{site.layer.shared_with if shared else site.name}.weight_codes"
     if biases is not None:
         shape = (-1, *(1,) * (codes.ndim - 1))
         codes = codes.astype(np.int64) * biases.multiple.reshape(shape)
@@ -95,10 +97,12 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
+    if site.turned and not linear:  # an embedding that shares the codes of a linear layer
+        integers = build.node("Transpose", [integers], f"{site.name}.weight_rows", perm=[1, 0])
     scale = scale if scale.size > 1 else scale.reshape(())
-    as_codes = biases is not None or (turned and holder == np.int8 and _is_fed_codes(site))
+    as_codes = biases is not None or (linear and holder == np.int8 and _is_integer_product(site))
     weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
-    if turned and site.node is not None:
+    if linear and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
         graph.remove(site.marker, safe=True)
@@ -116,22 +120,17 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
 
 
 def _values(
-    build: Builder,
-    site: Site,
-    integers: "ir.Value",
-    scale: np.ndarray,
-    *,
-    taken_as_codes: bool,
+    build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray, *, taken_as_codes: bool
 ) -> "ir.Value":
-    """The values of a weight: by DequantizeLinear where an integer operator takes the codes.
+    """Return the values of a weight: with DequantizeLinear if an integer operator takes the codes.
 
-    Elsewhere by Cast and Mul, which runtimes compute once, when they load the file. ONNX Runtime
-    keeps a DequantizeLinear for the integer operators it hopes for: it would unpack the weight in
-    each run and deny it to its float kernels, or make MatMulNBits of it and a product with floats,
-    which rounds the floats to 8 bits (the option session.qdq_matmulnbits_accuracy_level is 4 unless
-    somebody sets it).
+    Otherwise with Cast and Mul, which runtimes compute once, when they load the file. ONNX Runtime
+    keeps a DequantizeLinear for integer operators: it would convert the weight in every run and not
+    use its float kernels, or make MatMulNBits of it and a product with floats, which rounds the
+    floats to 8 bits (the option session.qdq_matmulnbits_accuracy_level is 4 by default).
     """
-    values, axis = f"{site.name}.weight_values", _channel_axis(site)
+    values = f"{site.name}.weight_values"
+    axis = 1 if site.kind == "linear" or site.layer.transposed else 0
     if taken_as_codes:
         steps = build.constant(f"{site.name}.weight_scale", scale)
         return build.node("DequantizeLinear", [integers, steps], values, axis=axis)
@@ -144,15 +143,19 @@ def _values(
     return build.node("Mul", [floats, steps], values)
 
 
-def _is_fed_codes(site: Site) -> bool:
-    """Whether a site multiplies what a DequantizeLinear gives, with no offset in between."""
+def _is_integer_product(site: Site) -> bool:
+    """Whether a runtime may multiply the integers of a linear layer and of its input.
+
+    The layer must read a DequantizeLinear, with no offset in between, and no two products of
+    integers may exceed what processors without VNNI add them in.
+    """
     value = None if site.node is None else site.node.inputs[0]
     feeder = None if value is None else value.producer()
-    return feeder is not None and feeder.op_type == "DequantizeLinear"
-
-
-def _channel_axis(site: Site) -> int:
-    return 1 if site.kind == "linear" or site.layer.transposed else 0
+    grid = site.layer.input
+    if feeder is None or feeder.op_type != "DequantizeLinear" or grid is None:
+        return False
+    largest = int(np.abs(site.layer.codes.astype(np.int64)).max(initial=0))
+    return 2 * largest * (grid.high + grid.zero_point) <= PAIR_MAX
 
 
 def _integer_bias(graph: "ir.Graph", site: Site, biases: IntegerBiases) -> None:
@@ -180,7 +183,7 @@ def _subtracted_bias(graph: "ir.Graph", site: Site, bias: np.ndarray) -> None:
     number = -bias.astype(np.float32).reshape(-1, *(1,) * spatial)
     build = Builder(graph, after=node)
     old = node.outputs[0]
-    if old.is_graph_output():  # the sum takes its name
+    if old.is_graph_output():  # the sum gets its name
         old.name = f"{site.name}.product"
     readers = list(old.uses())
     parts = [old, build.constant(f"{site.name}.minus_bias", number)]

@@ -1,4 +1,4 @@
-"""The step from raw pixels to what a network takes, as a part of the network."""
+"""The normalization of raw pixels, as a part of the network."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ class Normalization(nn.Module):
     """(pixel / 255 - mean) / std for uint8 images.
 
     Args:
-        mean: One number, or one for each channel, on the scale 0 to 1.
+        mean: One number, or one per channel, for pixels from 0 to 1.
         std: The same, above 0.
     """
 
@@ -25,5 +25,5 @@ class Normalization(nn.Module):
         self.register_buffer("factor", (1 / (255 * wide)).float())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Uint8 (batch, channels, height, width) to float32 of the same shape."""
+        """Return float32 images for uint8 images (batch, channels, height, width)."""
         return (images.float() - self.shift) * self.factor

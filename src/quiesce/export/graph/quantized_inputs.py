@@ -1,8 +1,8 @@
-"""Quantized inputs of layers in a traced graph, and activations that their rounding absorbs.
+"""Quantized inputs of layers in a traced graph, and the activations that rounding absorbs.
 
-Rounding to a grid is monotone, so clipping before it is clipping after it: code(clip(x, l, h)) =
-clip(code(x), code(l), code(h)). A ReLU or ReLU6 that only quantizers read therefore becomes the
-limits of an integer Clip, exactly, and the layer before it ends in a quantizer as runtimes like it.
+Rounding to a grid is monotone, so clipping can come after it: code(clip(x, l, h)) = clip(code(x),
+code(l), code(h)). A ReLU or ReLU6 that only quantizers read therefore becomes the limits of an
+integer Clip, exactly, and the layer before it ends in a quantizer, as runtimes expect.
 """
 
 from collections import Counter
@@ -24,26 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class QuantizedInput:
-    """One node QuantizeInput and the limits between which its codes are clipped."""
+    """A QuantizeInput node, and the limits of its codes."""
 
     name: str
-    """That of the first that reads it, with ":2" and so on where it is called again."""
-
+    """Name of its first reader, with ":2" and so on for further calls."""
     place: str
-    """Layer or operand of an addition whose quantizer it is."""
-
+    """The layer or operand of an addition that has the quantizer."""
     grid: InputGrid
-
     marker: "ir.Node"
-
     low: int
-    """Smallest code that is left, at least `grid.low`."""
-
+    """Smallest code, at least `grid.low`."""
     high: int
-    """Largest code that is left, at most `grid.high`."""
-
+    """Largest code, at most `grid.high`."""
     readers: list[str] = field(default_factory=list)
-    """All that read it: layers and operands of additions, numbered as `name`."""
+    """All readers, layers and operands of additions, named like `name`."""
 
 
 def find_inputs(
@@ -51,7 +45,7 @@ def find_inputs(
 ) -> "dict[ir.Node, QuantizedInput]":
     """Return the quantized inputs of a graph by their nodes, in its order.
 
-    A value that several read on one and the same grid is quantized once, for all of them.
+    A value that has several readers on the same grid is quantized once.
     """
     calls: Counter[str] = Counter()
     first: dict[tuple[int, InputGrid], ir.Node] = {}
@@ -71,7 +65,7 @@ def find_inputs(
 
 
 def absorb_activations(inputs: "Mapping[ir.Node, QuantizedInput]") -> None:
-    """Turn each Relu and Clip that only quantized inputs read into limits of their codes."""
+    """Replace each Relu and Clip that only quantized inputs read by limits of their codes."""
     for node in _producers(inputs):
         bounds = _bounds(node)
         readers = [use.node for use in node.outputs[0].uses()]
@@ -88,12 +82,7 @@ def absorb_activations(inputs: "Mapping[ir.Node, QuantizedInput]") -> None:
 def between_quantizers(
     site: Site, inputs: "Mapping[ir.Node, QuantizedInput]"
 ) -> tuple[Inputs, Outputs] | None:
-    """What a convolution takes and the grid of what reads it, where both are codes.
-
-    Returns:
-        None where it is no convolution between two quantizers without learned offsets, alone with
-        its output.
-    """
+    """Return the input and the output grid of a convolution between quantizers, or None."""
     before = input_of(site)
     after = None if site.node is None else sole_use(site.node.outputs[0])
     if site.kind != "convolution" or site.node is None or site.node.op_type != "Conv":
@@ -123,7 +112,7 @@ def _narrow(quantized: QuantizedInput, low: float, high: float) -> None:
 
 
 def _bounds(node: "ir.Node") -> tuple[float, float] | None:
-    """Return between which values a node clips, or None where it is no activation of that kind."""
+    """Return the limits of a Relu or Clip, or None for another node."""
     if node.domain != "":
         return None
     if node.op_type == "Relu":

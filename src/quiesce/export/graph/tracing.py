@@ -1,9 +1,8 @@
-"""A prepared model as an ONNX graph in which every quantizer is one node of the domain `quiesce`.
+"""Traces a prepared model to an ONNX graph in which every quantizer is one node.
 
-torch.export and torch.onnx translate the whole network, whatever it is made of; only quantizers
-are held back, as the nodes QuantizeInput and QuantizeWeight that carry their layer's name, or that
-of the operand of an addition. The
-passes of this package fold and lower around them.
+torch.export and torch.onnx translate the whole network. Only quantizers stay, as the nodes
+QuantizeInput and QuantizeWeight of the domain `quiesce`, with the name of their layer or of the
+operand of an addition. The passes of this package fold and lower around them.
 """
 
 import copy
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 DOMAIN = "quiesce"
 INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
-LAYER = "layer"  # attribute that names the layer
-CALL = "call"  # attribute that counts its calls: the exporter joins nodes that are equal
-OWN = "float/"  # before the names of the network's own tensors
-BATCH = "batch"  # the dimension that stays open
+LAYER = "layer"  # attribute: name of the layer
+CALL = "call"  # attribute: number of the call, so that equal nodes are not joined
+OWN = "float/"  # prefix of the network's own tensors
+BATCH = "batch"  # the dynamic dimension
 
 
 class Marker(nn.Module):
-    """Stands where a quantizer was and leaves a node of the domain `quiesce` in the graph.
+    """Replaces a quantizer and leaves a node of the domain `quiesce` in the graph.
 
     Args:
         kind: INPUT or WEIGHT.
@@ -47,7 +46,7 @@ class Marker(nn.Module):
         self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`, through one node."""
+        """Return `x` through one node."""
         self.calls += 1
         return torch.onnx.ops.symbolic(
             f"{DOMAIN}::{self.kind}",
@@ -60,19 +59,19 @@ class Marker(nn.Module):
 
 
 def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None = None) -> Any:
-    """Return the graph of a prepared model in inference mode, its batch dimension open.
+    """Return the graph of a prepared model in inference mode, with dynamic batch size.
 
     Args:
-        model: Prepared; it stays as it is.
+        model: The prepared model; it does not change.
         images: An example input, (batch, ...), on any device.
         opset: Version of the ONNX operators.
-        before: Run on the input before the model, such as a normalisation.
+        before: A module that processes the input before the model, such as a normalization.
 
     Returns:
         An onnx_ir.Model with the input "images" and the output "logits".
 
     Raises:
-        ExportError: torch.export or torch.onnx can not express the model; one line of their reason.
+        ExportError: torch.export or torch.onnx can not express the model.
         MissingExtraError: onnxscript is not installed.
     """
     marked = _marked(model)
@@ -82,24 +81,24 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
 
 
 def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
-    """Return a network of any kind as an onnx_ir.Model, its batch dimension open.
+    """Return any network as an onnx_ir.Model, with dynamic batch size.
 
     Args:
-        network: On the CPU, in inference mode.
+        network: A network on the CPU, in inference mode.
         images: An example input, (batch, ...).
         opset: Version of the ONNX operators.
-        name: What messages call the network.
+        name: Name of the network in error messages.
 
     Raises:
-        TypeError: `images` is no tensor.
-        ExportError: torch.export or torch.onnx can not express it; one line of their reason.
+        TypeError: `images` is not a tensor.
+        ExportError: torch.export or torch.onnx can not express it.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
     if not isinstance(images, Tensor):
         raise TypeError(f"`example_input` must be one tensor, got {type(images).__name__}")
     images = images.detach().cpu()
-    if len(images) == 1:  # torch.export would make a constant of a batch of one
+    if len(images) == 1:  # a batch size of 1 would become a constant
         images = torch.cat([images, images])
     try:
         with _quiet():
@@ -113,10 +112,10 @@ def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
                 output_names=["logits"],
                 verbose=False,
             )
-    except Exception as error:  # whatever they raise on the way, and they wrap it several times
+    except Exception as error:  # torch.export and torch.onnx raise many kinds
         raise ExportError(f"{name} can not be exported: {reason(error)}") from error
     if program is None or program.exported_program is None:
-        raise ExportError(f"{name} can not be exported: torch.onnx made nothing of it")
+        raise ExportError(f"{name} can not be exported: torch.onnx returned nothing")
     returned = program.exported_program.call_spec.out_spec
     if returned is None or not returned.is_leaf():
         raise not_one_tensor(name)
@@ -125,12 +124,12 @@ def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
 
 
 def not_one_tensor(name: str) -> ExportError:
-    """What to raise where a network called `name` returns a tuple, a list or a dict."""
+    """Return the error for a network that returns a tuple, a list or a dict."""
     return ExportError(f"{name} must return one tensor to be exported, not a collection")
 
 
 def _set_apart(graph: "ir.Graph") -> None:
-    """Rename the network's own tensors: "conv.weight_scale" is a name that lowering gives."""
+    """Rename the network's own tensors, because lowering gives names like "conv.weight_scale"."""
     for value in list(graph.initializers.values()):
         value.name = OWN + (value.name or "")
 
@@ -141,7 +140,7 @@ def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":
 
 
 def layer_of(node: "ir.Node") -> str:
-    """Return the name of the layer whose quantizer a marker stands for."""
+    """Return the name of the layer of a marker."""
     return node.attributes[LAYER].as_string()
 
 
@@ -156,7 +155,7 @@ def _marked(model: nn.Module) -> nn.Module:
 
 
 def reason(error: BaseException) -> str:
-    """The innermost cause, in one line, without the advice around it."""
+    """Return the innermost cause of an error in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -165,7 +164,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its warnings about itself from the user."""
+    """Silence the progress and the warnings of the exporter."""
     levels: Mapping[str, int] = {
         name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")
     }

@@ -1,4 +1,4 @@
-"""Where quantized weights are used in a traced graph, and what may be folded into them there."""
+"""Finds the uses of quantized weights in a traced graph, and takes out their biases."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,47 +19,43 @@ Kind = Literal["convolution", "linear", "other"]
 
 @dataclass(kw_only=True, eq=False)
 class Site:
-    """One use of a quantized weight: y = node(x, scale * codes) + bias."""
+    """A use of a quantized weight: y = node(x, scale * codes) + bias."""
 
     name: str
-    """The layer's, with ":2" and so on where it is called again."""
-
+    """Name of the layer, with ":2" and so on for further calls."""
     layer: LayerIntegers
-
     marker: "ir.Node"
-    """The node QuantizeWeight."""
-
+    """The QuantizeWeight node."""
     node: "ir.Node | None"
     """The Conv, ConvTranspose or MatMul that reads the weight; None for the kind "other"."""
-
     kind: Kind
-    """Linear: `marker` feeds a transposition in between; other: a use that is not understood, of
-    which nothing but the weight is touched."""
-
+    """"linear": there is a transposition after `marker`; "other": an unknown use, of which only the
+    weight changes."""
     scale: np.ndarray
-    """float64 (1,) or (channels,): floats per code, below 0 where a batch norm turned the sign."""
-
+    """float64 (1,) or (channels,): floats per code, negative where a batch norm changed the sign.
+    """
     bias: np.ndarray | None = None
     """float64 (channels,), taken out of the graph."""
-
+    turned: bool = False
+    """Whether the file holds the codes transposed: of a linear layer, and of what shares them."""
     bias_parameter: str | None = None
-    """Name of the parameter that is added to the output, one for one, as part of `bias`."""
+    """Name of the parameter that is added to the output as part of `bias`."""
 
     @property
     def per_channel(self) -> np.ndarray:
-        """`scale`, (channels,)."""
+        """`scale` as (channels,)."""
         return np.broadcast_to(self.scale, (self.layer.channels,))
 
     @property
     def channel_codes(self) -> np.ndarray:
-        """The codes, (channels, weights of a channel); not of a transposed convolution."""
+        """The codes as (channels, weights of a channel); not for transposed convolutions."""
         return self.layer.codes.reshape(self.layer.channels, -1)
 
 
 def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[Site]:
-    """Return the uses of all quantized weights in the order of the graph.
+    """Return the uses of all quantized weights, in the order of the graph.
 
-    The biases of convolutions and linear layers are taken out of the graph, into the sites.
+    The biases of convolutions and linear layers are moved from the graph to the sites.
     """
     split_gemm(graph)
     calls: Counter[str] = Counter()
@@ -69,17 +65,20 @@ def find_sites(graph: "ir.Graph", layers: Mapping[str, LayerIntegers]) -> list[S
         site = _site(name, layers[layer_of(marker)], marker)
         _take_bias(site)
         sites.append(site)
+    linear = {site.layer.shared_with for site in sites if site.kind == "linear"}
+    for site in sites:
+        site.turned = site.layer.codes.ndim == 2 and site.layer.shared_with in linear
     return sites
 
 
 def numbered(layer: str, calls: "Counter[str]") -> str:
-    """Return a name for the next call of a layer: "conv", then "conv:2"."""
+    """Return the name of the next call of a layer: "conv", then "conv:2"."""
     calls[layer] += 1
     return layer if calls[layer] == 1 else f"{layer}:{calls[layer]}"
 
 
 def input_of(site: Site) -> "ir.Node | None":
-    """Return the node QuantizeInput that feeds a site directly, or None."""
+    """Return the QuantizeInput node that feeds a site directly, or None."""
     if site.node is None or (value := site.node.inputs[0]) is None:
         return None
     node = value.producer()
@@ -88,17 +87,17 @@ def input_of(site: Site) -> "ir.Node | None":
 
 
 def parameter_name(value: "ir.Value | None") -> str | None:
-    """Name in the traced network of what an initializer holds, or None where it is none."""
+    """Return the name of an initializer in the traced network, or None for another value."""
     if value is None or value.name is None or not value.is_initializer():
         return None
     return value.name.removeprefix(OWN)
 
 
 def split_gemm(graph: "ir.Graph") -> None:
-    """Write each Gemm(x, weight, bias) of a quantized weight as a MatMul and an Add.
+    """Split each Gemm(x, weight, bias) of a quantized weight into a MatMul and an Add.
 
-    ONNX Runtime rounds a float bias inside a quantized Gemm or Conv to int32 by itself, at a scale
-    where one unit is much of a code at few bits.
+    ONNX Runtime would round a float bias inside a quantized Gemm or Conv to int32, at a scale where
+    one unit is a large part of a code at few bits.
     """
     for marker in markers(graph, WEIGHT):
         node = sole_use(marker.outputs[0])

@@ -1,1 +1,1 @@
-"""Comparing a written file with the trained network, layer by layer and end to end."""
+"""Compares a file with the trained network, layer by layer and as a whole."""

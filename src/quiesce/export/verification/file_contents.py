@@ -1,4 +1,4 @@
-"""What an exported file says it holds, against what it holds and what the network has."""
+"""Compares the description of a file with its content and with the network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,27 +18,24 @@ def check_same_network(
     grids: dict[str, InputGrid],
     where: str | Path,
 ) -> None:
-    """Refuse a file whose layers and quantized inputs are not those of the network."""
+    """Refuse a file whose layers and quantized inputs differ from those of the network."""
     exported = {each.layer for each in description.layers}
     if different := sorted(exported ^ set(layers)):
         raise ExportError(
-            f"{where} is of another network: {different[0]} is a quantized layer in one only"
+            f"{where} is of another network: {different[0]} is quantized in only one of them"
         )
     if missing := [each.place for each in description.inputs if each.place not in grids]:
         raise ExportError(
-            f"{where} is of another network: it rounds at {missing[0]}, this one does not"
+            f"{where} is of another network: it rounds at {missing[0]}, and this one does not"
         )
 
 
 def check_all_listed(
-    codes: dict[str, np.ndarray],
-    names: list[str],
-    grids: dict[str, InputGrid],
-    where: str | Path,
+    codes: dict[str, np.ndarray], names: list[str], grids: dict[str, InputGrid], where: str | Path
 ) -> None:
-    """Refuse a file that does not say where codes of the network are: nobody would compare them.
+    """Refuse a file that does not list all codes of the network, which could not be compared.
 
-    Of several that round one tensor to one grid, a file lists the first.
+    If several quantizers round one tensor to one grid, a file lists the first.
     """
     for name in codes.keys() - set(names):
         same = [each for each in names if _grid(each, grids) == _grid(name, grids)]
@@ -47,17 +44,17 @@ def check_all_listed(
 
 
 def _grid(name: str, grids: dict[str, InputGrid]) -> InputGrid:
-    """Of a place and call: "conv", "conv:2"."""
+    """Return the grid of a place and call: "conv", "conv:2"."""
     return grids[name] if name in grids else grids[name.rpartition(":")[0]]
 
 
 def wrong_weights(
     proto: Any, description: Description, layers: dict[str, LayerIntegers]
 ) -> list[str]:
-    """Layers whose integers in the file are not the trained codes, or are not what it reads.
+    """Find layers whose integers in the file are not the trained codes, or are not used.
 
     Returns:
-        A text for each, the layer first.
+        One text per layer, which starts with its name.
     """
     from onnx import numpy_helper
 
@@ -73,7 +70,7 @@ def wrong_weights(
         while source in sources:
             source = sources[source]
         if source != each.weight:
-            wrong.append(f"{each.name}: its weight is not made of {each.weight}")
+            wrong.append(f"{each.name}: its weight is not computed from {each.weight}")
             continue
         stored = numpy_helper.to_array(arrays[each.weight]).astype(np.int64)
         stored = stored.T if each.turned else stored
@@ -85,9 +82,9 @@ def wrong_weights(
 
 
 def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -> int:
-    """How many codes are not the trained ones, times one whole number for each channel.
+    """Count codes that are not the trained ones times one integer per channel.
 
-    A layer with an integer bias stores n * code (see `biases`); n is read off the largest code.
+    A layer with an integer bias stores n * code (see `biases`); any n is accepted.
     """
     rows, trained = (each.reshape(len(each), -1).astype(np.int64) for each in (stored, codes))
     if not by_channel:
@@ -101,7 +98,7 @@ def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -
 
 
 def last_layers(proto: Any, description: Description) -> tuple[dict[str, str], str]:
-    """By quantized input, and of the logits, the last layer behind the codes before, as a text."""
+    """Return the last layer before each quantized input, and before the logits."""
     producer = {output: node for node in proto.graph.node for output in node.output}
     weights = {f"{each.name}.weight_values": each.name for each in description.layers}
     cuts = {name + CODES for name in quantized_inputs(description)}
@@ -130,7 +127,7 @@ def last_layers(proto: Any, description: Description) -> tuple[dict[str, str], s
 
 
 def _without_layer(name: str, producer: Mapping[str, Any]) -> str:
-    """What computes the codes of `name`, where no layer does."""
+    """Return what computes the codes of `name` without a layer."""
     value = name + CODES
     while value in producer:
         node = producer[value]
@@ -141,7 +138,7 @@ def _without_layer(name: str, producer: Mapping[str, Any]) -> str:
 
 
 def last_unit(description: Description, layers: dict[str, LayerIntegers]) -> float:
-    """Floats per accumulator unit of the last layer, or 1 where the network has none."""
+    """Return floats per accumulator unit of the last layer, or 1 without layers."""
     if not description.layers:
         return 1.0
     last = layers[description.layers[-1].layer]

@@ -1,9 +1,9 @@
-"""An integer network of our own, to say who errs where runtime and training disagree.
+"""An exact integer network, which decides who is wrong if runtime and training differ.
 
-Every quantized layer multiplies and adds the trained network's codes as integers; the sums have to
-fit into int32. Between the sums and the next codes everything (scale, bias, batch norm, activation,
-additions) is in float64, and a code is decided once: round half to even, then clip. Integers are
-held in float64 here, where sums below 2^53 are exact.
+Every quantized layer multiplies and adds the trained codes as integers; the sums must fit into
+int32. Everything between the sums and the next codes (scale, bias, batch norm, activation,
+additions) is in float64, and a code is rounded once: half to even, then clipped. Integers are
+stored in float64, where sums below 2^53 are exact.
 """
 
 import copy
@@ -14,27 +14,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import ExportError
+from quiesce.errors import ExportError, first_line
 from quiesce.export.biases.layer_integers import Place, input_places
 from quiesce.export.graph.weight_sites import numbered
 from quiesce.export.verification.trained_codes import Computed
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer, channel_dim
+from quiesce.quantization.ties import EMBEDDINGS
 
 ACCUMULATOR_MAX = 2**31 - 1
 
 
 @torch.no_grad()
 def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]) -> Computed:
-    """Compute the codes of every quantized input and the logits, from the given codes before each.
+    """Compute the codes of every quantized input, and the logits, from the given codes before each.
 
     Args:
-        model: Prepared and calibrated; it stays as it is.
-        images: (batch, ...).
-        codes: The trained network's own, as `run_trained` gives them; every layer is fed these.
+        model: A prepared and calibrated model; it does not change.
+        images: Images (batch, ...).
+        codes: The trained codes from `run_trained`, which every layer gets as input.
 
     Returns:
-        Codes by name: int16, so that what lies off the 8-bit range shows. Logits in float64.
+        Codes by name: int16, so that values outside the 8-bit range show. Logits in float64.
 
     Raises:
         ExportError: A sum of products does not fit into int32, or the model can not compute in
@@ -46,7 +47,7 @@ def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarr
     except RuntimeError as error:
         raise ExportError(
             f"{type(model).__name__} can not compute in float64, as the integer reference must "
-            f"({str(error).partition(chr(10))[0]}); export it without verification"
+            f"({first_line(error)}); export it without verification"
         ) from error
     return Computed(computed, logits.numpy())
 
@@ -66,6 +67,10 @@ def _integer_network(
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, QuantizedLayer):
             continue
+        if isinstance(layer, EMBEDDINGS):  # it multiplies nothing: its rows are values
+            rows = of_layer[name] * layer.weight_quantizer.step_size
+            layer.add_module("weight_quantizer", _Given(rows))
+            continue
         layer.register_forward_hook(_Scaling(name, layer, _layer_scale(layer)))
         layer.add_module("weight_quantizer", _Given(of_layer[name]))
         layer._parameters["bias"] = None  # added after scaling
@@ -76,7 +81,7 @@ def _integer_network(
 
 
 def _layer_scale(layer: QuantizedLayer) -> Tensor:
-    """Floats per code of the weight, broadcastable to the output."""
+    """Return floats per weight code, broadcastable to the output."""
     scale = layer.weight_quantizer.step_size
     if scale.numel() == 1:
         return scale.reshape(())
@@ -87,14 +92,14 @@ def _layer_scale(layer: QuantizedLayer) -> Tensor:
 
 
 def _along_channels(layer: nn.Module, values: Tensor) -> Tensor:
-    """(channels,) as it broadcasts to the output of a layer."""
+    """Return (channels,) in a shape that broadcasts to the output of a layer."""
     weight = layer._parameters["weight"]
     spatial = 0 if isinstance(layer, nn.Linear) or weight is None else weight.dim() - 2
     return values.reshape(-1, *(1,) * spatial)
 
 
 class _Given(nn.Module):
-    """Gives the codes of a weight, as they are in the original."""
+    """Returns the codes of a weight."""
 
     def __init__(self, codes: Tensor) -> None:
         super().__init__()
@@ -105,9 +110,9 @@ class _Given(nn.Module):
 
 
 class _Judge(nn.Module):
-    """Notes what code each value gets, and passes the trained network's code on.
+    """Notes the code of each value, and returns the trained code.
 
-    A layer gets integers, whose sums are scaled behind it; an addition their values.
+    A layer gets integers, whose sums are scaled after it; an addition gets their values.
     """
 
     def __init__(
@@ -133,13 +138,13 @@ class _Judge(nn.Module):
         code = torch.round(shifted / quantizer.step_size).clamp(low, high)
         self.computed[name] = code.to(torch.int16).numpy()
         given = torch.from_numpy(self.codes[name]).double()
-        if quantizer.offset is not None:  # no integer multiple of anything
+        if quantizer.offset is not None:  # not an integer multiple
             return given * quantizer.step_size + quantizer.offset
         return given if self.integers else given * quantizer.step_size
 
 
 class _Scaling:
-    """Turns a layer's sums of integers into its output."""
+    """Turns the integer sums of a layer into its output."""
 
     def __init__(self, name: str, layer: QuantizedLayer, scale: Tensor) -> None:
         quantizer = layer.input_quantizer

@@ -1,81 +1,73 @@
-"""What a verification found, and the rules by which it passes."""
+"""The result of a verification, and the rules for passing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
 MAX_SHARE = 1e-4
-"""Of a layer's codes, that may differ given equal inputs, and that ONNX Runtime's optimisations may
-change: a fused operator adds the same float32 products in another order. That moves a sum by a few
-roundings of 2^-24 of itself, in a grid of 256 codes by at most some 3 * 256 * 2^-24 = 5e-5 of a
-code, up or down, and so across a threshold in 1e-4 of all cases. Integer operators change none."""
+"""Share of the codes of a layer that may differ given equal inputs, or change by the optimizations
+of ONNX Runtime. A fused operator adds the same float32 products in another order. This changes a
+sum by a few roundings of 2^-24, in a grid of 256 codes by at most some 3 * 256 * 2^-24 = 5e-5 of a
+code, so it crosses a threshold in 1e-4 of all cases. Integer operators change nothing."""
 
 MAX_CODES = 1
-"""By which a code may differ."""
+"""Largest allowed difference of a code."""
 
 LOGITS_SHARE = 1e-5
-"""Of the largest logit, by which a logit may differ given equal codes: behind the last codes all is
-float32, and this is some 170 of its roundings; sums of many products depart by few."""
+"""Allowed difference of a logit given equal codes, as a share of the largest logit: after the last
+codes all is float32, and this is some 170 of its roundings."""
 
 LOGITS_TIMES = 4
-"""What training's own float32 departs from the integer reference, so many times may the runtime's:
-where long float arithmetic follows the last codes both are off by as much, the same sums rounded in
-another order."""
+"""The runtime may differ from the integer reference by this many times as much as training in
+float32. If long float arithmetic follows the last codes, both round the same sums in other orders.
+"""
 
 MIN_AGREEMENT = 0.99
-"""Share of images on which both must name the same class first."""
+"""Share of images on which both must have the same top class."""
 
 MAX_POINTS = 0.5
-"""Between the two top-1 accuracies, in percent."""
+"""Largest difference of the two top-1 accuracies, in percent."""
 
 
 @dataclass(kw_only=True)
 class LayerCheck:
-    """The codes of one quantized input, each layer fed the trained network's codes."""
+    """The codes of one quantized input, with the trained codes as input of each layer."""
 
     name: str
-    """Of the layer that takes these codes, with ":2" and so on where it is called again."""
-
+    """Name of the layer that reads these codes, with ":2" and so on for further calls."""
     made_by: str
     """The layers that compute them."""
-
     codes: int = 0
-    """Number compared."""
-
+    """Number of codes compared."""
     differ: int = 0
-    """Codes in ONNX Runtime other than the trained network's, with or without optimisations,
+    """Codes in ONNX Runtime that differ from the trained network, with or without optimizations,
     whichever is more."""
-
     largest: int = 0
     """Largest difference between any two of the trained network and ONNX Runtime with and without
-    optimisations, in codes: units of the scale."""
-
+    optimizations, in codes."""
     optimisations: int = 0
-    """Codes that ONNX Runtime's optimisations change."""
-
+    """Codes that the optimizations of ONNX Runtime change."""
     runtime: int = 0
-    """Codes in ONNX Runtime other than the integer reference's."""
-
+    """Codes in ONNX Runtime that differ from the integer reference."""
     simulation: int = 0
-    """Codes of the trained network other than the integer reference's."""
-
+    """Codes of the trained network that differ from the integer reference."""
     whole: int = 0
-    """Codes that differ when the file is run whole: rounding early on fans out."""
+    """Codes that differ when the whole file runs; early differences spread."""
 
     @property
     def passed(self) -> bool:
-        """Whether the layer keeps to the rules."""
+        """Whether the layer meets the rules."""
         most = max(self.differ, self.optimisations)
         return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
 
     def __str__(self) -> str:
         share = self.differ / max(1, self.codes)
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
-        departs = f", {who} departs from the integer reference" if self.differ else ""
+        departs = f", {who} differs from the integer reference" if self.differ else ""
         if self.optimisations > MAX_SHARE * self.codes:
             departs += f", ONNX Runtime's optimisations change {self.optimisations}"
         if self.largest <= MAX_CODES and self.codes * MAX_SHARE < 1:
-            departs += "; so few codes may not differ in one: compare on more images"
+            departs += "; with so few codes none may differ: compare on more images"
         return (
             f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
             f" most {self.largest}), seen at the input of {self.name}{departs}"
@@ -84,28 +76,25 @@ class LayerCheck:
 
 @dataclass(kw_only=True)
 class LogitsCheck:
-    """The logits, computed from the trained network's codes: no codes follow that would tell."""
+    """The logits, computed from the trained codes."""
 
     made_by: str = "the output"
     """The last layer."""
-
     differ: float = 0.0
-    """Largest difference from the integer reference, with or without optimisations, in `unit`."""
-
+    """Largest difference from the integer reference, with or without optimizations, in `unit`."""
     allowed: float = 0.0
-    """What float32 explains, in `unit`: see LOGITS_SHARE and LOGITS_TIMES."""
-
+    """The difference that float32 explains, in `unit`: see LOGITS_SHARE and LOGITS_TIMES."""
     unit: float = 1.0
-    """Floats per unit of the last layer's accumulator (input scale times largest weight scale)."""
+    """Floats per accumulator unit of the last layer (input scale times largest weight scale)."""
 
     def note(self, differ: float, allowed: float) -> None:
-        """Take one batch in, of which the one that goes farthest beyond what is allowed counts."""
+        """Add a batch; the batch that exceeds the allowed difference most counts."""
         if not isfinite(differ) or differ * self.allowed >= self.differ * allowed:
             self.differ, self.allowed = differ, allowed
 
     @property
     def passed(self) -> bool:
-        """Whether rounding explains the difference; one that is no number it never does."""
+        """Whether rounding explains the difference; NaN never passes."""
         return isfinite(self.differ) and self.differ <= self.allowed
 
     def __str__(self) -> str:
@@ -117,44 +106,35 @@ class LogitsCheck:
 
 @dataclass(kw_only=True)
 class Verification:
-    """How an exported file compares with the trained network."""
+    """The comparison of an exported file with the trained network."""
 
     wrong_weights: list[str]
     """Layers whose integers in the file are not the trained codes, with the reason."""
-
     layers: list[LayerCheck]
-
     logits: LogitsCheck = field(default_factory=LogitsCheck)
-
     images: int = 0
-    """Number compared."""
-
+    """Number of images compared."""
     logits_differ: float = 0.0
-    """Largest difference of a logit in the whole run, in units of the last layer's accumulator."""
-
+    """Largest difference of a logit in the whole run, in accumulator units of the last layer."""
     agree: int = 0
-    """Images on which both name the same class first."""
-
+    """Images on which both have the same top class."""
     labelled: int = 0
-    """Images that came with a label."""
-
+    """Images with a label."""
     right_trained: int = 0
-    """Images that the trained network names right."""
-
+    """Images that the trained network classifies correctly."""
     right_runtime: int = 0
-    """Images that the file names right."""
-
+    """Images that the file classifies correctly."""
     left_float: Sequence[str] = field(default_factory=tuple)
-    """Layers that are floats in the file, because they are in the network."""
+    """Modules with float weights in the file and the network."""
 
     @property
     def agreement(self) -> float:
-        """Share of images on which both name the same class first."""
+        """Share of images on which both have the same top class."""
         return self.agree / max(1, self.images)
 
     @property
     def points(self) -> float:
-        """Between the two accuracies, in percent; 0 without labels."""
+        """Difference of the two accuracies in percent; 0 without labels."""
         return 100 * abs(self.right_trained - self.right_runtime) / max(1, self.labelled)
 
     @property
@@ -169,7 +149,7 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """The first broken rule in one line, or that there is none."""
+        """The first broken rule in one line, or a summary."""
         failures = self._failures()
         if failures:
             return failures[0]
@@ -188,7 +168,7 @@ class Verification:
         if not self.logits.passed:
             failures.append(str(self.logits))
         if not isfinite(self.logits_differ):
-            failures.append("a logit of the whole run is no number")
+            failures.append("a logit of the whole run is not a number")
         if self.agreement < MIN_AGREEMENT:
             failures.append(f"top-1 agrees on only {self.agree} of {self.images} images")
         if self.points > MAX_POINTS:

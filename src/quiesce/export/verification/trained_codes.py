@@ -1,4 +1,4 @@
-"""What the trained network computes: the codes of every quantized input, and the logits."""
+"""The codes of every quantized input of the trained network, and its logits."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,26 +19,25 @@ Note = Callable[[str, FakeQuantizer, Tensor], None]
 
 
 class Computed(NamedTuple):
-    """Of one batch."""
+    """Codes and logits of one batch."""
 
     codes: dict[str, np.ndarray]
-    """Quantized input of a layer or an addition, by name and call ("conv", "conv:2"), to its codes:
-    int8 or uint8."""
-
+    """Name and call of a layer or addition ("conv", "conv:2") to the codes of its input: int8 or
+    uint8."""
     logits: np.ndarray
-    """(batch, ...), floats."""
+    """Floats (batch, ...)."""
 
 
 @torch.no_grad()
 def run_trained(model: nn.Module, images: Tensor) -> Computed:
-    """Run a prepared model as it is, in inference mode, and note the codes it uses.
+    """Run a prepared model in inference mode, and note its codes.
 
     Args:
-        model: Prepared and calibrated; its modes come back.
-        images: (batch, ...), on the device of `model`.
+        model: A prepared and calibrated model; its modes are restored.
+        images: Images (batch, ...), on the device of `model`.
 
     Raises:
-        ExportError: It returns something else than one tensor.
+        ExportError: It does not return one tensor.
     """
     codes: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
@@ -54,7 +53,7 @@ def run_trained(model: nn.Module, images: Tensor) -> Computed:
 
 
 def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
-    """The codes whose values a quantizer has emitted: int8 or uint8, of the same shape."""
+    """Return the codes of values that a quantizer returned: int8 or uint8, of the same shape."""
     if quantizer.offset is not None:
         values = values - quantizer.offset
     integers = torch.round(values / quantizer.step_size)
@@ -63,7 +62,7 @@ def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
 
 
 class _Noted(nn.Module):
-    """Stands for a quantizer at one of its places: several may share it."""
+    """Replaces a quantizer at one of its places, because several places may share it."""
 
     def __init__(self, name: str, quantizer: FakeQuantizer, note: Note) -> None:
         super().__init__()

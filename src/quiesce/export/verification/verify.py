@@ -1,14 +1,13 @@
-"""Whether an exported file computes what the trained network computes.
+"""Verifies that an exported file computes what the trained network computes.
 
-Weights are compared code by code. Then every layer is fed the trained network's own input codes:
-one code that rounds the other way early on fans out through fifty layers, so codes at the end of a
-whole run say little of any layer. ONNX Runtime runs the layers twice, with all of its graph
-optimisations and with none, and the integer network of `reference` says whether a difference is the
-runtime's or comes of training's float arithmetic; what the last layer makes of its codes, the
-logits, is compared with that network's. Last the file is run whole.
+Weights are compared code by code. Then every layer gets the trained input codes, because one early
+difference would spread through all later layers. ONNX Runtime runs the layers with all graph
+optimizations and with none, and the network of `integer_simulation` shows whether a difference
+comes from the runtime or from float arithmetic in training. The logits, computed from the trained
+codes of the last layer, are compared with that network. Finally the whole file runs.
 
-Where a file was made with rounded biases, all up to here is compared with a copy of the trained
-network with the same biases rounded; the whole run with the network as it was trained.
+If a file has rounded biases, everything except the whole run is compared with a copy of the trained
+network with the same rounded biases.
 """
 
 import math
@@ -20,12 +19,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from quiesce.errors import DataError, ExportError, QuiesceError
-from quiesce.export.biases.layer_integers import (
-    InputGrid,
-    read_inputs,
-    read_integers,
-)
+from quiesce.errors import DataError, ExportError, QuiesceError, first_line
+from quiesce.export.biases.layer_integers import InputGrid, read_inputs, read_integers
 from quiesce.export.biases.rounded_biases import with_rounded_biases
 from quiesce.export.metadata import Description, description_of, load_model
 from quiesce.export.runtime import CODES, FED, cut_at_codes, quantized_inputs, session, with_codes
@@ -46,53 +41,56 @@ from quiesce.export.verification.result import (
     Verification,
 )
 from quiesce.export.verification.trained_codes import Computed, run_trained
+from quiesce.parallel.processes import unwrapped
 
 CHUNK = 16
-"""Images compared at a time: all codes of all layers are held for these."""
+"""Images compared at a time; all codes of all layers are in memory for these."""
 
 LAYER_IMAGES = 256
-"""Images on which layers are compared one by one; the file is run whole on all that are given."""
+"""Images on which layers are compared; the whole file runs on all images."""
 
 ENOUGH_CODES = round(3 / MAX_SHARE)
-"""Of a layer: with fewer, chance alone decides whether one or two that differ are too many."""
+"""With fewer codes in a layer, chance decides whether one or two that differ are too many."""
 
 LEAST_IMAGES = 64
-"""Images that are worth comparing even where every layer has many codes."""
+"""Smallest number of images to compare, even if every layer has many codes."""
 
 Batch = tuple[Tensor, Tensor | None]
-"""Images and their labels, where there are any."""
+"""Images and their labels, or None."""
 
 
 def verify_onnx(
     model: nn.Module, path: str | Path, batches: Iterable[Tensor | Sequence[Tensor]]
 ) -> Verification:
-    """Compare an ONNX file of `export_onnx` with the model it was made of.
+    """Compare an ONNX file of `export_onnx` with its model.
 
     Args:
-        model: The prepared, trained model.
+        model: The prepared, trained model, maybe in an AveragedModel.
         path: The file.
-        batches: What the model takes: images (batch, ...), or pairs of images and labels.
+        batches: Inputs of the model: images (batch, ...), or pairs of images and labels.
 
     Returns:
-        Everything that was compared; `passed` and `verdict` say the result.
+        The comparison; `passed` and `verdict` have the result.
 
     Raises:
         ExportError: The file is missing, damaged, or not an export of this network.
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    return verify_model(model, load_model(Path(path)), _pairs(batches), where=path)
+    proto = load_model(Path(path))
+    return verify_model(unwrapped(model), proto, _pairs(batches), where=path)
 
 
 def images_needed(model: nn.Module, image: Tensor) -> int:
-    """On how many images `verify_onnx` can judge every layer.
+    """Return how many images `verify_onnx` needs to judge every layer.
 
     Args:
-        model: Prepared and calibrated.
+        model: A prepared and calibrated model.
         image: One input, (1, ...), on the device of `model`.
 
     Returns:
-        So many that the layer with the fewest codes has ENOUGH_CODES; LEAST_IMAGES to LAYER_IMAGES.
+        A number with which the layer with the fewest codes has ENOUGH_CODES, from LEAST_IMAGES to
+        LAYER_IMAGES.
     """
     fewest = min((codes.size for codes in run_trained(model, image).codes.values()), default=1)
     return min(LAYER_IMAGES, max(LEAST_IMAGES, math.ceil(ENOUGH_CODES / fewest)))
@@ -106,14 +104,14 @@ def verify_model(
     where: str | Path,
     exported: nn.Module | None = None,
 ) -> Verification:
-    """As `verify_onnx`, on an onnx.ModelProto.
+    """Compare an onnx.ModelProto with its model; see `verify_onnx`.
 
     Args:
         model: The prepared, trained model.
-        proto: What was made of it.
-        batches: Images and labels or None.
-        where: What messages call `proto`.
-        exported: `model`, or its copy with rounded biases, where that is at hand already.
+        proto: The onnx.ModelProto.
+        batches: Images and labels, or None instead of labels.
+        where: Name of `proto` in error messages.
+        exported: `model`, or its copy with rounded biases, if it is known.
     """
     description = description_of(proto, where)
     layers = read_integers(model)
@@ -153,14 +151,15 @@ def verify_model(
 
 @contextmanager
 def _reading(where: str | Path) -> Iterator[None]:
-    """Make one line of what goes wrong with a graph that is not as `export_onnx` writes it."""
+    """Turn errors from a graph that `export_onnx` did not write into one line."""
     try:
         yield
     except QuiesceError:
         raise
-    except Exception as error:  # a stranger's graph may name and shape things as it likes
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ExportError(f"{where} is not as `quiesce export` writes it ({reason})") from error
+    except Exception as error:  # the graph may have any names and shapes
+        raise ExportError(
+            f"{where} differs from what `quiesce export` writes ({first_line(error)})"
+        ) from error
 
 
 def _pairs(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Batch]:
@@ -182,11 +181,7 @@ class _Runner:
     """A file in ONNX Runtime, whole and cut at its codes."""
 
     def __init__(
-        self,
-        proto: Any,
-        description: Description,
-        grids: dict[str, InputGrid],
-        where: str | Path,
+        self, proto: Any, description: Description, grids: dict[str, InputGrid], where: str | Path
     ) -> None:
         names = quantized_inputs(description)
         self._proto = proto
@@ -198,11 +193,11 @@ class _Runner:
         self._cut: dict[bool, Any] = {}
 
     def whole(self, images: Tensor) -> Computed:
-        """Run the whole file, optimised."""
+        """Run the whole file, optimized."""
         return self._run(self._whole, self._feed(images))
 
     def layers(self, images: Tensor, codes: dict[str, np.ndarray]) -> dict[bool, Computed]:
-        """Each layer fed `codes`; optimised or not."""
+        """Run each layer on `codes`, optimized or not."""
         feed = self._feed(images)
         for name in self._names:
             feed[name + FED] = (codes[name].astype(np.int16) + self._zeros[name]).astype(np.uint8)
@@ -213,7 +208,7 @@ class _Runner:
         return {optimized: self._run(each, feed) for optimized, each in self._cut.items()}
 
     def _run(self, session: Any, feed: dict[str, np.ndarray]) -> Computed:
-        """Logits, and what the file's containers hold without the zero points: int16."""
+        """Return logits, and codes without zero points: int16."""
         outputs = [name + CODES for name in self._names]
         logits, *stored = session.run(["logits", *outputs], feed)
         codes = {
@@ -230,17 +225,14 @@ class _Runner:
 
 
 def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """The uint8 pixels that normalised images were made of."""
+    """Return the uint8 pixels of normalized images."""
     shape = (-1, 1, 1)
     wide = images * np.asarray(std).reshape(shape) + np.asarray(mean).reshape(shape)
     return np.clip(np.round(wide * 255), 0, 255).astype(np.uint8)
 
 
 def _compare_layers(
-    found: Verification,
-    trained: Computed,
-    reference: Computed,
-    runtime: dict[bool, Computed],
+    found: Verification, trained: Computed, reference: Computed, runtime: dict[bool, Computed]
 ) -> None:
     for layer in found.layers:
         ours = trained.codes[layer.name].astype(np.int16)
@@ -272,10 +264,10 @@ def _compare_logits(
 
 
 def _farthest(logits: np.ndarray, others: np.ndarray) -> float:
-    """Largest difference; infinite where one alone, or both, are no number."""
+    """Return the largest difference; infinite if a value is NaN."""
     if logits.shape != others.shape:
         raise ValueError(f"its logits have the shape {logits.shape}")
-    with np.errstate(invalid="ignore"):  # of infinities, which are equal or infinitely far apart
+    with np.errstate(invalid="ignore"):  # infinities are equal or infinitely far apart
         distance = np.where(logits == others, 0.0, np.abs(logits - others))
     return float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max(initial=0.0))
 

@@ -1,6 +1,6 @@
-"""Files from strangers: never run, never followed elsewhere, read within limits.
+"""Reads files that somebody else may have made: within limits, without running code from them.
 
-Each module knows one kind of file and raises ValueError with the reason alone; whoever reads puts
-the file's name in front of it and says what then. `versions` alone has a whole sentence. Nothing
-here imports torch. What is promised, and which test holds it: docs/reliability.md.
+Each module reads one kind of file and raises ValueError with the reason; the caller adds the name
+of the file and what to do. `format_version` raises a complete message. Nothing here imports torch.
+docs/reliability.md lists the guarantees and their tests.
 """

@@ -1,4 +1,4 @@
-"""The version of a file's format: one sentence for all files that a later quiesce has made."""
+"""The version of a file's format."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from quiesce.errors import RecipeError
 
 
 def refuse_newer(what: str, found: Any, known: int) -> None:
-    """Refuse a file whose format a later quiesce has made.
+    """Refuse a file that a newer version of quiesce wrote.
 
     Raises:
-        RecipeError: The version is newer than `known`.
+        RecipeError: The format version `found` is newer than `known`.
     """
     if isinstance(found, int) and found > known:
         raise RecipeError(
-            f"{what} is of a newer quiesce: its format has version {found}, this one reads up to "
-            f"{known}; update quiesce"
+            f"{what} was written by a newer version of quiesce: its format has version {found}, "
+            f"and this one reads versions up to {known}; update quiesce"
         )

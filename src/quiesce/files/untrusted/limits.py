@@ -1,28 +1,28 @@
-"""The bytes of a file, of which there may not be too many; and folders without links."""
+"""Reads files up to a largest size, and refuses folders with symbolic links."""
 
 from pathlib import Path
 
 MB = 2**20
 
 LARGEST_TREE = 16 * MB
-"""Bytes of a JSON file: as a tree in memory it takes up to 25 times as much."""
+"""Bytes of a JSON file; in memory it takes up to 25 times as much."""
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """Return what a file holds.
+    """Return the content of a file.
 
     Args:
-        path: The file. A device, which has no end, and a pipe, which waits for ever, are none.
-        largest: Bytes it may have.
+        path: A regular file. A device may have no end, and a pipe may wait forever.
+        largest: Largest size in bytes.
 
     Raises:
-        OSError: It is not there, or can not be read.
-        ValueError: It is no regular file, or is larger.
+        OSError: The file is missing, or can not be read.
+        ValueError: It is not a regular file, or it is larger.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     with path.open("rb") as file:
-        content = file.read(largest + 1)  # not the size that it is said to have
+        content = file.read(largest + 1)  # the size that the system reports may be wrong
     if len(content) > largest:
         raise ValueError(f"it is larger than {largest / MB:.3g} MB")
     return content
@@ -34,12 +34,12 @@ def read_text(path: Path, largest: int = LARGEST_TREE) -> str:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse to write into a folder in which a name stands for a place elsewhere.
+    """Refuse a folder with links, because writing into it could change files elsewhere.
 
     Raises:
-        ValueError: There is a symbolic link in it, at any depth.
+        ValueError: The folder contains a symbolic link, at any depth.
     """
     for path in folder.rglob("*"):
         if path.is_symlink():
             inside = path.relative_to(folder)
-            raise ValueError(f"{inside} is a symbolic link, and what it leads to would be changed")
+            raise ValueError(f"{inside} is a symbolic link, and its target would be changed")

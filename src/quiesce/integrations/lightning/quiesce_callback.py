@@ -1,11 +1,10 @@
-"""quiesce in a Lightning Trainer: one callback, no change to the user's module.
+"""Runs quiesce in a Lightning Trainer, without changes to the LightningModule.
 
     Trainer(callbacks=[QuiesceCallback([Freezing(0.02)])])
 
-The callback makes a `Control` on the optimizers once training starts, adds its penalty to the loss
-that `training_step` returns, and keeps its state in Lightning's checkpoints. It also watches for
-numbers that go wrong (`quiesce.health.watching`). It has no logic of its own. The model must be
-prepared before the optimizers are made.
+When training starts, the callback creates a `Control` on the optimizers. It adds the penalty to the
+loss that `training_step` returns, and saves its state in Lightning's checkpoints. It is also a
+`WatchCallback`. Prepare the model before the optimizers are created.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from functools import wraps
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
@@ -25,28 +23,28 @@ from quiesce.parallel.split_weights import whole
 from quiesce.quantization.prepare import quantized_weights
 
 try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import LightningModule, Trainer
 except ImportError as error:
     raise MissingExtraError("quiesce.lightning", "train") from error
 
 
-class QuiesceCallback(Callback):
-    """Tracks oscillation, and cures it, in any LightningModule that holds a prepared model.
+class QuiesceCallback(WatchCallback):
+    """Tracks and cures oscillation in any LightningModule that contains a prepared model.
 
     Args:
-        cures: What to do about oscillation; none only tracks.
-        momentum: The tracker's, in (0, 1).
-        average_up_to: Let the tracker follow the average of codes of all weights of at most so many
-            bits, whatever the cures need; `quiesce.diagnosis.oscillating_choices` reads it. None:
-            only what the cures need.
-        verify_every: Compare what the ranks hold every so many optimizer steps, counted by batches
-            from where training starts or goes on, and stop all of them where they part; see
-            `quiesce.verify_ranks`. None: never.
-        prefix: What the names of the module have in front that messages of the watch leave out.
+        cures: The cures; without any, oscillation is only tracked.
+        momentum: Momentum of the tracker, in (0, 1).
+        average_up_to: The tracker follows the average code of all weights with at most this many
+            bits, which `quiesce.diagnosis.oscillating_choices` reads. None: only if a cure needs
+            it.
+        verify_every: Compares the weights and records of all processes every this many optimizer
+            steps, counted from the start of this process, and stops all processes if they differ;
+            see `quiesce.verify_ranks`. None: never.
+        prefix: Prefix of the names in the module that messages of the watch leave out.
 
     Attributes:
-        control: The `Control`, from the start of training on.
-        watching: Its watch for numbers that go wrong.
+        control: The `Control`; None before training starts.
+        watch: The `Watch`; None before training starts.
 
     Raises:
         ValueError: `verify_every` is below 1.
@@ -63,14 +61,14 @@ class QuiesceCallback(Callback):
     ) -> None:
         if verify_every is not None and verify_every < 1:
             raise ValueError(f"verify_every must be at least 1 step, got {verify_every}")
+        super().__init__(prefix)
         self.cures = list(cures)
         self.momentum = momentum
         self.average_up_to = average_up_to
         self.verify_every = verify_every
-        self._ended = 0  # batches that ended an accumulation: equal in all ranks, whatever parts
+        self._ended = 0  # batches that ended an accumulation; the same in all processes
         self.control: Control | None = None
-        self.watching = WatchCallback(prefix)
-        self._saved: dict[str, Any] | None = None
+        self._saved_control: dict[str, Any] | None = None
         self._restore: Callable[[], None] | None = None
 
     @property
@@ -85,52 +83,23 @@ class QuiesceCallback(Callback):
         return self.control.tracker
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook into the raw optimizers: these see each real step, once, also with closures."""
+        """Create the `Control` on the raw optimizers, whose hooks run once per real step."""
         weights = quantized_weights(pl_module)
         tracker = OscillationTracker(weights, self.momentum)
         if self.average_up_to is not None:
             tracker.follow_average(w for w in weights if w.grid.bits <= self.average_up_to)
         self.control = Control(trainer.optimizers, weights, tracker, self.cures)
-        if self._saved is not None:
-            self.control.load_state_dict(self._saved)
-            self._saved = None
+        if self._saved_control is not None:
+            self.control.load_state_dict(self._saved_control)
+            self._saved_control = None
         self._ended = 0
         self._restore = _add_penalty(pl_module, self.control)
-        self.watching.on_train_start(trainer, pl_module)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """As `WatchCallback`."""
-        self.watching.on_train_batch_start(trainer, pl_module, batch, batch_idx)
-
-    def on_before_backward(
-        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
-    ) -> None:
-        """As `WatchCallback`."""
-        self.watching.on_before_backward(trainer, pl_module, loss)
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        """As `WatchCallback`."""
-        self.watching.on_before_optimizer_step(trainer, pl_module, optimizer)
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """As `WatchCallback`."""
-        self.watching.on_save_checkpoint(trainer, pl_module, checkpoint)
+        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compare the ranks, where an optimizer step is over after which that is due."""
+        """Compare the processes if that is due after this optimizer step."""
         if self.control is None or self.verify_every is None:
             return
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
@@ -139,26 +108,26 @@ class QuiesceCallback(Callback):
                 verify_ranks(self.control)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let go of optimizers and module; tracker and its reports stay."""
+        """Release optimizers and module; the tracker and its reports stay."""
         self._release()
-        self.watching.on_train_end(trainer, pl_module)
+        super().on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go as at the end of training."""
+        """Release optimizers and module."""
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint, which one process writes: all of control and watch."""
+        """Return the states of control and watch; one process writes them for all."""
         if self.control is not None:
-            return {**whole(self.control.state_dict()), "watch": self.watching.state_dict()}
-        return self._saved or {}
+            return {**whole(self.control.state_dict()), "watch": super().state_dict()}
+        return self._saved_control or {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From Lightning's checkpoint; applied when training starts."""
-        self._saved = state_dict or None
-        self.watching.load_state_dict(state_dict.get("watch", {}))
+        """Keep the states from Lightning's checkpoint until training starts."""
+        self._saved_control = state_dict or None
+        super().load_state_dict(state_dict.get("watch", {}))
 
     def _release(self) -> None:
         if self.control is not None:
@@ -169,9 +138,9 @@ class QuiesceCallback(Callback):
 
 
 def _add_penalty(module: LightningModule, control: Control) -> Callable[[], None]:
-    """Let `training_step` return its loss plus the penalty; gives back what undoes it.
+    """Make `training_step` add the penalty to its loss; return a function that undoes this.
 
-    The loss may come as a tensor, as "loss" in a dict, or not at all (a skipped batch).
+    `training_step` may return a tensor, a dict with "loss", or None (a skipped batch).
     """
     training_step, own = module.training_step, "training_step" in vars(module)
 

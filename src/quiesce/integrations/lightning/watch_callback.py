@@ -1,8 +1,6 @@
-"""A `Watch` in a Lightning Trainer: no number goes wrong unseen, whatever the module.
+"""Runs a `Watch` in a Lightning Trainer; for float networks, because `QuiesceCallback` does it too.
 
-    Trainer(callbacks=[WatchCallback()])
-
-`QuiesceCallback` does this by itself; this one is for float networks.
+Trainer(callbacks=[WatchCallback()])
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +21,13 @@ except ImportError as error:
 
 
 class WatchCallback(Callback):
-    """Checks every optimizer step, and all numbers before a checkpoint; see `quiesce.Watch`.
+    """Checks every optimizer step, and all numbers before each checkpoint; see `quiesce.Watch`.
 
     Args:
-        prefix: What the names of the module have in front that messages leave out.
+        prefix: Prefix of the names in the module that messages leave out.
 
     Attributes:
-        watch: The `Watch`, from the start of training on.
+        watch: The `Watch`; None before training starts.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -40,7 +38,7 @@ class WatchCallback(Callback):
         self._forward: Callable[[], Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the watch, now that the module is on its device and calibrated."""
+        """Create the watch: the module is calibrated and on its device now."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scaled = scaler is not None and scaler.is_enabled()
         self.watch = Watch(pl_module, scaled=scaled, prefix=self.prefix)
@@ -51,25 +49,25 @@ class WatchCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember how this batch is run, should a layer have to be named."""
+        """Keep what runs the forward pass of this batch again, to find the layer of a fault."""
         self._forward = None
-        if pl_module.automatic_optimization:  # else the training step would step again
+        if pl_module.automatic_optimization:  # else it would step the optimizer
             self._forward = lambda: _run_again(trainer, pl_module, batch, batch_idx)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Take in the loss; those of accumulated batches are added up."""
+        """Note the loss, summed over accumulated batches."""
         loss = loss.detach()
         self._loss = loss if self._loss is None else self._loss + loss
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Check the step, before clipping and the optimizer.
+        """Check the gradients, before clipping and before the optimizer.
 
         Raises:
-            DivergedError: As `Watch.check` does.
+            DivergedError: See `Watch.check`.
         """
         if self.watch is not None:
             self.watch.step = trainer.global_step
@@ -79,29 +77,30 @@ class WatchCallback(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Look at every number before a checkpoint of it replaces the last good one.
+        """Check all numbers before the checkpoint replaces the last good one.
 
         Raises:
-            DivergedError: As `Watch.settle` does.
+            DivergedError: See `Watch.settle`.
         """
-        if self.watch is not None:
-            self.watch.step = trainer.global_step
-            self.watch.settle()
+        self._settle(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at every number once more; let go of the last batch."""
+        """Check all numbers once more, and release the last batch."""
         self._forward = None
-        if self.watch is not None:
-            self.watch.step = trainer.global_step
-            self.watch.settle()
+        self._settle(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint."""
+        """Return the state of the watch, for Lightning's checkpoint."""
         return self._saved or {} if self.watch is None else self.watch.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From Lightning's checkpoint; applied when training starts."""
+        """Keep the state from Lightning's checkpoint until training starts."""
         self._saved = state_dict or None
+
+    def _settle(self, trainer: Trainer) -> None:
+        if self.watch is not None:
+            self.watch.step = trainer.global_step
+            self.watch.settle()
 
 
 def _run_again(trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:

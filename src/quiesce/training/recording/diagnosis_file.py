@@ -22,22 +22,16 @@ class Diagnosis:
 
     step: int = 0
     """Optimizer steps of the training so far."""
-
     finished: bool = True
     """Whether the run is finished."""
-
     momentum: float | None = None
     """Momentum of the tracker's frequencies."""
-
     layers: list[LayerDiagnosis] = field(default_factory=list)
-
     norms: list[NormDiagnosis] = field(default_factory=list)
-
     top1_percent: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )
     """Accuracy on the test images, with running and with re-estimated statistics."""
-
     train_loss: dict[str, float | None] = field(
         default_factory=lambda: dict.fromkeys((RUNNING, REESTIMATED))
     )

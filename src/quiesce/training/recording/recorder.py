@@ -39,13 +39,7 @@ from quiesce.training.scores import Batch, loss_and_top1
 
 LAYER_COLUMNS = ("step", "layer", "oscillating", "frozen", "flips_per_step", "transition_rate")
 NORM_COLUMNS = ("step", "layer", "kind", "kl_mean", "kl_max")
-LOSS_COLUMNS = (
-    "step",
-    "loss_running",
-    "loss_reestimated",
-    "top1_running",
-    "top1_reestimated",
-)
+LOSS_COLUMNS = ("step", "loss_running", "loss_reestimated", "top1_running", "top1_reestimated")
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
-from quiesce.parallel.processes import alike
+from quiesce.parallel.processes import raised_together
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.classifier import NETWORK_PREFIX
 from quiesce.training.recording.recorder import Recorder
@@ -73,7 +73,7 @@ class RecordingCallback(Callback):
         """Record what is due after the last batch, and close the files."""
         if self._recorder is not None:
             self._recorder.step()
-        with alike():
+        with raised_together():
             self._close()
 
     def on_exception(

@@ -27,25 +27,18 @@ class Measured:
     )
     """Accuracy of the float network, after calibration, after training, and after batch-norm
     re-estimation (None if nothing is re-estimated)."""
-
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
-
     steps: int = 0
     """Optimizer steps of the quantized stage."""
-
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage, and of all."""
-
     seconds_per_step: float | None = None
     """Time of an optimizer step of the quantized stage, without data loading and validation."""
-
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
-
     kl: dict[str, Tensor] = field(default_factory=dict)
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
-
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     """The content of diagnosis.json."""
 

@@ -1,1 +1,1 @@
-"""Going on from a checkpoint, bit for bit."""
+"""Resumes training from a checkpoint, with bit-identical results."""

@@ -17,13 +17,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from quiesce.data.loaders import ResumableLoader
 from quiesce.data.sampling import EpochSampler
 from quiesce.errors import QuiesceError
-from quiesce.parallel.processes import alike, told
+from quiesce.parallel.processes import gathered_objects, raised_together
 from quiesce.training.recording.metrics_table import MetricsTable
 from quiesce.training.recording.summary import versions
-from quiesce.training.resuming.random_states import (
-    random_states,
-    set_random_states,
-)
+from quiesce.training.resuming.random_states import random_states, set_random_states
 
 OWN = "quiesce"
 """Key of the entries that quiesce adds."""
@@ -86,8 +83,10 @@ class CheckpointCallback(Checkpoint):
             set_random_states(everyone[trainer.global_rank % len(everyone)])
             self._resumed.clear()  # frees the second copy of the weights
             self._resumed = None
-        elif step != before and (batch_idx == 0 or self._is_due(step)):
-            self._save(trainer)
+        elif step != before:
+            due = self._every is not None and step % self._every == 0
+            if due or batch_idx == 0:
+                self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last checkpoint."""
@@ -107,15 +106,12 @@ class CheckpointCallback(Checkpoint):
             "batches": self._batches,
             "train_loss": None if loss is None else loss.item(),
             "metrics_bytes": sum(logger.table.size() for logger in _tables(trainer)),
-            "random": told(random_states()),
+            "random": gathered_objects(random_states()),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "job": self._job(),
         }
         _count_back(checkpoint["loops"]["fit_loop"], epoch, self._batches)
-
-    def _is_due(self, step: int) -> bool:
-        return self._every is not None and step % self._every == 0
 
     def _save(self, trainer: Trainer) -> None:
         """Save a checkpoint; an error of the process that writes is raised in all processes.
@@ -123,7 +119,7 @@ class CheckpointCallback(Checkpoint):
         Raises:
             DiskFullError: There is no space.
         """
-        with alike():
+        with raised_together():
             try:
                 trainer.save_checkpoint(self._path)
             except (QuiesceError, OSError):

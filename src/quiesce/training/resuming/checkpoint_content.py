@@ -9,11 +9,9 @@ from torch import OutOfMemoryError, Tensor, nn
 
 from quiesce.errors import CheckpointError, QuiesceError, TrackingError
 from quiesce.files.untrusted.format_version import refuse_newer
-from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.weight_files import load_weights
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.quantization.prepare import quantized_weights
-from quiesce.run_folder.contents import Count
 
 CONTROL_VERSION = 1
 """Newest readable version of the state of `quiesce.Control`."""
@@ -43,13 +41,13 @@ def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     with one_line(path):
         states = content.get("callbacks", {}).values()
-        found = [state for state in states if isinstance(state, dict) and "tracker" in state]
-        if not found:
+        control = next((state for state in states if "tracker" in state), None)
+        if control is None:
             raise CheckpointError(
                 f"{path} holds no oscillation tracker; the training must use a QuiesceCallback"
             )
-        refuse_newer(str(path), typed(found[0]["version"], int), CONTROL_VERSION)
-        return found[0]
+        refuse_newer(str(path), control["version"], CONTROL_VERSION)
+        return control
 
 
 def tracker_of(
@@ -70,7 +68,6 @@ def tracker_of(
         weights = quantized_weights(_wrapped(prefix, network))
         tracker = OscillationTracker(weights, state["momentum"])
         tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
-        typed([state["steps"], state["base"]], list[Count])
         tracker.load_state_dict(state)
         return tracker
 

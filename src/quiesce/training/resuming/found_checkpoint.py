@@ -7,27 +7,18 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from msgspec import Struct, field
 from torch import nn
 
 from quiesce.errors import CheckpointError, RecipeError
 from quiesce.files.atomic import remove_leftovers
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.limits import refuse_links
-from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.weight_files import named_tensors
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.recipes.reading import read_recipe
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.checkpoint_file import newest_sound
-from quiesce.run_folder.contents import Count
-from quiesce.run_folder.folder import (
-    CHECKPOINT,
-    FLOAT_CHECKPOINT,
-    RECIPE,
-    SUMMARY,
-    refuse_no_run,
-)
+from quiesce.run_folder.folder import CHECKPOINT, FLOAT_CHECKPOINT, RECIPE, SUMMARY, refuse_no_run
 from quiesce.training.classifier import NETWORK_PREFIX, Classifier
 from quiesce.training.recording.summary import versions
 from quiesce.training.resuming.checkpoint_callback import OWN, VERSION
@@ -47,29 +38,20 @@ class Found:
 
     stage: Literal["float", "quantized"]
     """The stage that was being trained."""
-
     path: Path
-
     content: dict[str, Any]
-
     over: bool
     """Whether the training of this stage was finished."""
-
     step: int
     """Optimizer steps of this stage."""
-
     epoch: int
     """Epoch of the next batch, or the last epoch if `over`."""
-
     train_loss: float | None
     """Average over the last complete epoch."""
-
     busy_s: float
     """Seconds spent in training batches."""
-
     top1_percent: dict[str, float | None]
     """Accuracies measured so far."""
-
     seconds: dict[str, float]
     """Wall time of each stage so far."""
 
@@ -106,27 +88,6 @@ class Found:
         """Return the tracker for a network that has this checkpoint's weights."""
         state = control_of(self.content, self.path)["tracker"]
         return tracker_of(network, state, NETWORK_PREFIX, self.path)
-
-
-class _Job(Struct):
-    top1_percent: dict[str, float | None]
-    seconds: dict[str, float]
-
-
-class _Own(Struct):
-    """What a run adds to a checkpoint of Lightning."""
-
-    over: bool
-    train_loss: float | None
-    job: _Job
-
-
-class _Content(Struct):
-    """What is read of a checkpoint, besides its tensors."""
-
-    global_step: Count
-    epoch: Count
-    own: _Own = field(name=OWN)
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -195,23 +156,22 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
 def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, Any]) -> Found:
     if OWN not in content:
         raise CheckpointError(f"{path} was not written by a run of quiesce; train again")
-    refuse_newer(str(path), typed(content[OWN]["version"], int), VERSION)
+    own = content[OWN]
+    refuse_newer(str(path), own["version"], VERSION)
     for name in NEEDED:
         if not content[name]:
             raise ValueError(f"its {name} is empty")
-    known = typed(content, _Content)
-    own = known.own
     return Found(
         stage=stage,
         path=path,
         content=content,
-        over=own.over,
-        step=known.global_step,
-        epoch=known.epoch,
-        train_loss=own.train_loss,
-        busy_s=typed(content["epoch_so_far"][0]["busy_s"], float),
-        top1_percent=own.job.top1_percent,
-        seconds=own.job.seconds,
+        over=own["over"],
+        step=content["global_step"],
+        epoch=content["epoch"],
+        train_loss=own["train_loss"],
+        busy_s=content["epoch_so_far"][0]["busy_s"],
+        top1_percent=own["job"]["top1_percent"],
+        seconds=own["job"]["seconds"],
     )
 
 

@@ -27,17 +27,11 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Restore all generators to a result of `random_states`.
-
-    Raises:
-        ValueError: The state of numpy is out of range.
-    """
+    """Restore all generators to a result of `random_states`."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, place, *rest = states["numpy"]
-    if not 0 <= place <= len(keys) == 624:  # numpy reads at this place without a check
-        raise ValueError("the saved random state of numpy is out of range")
-    np.random.set_state((name, keys.numpy().astype(np.uint32), place, *rest))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

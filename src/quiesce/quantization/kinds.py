@@ -1,4 +1,4 @@
-"""What kind of layer a module is, as far as oscillation cares: how few weights share an output."""
+"""The kind of a layer, which says how many weights share an output."""
 
 from typing import Literal
 
@@ -12,11 +12,11 @@ def layer_kind(module: nn.Module | None) -> Kind:
     """Return the kind of a layer, float or quantized.
 
     Args:
-        module: Any module, or None where there is none.
+        module: Any module, or None.
 
     Returns:
-        "depth-wise": a convolution with one group for each input channel, and more than one.
-        "point-wise": any other of which each kernel is a single point. "full": any other
+        "depth-wise": a convolution with one group per input channel, and more than one.
+        "point-wise": another convolution whose kernels are single points. "full": any other
         convolution. "linear": nn.Linear. "other": everything else.
 
     >>> layer_kind(nn.Conv2d(8, 8, 3, groups=8))

@@ -1,0 +1,48 @@
+"""Groups of parameters for an optimizer, by what weight decay and learning rate suit each kind."""
+
+from typing import Any
+
+from torch import nn
+
+from quiesce.quantization.prepare import quantized_weights, quantizer_parameters
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, scale_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Return the parameters of a prepared model in groups: only weights are decayed.
+
+        torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), lr=1e-3)
+
+    Scales and offsets are in a group of their own without weight decay: decay would shrink the grid
+    under the weights. Rules by the number of dimensions (timm's, for example) decay a scale per
+    channel, whose shape is (out, 1, 1, 1).
+
+    Args:
+        model: Prepared.
+        weight_decay: Of parameters with two or more dimensions. Biases and norms have none.
+        scale_lr: Learning rate of scales and offsets; None: that of the optimizer.
+
+    Returns:
+        Up to three groups: weights; biases and norms; scales and offsets. Parameters that require
+        no gradient are left out.
+
+    Raises:
+        NothingToDoError: The model is not prepared.
+        ValueError: `weight_decay` is negative.
+    """
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
+    quantized_weights(model)  # refuses a model that is not prepared
+    scales = quantizer_parameters(model)
+    apart = {id(scale) for scale in scales}
+    others = [p for p in model.parameters() if id(p) not in apart]
+    rate = {} if scale_lr is None else {"lr": scale_lr}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": scales, "weight_decay": 0.0, **rate},
+    ]
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,87 @@
+"""Weights that several modules share: one quantizer, one set of values, whoever reads them.
+
+A module that shares the weight of a quantized layer is quantized with it. An embedding then looks
+up quantized rows, so `strip` and every export keep the tie: there is one weight, and all read it.
+What can not be quantized in this way is refused by name.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from quiesce.errors import PrepareError
+from quiesce.parallel.split_weights import is_split
+from quiesce.quantization.scheme import Scheme
+
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+"""Modules that are quantized only where they share the weight of a quantized layer."""
+
+
+def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The embeddings, by name, whose weight is that of one of `layers`."""
+    weights = {id(layer._parameters.get("weight")) for layer in layers.values()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, EMBEDDINGS) and id(module.weight) in weights
+    }
+
+
+def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme) -> None:
+    """Refuse ties that quantizing would break.
+
+    Args:
+        model: Still float.
+        chosen: The layers to quantize, by name.
+        scheme: Says which modules stay in float.
+
+    Raises:
+        PrepareError: With the names of both ends, and how to mend it.
+    """
+    problems = []
+    owners: dict[int, str] = {}
+    for name, layer in chosen.items():
+        owners.setdefault(id(layer._parameters.get("weight")), name)
+    for name, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            owner = owners.get(id(parameter))
+            if owner is None or name in chosen:
+                continue
+            shares = f"{name or 'the model'}.{attribute} is the weight of {owner}"
+            if not isinstance(module, EMBEDDINGS) or scheme.excludes(name):
+                problems.append(f"{shares}, and {type(module).__name__} {name} stays in float")
+            elif module.max_norm is not None or module.sparse:
+                problems.append(f"{shares}, and its max_norm or sparse needs a float weight")
+    problems += [
+        f"{one} and {other} are two parameters in one memory"
+        for one, other in _overlapping(model)
+        if {one, other} & {f"{name}.weight".lstrip(".") for name in chosen}
+    ]
+    if problems:
+        raise PrepareError(
+            f"{'; '.join(problems)}. Quantize both ends or neither (Scheme(include=, exclude=)), "
+            "or give each a weight of its own: "
+            "module.weight = nn.Parameter(module.weight.detach().clone())"
+        )
+
+
+def _overlapping(model: nn.Module) -> list[tuple[str, str]]:
+    """Pairs of parameters that are different objects and share memory."""
+    spans = sorted(
+        (parameter.device.type, parameter.data_ptr(), _bytes(parameter), name)
+        for name, parameter in model.named_parameters()
+        if parameter.numel() and not is_split(parameter) and parameter.device.type != "meta"
+    )
+    pairs, kind, end, last = [], "", 0, ""
+    for device, start, size, name in spans:
+        if device == kind and start < end:
+            pairs.append((last, name))
+        if device != kind or start + size > end:
+            kind, end, last = device, start + size, name
+    return pairs
+
+
+def _bytes(values: Tensor) -> int:
+    """From the first number to the end of the last one."""
+    ways = zip(values.shape, values.stride(), strict=True)
+    return (1 + sum((size - 1) * step for size, step in ways)) * values.element_size()

@@ -50,6 +50,7 @@ class LayerNumbers(Struct, frozen=True, kw_only=True):
     oscillating: float
     frozen: float
     flips_per_step: float
+    locked: float = 0.0
     total_oscillations: Count = 0
     distance_ratio: float | None = None
     transition_rate: float | None = None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from quiesce.data.config import DataConfig
 from quiesce.files.atomic import in_home
+from quiesce.files.untrusted.typed_trees import with_lists
 from quiesce.models.build import ModelConfig
 from quiesce.recipes.sections import (
     BatchNormConfig,
@@ -76,13 +77,4 @@ class Recipe:
 
     def tree(self) -> dict[str, Any]:
         """Return the recipe as nested dicts and lists, ready for YAML and JSON."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, all the way down: YAML and JSON know no tuple."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
+        return with_lists(dataclasses.asdict(self))

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from quiesce.files.untrusted.typed_trees import with_lists
+
 VERSION = 1
 """Newest readable version of all these files and of recipe.yaml."""
 
@@ -28,7 +30,7 @@ class File(Struct, frozen=True, kw_only=True):
 
     def tree(self) -> dict[str, Any]:
         """Return the content as nested dicts and lists."""
-        return msgspec.to_builtins(self)
+        return with_lists(msgspec.to_builtins(self))
 
 
 class Shares(Struct, frozen=True, kw_only=True):

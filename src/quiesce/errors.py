@@ -10,6 +10,7 @@
     ├── FreezingError         freezing would freeze more of a layer than allowed
     ├── DivergedError         a number is not finite; the message names step and layer
     ├── RecipeError           a recipe, a run folder or a flag can not be used
+    ├── EngineError           a sweep can not run where it should
     ├── DataError             a data set can not be read or trained on
     ├── CheckpointError       a file of weights is damaged, unsafe, or of another network
     ├── DiskFullError         there is no space for a file
@@ -73,6 +74,10 @@ class DivergedError(QuiesceError):
 
 class RecipeError(QuiesceError):
     """A recipe, a run folder or a flag can not be used."""
+
+
+class EngineError(QuiesceError):
+    """A sweep cannot run where it should: no such cluster, or no machine with these resources."""
 
 
 class DataError(QuiesceError):

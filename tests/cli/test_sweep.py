@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from quiesce.cli import INTERRUPTED, main
-from quiesce.cli.sweep import SweepProgress
-from quiesce.recipes.reading import read_recipe
-from quiesce.sweeps.plan import PlannedRun
-from quiesce.sweeps.processes import Task
+from quiesce.cli.sweep_table import SweepTable
 from quiesce.sweeps.sweep import shipped_sweeps
+from quiesce.sweeps.task import Task
+from quiesce.sweeps.task_state import write_state
+from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -33,70 +33,66 @@ def test_a_grid_is_run_compared_and_not_run_again(tiny_flags, tmp_path, capsys):
     assert first.err.count(": done\n") == 2
     assert main(command) == 0
     again = capsys.readouterr()
-    assert (again.out, again.err) == (first.out, "")
+    assert again.out == first.out
+    assert ": done" not in again.err
 
 
 @pytest.fixture
-def progress(monkeypatch):
-    """A line for three runs, one of them finished already, and what a terminal has seen of it."""
+def shown(tmp_path, monkeypatch):
+    """A table of a sweep of three runs, one of them finished; and what a console has seen of it."""
     monkeypatch.setenv("TERM", "xterm")
+    runs = [{"folder": name, "fields": {}, "seed": 0} for name in "abc"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"version": 1, "runs": runs}))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "summary.json").write_text("{}")
+    (tmp_path / "logs").mkdir()
+    write_state(tmp_path / "logs" / "b.json", "running", began_s=time.time())
 
     def make(terminal):
         seen = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
-        runs = [
-            PlannedRun(name=name, variant=None, fields={}, recipe=read_recipe(QUICK))
-            for name in "abc"
-        ]
-        return SweepProgress(runs, 1, seen), seen.file
+        return SweepTable(tmp_path, seen), seen.file
 
     return make
 
 
-def last_line(seen):
-    """What the line said when it was last drawn."""
+def test_a_terminal_shows_a_row_for_each_run_and_the_counts(shown):
+    line, seen = shown(terminal=True)
+    with line:
+        line.tell(task("c"), "disk full")
     drawn = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", seen.getvalue())
-    return next(text for text in reversed(re.split(r"[\r\n]", drawn)) if "sweep" in text)
+    assert "c: failed: disk full" in drawn
+    rows = {words[0]: words[1] for row in drawn.splitlines() if len(words := row.split()) > 1}
+    assert (rows["a"], rows["b"], rows["c"]) == ("done", "running", "waiting")
+    assert "1 waiting, 1 running, 1 done, 0 failed" in drawn
 
 
-def shown(line, seen):
-    line._line.refresh()
-    return last_line(seen)
-
-
-def test_the_line_of_a_sweep_counts_runs_and_names_those_at_work(progress):
-    line, seen = progress(terminal=True)
+def test_a_log_gets_a_line_at_each_end_and_now_and_then(shown, monkeypatch):
+    monkeypatch.setattr("quiesce.cli.sweep_table.LOG_S", 0.01)
+    line, seen = shown(terminal=False)
     with line:
-        assert "1/3" in shown(line, seen)
-        line.tell(task("float"), "started", "")
-        assert "float" in shown(line, seen)
-        line.tell(task("float"), "done", "")  # no run of the sweep: it does not count
-        line.tell(task("b"), "started", "")
-        line.tell(task("c"), "started", "")
-        assert "1/3" in shown(line, seen)
-        assert "b, c" in shown(line, seen)
-        line.tell(task("b"), "failed", "disk full")
-        assert "2/3" in shown(line, seen)
-        assert "b, c" not in shown(line, seen)
-        line.tell(task("c"), "done", "")
-        assert "3/3" in shown(line, seen)
-    assert "b: failed: disk full" in seen.getvalue()
-    assert "c: done" not in seen.getvalue()  # the line tells it
+        line.tell(task("b"), "")
+        line.tell(task("c"), "disk full")
+        time.sleep(0.3)
+    lines = seen.getvalue().splitlines()
+    assert {"b: done", "c: failed: disk full"} <= set(lines)
+    assert "1 waiting, 1 running, 1 done, 0 failed" in lines
 
 
-def test_where_there_is_no_terminal_each_end_is_a_line(progress):
-    line, seen = progress(terminal=False)
-    with line:
-        line.tell(task("b"), "started", "")
-        line.tell(task("b"), "done", "")
-        line.tell(task("c"), "started", "")
-        line.tell(task("c"), "failed", "disk full")
-    assert seen.getvalue().splitlines() == ["b: done", "c: failed: disk full"]
+def test_the_status_of_a_sweep(shown, tmp_path, capsys):
+    shown(terminal=False)
+    assert main(["sweep", "--status", str(tmp_path)]) == 0
+    assert "1 running" in capsys.readouterr().out
+    assert main(["sweep", "--status", str(tmp_path), "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["counts"] == {"waiting": 1, "running": 1, "done": 1, "failed": 0, "lost": 0}
+    assert [run["state"] for run in tree["runs"]] == ["done", "running", "waiting"]
 
 
 def task(name):
-    return Task(name=name, command=(), log=Path(name))
+    return Task(name=name, recipe=Path(name), folder=Path(name), log=Path(name))
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--set", "model.weights=gone.pt,random"]
     assert main([*command, "-o", str(tmp_path / "sweep")]) == 1
@@ -166,6 +162,12 @@ def test_every_shipped_sweep_has_a_line_that_tells_what_it_is(capsys):
         (["mnist_frez_w3a3"], "unknown recipe 'mnist_frez_w3a3'; did you mean"),
         ([QUICK, "--jobs", "0"], "--jobs and --at-most must be 1 or more"),
         ([QUICK, "--jobs", "x"], "argument --jobs: invalid int value"),
+        ([QUICK, "--on", "mars"], "--on mars"),
+        ([QUICK, "--on", "ray", "--jobs", "2"], "--jobs is for this machine"),
+        ([QUICK, "--on", "ray", "--memory", "much"], "--memory must be a size"),
+        ([QUICK, "--slurm.time=3"], "--slurm.time needs --on slurm"),
+        ([QUICK, "--on", "slurm", "--slurm.time"], "--slurm.time needs a value"),
+        (["--status", "gone"], "sweep.json"),
         ([QUICK, "--seeds", "0"], "`seeds` must be how many, or a list of seeds, got 0"),
         ([QUICK, "--seeds", "1,1"], "`seeds` must be 0 or more, each once, got [1, 1]"),
         ([QUICK, "--set", "lr"], "--set lr: must be field=value,value..."),
@@ -185,4 +187,4 @@ def test_a_changed_recipe(refused, tmp_path, tiny_flags, capsys):
     assert main([str(each) for each in command]) == 1  # it fails at once, and its recipe is kept
     capsys.readouterr()
     told = refused(*command, "--tracker.momentum=0.5")
-    assert "tracker.momentum was 0.01 and now is 0.5; name another folder" in told
+    assert tells(told, "tracker.momentum", "0.01", "0.5")

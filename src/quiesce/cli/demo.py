@@ -1,24 +1,38 @@
-"""`quiesce demo`: real digits at 3 bits, trained three ways from the same float network."""
+"""`quiesce demo`: digits at 3 bits, where oscillation costs accuracy, with and without cures."""
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from quiesce.after_training.ship import ship
 from quiesce.cli.arguments import Arguments
-from quiesce.cli.show import progress_console, show_runs
+from quiesce.cli.show import show_runs
 from quiesce.cli.show_verification import show_shipped
-from quiesce.recipes.reading import read_recipe
-from quiesce.recipes.recipe import Recipe
-from quiesce.recipes.sections import FloatStageConfig
-from quiesce.run_folder.folder import FLOAT_NETWORK, write_json
-from quiesce.training.display import Display
-from quiesce.training.run import run
+from quiesce.errors import QuiesceError
+from quiesce.run_folder.contents import Summary
+from quiesce.run_folder.folder import SHIPPED, SUMMARY, write_json
+from quiesce.run_folder.reading import read_json
+from quiesce.sweeps.engines.local import LocalEngine
+from quiesce.sweeps.plan import PlannedRun, plan
+from quiesce.sweeps.run_sweep import run_sweep
+from quiesce.sweeps.status import read_status
+from quiesce.sweeps.sweep import SHIPPED as SWEEPS
+from quiesce.sweeps.sweep import read_sweep
+from quiesce.sweeps.task import Task
 
 EXPORTED = "model.onnx"
-SHIPPED = "shipped.json"
-METHODS = {"LSQ": "lsq", "dampening": "dampen", "freezing": "freeze"}
+TITLES = {"lsq": "LSQ", "dampening": "dampening", "freezing": "freezing"}
+
+FIRST_STEPS = 20
+"""Steps of the float network after which the demo says how long it will take."""
+
+RATIO = 3.0
+"""Time of a quantized step over that of a float step, both with one thread, about."""
 
 
 def parser() -> Arguments:
@@ -26,7 +40,8 @@ def parser() -> Arguments:
     made = Arguments(
         prog="quiesce demo",
         description="Train a small depth-wise separable network on 5,000 digits: in float, then at "
-        "3 bits with plain LSQ, with oscillation dampening, and with weight freezing.",
+        "3 bits with plain LSQ, with oscillation dampening, and with weight freezing. The learning "
+        "rate is constant, and oscillation costs accuracy.",
     )
     made.add_argument(
         "--run", type=Path, help="folder to create (default: runs/demo, or demo-2 ...)"
@@ -36,38 +51,99 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the three networks and print the table that compares them."""
+    """Train the networks side by side, one thread each, and print the table that compares them."""
     known = parser().parse_args(argv)
-    folder = known.run or _free(Path("runs", "demo"))
-    summaries: dict[str, dict[str, Any]] = {}
-    with Display(progress_console()) as display:
-        for recipe, title in zip(recipes(folder, known.seed), METHODS, strict=True):
-            summaries[title] = run(recipe, display)
+    folder = (known.run or _free(Path("runs", "demo"))).expanduser()
+    runs = planned(known.seed)
+    failed: dict[str, str] = {}
+    console = Console(stderr=True)
+    over = threading.Event()
+    watching = threading.Thread(target=_say_how_long, args=(folder, runs, console, over))
+
+    def tell(task: Task, why: str) -> None:
+        if why:
+            failed[task.name] = why
+        elif not task.only_float:
+            _say_row(console, folder / task.name)
+
+    sweep = replace(read_sweep(SWEEPS / "demo.yaml"), seeds=(known.seed,))
+    watching.start()
+    try:
+        run_sweep(sweep, runs, folder, engine=LocalEngine(len(runs)), tell=tell)
+    finally:
+        over.set()
+        watching.join()
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise QuiesceError(f"{name} failed: {why}")
+    summaries = {TITLES[run.variant or ""]: _summary(folder / run.name) for run in runs}
     show_runs(summaries, folder)
-    last = list(METHODS.values())[-1]
-    shipped = ship(folder / last, folder / last / EXPORTED)
-    write_json(folder / last / SHIPPED, shipped.tree())
+    print(verdict(summaries))
+    last = folder / runs[-1].name
+    shipped = ship(last, last / EXPORTED)
+    write_json(last / SHIPPED, shipped.tree())
     show_shipped(shipped)
     return 0
 
 
-def recipes(folder: Path, seed: int) -> list[Recipe]:
-    """Return the three recipes; the first trains the float network, the others start from it."""
-    made = [
-        read_recipe(f"mnist_{kind}_w3a3", ["--seed", str(seed), "--run", str(folder / kind)])
-        for kind in METHODS.values()
-    ]
-    first, *others = made
-    weights = str(first.folder / FLOAT_NETWORK)
-    return [
-        first,
-        *(
-            replace(
-                other, float_stage=FloatStageConfig(), model=replace(other.model, weights=weights)
-            )
-            for other in others
-        ),
-    ]
+def planned(seed: int) -> list[PlannedRun]:
+    """Return the runs of the demo; all start from one float network."""
+    return plan(replace(read_sweep(SWEEPS / "demo.yaml"), seeds=(seed,)))
+
+
+def verdict(summaries: dict[str, dict[str, Any]]) -> str:
+    """Say in a line what oscillation cost here, or that it cost nothing.
+
+    Args:
+        summaries: Title to the content of summary.json; plain LSQ is among them.
+    """
+    loss = {title: summary["train_loss"] for title, summary in summaries.items()}
+    top1 = {title: summary["top1_percent"]["trained"] for title, summary in summaries.items()}
+    plain = TITLES["lsq"]
+    best = max((title for title in summaries if title != plain), key=lambda title: top1[title])
+    numbers = (
+        f"{top1[plain]:.1f} % with plain LSQ, {top1[best]:.1f} % with {best}; training loss "
+        f"{loss[plain]:.3f} and {loss[best]:.3f}"
+    )
+    if top1[best] > top1[plain]:
+        return f"Oscillation costs accuracy here: {numbers}."
+    return f"Oscillation cost no accuracy with this seed: {numbers}."
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    return read_json(run / SUMMARY, Summary).tree()
+
+
+def _say_row(console: Console, run: Path) -> None:
+    top1 = _summary(run)["top1_percent"]
+    console.print(f"{run.name}: top-1 {top1['trained']:.1f}", markup=False, highlight=False)
+
+
+def _say_how_long(
+    folder: Path, runs: Sequence[PlannedRun], console: Console, over: threading.Event
+) -> None:
+    """Say once how long the demo takes, from the first steps of the float network."""
+    while not over.wait(0.2):
+        try:
+            floats = read_status(folder).floats
+        except QuiesceError:  # the sweep has not written its list of runs yet
+            continue
+        for task in floats:
+            if task.step and task.steps and task.seconds and task.step >= FIRST_STEPS:
+                step_s = task.seconds / task.step  # with the start of the process
+                quantized = sum(_steps(run, task.steps) for run in runs)
+                cores = min(len(runs), os.cpu_count() or 1)
+                left_s = step_s * (task.steps - task.step + RATIO * quantized / cores)
+                minutes = max(1, round(left_s / 60))
+                text = f"training {len(runs) + 1} networks: about {minutes} minutes on this machine"
+                console.print(text, markup=False, highlight=False)
+                return
+
+
+def _steps(run: PlannedRun, float_steps: int) -> float:
+    """Steps of a run, from those of its float network."""
+    recipe = run.recipe
+    return float_steps * (recipe.trainer.max_epochs or 1) / (recipe.float_stage.epochs or 1)
 
 
 def _free(folder: Path) -> Path:

@@ -1,7 +1,5 @@
 """Tables for the terminal, and the results that `quiesce train` and `quiesce demo` print."""
 
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,6 @@ batch-norm statistics; loss: training cross-entropy in the last epoch; oscil.: %
 of weights that oscillate (frequency above 0.005), without the first and last
 layer; depth-w.: the same in depth-wise layers; frozen: % of weights that are
 frozen"""
-
-
-def progress_console() -> Console:
-    """Return the console for progress, on stderr, and silence Lightning's hints.
-
-    Lightning logs its devices and tips and warns about the number of workers of a data loader.
-    None of that is about quantization, and `data.workers` is the user's choice.
-    """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    return Console(stderr=True)
 
 
 def make_table(first: str, *numbers: str, no_wrap: bool = True) -> Table:
@@ -50,6 +37,8 @@ def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
     console = Console()
     console.print(results(summaries))
     console.print(LEGEND, style="dim", highlight=False)
+    for line in metrics(summaries):
+        console.print(f"\n{line}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"\nall files are in {folder}", highlight=False, soft_wrap=True)
 
 
@@ -62,6 +51,17 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
     for name, summary in summaries.items():
         table.add_row(name, *_cells(summary))
     return table
+
+
+def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each run that was scored by a metric of the user."""
+    lines = []
+    for name, summary in summaries.items():
+        if found := summary.get("metric"):
+            scores = {state: value for state, value in found["scores"].items() if value is not None}
+            told = ", ".join(f"{state} {value:.4g}" for state, value in scores.items())
+            lines.append(f"{name}: metric {found['name']}: {told}")
+    return lines
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -1,23 +1,30 @@
-"""`quiesce sweep RECIPE`: train a grid of recipes and seeds."""
+"""`quiesce sweep RECIPE`: a grid of recipes and seeds, on this machine, on Ray or on Slurm."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.compare import show_comparison
+from quiesce.cli.json_output import print_json
+from quiesce.cli.sweep_table import SweepTable, table
 from quiesce.comparison.compare import compare
 from quiesce.errors import RecipeError
+from quiesce.files.untrusted.yaml_and_json import parse_yaml
 from quiesce.recipes.catalog import title_of
 from quiesce.recipes.reading import read_recipe
-from quiesce.sweeps.plan import PlannedRun, plan
-from quiesce.sweeps.processes import State, Task
+from quiesce.sweeps.engines.engine import Engine
+from quiesce.sweeps.engines.local import LocalEngine
+from quiesce.sweeps.engines.ray_engine import RayEngine, Resources
+from quiesce.sweeps.engines.slurm_engine import SlurmEngine
+from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import Outcome, run_sweep
+from quiesce.sweeps.status import read_status
 from quiesce.sweeps.sweep import (
     SHIPPED,
     Sweep,
@@ -27,9 +34,11 @@ from quiesce.sweeps.sweep import (
     read_sweep,
     shipped_sweeps,
 )
-from quiesce.sweeps.sweep_folder import SweepFolder
 
 SOME_FAILED = 1
+HERE, SLURM = "here", "slurm"
+SLURM_FIELD = "--slurm."
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,24 +47,28 @@ def main(argv: Sequence[str]) -> int:
     if known.list:
         _list()
         return 0
+    if known.status is not None:
+        return _show_status(known.status.expanduser(), as_json=known.json)
     if known.sweep is None:
         raise RecipeError("give a recipe or a sweep; `quiesce sweep --list` lists the sweeps")
     if known.jobs < 1 or (known.at_most is not None and known.at_most < 1):
         raise RecipeError("--jobs and --at-most must be 1 or more")
+    slurm, flags = _slurm_fields(flags)
     sweep = _sweep(known.sweep, known.seeds, known.set, flags)
     runs = plan(sweep, flags)
-    folder = (known.output or Path("runs", sweep.name)).expanduser()
+    folder = (known.output or Path("runs", sweep.name)).expanduser().absolute()
     if known.dry_run:
         print("\n".join(run.name for run in runs))
         return 0
-    done = sum(SweepFolder(folder).is_finished(run) for run in runs)
-    with SweepProgress(runs, done, Console(stderr=True)) as progress:
+    engine = _engine(known, slurm, folder)
+    with SweepTable(folder, Console(stderr=True)) as progress:
         try:
             outcome = run_sweep(
-                sweep, runs, folder, jobs=known.jobs, at_most=known.at_most, tell=progress.tell
+                sweep, runs, folder, engine=engine, at_most=known.at_most, tell=progress.tell
             )
         except KeyboardInterrupt as stop:
-            stop.args = (f"stopped; the same command continues in {folder}",)
+            jobs = "the jobs of Slurm continue; " if known.on == SLURM else ""
+            stop.args = (f"stopped; {jobs}the same command continues in {folder}",)
             raise
     return _tell(outcome, folder)
 
@@ -84,19 +97,83 @@ def parser() -> Arguments:
         help="values of a field of the recipe, as YAML: cure.strength.end=0.01,0.1; repeatable",
     )
     made.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)"
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time on this machine"
     )
     made.add_argument(
-        "--at-most",
-        type=int,
-        metavar="N",
-        help="do at most N runs now; the same command continues later",
+        "--on",
+        default=HERE,
+        metavar="ENGINE",
+        help="where the runs are trained: here (default), ray (starts Ray on this machine), "
+        "ray://HOST:PORT or auto (a Ray cluster), slurm",
+    )
+    made.add_argument("--cpus", type=float, default=1, metavar="N", help="Ray: cores of a run")
+    made.add_argument(
+        "--gpus", type=float, default=0, metavar="N", help="Ray: devices of a run, such as 0.5"
+    )
+    made.add_argument("--memory", default="0", metavar="SIZE", help="Ray: memory of a run: 8G")
+    made.add_argument(
+        "--slurm.FIELD",
+        metavar="VALUE",
+        help="Slurm: a field of sbatch, such as --slurm.partition=gpu --slurm.time=120; repeatable",
+    )
+    made.add_argument(
+        "--at-most", type=int, metavar="N", help="do N runs now; the same command continues later"
     )
     made.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="default: runs/<name of the sweep>"
     )
     made.add_argument("--dry-run", action="store_true", help="check all recipes and list the runs")
+    made.add_argument(
+        "--status", type=Path, metavar="FOLDER", help="show where the sweep in FOLDER stands"
+    )
+    made.add_json()
     return made
+
+
+def _engine(known: Namespace, slurm: dict[str, Any], folder: Path) -> Engine:
+    """Return the engine that the flags ask for."""
+    if slurm and known.on != SLURM:
+        raise RecipeError(f"--slurm.{next(iter(slurm))} needs --on slurm")
+    if known.on == HERE:
+        return LocalEngine(known.jobs)
+    if known.jobs != 1:
+        raise RecipeError(f"--jobs is for this machine; --on {known.on} places the runs itself")
+    if known.on == SLURM:
+        return SlurmEngine(folder, slurm)
+    if known.on not in ("ray", "auto") and "://" not in known.on:
+        raise RecipeError(f"--on {known.on}: must be here, ray, ray://HOST:PORT, auto or slurm")
+    if known.cpus < 0 or known.gpus < 0:
+        raise RecipeError("--cpus and --gpus must be 0 or more")
+    resources = Resources(cpus=known.cpus, gpus=known.gpus, memory=_bytes(known.memory))
+    return RayEngine(known.on, folder, resources)
+
+
+def _bytes(text: str) -> int:
+    unit = text.upper().rstrip("IB").lstrip("0123456789.")
+    try:
+        return int(float(text.upper().rstrip("IB").removesuffix(unit)) * UNITS[unit])
+    except (ValueError, KeyError) as error:
+        raise RecipeError(f"--memory must be a size such as 800M or 8G, got {text!r}") from error
+
+
+def _slurm_fields(flags: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take the fields of sbatch out of the flags: --slurm.time=120 or --slurm.time 120."""
+    fields, others, left = {}, [], list(flags)
+    while left:
+        flag = left.pop(0)
+        if not flag.startswith(SLURM_FIELD):
+            others.append(flag)
+            continue
+        name, equals, value = flag.removeprefix(SLURM_FIELD).partition("=")
+        if not equals:
+            if not left:
+                raise RecipeError(f"{flag} needs a value")
+            value = left.pop(0)
+        try:
+            fields[name.replace("-", "_")] = parse_yaml(value)
+        except ValueError as error:
+            raise RecipeError(f"{flag}: not valid YAML: {value}") from error
+    return fields, others
 
 
 def _sweep(name: str, seeds: str | None, settings: list[str], flags: list[str]) -> Sweep:
@@ -120,6 +197,15 @@ def _list() -> None:
     print("\nquiesce sweep NAME runs one; quiesce sweep NAME --dry-run lists its runs.")
 
 
+def _show_status(folder: Path, *, as_json: bool) -> int:
+    status = read_status(folder)
+    if as_json:
+        print_json(status.tree())
+    else:
+        Console().print(table(status))
+    return 0
+
+
 def _tell(outcome: Outcome, folder: Path) -> int:
     if outcome.finished:
         show_comparison(compare([folder], mixed_data=True))
@@ -127,47 +213,3 @@ def _tell(outcome: Outcome, folder: Path) -> int:
     for name, why in outcome.failed.items():
         print(f"quiesce: {name} failed: {why}", file=sys.stderr)
     return SOME_FAILED if outcome.failed else 0
-
-
-class SweepProgress:
-    """Shows the number of finished runs and the running ones in one line; a context manager.
-
-    Args:
-        runs: All runs of the sweep.
-        done: Number of runs that are already finished.
-        console: Where to show it; without a terminal, a plain line when a run ends.
-    """
-
-    def __init__(self, runs: Sequence[PlannedRun], done: int, console: Console) -> None:
-        self._names = {run.name for run in runs}
-        self._console = console
-        self._at_work: list[str] = []
-        self._line = Progress(
-            TextColumn("sweep"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}", style="dim"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._line.add_task("sweep", total=len(runs), completed=done, note="")
-
-    def __enter__(self) -> "SweepProgress":
-        self._line.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._line.stop()
-
-    def tell(self, task: Task, state: State, why: str) -> None:
-        """Show a new state of a task."""
-        if state == "started":
-            self._at_work.append(task.name)
-        elif task.name in self._at_work:
-            self._at_work.remove(task.name)
-        ended = state != "started" and task.name in self._names
-        self._line.update(self._task, advance=int(ended), note=", ".join(self._at_work))
-        if state != "started" and (why or not self._console.is_terminal):
-            text = f"{task.name}: {state}{': ' if why else ''}{why}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from quiesce.recipes.sections import (
     check,
 )
 from quiesce.recipes.trainer_section import CheckpointConfig, TrainerConfig
+from quiesce.user_code import is_user_code
 
 VERSION = 1
 """Version of the recipe's format."""
@@ -47,6 +48,9 @@ class Recipe:
     """What is compiled: off; quantizers and the operations on their weights (takes half a minute,
     worth it from a few hundred steps); or model, the whole forward and backward pass (takes
     minutes, has the fastest steps). See docs/performance.md."""
+    metric: str | None = None
+    """module:name of a function of yours that scores the outputs on all test images, besides top-1;
+    see docs/how-to/own-data.md. null measures top-1 only."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     float_stage: FloatStageConfig = field(default_factory=FloatStageConfig)
@@ -69,6 +73,14 @@ class Recipe:
         plain = self.name and self.name.isprintable() and self.name == Path(self.name).name
         check(bool(plain), "name", "a word without slashes", repr(self.name))
         check(0 <= self.seed < 2**63, "seed", "0 to 2^63 - 1", self.seed)
+        named = self.metric is None or is_user_code(self.metric)
+        check(named, "metric", "module:name of a function of yours, or null", self.metric)
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """Fields that name a function or class of the user, and what they name."""
+        values = {"data.name": self.data.name, "model.name": self.model.name, "metric": self.metric}
+        return {field: name for field, name in values.items() if name and is_user_code(name)}
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,9 @@ VERSION = 1
 Count = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 """A whole number that a float holds exactly, so that a chart can show it."""
 
+Momentum = Annotated[float, Meta(gt=0, lt=1)]
+"""Weight of the newest step in a frequency."""
+
 Few = Meta(max_length=20_000)
 """Layers or batch norms; each is a row of a table on the page."""
 
@@ -68,7 +71,7 @@ class Oscillation(Struct, frozen=True, kw_only=True):
     """The section `oscillation` of summary.json."""
 
     cut: float = 0.005
-    momentum: float | None = None
+    momentum: Momentum | None = None
     low_bits: Count | None = None
     low_bit: Shares
     low_bit_depthwise: Shares
@@ -83,12 +86,24 @@ class Divergence(Struct, frozen=True, kw_only=True):
     max: float
 
 
+class Metric(Struct, frozen=True, kw_only=True):
+    """The section `metric` of summary.json."""
+
+    name: str
+    """The function of the user, "module:name"."""
+    scores: dict[str, float | None] = {}
+    """Of the states of `top1_percent`."""
+    final: float | None = None
+    """Of the network that the run leaves."""
+
+
 class Summary(File, frozen=True, kw_only=True):
     """summary.json."""
 
     name: str
     seed: int
     top1_percent: dict[str, float | None]
+    metric: Metric | None = None
     train_loss: float | None
     steps: Count = 0
     seconds: dict[str, float] = {}
@@ -160,7 +175,9 @@ class DiagnosisFile(File, frozen=True, kw_only=True):
     finished: bool = True
     cut: float = 0.005
     near: float = 0.01
-    momentum: float | None = None
+    momentum: Momentum | None = None
+    low_bits: Count | None = None
+    """Only from `quiesce.record`: most frequent number of bits between first and last layer."""
     layers: Annotated[tuple[DiagnosedLayer, ...], Few]
     batchnorm: Annotated[tuple[DiagnosedNorm, ...], Few] = ()
     accuracy: Accuracy = Accuracy()
@@ -253,9 +270,10 @@ class KeptOverride(Struct, frozen=True, kw_only=True):
 
 
 class KeptScheme(Struct, frozen=True, kw_only=True):
-    """The bits of weights in recipe.yaml."""
+    """The bits in recipe.yaml."""
 
     weight_bits: Count | None = None
+    act_bits: Count | None = None
     first_last_bits: Count | None = None
     overrides: dict[str, KeptOverride] = {}
 
@@ -267,9 +285,28 @@ class KeptCure(Struct, frozen=True, kw_only=True):
 
 
 class KeptModel(Struct, frozen=True, kw_only=True):
-    """Where the network of recipe.yaml starts."""
+    """The network of recipe.yaml, and where it starts."""
 
+    name: str | None = None
     weights: str | None = None
+
+
+class KeptFloatStage(Struct, frozen=True, kw_only=True):
+    """The float stage of recipe.yaml."""
+
+    epochs: Count | None = None
+
+
+class KeptTracker(Struct, frozen=True, kw_only=True):
+    """The tracker of recipe.yaml."""
+
+    momentum: Momentum | None = None
+
+
+class KeptTrainer(Struct, frozen=True, kw_only=True):
+    """The length of the training in recipe.yaml."""
+
+    max_epochs: Count | None = None
 
 
 class KeptRecipe(File, frozen=True, kw_only=True):
@@ -281,3 +318,13 @@ class KeptRecipe(File, frozen=True, kw_only=True):
     scheme: KeptScheme = KeptScheme()
     cure: KeptCure = KeptCure()
     model: KeptModel = KeptModel()
+    float_stage: KeptFloatStage = KeptFloatStage()
+    tracker: KeptTracker = KeptTracker()
+    trainer: KeptTrainer = KeptTrainer()
+
+
+class ShippedFile(File, frozen=True, kw_only=True):
+    """What the report reads of shipped.json."""
+
+    bytes: Count | None = None
+    milliseconds: float | None = None

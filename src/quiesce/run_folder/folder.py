@@ -26,6 +26,7 @@ BATCHNORM_LOSS = "batchnorm_loss.csv"
 TRAJECTORIES = "trajectories.npz"
 DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
+SHIPPED = "shipped.json"
 SWEEP = "sweep.json"
 """In the folder of a sweep: its runs."""
 
@@ -73,25 +74,25 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
         yield folder
         return
     refuse_existing(folder)
-    topmost = next(path for path in (folder, *folder.parents) if path.parent.exists())
+    topmost = topmost_new(folder)
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:  # another run has created it in the meantime
         raise _exists(folder) from error
     except OSError as error:
-        _remove(folder, topmost)
+        remove_new(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         _probe(folder)
     except OSError as error:
-        _remove(folder, topmost)
+        remove_new(folder, topmost)
         raise _not_writable(folder, error) from error
     try:
         with locked(folder), explained(folder):
             yield folder
     except BaseException:
         if not has_checkpoint(folder):
-            _remove(folder, topmost)
+            remove_new(folder, topmost)
         raise
 
 
@@ -177,8 +178,13 @@ def _probe(folder: Path) -> None:
     probe.unlink()
 
 
-def _remove(folder: Path, topmost: Path) -> None:
-    """Remove a folder, and its parents up to `topmost` that are empty then."""
+def topmost_new(folder: Path) -> Path:
+    """Return `folder`, or the highest of its parents that do not exist."""
+    return next(path for path in (folder, *folder.parents) if path.parent.exists())
+
+
+def remove_new(folder: Path, topmost: Path) -> None:
+    """Remove a folder, and its parents up to `topmost` that are then empty."""
     if folder.exists():
         shutil.rmtree(folder)
     with suppress(OSError):  # not empty: another run has started next to this one

@@ -1,14 +1,19 @@
-"""A whole sweep: plan, go on where an earlier call ended, train what is missing."""
+"""A whole sweep: continue where an earlier call ended, and train what is missing."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quiesce.errors import EngineError
+from quiesce.run_folder.folder import remove_new, topmost_new
+from quiesce.sweeps.engines.engine import Engine, Tell
+from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.plan import PlannedRun, float_key
-from quiesce.sweeps.processes import State, Task, Tell, run_tasks
 from quiesce.sweeps.sweep import Sweep
 from quiesce.sweeps.sweep_folder import SweepFolder
+from quiesce.sweeps.task import Task
+from quiesce.sweeps.task_state import read_state
 
 FLOAT = "float"
 """Begins the name of the task that trains a shared float network."""
@@ -33,7 +38,7 @@ def run_sweep(
     runs: Sequence[PlannedRun],
     folder: Path,
     *,
-    jobs: int = 1,
+    engine: Engine | None = None,
     at_most: int | None = None,
     tell: Tell = lambda *_: None,
 ) -> Outcome:
@@ -42,66 +47,73 @@ def run_sweep(
     Args:
         sweep: What `runs` were planned from.
         runs: From `quiesce.sweeps.plan.plan`.
-        folder: Of the sweep; made, or gone on in.
-        jobs: Runs at a time, at least 1.
-        at_most: Runs to do in this call, the first that are missing; None does all.
-        tell: Hears of each start and end of a run, and of a float network.
+        folder: The folder of the sweep; created, or continued.
+        engine: Where the runs are trained; None trains one at a time on this machine.
+        at_most: The number of runs to do in this call, the first that are missing; None does all.
+        tell: Called at the end of each run and each float network.
 
     Raises:
-        RecipeError: `folder` is something else's, or its recipes were others.
-        KeyboardInterrupt: The running runs were stopped; a later call goes on with them.
+        RecipeError: `folder` is something else, or its recipes were others.
+        EngineError: The engine cannot run them.
+        KeyboardInterrupt: The running runs were stopped; a later call continues them.
     """
     files = SweepFolder(folder)
     outcome = Outcome(total=len(runs), finished=0)
 
-    def note(task: Task, state: State, why: str) -> None:
-        if state == "failed":
+    def note(task: Task, why: str) -> None:
+        if why:
             outcome.failed[task.name] = why
-        tell(task, state, why)
+        tell(task, why)
 
-    with files.opened(sweep, runs):
+    topmost = None if folder.exists() else topmost_new(folder)
+    with _undone(folder, topmost), files.opened(sweep, runs):
         missing = [run for run in runs if not files.is_finished(run)]
-        run_tasks(_tasks(files, missing[:at_most]), jobs, note)
+        tasks = tasks_of(files, missing[:at_most])
+        for task in tasks:
+            if read_state(task.state).state != "running":  # a job of Slurm still runs
+                task.state.unlink(missing_ok=True)
+                task.progress.unlink(missing_ok=True)
+        (engine or LocalEngine()).run(tasks, note)
         outcome.finished = sum(files.is_finished(run) for run in runs)
     return outcome
 
 
-def _tasks(files: SweepFolder, runs: Sequence[PlannedRun]) -> list[Task]:
-    """One task a run, and before the first that needs it one for each float network."""
+@contextmanager
+def _undone(folder: Path, topmost: Path | None) -> Iterator[None]:
+    """Remove a new folder if the engine cannot run the sweep."""
+    try:
+        yield
+    except EngineError:
+        if topmost is not None:
+            remove_new(folder, topmost)
+        raise
+
+
+def tasks_of(files: SweepFolder, runs: Sequence[PlannedRun]) -> list[Task]:
+    """Return a task for each run, and before it one for its float network where that is missing."""
     tasks: dict[str, Task] = {}
     for run in runs:
-        key, needs = float_key(run.recipe), None
-        if key is not None and not files.float_network(key).is_file():
+        key = float_key(run.recipe)
+        weights = None if key is None else files.float_network(key).absolute()
+        needs = None
+        if weights is not None and not weights.is_file():
             needs = f"{FLOAT}-{key}"
-            if needs not in tasks:
-                tasks[needs] = _float_task(files, run, key, needs)
-        tasks[run.name] = _run_task(files, run, key, needs)
+            tasks.setdefault(
+                needs,
+                Task(
+                    name=needs,
+                    recipe=files.recipe(run).absolute(),
+                    folder=weights.parent,
+                    log=files.log(needs).absolute(),
+                    only_float=True,
+                ),
+            )
+        tasks[run.name] = Task(
+            name=run.name,
+            recipe=files.recipe(run).absolute(),
+            folder=files.run(run).absolute(),
+            log=files.log(run.name).absolute(),
+            needs=needs,
+            weights=weights,
+        )
     return list(tasks.values())
-
-
-def _float_task(files: SweepFolder, run: PlannedRun, key: str, name: str) -> Task:
-    target = files.float_network(key).parent
-    module = ("-m", "quiesce.sweeps.float_stage")
-    return Task(
-        name=name,
-        command=(sys.executable, *module, str(files.recipe(run)), str(target)),
-        log=files.log(name),
-        prepare=lambda: files.clear(target),
-    )
-
-
-def _run_task(files: SweepFolder, run: PlannedRun, key: str | None, needs: str | None) -> Task:
-    flags = [f"--run={files.run(run)}"]
-    if key is not None:
-        flags += [f"--model.weights={files.float_network(key)}", "--float_stage.epochs=null"]
-    train = (sys.executable, "-m", "quiesce.cli", "train")
-    if files.goes_on(run):
-        command = (*train, "--resume", str(files.run(run)))
-        return Task(name=run.name, command=command, log=files.log(run.name))
-    return Task(
-        name=run.name,
-        command=(*train, str(files.recipe(run)), *flags),
-        log=files.log(run.name),
-        needs=needs,
-        prepare=lambda: files.clear(files.run(run)),
-    )

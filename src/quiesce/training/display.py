@@ -1,6 +1,8 @@
 """Shows progress: bars in a terminal, a plain line now and then in a log."""
 
-from collections.abc import Iterable, Iterator
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +24,12 @@ from rich.text import Text
 
 T = TypeVar("T")
 
+Beat = Callable[[str, int, int], None]
+"""Called with the name of a training stage, its steps that are done, and all of its steps."""
+
+BEAT_S = 1.0
+"""Least seconds between two calls of a `Beat`."""
+
 NOTES = {
     "loss": "loss {:.3f}",
     "top1_percent": "top-1 {:.1f}",
@@ -37,6 +45,17 @@ LOG_EVERY_S = 30.0
 """Seconds between two lines in a log."""
 
 
+def progress_console() -> Console:
+    """Return the console for progress, on stderr, and silence Lightning's hints.
+
+    Lightning logs its devices and tips and warns about the number of workers of a data loader.
+    None of that is about quantization, and `data.workers` is the user's choice.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    return Console(stderr=True)
+
+
 class Display:
     """Shows the progress of the stages of a run; used as a context manager.
 
@@ -44,9 +63,11 @@ class Display:
         console: Where to show it. A console that is not a terminal gets plain lines: one every
             `LOG_EVERY_S` seconds of training, and one at the end of each training stage. None
             shows nothing.
+        beat: Called now and then in training stages, for programs that follow the run.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, beat: Beat = lambda *_: None) -> None:
+        self._beat = beat
         self._silent = console is None
         self._log = None if console is None or console.is_terminal else console
         self._lines = Progress(
@@ -73,7 +94,7 @@ class Display:
 
     def training(self, title: str) -> Callback:
         """Return the callback that shows the progress of a training stage."""
-        return _TrainingLine(self._lines, self._log, title)
+        return _TrainingLine(self._lines, self._log, title, self._beat)
 
     def track(self, items: Iterable[T], title: str, total: int) -> Iterator[T]:
         """Yield `items`, and show a progress line until the last one."""
@@ -94,7 +115,9 @@ class _NoteColumn(ProgressColumn):
 
 
 class _TrainingLine(Callback):
-    def __init__(self, lines: Progress, log: Console | None, title: str) -> None:
+    def __init__(self, lines: Progress, log: Console | None, title: str, beat: Beat) -> None:
+        self._beat = beat
+        self._beat_s = 0.0
         self._lines = lines
         self._log = log
         self._title = title
@@ -114,6 +137,10 @@ class _TrainingLine(Callback):
             self._lines.update(self._line, completed=trainer.global_step)
             if trainer.global_step % EVERY == 0:
                 self._tell(trainer)
+            if perf_counter() - self._beat_s >= BEAT_S:
+                self._beat_s = perf_counter()
+                total = int(trainer.estimated_stepping_batches)
+                self._beat(self._title, trainer.global_step, total)
             if self._log is not None and perf_counter() - self._logged_s >= LOG_EVERY_S:
                 self._write(
                     f"{trainer.global_step} of {trainer.estimated_stepping_batches}", trainer

@@ -1,0 +1,118 @@
+"""The table of a sweep: live in a terminal, a line now and then in a log."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from quiesce.errors import RecipeError
+from quiesce.sweeps.status import SweepStatus, TaskStatus, read_status
+from quiesce.sweeps.task import Task
+
+ROWS = 20
+"""The most rows of a live table; runs that are done or wait are counted, and shown if they fit."""
+
+LIVE_S, LOG_S = 1.0, 60.0
+"""Seconds between two tables, and between two lines in a log."""
+
+
+class SweepTable:
+    """Shows a sweep while it runs; used as a context manager.
+
+    Args:
+        folder: The folder of the sweep.
+        console: Where to show it. A console that is not a terminal gets a line when a run ends, and
+            one every `LOG_S` seconds.
+    """
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self._folder, self._console = folder, console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def __enter__(self) -> "SweepTable":
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        if self._live is not None:
+            self._update()
+            self._live.stop()
+
+    def tell(self, task: Task, why: str) -> None:
+        """Show that a task has ended."""
+        if self._live is None or why:
+            text = f"{task.name}: failed: {why}" if why else f"{task.name}: done"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        while not self._over.wait(LIVE_S if self._live is not None else LOG_S):
+            self._update()
+
+    def _update(self) -> None:
+        try:
+            status = read_status(self._folder)
+        except RecipeError:  # the sweep has not written its list of runs yet
+            return
+        if self._live is not None:
+            self._live.update(table(status, rows=ROWS), refresh=True)
+        else:
+            self._console.print(counts(status), markup=False, highlight=False, soft_wrap=True)
+
+
+def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
+    """Return the counts of a sweep, and a row for each run.
+
+    Args:
+        status: Where the sweep stands.
+        rows: The most rows; None shows all. Running and failed runs come first then.
+    """
+    tasks = [*status.floats, *status.runs]
+    if rows is not None and len(tasks) > rows:
+        first = ("running", "lost", "failed", "waiting", "done")
+        tasks = sorted(tasks, key=lambda task: first.index(task.state))[:rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("run", overflow="fold")
+    for name in ("state", "done", "epoch", "top-1", "time"):
+        made.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    for task in tasks:
+        made.add_row(*_cells(task))
+    hidden = len(status.runs) + len(status.floats) - len(tasks)
+    more = [Text(f"and {hidden} more", style="dim")] if hidden else []
+    return Group(made, *more, Text(counts(status)))
+
+
+def counts(status: SweepStatus) -> str:
+    """Return in a line how many runs wait, run, are done and have failed, and the time left."""
+    known = {
+        state: status.count(state) for state in ("waiting", "running", "done", "failed", "lost")
+    }
+    said = [f"{count} {state}" for state, count in known.items() if count or state != "lost"]
+    left = status.seconds_left
+    return ", ".join(said) + ("" if left is None else f"; about {time_of(left)} left")
+
+
+def _cells(task: TaskStatus) -> list[str]:
+    state = f"{task.state}: {task.why}" if task.why else task.state
+    part = f"{task.part:.0%}" if task.state == "running" else ""
+    epoch = "" if task.epoch is None else str(task.epoch)
+    top1 = "" if task.top1_percent is None else f"{task.top1_percent:.1f}"
+    seconds = "" if task.seconds is None else time_of(task.seconds)
+    return [task.name, state, part, epoch, top1, seconds]
+
+
+def time_of(seconds: float) -> str:
+    """Return a time as minutes:seconds, or hours:minutes:seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,184 @@
+"""Tasks on a Ray cluster. Needs the extra `ray`: pip install 'quiesce[ray]'.
+
+Ray places each task on a node with the resources that it asks for. If the node is lost, Ray gives
+the task to another node, where it continues from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import EngineError, first_line
+from quiesce.extras import require
+from quiesce.sweeps.engines.engine import Tell, run_in_order
+from quiesce.sweeps.processes import run_process
+from quiesce.sweeps.task import Task
+
+LOCAL = "ray"
+"""The address that starts Ray on this machine."""
+
+TRIES = 20
+"""How often a task is given to another node because its node was lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What each task needs."""
+
+    cpus: float = 1.0
+    """Cores; a run gets as many threads, at least one."""
+
+    gpus: float = 0.0
+    """Devices; a fraction shares one."""
+
+    memory: int = 0
+    """Bytes; 0 does not reserve any."""
+
+    def as_ray(self) -> dict[str, float]:
+        """Return the amounts under the names that Ray's nodes report."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory)}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+
+class RayEngine:
+    """Runs tasks on a Ray cluster.
+
+    Args:
+        address: "ray" to start Ray on this machine, or what `ray.init` takes: "auto",
+            "ray://HOST:PORT", "HOST:PORT".
+        folder: The folder of the sweep, which all nodes must see under this path.
+        resources: What each task needs.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+
+    def __init__(self, address: str, folder: Path, resources: Resources) -> None:
+        self._ray: Any = require("ray", "--on ray", "ray")
+        self._address, self._folder, self._resources = address, folder, resources
+
+    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+        """Run all tasks; see `Engine.run`. Ctrl-C cancels what has not ended.
+
+        Raises:
+            EngineError: The cluster does not answer, no node has the resources, or a node does not
+                see the folder of the sweep.
+        """
+        ray = self._ray
+        with self._connected():
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            self._refuse_resources(nodes)
+            self._refuse_folder(nodes)
+            resources, references = self._resources, []
+            remote = ray.remote(_run).options(
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus,
+                memory=resources.memory or None,
+                max_retries=TRIES,
+            )
+            threads = max(1, int(resources.cpus))
+
+            def submit(task: Task) -> Future[str]:
+                references.append(remote.remote(task, threads))
+                return _explained(references[-1].future())
+
+            try:
+                run_in_order(tasks, submit, tell)
+            except BaseException:
+                for reference in references:
+                    ray.cancel(reference)
+                ray.wait(references, num_returns=len(references), timeout=60)
+                raise
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        ray = self._ray
+        if ray.is_initialized():  # the user's own program has connected already
+            yield
+            return
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self._address == LOCAL:
+            options |= {"include_dashboard": False}
+        else:
+            options |= {"address": self._address}
+        try:
+            ray.init(**options)
+        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+            raise EngineError(
+                f"--on {self._address}: cannot connect to a Ray cluster: {first_line(error)}; "
+                "start one with `ray start --head`, or use --on ray to start Ray on this machine"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _refuse_resources(self, nodes: list[dict[str, Any]]) -> None:
+        needed = self._resources.as_ray()
+        if not any(
+            all(node["Resources"].get(k, 0) >= v for k, v in needed.items()) for node in nodes
+        ):
+            most = {k: max(node["Resources"].get(k, 0) for node in nodes) for k in needed}
+            raise EngineError(
+                f"no node of the cluster has {_amounts(needed)}; the largest amounts on a node are "
+                f"{_amounts(most)}; ask for less: --cpus, --gpus, --memory"
+            )
+
+    def _refuse_folder(self, nodes: list[dict[str, Any]]) -> None:
+        """Let every node look for a file that this process has written."""
+        ray = self._ray
+        placed = require("ray.util.scheduling_strategies", "--on ray", "ray")
+        mark = self._folder / f".seen-{uuid.uuid4().hex}"
+        mark.touch()
+        try:
+            looks = {
+                node["NodeManagerHostname"]: ray.remote(_sees)
+                .options(
+                    num_cpus=0,
+                    scheduling_strategy=placed.NodeAffinitySchedulingStrategy(
+                        node["NodeID"], soft=False
+                    ),
+                )
+                .remote(mark)
+                for node in nodes
+            }
+            blind = [host for host, seen in looks.items() if not ray.get(seen)]
+        finally:
+            mark.unlink()
+        if blind:
+            raise EngineError(
+                f"{self._folder} is not shared: node {blind[0]} does not see it; name a folder on "
+                "a shared file system: -o FOLDER"
+            )
+
+
+def _run(task: Task, threads: int) -> str:
+    return run_process(task, threads)
+
+
+def _sees(path: Path) -> bool:
+    return path.is_file()
+
+
+def _explained(future: Future[str]) -> Future[str]:
+    """Return a future whose result also says in one line how Ray itself failed."""
+    explained: Future[str] = Future()
+
+    def end(done: Future[str]) -> None:
+        error = done.exception()
+        explained.set_result(done.result() if error is None else f"Ray: {first_line(error)}")
+
+    future.add_done_callback(end)
+    return explained
+
+
+def _amounts(amounts: dict[str, float]) -> str:
+    names = {"CPU": "cpus", "GPU": "gpus", "memory": "bytes of memory"}
+    return ", ".join(f"{amount:,g} {names[name]}" for name, amount in amounts.items())

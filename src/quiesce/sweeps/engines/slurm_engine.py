@@ -1,0 +1,164 @@
+"""Tasks as job arrays of Slurm. Needs the extra `slurm`: pip install 'quiesce[slurm]'.
+
+There are at most two arrays: the float networks, and the runs, which Slurm holds back until the
+float networks have ended. A job that reaches its time limit saves nothing more, is put back in the
+queue by submitit, and continues from its last checkpoint.
+
+The command may be stopped at any time: the jobs go on without it. When it is called again, it
+submits only what is neither finished nor in the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import EngineError, first_line
+from quiesce.extras import require
+from quiesce.files.untrusted.typed_trees import typed
+from quiesce.files.untrusted.yaml_and_json import read_json
+from quiesce.run_folder.folder import write_json
+from quiesce.sweeps.engines.engine import Tell
+from quiesce.sweeps.processes import run_process
+from quiesce.sweeps.task import Task
+from quiesce.sweeps.task_state import read_state
+
+POLL_S = 5.0
+"""Seconds between two looks at the jobs. submitit asks Slurm itself at most once a minute."""
+
+TIMEOUTS = 100
+"""How often a job may reach its time limit."""
+
+JOBS = "jobs.json"
+"""Name of a task to the id of its job; in the folder of the jobs."""
+
+
+class SlurmEngine:
+    """Submits tasks to Slurm and waits for them.
+
+    Args:
+        folder: The folder of the sweep, on a file system that all nodes share.
+        fields: Fields of sbatch by the names of submitit: {"partition": "gpu", "time": 120}.
+        executor: What submits: `submitit.SlurmExecutor`, or another class of submitit with the
+            same interface.
+
+    Raises:
+        MissingExtraError: submitit is not installed.
+    """
+
+    def __init__(self, folder: Path, fields: dict[str, Any], executor: Any = None) -> None:
+        submitit: Any = require("submitit", "--on slurm", "slurm")
+        self._folder = folder / "slurm"
+        self._arrays = executor is None
+        self._fields = {"job_name": folder.name, **fields} if self._arrays else fields
+        self._make = executor or submitit.SlurmExecutor
+
+    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+        """Submit all tasks that are not in the queue, and wait; see `Engine.run`.
+
+        Ctrl-C stops the waiting, and not the jobs.
+
+        Raises:
+            EngineError: sbatch has no such field, this machine has no Slurm, or sbatch refuses.
+        """
+        self._executor = self._made()
+        jobs = self._queued(tasks)
+        new = [task for task in tasks if task.name not in jobs]
+        first = [task for task in new if task.needs is None]
+        second = [task for task in new if task.needs is not None]
+        jobs |= self._submit(first)
+        if self._arrays and second:
+            needed = {task.needs for task in second}
+            floats = {job.job_id.split("_")[0] for name, job in jobs.items() if name in needed}
+            if floats:
+                self._executor.update_parameters(dependency=f"afterany:{':'.join(sorted(floats))}")
+            jobs |= self._submit(second)
+            second = []
+        self._wait(tasks, jobs, second, tell)
+
+    def _made(self) -> Any:
+        """Return the executor of submitit with the fields."""
+        try:
+            executor = self._make(self._folder, max_num_timeout=TIMEOUTS)
+            executor.update_parameters(**self._fields)
+        except (ValueError, NameError, TypeError, AssertionError) as error:
+            raise EngineError(f"--slurm: {' '.join(str(error).split())}") from error
+        except RuntimeError as error:  # submitit looks for srun
+            raise EngineError(
+                f"--on slurm: {error}; call this on a machine that can submit jobs"
+            ) from error
+        return executor
+
+    def _queued(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Return the jobs of an earlier call that have not ended."""
+        known = self._known()
+        jobs = {
+            task.name: self._make.job_class(self._folder, known[task.name])
+            for task in tasks
+            if task.name in known
+        }
+        return {name: job for name, job in jobs.items() if not job.done()}
+
+    def _submit(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Submit tasks as one array; remember their jobs."""
+        if not tasks:
+            return {}
+        try:
+            jobs = self._executor.map_array(SlurmTask(), tasks)
+        except (RuntimeError, OSError) as error:
+            reason = first_line(error)
+            raise EngineError(f"--on slurm: sbatch refused the jobs: {reason}") from error
+        named = {task.name: job for task, job in zip(tasks, jobs, strict=True)}
+        known = {**self._known(), **{name: job.job_id for name, job in named.items()}}
+        write_json(self._folder / JOBS, known)
+        return named
+
+    def _known(self) -> dict[str, str]:
+        """Return the ids of all jobs that were submitted, by the name of their task."""
+        path = self._folder / JOBS
+        return typed(read_json(path), dict[str, str]) if path.is_file() else {}
+
+    def _wait(
+        self, tasks: Sequence[Task], jobs: dict[str, Any], later: list[Task], tell: Tell
+    ) -> None:
+        """Wait for jobs; submit `later` once what it needs has ended, where Slurm does not."""
+        by_name = {task.name: task for task in tasks}
+        failed: set[str] = set()
+        while jobs or later:
+            for name in [name for name, job in jobs.items() if job.done()]:
+                why = _why(by_name[name], jobs.pop(name), failed)
+                if why:
+                    failed.add(name)
+                tell(by_name[name], why)
+            ready = [task for task in later if task.needs not in jobs]
+            later = [task for task in later if task.needs in jobs]
+            jobs |= self._submit(ready)
+            if jobs:
+                time.sleep(POLL_S)
+
+
+class SlurmTask:
+    """What a job calls; submitit submits it again when the job has reached its time limit."""
+
+    def __call__(self, task: Task) -> str:
+        """Run a task whose float network is there; return why it failed, or ""."""
+        if task.weights is not None and not task.weights.is_file():
+            return f"{task.needs} failed"
+        return run_process(task)
+
+    def checkpoint(self, task: Task) -> Any:
+        """Return what submitit submits again: the same task, which continues."""
+        submitit: Any = require("submitit", "--on slurm", "slurm")
+        return submitit.helpers.DelayedSubmission(self, task)
+
+
+def _why(task: Task, job: Any, failed: set[str]) -> str:
+    """Return why an ended job failed, in one line, or ""."""
+    try:
+        return job.result()
+    except Exception as error:  # of any kind: what the job raised, or how Slurm ended it
+        if task.needs in failed:
+            return f"{task.needs} failed"
+        return read_state(task.state).why or f"Slurm: {job.state}: {first_line(error)}"

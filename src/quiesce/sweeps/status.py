@@ -1,0 +1,153 @@
+"""Where a sweep stands, from its folder alone: from any machine, while it runs or later."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quiesce.errors import RecipeError
+from quiesce.run_folder.contents import SweepFile
+from quiesce.run_folder.folder import METRICS, SUMMARY, SWEEP
+from quiesce.run_folder.reading import read_json
+from quiesce.sweeps.task_state import State, read_progress, read_state
+
+LOGS = "logs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """Where a run stands, or a float network that runs wait for."""
+
+    name: str
+    state: State
+
+    epoch: int | None = None
+    """Epochs that are complete."""
+
+    step: int | None = None
+    """Steps that are done in the training stage now: of a run that trains its own float network,
+    first of that."""
+
+    steps: int | None = None
+    """Steps of this stage."""
+
+    top1_percent: float | None = None
+    """Accuracy after the last epoch."""
+
+    host: str = ""
+    """The machine that runs it, or ran it last."""
+
+    why: str = ""
+    """Why it failed."""
+
+    seconds: float | None = None
+    """Time since it began, or that it took."""
+
+    @property
+    def part(self) -> float:
+        """How much of it is done, from 0 to 1."""
+        if self.state in ("done", "failed"):
+            return 1.0
+        return min(1.0, (self.step or 0) / self.steps) if self.steps else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStatus:
+    """Where a sweep stands."""
+
+    folder: Path
+
+    runs: list[TaskStatus]
+    """All runs, in the order of the sweep."""
+
+    floats: list[TaskStatus]
+    """The float networks that are being trained, or whose training failed."""
+
+    def count(self, *states: State) -> int:
+        """Return the number of runs in these states."""
+        return sum(run.state in states for run in self.runs)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time until all runs are done; None if nothing is known about it.
+
+        The mean time of a finished run, times the work that is left, over the runs at a time.
+        """
+        took = [run.seconds for run in self.runs if run.state == "done" and run.seconds]
+        took += [
+            run.seconds / run.part
+            for run in self.runs
+            if run.state == "running" and run.seconds and run.part
+        ]
+        running = self.count("running")
+        if not took or not running:
+            return None
+        return sum(took) / len(took) * sum(1 - run.part for run in self.runs) / running
+
+    def tree(self) -> dict[str, Any]:
+        """Return the status as JSON; docs/json.md describes it."""
+        rows = {"runs": self.runs, "float_networks": self.floats}
+        left = self.seconds_left
+        return {
+            "folder": str(self.folder),
+            "counts": {
+                state: self.count(state)
+                for state in ("waiting", "running", "done", "failed", "lost")
+            },
+            "seconds_left": None if left is None else round(left, 1),
+            **{name: [vars(row) for row in each] for name, each in rows.items()},
+        }
+
+
+def read_status(folder: Path) -> SweepStatus:
+    """Read where a sweep stands.
+
+    Raises:
+        RecipeError: The folder is not that of a sweep.
+    """
+    if not (folder / SWEEP).is_file():
+        raise RecipeError(f"{folder} has no {SWEEP}: it is not the folder of a sweep")
+    names = [run.folder for run in read_json(folder / SWEEP, SweepFile).runs]
+    others = [path.stem for path in (folder / LOGS).glob("*.json") if path.stem not in set(names)]
+    floats = [_status(folder, name) for name in sorted(others)]
+    return SweepStatus(
+        folder=folder,
+        runs=[_status(folder, name) for name in names],
+        floats=[task for task in floats if task.state != "done"],
+    )
+
+
+def _status(folder: Path, name: str) -> TaskStatus:
+    known, run = read_state(folder / LOGS / f"{name}.json"), folder / name
+    state = "done" if (run / SUMMARY).is_file() else known.state
+    if state == "waiting":
+        return TaskStatus(name=name, state=state)
+    epoch, top1_percent = _last_epoch(run / METRICS)
+    progress = read_progress(folder / LOGS / f"{name}.progress") if state == "running" else None
+    until_s = known.ended_s or time.time()
+    return TaskStatus(
+        name=name,
+        state=state,
+        epoch=epoch,
+        step=None if progress is None else progress.step,
+        steps=None if progress is None else progress.steps,
+        top1_percent=top1_percent,
+        host=known.host,
+        why=known.why if state == "failed" else "",
+        seconds=round(until_s - known.began_s, 1) if known.began_s else None,
+    )
+
+
+def _last_epoch(metrics: Path) -> tuple[int | None, float | None]:
+    """Return how many epochs are complete, and the accuracy after the last one."""
+    try:
+        with metrics.open(encoding="utf-8", newline="") as lines:
+            rows = [row for row in csv.DictReader(lines) if row.get("top1_percent")]
+        return (
+            (int(rows[-1]["epoch"]) + 1, float(rows[-1]["top1_percent"])) if rows else (None, None)
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or being written
+        return None, None

@@ -1,0 +1,60 @@
+"""A task of a sweep: a run, or a float network that runs share; plain data for any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """What a worker needs to know. All paths must mean the same on every machine."""
+
+    name: str
+    """Unique among the tasks of a sweep."""
+
+    recipe: Path
+    """The recipe of the run, or of a run that needs the float network."""
+
+    folder: Path
+    """The run folder, or the folder of the float network."""
+
+    log: Path
+    """Output of the worker."""
+
+    directory: Path = field(default_factory=Path.cwd)
+    """Working directory: relative paths in the recipe start here."""
+
+    needs: str | None = None
+    """Name of the task that must be done first: the float network of this run."""
+
+    weights: Path | None = None
+    """File of the float network that a run starts from, instead of training one."""
+
+    only_float: bool = False
+    """Whether to train only the float stage."""
+
+    @property
+    def state(self) -> Path:
+        """The file with the state of the task; see `quiesce.sweeps.task_state`."""
+        return self.log.with_suffix(".json")
+
+    @property
+    def progress(self) -> Path:
+        """The file with the steps that a running task has done."""
+        return self.log.with_suffix(".progress")
+
+    def to_json(self) -> str:
+        """Return the task as a line of JSON."""
+        return msgspec.json.encode(self, enc_hook=str).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Undo `to_json`."""
+        return msgspec.json.decode(text, type=cls, dec_hook=_path)
+
+
+def _path(kind: type, value: Any) -> Any:
+    return kind(value)

@@ -1,0 +1,105 @@
+"""The files with the state of a task, which every machine that sees the sweep's folder can read.
+
+The process that waits for a worker writes the state, and touches the file every `BEAT_S` seconds. A
+task whose state is "running" in a file that is no longer touched is lost: its machine is gone.
+"""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from quiesce.files.atomic import write_beside
+
+State = Literal["waiting", "running", "done", "failed", "lost"]
+T = TypeVar("T")
+
+BEAT_S = 10.0
+"""Seconds between two touches."""
+
+LOST_S = 60.0
+"""Age of a state file from which a running task counts as lost."""
+
+
+class TaskState(Struct, frozen=True, kw_only=True):
+    """What is known of a task."""
+
+    state: State = "waiting"
+
+    why: str = ""
+    """Why it failed, in one line."""
+
+    host: str = ""
+    """The machine that runs it, or ran it last."""
+
+    pid: int = 0
+    """The process on that machine that waits for the worker."""
+
+    began_s: float = 0.0
+    """When it began, in seconds since the epoch; 0 if it has not."""
+
+    ended_s: float = 0.0
+    """When it ended; 0 if it has not."""
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """The training stage of a running task, and its steps."""
+
+    stage: str
+    step: int
+    steps: int
+
+
+def write_state(path: Path, state: State, *, why: str = "", began_s: float) -> None:
+    """Write the state of a task that runs on this machine."""
+    ended_s = 0.0 if state == "running" else time.time()
+    known = TaskState(
+        state=state,
+        why=why,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        began_s=began_s,
+        ended_s=ended_s,
+    )
+    _write(path, known)
+
+
+def touch(path: Path) -> None:
+    """Record that the task still runs."""
+    os.utime(path)
+
+
+def read_state(path: Path) -> TaskState:
+    """Read a state file; a file that is missing or damaged gives "waiting"."""
+    known = _read(path, TaskState)
+    if known is None:
+        return TaskState()
+    if known.state == "running" and time.time() - path.stat().st_mtime > LOST_S:
+        return msgspec.structs.replace(known, state="lost")
+    return known
+
+
+def write_progress(path: Path, stage: str, step: int, steps: int) -> None:
+    """Write how many steps of a training stage are done."""
+    _write(path, Progress(stage=stage, step=step, steps=steps))
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Read the progress; None if no stage has begun."""
+    return _read(path, Progress)
+
+
+def _write(path: Path, content: Struct) -> None:
+    data = msgspec.json.encode(content)
+    write_beside(path, lambda beside: beside.write_bytes(data), needed=len(data))
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):  # missing, or being written
+        return None

@@ -1,0 +1,125 @@
+"""`python -m quiesce.sweeps.worker TASK`: one task, in a process of its own.
+
+A worker looks at the folder first, so a task can be given to any machine any number of times: what
+is finished stays, a run with a checkpoint continues, and anything else begins again.
+
+It ends when the process that started it is gone. So a machine or scheduler that stops the parent
+leaves no training behind that writes into the folder of another try.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from quiesce.errors import QuiesceError
+from quiesce.recipes.reading import read_recipe
+from quiesce.run_folder.folder import (
+    FLOAT_CHECKPOINT,
+    FLOAT_NETWORK,
+    LOCK,
+    SUMMARY,
+    has_checkpoint,
+    run_folder,
+)
+from quiesce.sweeps.processes import INTERRUPTED
+from quiesce.sweeps.task import Task
+from quiesce.sweeps.task_state import write_progress
+from quiesce.training.display import Display, progress_console
+from quiesce.training.job import load
+from quiesce.training.run import run, run_or_resume
+from quiesce.training.stages import float_stage
+from quiesce.training.trainer import is_first_process
+
+PARENT_S = 0.5
+"""Seconds between two looks at the parent."""
+
+GRACE_S = 30.0
+"""Seconds for a run to stop by itself once its parent is gone."""
+
+ORPHAN_S = 60.0
+"""Seconds to wait for an earlier try of the same task that has not noticed its end yet."""
+
+BAD_INPUT = 2
+"""Exit code, as of the command `quiesce`."""
+
+CONTINUES = "QUIESCE_CONTINUES"
+"""Variable with the decision of the first process, for the processes that it starts."""
+
+
+def work(task: Task, display: Display) -> None:
+    """Do a task, or what is left of it.
+
+    Raises:
+        QuiesceError: The message says what to change.
+    """
+    last = task.folder / (FLOAT_NETWORK if task.only_float else SUMMARY)
+    if CONTINUES not in os.environ:
+        if last.is_file():
+            return
+        _wait_for_orphan(task.folder)
+        continues = not task.only_float and has_checkpoint(task.folder)
+        if not continues and task.folder.exists():
+            shutil.rmtree(task.folder)
+        os.environ[CONTINUES] = "1" if continues else ""
+    flags = [f"--run={task.folder}"]
+    if task.weights is not None:
+        flags += [f"--model.weights={task.weights}", "--float_stage.epochs=null"]
+    recipe = read_recipe(str(task.recipe), flags)
+    if not task.only_float:
+        train = run_or_resume if os.environ[CONTINUES] else run
+        train(recipe, display)
+        return
+    job = load(recipe, display)
+    with run_folder(task.folder, owner=is_first_process()):
+        float_stage(job)
+        if is_first_process():
+            shutil.rmtree((task.folder / FLOAT_CHECKPOINT).parents[1], ignore_errors=True)
+
+
+def _wait_for_orphan(folder: Path) -> None:
+    """Wait until no process of an earlier try trains in `folder`; `resume` refuses if one does."""
+    if (folder / LOCK).exists():
+        try:
+            FileLock(folder / LOCK, timeout=ORPHAN_S).acquire().lock.release()
+        except Timeout:
+            return
+
+
+def _end_with(parent: int) -> None:
+    """Stop this process, as Ctrl-C does, once `parent` is gone; runs in a thread."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do the task that `argv` holds; an error is one line on stderr."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    task = Task.from_json(argv[0])
+
+    def beat(stage: str, step: int, steps: int) -> None:
+        write_progress(task.progress, stage, step, steps)
+
+    try:
+        with Display(progress_console(), beat) as display:
+            work(task, display)
+    except QuiesceError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_INPUT
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write(f"{stopped or 'stopped'}\n")
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -132,7 +132,7 @@ def test_a_file_that_is_a_device(made, refused):
     assert "not a regular file" in refused("report", made)
     (made / "recipe.yaml").unlink()
     (made / "recipe.yaml").symlink_to("/dev/zero")
-    assert "is not a run folder" in refused("report", made)
+    assert "recipe.yaml is damaged: it is not a regular file" in refused("report", made)
 
 
 def test_numbers_that_are_none(made, refused):

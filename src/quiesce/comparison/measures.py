@@ -16,19 +16,14 @@ class Measure:
 
     key: str
     """Name in CSV files."""
-
     title: str
     """Head of the column."""
-
     read: Callable[[Summary], float | None]
     """Returns the number; None if the run did not measure it."""
-
     unit: str
     """Unit of the number in the file: percent, share (0 to 1), nats or number."""
-
     digits: int
     """Decimals that are shown."""
-
     help: str
     """Description in the legend."""
 

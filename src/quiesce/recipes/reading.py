@@ -167,7 +167,8 @@ def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "")
     for key, value in tree.items():
         if key not in hints:
             near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
-            raise RecipeError(f"{where}: unknown field `{prefix}{key}`; {near}")
+            name = " ".join(f"{prefix}{key}".split())
+            raise RecipeError(f"{where}: unknown field `{name}`; {near}")
         values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
     return values
 
@@ -235,11 +236,10 @@ def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
     try:
         return typed(value, hint, lax=True)
     except ValueError as error:
-        near = _nearest(str(value), map(str, get_args(hint)))
-        raise RecipeError(
-            f"{where}: `{field}` must be {_kind(hint)}, got {value!s:.60}"
-            f"{f'; {near}' if near else ''}"
-        ) from error
+        got = "null" if value is None else " ".join(str(value).split())[:60]
+        near = _nearest(got, map(str, get_args(hint)))
+        message = f"{where}: `{field}` must be {_kind(hint)}, got {got}"
+        raise RecipeError(f"{message}; {near}" if near else message) from error
 
 
 def _build(base: Any, values: dict[str, Any], where: str, prefix: str = "") -> Any:

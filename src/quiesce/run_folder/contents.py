@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from quiesce.files.untrusted.typed_trees import with_lists
+
 VERSION = 1
 """Newest readable version of all these files and of recipe.yaml."""
 
@@ -31,7 +33,7 @@ class File(Struct, frozen=True, kw_only=True):
 
     def tree(self) -> dict[str, Any]:
         """Return the content as nested dicts and lists."""
-        return msgspec.to_builtins(self)
+        return with_lists(msgspec.to_builtins(self))
 
 
 class Shares(Struct, frozen=True, kw_only=True):
@@ -232,7 +234,8 @@ class SweptRun(Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.folder in ("", ".", "..") or self.folder != PurePosixPath(self.folder).name:
+        name = self.folder
+        if name in ("", ".", "..") or "\0" in name or name != PurePosixPath(name).name:
             raise ValueError(f"`folder` must be a name without slashes, got {self.folder!r:.60}")
 
 

@@ -21,13 +21,10 @@ class RunFiles:
     """The recipe and the summary of a run. One of the two files may be missing."""
 
     folder: Path
-
     tree: dict[str, Any]
     """All of recipe.yaml; empty if it is missing."""
-
     recipe: KeptRecipe
     """The fields of recipe.yaml that are read here."""
-
     summary: Summary | None
     """None if the run is not finished."""
 

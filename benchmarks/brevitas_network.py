@@ -7,8 +7,9 @@ from typing import Any
 import brevitas.nn as qnn
 from brevitas.inject.enum import RestrictValueType, ScalingImplType
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
-from networks import Data, float_network, sgd, step
 from torch import nn
+
+from networks import Data, float_network, sgd, step
 
 
 class LearnedWeight(Int8WeightPerTensorFloat):

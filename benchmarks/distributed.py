@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from measuring import save
-from networks import data, quantized_network, sgd
 from torch import distributed, multiprocessing
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import quiesce as qs
+from networks import data, quantized_network, sgd
 
 PROCESSES = 2
 NETWORKS = {"mobilenetv2_mnist": (32, 28), "mobilenetv2_100": (8, 96)}

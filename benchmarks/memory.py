@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from measuring import save
-from networks import cure_steps, data, float_step
 from torch import Tensor
 from torch.nn import Parameter
 from torch.profiler import ProfilerActivity, profile
+
+from networks import cure_steps, data, float_step
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:

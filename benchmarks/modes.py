@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from measuring import save
-from networks import cure_steps, data
 
+from networks import cure_steps, data
 from quiesce.quantization.compile import MODES, CompileMode
 
 NETWORKS = {"mobilenetv2_mnist": (32, 28), "mobilenetv2_100": (16, 96)}

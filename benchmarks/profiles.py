@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from measuring import interleaved, save
-from networks import SCALE_LR, cure_steps, data, float_step, quantized_network, sgd, step
 from torch.profiler import ProfilerActivity, profile
 
 import quiesce as qs
+from networks import SCALE_LR, cure_steps, data, float_step, quantized_network, sgd, step
 from quiesce.arithmetic import kernels
 from quiesce.quantization.quantizer import FakeQuantizer
 

@@ -18,8 +18,9 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import torch
 from measuring import interleaved, save
-from networks import cure_steps, data, float_step
 from tracker import time_tracker
+
+from networks import cure_steps, data, float_step
 
 BYTES_AT_WORK = 19  # a weight: latent, state, clone, flags, flips
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from measuring import interleaved, ratio, save
-from networks import cure_steps, data, float_step
 from tracker import time_tracker
+
+from networks import cure_steps, data, float_step
 
 SIZES = {"vit_tiny_patch16_224": 224}
 

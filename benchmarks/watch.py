@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from measuring import interleaved, save
-from networks import Data, data, quantized_network, sgd
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
+from networks import Data, data, quantized_network, sgd
 
 CASES = {"mobilenetv2_100": (16, 96, 15), "test_resnet": (8, 32, 60)}
 """Network to images of a batch, their side, and rounds; the second is as small as they get."""

@@ -1,11 +1,187 @@
-"""Running a model on batches of the user: its input, and its modes for the length of a block."""
+"""Running a model on batches of the user: how it is called, and its modes for a block.
 
-from collections.abc import Iterable, Iterator, Sequence
+A batch is what a data loader yields:
+
+- a list or tuple: its first entry is the input, the second one the label, the rest is not read;
+- anything else: the input itself, without a label.
+
+An input is what the model takes:
+
+- a tuple: the positional arguments, `model(*input)`;
+- a mapping: the keyword arguments, `model(**input)`;
+- anything else, such as a tensor or a list of images: the only argument, `model(input)`.
+
+So `(x, y)` is an input and its label, `((x, y),)` are two arguments without a label, and
+`({"x": x}, y)` is a keyword argument and a label. A tuple of images next to a tuple of target
+dictionaries, as torchvision's detection examples collate them, is taken as a list of images. A
+`forward`, called with the model and the batch, stands for all of this where a model needs more.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+Input: TypeAlias = Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any]
+"""What a model takes: one argument, a tuple of positional or a mapping of keyword arguments."""
+
+Batch: TypeAlias = Any
+"""What a data loader yields: an `Input`, or a list or tuple of an `Input` and its label; with a
+`Forward`, whatever that takes."""
+
+Forward: TypeAlias = Callable[[nn.Module, Any], Any]
+"""Calls a model on a batch and returns what the model returns."""
+
+
+class Arguments(NamedTuple):
+    """What a model is called with."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def split_batch(batch: Batch) -> tuple[Any, Any]:
+    """Return the input of a batch and its label, or None for the label.
+
+    Nothing is copied or moved to another device.
+
+    Raises:
+        TypeError: The input holds no tensor.
+    """
+    model_input, label = batch, label_of(batch)
+    if _is_plain_sequence(batch) and batch:
+        model_input = batch[0]
+        if isinstance(model_input, tuple) and _are_targets(label, len(model_input)):
+            model_input = list(model_input)
+    if not named_tensors(model_input):
+        raise TypeError(
+            "a batch must be a tensor, a mapping of keyword arguments, or a tuple of an input and "
+            f"its label, got {type(batch).__name__} without a tensor as its input; give `forward`, "
+            "a function of (model, batch), for any other kind"
+        )
+    return model_input, label
+
+
+def arguments_of(model_input: Input) -> Arguments:
+    """Return the arguments with which a model is called on an input."""
+    if isinstance(model_input, Mapping):
+        return Arguments((), dict(model_input))
+    if isinstance(model_input, tuple) and _is_plain_sequence(model_input):
+        return Arguments(model_input, {})
+    return Arguments((model_input,), {})
+
+
+def call(model: nn.Module, model_input: Input) -> Any:
+    """Call a model on an input.
+
+    Raises:
+        TypeError: The forward takes other arguments.
+    """
+    args, kwargs = arguments_of(model_input)
+    _check_signature(model, args, kwargs)
+    return model(*args, **kwargs)
+
+
+def call_on_batch(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
+    """Call a model on the input of a batch, or let `forward` do it.
+
+    Raises:
+        TypeError: The batch holds no input, or the forward of the model takes other arguments.
+    """
+    return call(model, split_batch(batch)[0]) if forward is None else forward(model, batch)
+
+
+def label_of(batch: Batch) -> Any:
+    """Return the label of a batch: the second entry of a list or tuple, else None."""
+    return batch[1] if _is_plain_sequence(batch) and len(batch) > 1 else None
+
+
+def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Return what lists, tuples, mappings and dataclasses hold, with names such as "boxes.0".
+
+    Args:
+        tree: Arguments or an output of a model.
+        name: Of the tree itself.
+    """
+    entries = _entries(tree)
+    if entries is None:
+        return [(name, tree)]
+    return [leaf for key, value in entries for leaf in leaves(value, f"{name}.{key}".lstrip("."))]
+
+
+def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """Return the tensors among the `leaves` of a tree."""
+    return [(each, leaf) for each, leaf in leaves(tree, name) if isinstance(leaf, Tensor)]
+
+
+def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return a tree of the same form in which every tensor is replaced; see `map_leaves`."""
+    return map_leaves(tree, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a tree of the same form in which every leaf is replaced, in the order of `leaves`.
+
+    Mappings come back as dictionaries, and dataclasses too.
+    """
+    entries = _entries(tree)
+    if entries is None:
+        return change(tree)
+    changed = {key: map_leaves(value, change) for key, value in entries}
+    if isinstance(tree, list):
+        return list(changed.values())
+    if isinstance(tree, tuple):
+        values = tuple(changed.values())
+        return values if _is_plain_sequence(tree) else type(tree)(*values)
+    return changed
+
+
+def _entries(tree: Any) -> list[tuple[Any, Any]] | None:
+    """Keys and values of a collection, or None for anything else."""
+    if isinstance(tree, Mapping):
+        return list(tree.items())
+    if isinstance(tree, list | tuple):
+        names = getattr(tree, "_fields", range(len(tree)))
+        return list(zip(names, tree, strict=True))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [(each.name, getattr(tree, each.name)) for each in dataclasses.fields(tree)]
+    return None
+
+
+def _is_plain_sequence(value: Any) -> bool:
+    """Whether it is a list or a tuple, and not a tuple with names, which is a value of its own."""
+    return isinstance(value, list | tuple) and not hasattr(value, "_fields")
+
+
+def _are_targets(label: Any, count: int) -> bool:
+    """Whether it is one dictionary for each of `count` images."""
+    return (
+        isinstance(label, list | tuple)
+        and len(label) == count > 0
+        and all(isinstance(each, Mapping) for each in label)
+    )
+
+
+def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # a forward that is not written in Python
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        given = [f"{len(args)} positional"] * bool(args) + sorted(kwargs)
+        raise TypeError(
+            f"the forward of {type(model).__name__} can not be called with {', '.join(given)} "
+            f"({error}). Of a batch (x, y), x is the input and y the label: give ((x, y),) for two "
+            'arguments, ({"name": x}, y) for keyword arguments, or `forward`, a function of '
+            "(model, batch)"
+        ) from None
 
 
 @contextmanager
@@ -75,26 +251,3 @@ def put_back(module: nn.Module, buffers: dict[str, Tensor]) -> None:
     """
     for name, old in buffers.items():
         module.get_buffer(name).copy_(old)
-
-
-def inputs_of(batch: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return the input of `batch`.
-
-    Args:
-        batch: The input itself, shape (batch, ...), or a tuple or list whose first entry it is, as
-            data loaders yield.
-
-    Returns:
-        The input, as it is: neither copied nor moved to another device.
-
-    Raises:
-        TypeError: `batch` is neither.
-    """
-    if isinstance(batch, list | tuple) and batch:
-        batch = batch[0]
-    if not isinstance(batch, Tensor):
-        raise TypeError(
-            "`batches` must yield tensors, or tuples that start with one, "
-            f"got {type(batch).__name__}"
-        )
-    return batch

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from quiesce.export.interface import example_of
 from quiesce.export.onnx import build_model
 
 from .networks import calibrated, images, mobile
@@ -18,4 +19,4 @@ def network():
 @pytest.fixture(scope="session")
 def built(network):
     """It as an onnx.ModelProto, and its description; copy before changing."""
-    return build_model(network, images(), pack="int8", opset=21)
+    return build_model(network, example_of(network, images()), pack="int8", opset=21)

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from quiesce.errors import ExportError
 from quiesce.export.arrays import export_arrays
+from quiesce.export.interface import example_of
 from quiesce.export.onnx import build_model
 from quiesce.export.verification.verify import verify_model
 from quiesce.models.small_mobilenet import SmallMobileNetV2
@@ -33,7 +34,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def built(network):
-    return build_model(network, digits(), pack="int8", opset=21)
+    return build_model(network, example_of(network, digits()), pack="int8", opset=21)
 
 
 def test_every_addition_and_the_body_run_in_integers(built, tmp_path) -> None:
@@ -48,7 +49,9 @@ def test_every_addition_and_the_body_run_in_integers(built, tmp_path) -> None:
 
 
 def test_layers_and_additions_are_verified(network, built) -> None:
-    found = verify_model(network, built[0], [(digits(), None)], where="model.onnx")
+    found = verify_model(
+        network, built[0], [(example_of(network, digits()), None)], where="model.onnx"
+    )
     assert found.passed, found.verdict
     made_by = {layer.name: layer.made_by for layer in found.layers}
     assert made_by[ADDITION] == f"the addition read by {ADDITION}"
@@ -70,14 +73,16 @@ def test_one_scale_at_an_addition_is_caught(network, built) -> None:
         if tensor.name == f"{ADDITION}.input_scale":
             array = numpy_helper.to_array(tensor) * np.float32(1.3)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    found = verify_model(network, proto, [(digits(), None)], where="model.onnx")
+    found = verify_model(
+        network, proto, [(example_of(network, digits()), None)], where="model.onnx"
+    )
     assert found.verdict.startswith(f"the addition read by {ADDITION}: ")
 
 
 def test_with_float_additions_it_is_another_network(built) -> None:
     other = calibrated(SmallMobileNetV2(), digits())
     with pytest.raises(ExportError, match=r"it rounds at blocks\.0\.additions\.0\.right"):
-        verify_model(other, built[0], [(digits(), None)], where="model.onnx")
+        verify_model(other, built[0], [(example_of(other, digits()), None)], where="model.onnx")
 
 
 def test_plain_arrays_hold_the_operands_grids(network, tmp_path) -> None:

@@ -17,6 +17,7 @@ from quiesce.errors import MismatchError
 from quiesce.export import Verification, verify_onnx
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.tracing import translate
+from quiesce.export.interface import example_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.runtime import session
 from quiesce.models.build import build_model
@@ -109,5 +110,7 @@ def _float_network(run: FinishedRun, images: Tensor) -> bytes:
     data = run.data
     with torch.random.fork_rng(devices=[]):
         network = build_model(start, num_classes=len(data.classes), input_shape=data.input_shape)
-    traced = translate(network.eval(), images, DEFAULT_OPSET, run.recipe.model.name)
+    traced = translate(
+        network.eval(), example_of(network, images), DEFAULT_OPSET, run.recipe.model.name
+    )
     return onnx_ir().to_proto(traced).SerializeToString()

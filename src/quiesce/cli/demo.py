@@ -15,13 +15,14 @@ from quiesce.cli.show import show_runs
 from quiesce.cli.show_verification import show_shipped
 from quiesce.errors import QuiesceError
 from quiesce.run_folder.contents import Summary
-from quiesce.run_folder.folder import SHIPPED_NUMBERS, SUMMARY, write_json
+from quiesce.run_folder.folder import SHIPPED, SUMMARY, write_json
 from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.plan import PlannedRun, plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.status import read_status
-from quiesce.sweeps.sweep import SHIPPED, read_sweep
+from quiesce.sweeps.sweep import SHIPPED as SWEEPS
+from quiesce.sweeps.sweep import read_sweep
 from quiesce.sweeps.task import Task
 
 EXPORTED = "model.onnx"
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         elif not task.only_float:
             _say_row(console, folder / task.name)
 
-    sweep = replace(read_sweep(SHIPPED / "demo.yaml"), seeds=(known.seed,))
+    sweep = replace(read_sweep(SWEEPS / "demo.yaml"), seeds=(known.seed,))
     watching.start()
     try:
         run_sweep(sweep, runs, folder, engine=LocalEngine(len(runs)), tell=tell)
@@ -80,14 +81,14 @@ def main(argv: Sequence[str]) -> int:
     print(verdict(summaries))
     last = folder / runs[-1].name
     shipped = ship(last, last / EXPORTED)
-    write_json(last / SHIPPED_NUMBERS, shipped.tree())
+    write_json(last / SHIPPED, shipped.tree())
     show_shipped(shipped)
     return 0
 
 
 def planned(seed: int) -> list[PlannedRun]:
     """Return the runs of the demo; all start from one float network."""
-    return plan(replace(read_sweep(SHIPPED / "demo.yaml"), seeds=(seed,)))
+    return plan(replace(read_sweep(SWEEPS / "demo.yaml"), seeds=(seed,)))
 
 
 def verdict(summaries: dict[str, dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ def show_verification(found: Verification) -> None:
     """Print the layers that differ, then the comparison of the whole network."""
     console = Console()
     layers = found.layers
-    differing = [each for each in layers if each.differ or each.runtime or each.simulation]
+    differing = [each for each in layers if each.differ or each.optimisations]
     if differing:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("layer", overflow="fold")
@@ -36,7 +36,7 @@ def show_verification(found: Verification) -> None:
         console.print(LEGEND, "", sep="\n", style="dim", highlight=False)
     same = len(layers) - len(differing)
     print(f"{same} of {len(layers)} layers: all codes are equal, given equal inputs")
-    print(f"whole network: logits differ by at most {found.logits_differ:.3g} accumulator units")
+    print(f"whole network: outputs differ by at most {found.logits_differ:.3g} accumulator units")
     if found.labelled:
         ours, theirs = (
             100 * n / found.labelled for n in (found.right_trained, found.right_runtime)

@@ -9,7 +9,7 @@ variance is the average of the unbiased variances of the batches; the spread of 
 not added to it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from quiesce.errors import DivergedError, NothingToDoError
 from quiesce.inference import (
+    Batch,
+    Forward,
     batch_norms,
     buffers_of,
+    call_on_batch,
     inference,
-    inputs_of,
     plain_average,
     put_back,
 )
@@ -30,7 +32,7 @@ from quiesce.parallel.sync_batchnorm import over_all_processes
 
 @torch.no_grad()
 def reestimate_batchnorm(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], count: int = 50
+    model: nn.Module, batches: Iterable[Batch], count: int = 50, *, forward: Forward | None = None
 ) -> dict[str, Tensor]:
     """Replace the running statistics of `model` by their plain average over `count` batches.
 
@@ -43,15 +45,17 @@ def reestimate_batchnorm(
 
     Args:
         model: Changed in place, its buffers only; modes and momenta are put back.
-        batches: Inputs of shape (batch, ...), or (input, ...) tuples, on the device of `model`.
+        batches: On the device of `model`: what it takes, or pairs of that and a label; see
+            `quiesce.inference`.
         count: Batches to read at most, at least 1. Each weighs the same, whatever its size.
+        forward: Called with the model and a batch instead, for batches of any other kind.
 
     Returns:
         Layer name to KL(new || old) of its channel Gaussians: shape (channels,), in nats.
 
     Raises:
         ValueError: `count` is below 1.
-        TypeError: `batches` yields neither tensors nor tuples that start with one.
+        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
         NothingToDoError: No layer keeps running statistics, or `batches` is empty on all ranks.
         DivergedError: A layer's new statistics are not finite.
     """
@@ -65,7 +69,7 @@ def reestimate_batchnorm(
     old = {name: buffers_of(norm) for name, norm in norms.items()}
     with inference(model), plain_average(norms.values()), over_all_processes(model):
         for batch in taken(batches, count, model):
-            model(inputs_of(batch))
+            call_on_batch(model, batch, forward)
         forwards = {name: _average_over_ranks(norm) for name, norm in norms.items()}
         if not any(forwards.values()):
             raise NothingToDoError(

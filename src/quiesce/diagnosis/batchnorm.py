@@ -3,7 +3,7 @@
 Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086, tables 1 and 2.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
 from quiesce.diagnosis.layers import quantiles
-from quiesce.inference import batch_norms, buffers_of, put_back
+from quiesce.inference import Batch, Forward, Input, batch_norms, buffers_of, put_back
 from quiesce.quantization.kinds import Kind, layer_kind
 
 
@@ -36,7 +36,7 @@ class NormDiagnosis:
 
 @contextmanager
 def population_statistics(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], count: int = 50
+    model: nn.Module, batches: Iterable[Batch], count: int = 50, *, forward: Forward | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Give `model` re-estimated batch-norm statistics in the block.
 
@@ -45,8 +45,9 @@ def population_statistics(
 
     Args:
         model: The model; changed in the block.
-        batches: Inputs, or tuples that start with one; see `reestimate_batchnorm`.
+        batches: See `reestimate_batchnorm`.
         count: Batches to read at most, at least 1.
+        forward: As `reestimate_batchnorm` takes it.
 
     Yields:
         Name of the batch norm to KL(population || running) of its channels, in nats.
@@ -58,21 +59,21 @@ def population_statistics(
     running = [buffers_of(norm) for norm in norms]
     with unmoved_random_numbers(model):
         try:
-            yield reestimate_batchnorm(model, batches, count)
+            yield reestimate_batchnorm(model, batches, count, forward=forward)
         finally:
             for norm, statistics in zip(norms, running, strict=True):
                 put_back(norm, statistics)
 
 
 def diagnose_batchnorm(
-    model: nn.Module, kl: Mapping[str, Tensor], example: Tensor
+    model: nn.Module, kl: Mapping[str, Tensor], example: Input
 ) -> list[NormDiagnosis]:
     """Return a diagnosis of each batch norm, in the order of the modules.
 
     Args:
         model: Float or prepared; it runs once in inference mode, and does not change.
         kl: The result of `reestimate_batchnorm` or `population_statistics`.
-        example: An input, shape (batch, ...); shows which layer feeds which batch norm.
+        example: What the model takes; shows which layer feeds which batch norm.
     """
     feeds = feeding_layers(model, example)
     return [

@@ -6,22 +6,21 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from quiesce.inference import batch_norms, inference
+from quiesce.inference import Input, arguments_of, batch_norms, inference
 from quiesce.quantization.quantized_layers import LAYERS
 
 
 @torch.no_grad()
-def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
+def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
     """Return, for each batch norm with running statistics, the layer whose output is its input.
 
     Args:
         model: Float or prepared; it runs once in inference mode, and does not change.
-        example: An input, shape (batch, ...).
+        example: What the model takes.
 
     Returns:
         Name of the batch norm to name of the convolution or linear layer, or to None if something
-        is
-        in between or the forward pass does not reach the batch norm.
+        is in between or the forward pass does not reach the batch norm.
     """
     names = {module: name for name, module in model.named_modules()}
     norms = batch_norms(model).values()
@@ -42,7 +41,8 @@ def feeding_layers(model: nn.Module, example: Tensor) -> dict[str, str | None]:
     handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
         with inference(model):
-            model.forward(example)  # a compiled call would skip the hooks
+            args, kwargs = arguments_of(example)
+            model.forward(*args, **kwargs)  # a compiled call would skip the hooks
     finally:
         for handle in handles:
             handle.remove()

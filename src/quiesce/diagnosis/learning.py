@@ -11,19 +11,17 @@ error, as in table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quiesce.diagnosis.choices import Choice, replaced
-from quiesce.inference import inference
+from quiesce.inference import Batch, Forward, call_on_batch, inference, label_of
 from quiesce.schedules import cosine
 
 ZETA, GAMMA = 1.1, -0.1
 """Stretch the sigmoid, so that h reaches 0 and 1."""
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs and targets, on the device of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +48,10 @@ def learn(
     model: nn.Module,
     choices: Sequence[Choice],
     batches: Iterable[Batch],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Any], Tensor],
     *,
     steps: int,
+    forward: Forward | None = None,
     options: LearningOptions = LearningOptions(),
 ) -> list[Tensor]:
     """Return the learned codes of `choices`: integral floats (K,) for each.
@@ -62,9 +61,12 @@ def learn(
     Args:
         model: The prepared model.
         choices: At least one choice, of weights of the model.
-        batches: At least `steps` batches.
-        loss: Function from the output of the model and targets to a scalar.
+        batches: At least `steps` batches, each an input and its label (see `quiesce.inference`), on
+            the device of the model.
+        loss: Function from the output of the model and the label to a scalar.
         steps: Optimizer steps, at least 1.
+        forward: Function of the model and a batch that replaces the call; the label is still the
+            second entry of the batch.
         options: Options of the optimization.
 
     Raises:
@@ -77,11 +79,11 @@ def learn(
     beta = cosine(*options.betas, total=steps, begin=options.begin)
     done = 0
     with inference(model), torch.enable_grad():
-        for done, (inputs, targets) in zip(range(1, steps + 1), batches, strict=False):
+        for done, batch in zip(range(1, steps + 1), batches, strict=False):
             ups = [relaxed(v) for v in variables]
             codes = [choice.lower + up for choice, up in zip(choices, ups, strict=True)]
             with replaced(choices, codes):
-                cost = loss(model(inputs), targets)
+                cost = loss(call_on_batch(model, batch, forward), label_of(batch))
             if done > options.begin * steps:
                 cost = cost + options.strength * pull(torch.cat(ups), beta(done))
             gradients = torch.autograd.grad(cost, variables)

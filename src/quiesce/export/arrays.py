@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.errors import ExportError
-from quiesce.export.checks import check_path, left_float
+from quiesce.export.checks import check_path, check_runs, left_float
 from quiesce.export.graph.folded_graph import Folded, fold
 from quiesce.export.graph.quantized_inputs import QuantizedInput
 from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
+from quiesce.inference import Input
 from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.ties import EMBEDDINGS
 
@@ -28,7 +29,7 @@ RULE = "clip(round_half_even((x - input_offset) / input_scale), low, high)"
 
 
 def export_arrays(
-    model: nn.Module, path: str | Path, example_input: Tensor, *, overwrite: bool = False
+    model: nn.Module, path: str | Path, example_input: Input, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write codes, scales, zero points and biases of a prepared model as an .npz file.
 
@@ -44,7 +45,7 @@ def export_arrays(
     Args:
         model: A prepared and calibrated model, or an AveragedModel of one; it does not change.
         path: The file to write.
-        example_input: Input of the model, (batch, ...).
+        example_input: What the model takes.
         overwrite: Replace an existing file.
 
     Returns:
@@ -52,13 +53,12 @@ def export_arrays(
 
     Raises:
         ExportError: The file exists or its folder does not; the model can not be traced; or the
-            arrays
-        would not describe a layer completely: a batch norm is not folded, or something is between
-        the grid of an input and its layer.
+            arrays would not describe a layer completely: a batch norm is not folded, or something
+            is between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
     path, model = check_path(path, overwrite=overwrite), unwrapped(model)
-    folded = fold(model, example_input, DEFAULT_OPSET)
+    folded = fold(model, check_runs(model, example_input), DEFAULT_OPSET)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []

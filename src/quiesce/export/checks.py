@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import nn
 
-from quiesce.errors import ExportError
+from quiesce.errors import ExportError, QuiesceError
+from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
+from quiesce.export.interface import Example, example_of, output_tensors
+from quiesce.inference import Input, inference
 from quiesce.quantization.describe import left_float as left_float
 
 
@@ -23,15 +27,38 @@ def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def check_example(example_input: Tensor) -> None:
-    """Check an example input.
+def check_runs(model: nn.Module, example_input: Input) -> Example:
+    """Run a prepared model once, and refuse what no trace of it could become: that takes minutes.
+
+    Returns:
+        The arguments that `example_input` stands for.
 
     Raises:
-        TypeError: It is not a tensor.
-        ValueError: It contains no image.
+        TypeError, ValueError: `example_input` holds no tensor, or one without entries.
+        ExportError: The model does not run on it, or returns something else than tensors.
+        NotCalibratedError: A quantizer has no scale yet.
+        NothingToDoError: The model is not prepared, or a layer is not called.
     """
-    if not isinstance(example_input, Tensor):
-        raise TypeError(f"`example_input` must be one tensor, got {type(example_input).__name__}")
-    if example_input.dim() == 0 or len(example_input) == 0:
-        shape = tuple(example_input.shape)
-        raise ValueError(f"`example_input` must be a batch of one image or more, got shape {shape}")
+    example = example_of(model, example_input)
+    layers = read_integers(model)
+    read_inputs(model)
+    called: set[str] = set()
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+        for name in layers
+    ]
+    few = example.rows(0, 2).to(next(model.parameters()).device)
+    try:
+        with inference(model), torch.no_grad():
+            output_tensors(few.run(model))
+    except QuiesceError:
+        raise
+    except Exception as error:  # of the user's model
+        reason = (str(error) or type(error).__name__).partition("\n")[0]
+        name = type(model).__name__
+        raise ExportError(f"{name} does not run on `example_input`: {reason}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    check_all_called(layers, called)
+    return example

@@ -5,28 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.errors import ExportError, MismatchError, QuiesceError
 from quiesce.export.biases.rounded_biases import with_rounded_biases
-from quiesce.export.checks import check_path, left_float
+from quiesce.export.checks import check_path, check_runs, left_float
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.lowering import integer_biases, lower_input, lower_weight
 from quiesce.export.graph.tracing import DOMAIN, INPUT, layer_of, reason
+from quiesce.export.interface import Example
 from quiesce.export.metadata import KEY, Codes, Description, Exported, Preprocessing, check_stored
 from quiesce.export.packing import Pack, check_pack
+from quiesce.export.verification.outputs import Compare, check_compare
 from quiesce.export.verification.result import Verification
 from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
+from quiesce.inference import Input
 from quiesce.parallel.processes import unwrapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 PRODUCER = "quiesce"
-OUTPUT = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Export:
 def export_onnx(
     model: nn.Module,
     path: str | Path,
-    example_input: Tensor,
+    example_input: Input,
     *,
     pack: Pack = "int8",
     opset: int | None = None,
@@ -54,6 +56,8 @@ def export_onnx(
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     round_biases: bool = False,
+    dynamic: Mapping[int, str] | None = None,
+    compare: Compare | None = None,
     verify: bool = True,
     overwrite: bool = False,
 ) -> Export:
@@ -67,8 +71,11 @@ def export_onnx(
         model: A prepared model, or an AveragedModel of one; exported in inference mode, and not
             changed.
         path: The file to write; it appears only when it is complete.
-        example_input: Images (batch, ...); the batch size of the file is dynamic. The verification
-            uses them, so give a batch of real images.
+        example_input: What the model takes, as for `prepare`; the batch size of the file is
+            dynamic. The verification uses it, so give a batch of real inputs. In the file, a single
+            floating input is called "images", and others have the names of the arguments. A single
+            output is called "logits"; others have the names of the mapping or dataclass, or
+            "output.0" and so on.
         pack: Type of the weight codes: int8; int4 or int2 for several codes per byte, in float
             convolutions (runtimes have no integer kernels for them).
         opset: Version of the ONNX operators; None for 21, or what `pack` needs.
@@ -80,6 +87,9 @@ def export_onnx(
             `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most
             layers with activations of more than 5 bits. The layers are verified against a copy of
             the model with these biases, the whole file against the model. Only with `pack` int8.
+        dynamic: Further dynamic dimensions of the inputs, by number: {2: "height", 3: "width"} of
+            images, {1: "tokens"} of texts.
+        compare: How the outputs of the whole file are compared, see `verify_onnx`.
         verify: Compare before writing.
         overwrite: Replace an existing file.
 
@@ -92,7 +102,7 @@ def export_onnx(
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
-        TypeError, ValueError: `pack`, `labels` or `summary` is wrong.
+        TypeError, ValueError: An argument is wrong.
     """
     path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     check_stored(labels, summary or {})
@@ -102,21 +112,26 @@ def export_onnx(
             f"rounded biases are for integer convolutions, which {pack} weights do not have; give "
             "--round-biases or --pack, not both (round_biases and pack in a program)"
         )
-    exported = with_rounded_biases(model, example_input) if round_biases else model
+    check_compare(compare)
+    example = check_runs(model, example_input)
+    exported = with_rounded_biases(model, example) if round_biases else model
     proto, description = build_model(
         exported,
-        example_input,
+        example,
         pack=pack,
         opset=opset,
         labels=labels,
         summary=summary,
         preprocessing=preprocessing,
         rounded_biases=round_biases,
+        dynamic=dynamic,
     )
     verification = None
     if verify:
-        images = [(example_input, None)]
-        verification = verify_model(model, proto, images, where=path.name, exported=exported)
+        given = [(example, None)]
+        verification = verify_model(
+            model, proto, given, where=path.name, exported=exported, compare=compare
+        )
         if not verification.passed:
             raise MismatchError(f"{path} was not written: {verification.verdict}")
     content = proto.SerializeToString()
@@ -126,7 +141,7 @@ def export_onnx(
 
 def build_model(
     model: nn.Module,
-    example_input: Tensor,
+    example: Example,
     *,
     pack: Pack,
     opset: int,
@@ -134,13 +149,14 @@ def build_model(
     summary: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     rounded_biases: bool = False,
+    dynamic: Mapping[int, str] | None = None,
 ) -> tuple[Any, Description]:
     """Return a checked onnx.ModelProto and its description.
 
     The arguments are those of `export_onnx`; `rounded_biases` says whether `model` is a copy made
     by `with_rounded_biases`.
     """
-    folded = fold(model, example_input, opset, preprocessing)
+    folded = fold(model, example, opset, preprocessing, dynamic)
     graph, sites, inputs = folded.traced.graph, folded.sites, folded.inputs
     biases = [integer_biases(site, inputs, pack) for site in sites]
     for quantized in inputs.values():
@@ -170,7 +186,7 @@ def build_model(
         rounded_biases=rounded_biases,
     )
     try:
-        return _finished(folded.traced, description), description
+        return _finished(folded.traced, folded.outputs, description), description
     except QuiesceError:
         raise
     except Exception as error:  # onnx_ir and the checker raise many kinds
@@ -178,7 +194,7 @@ def build_model(
         raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
 
 
-def _finished(model: "ir.Model", description: Description) -> Any:
+def _finished(model: "ir.Model", outputs: Sequence[str], description: Description) -> Any:
     """Return the checked ModelProto, without unused nodes and traces of this machine."""
     ir = onnx_ir()
     onnx = require("onnx", "export to ONNX", "onnx")
@@ -195,7 +211,8 @@ def _finished(model: "ir.Model", description: Description) -> Any:
     model.metadata_props[KEY] = description.to_json()
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = PRODUCER
-    model.graph.outputs[0].name = OUTPUT
+    for output, name in zip(model.graph.outputs, outputs, strict=True):
+        output.name = name
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # runtimes infer the shapes between operators
     onnx.checker.check_model(proto, full_check=True)

@@ -6,21 +6,24 @@ The file contains nothing of the machine, and no image.
 """
 
 import copy
+import inspect
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quiesce.errors import ExportError, MismatchError, QuiesceError
+from quiesce.errors import MismatchError, QuiesceError
 from quiesce.export.biases.layer_integers import check_all_called, input_places, read_integers
-from quiesce.export.checks import check_example, check_path, left_float
-from quiesce.export.graph.tracing import BATCH, not_one_tensor, reason
+from quiesce.export.checks import check_path, check_runs, left_float
+from quiesce.export.graph.tracing import not_expressible, traceable
+from quiesce.export.interface import Example, open_dimensions, output_tensors
 from quiesce.files.atomic import write_beside
-from quiesce.inference import inference
+from quiesce.inference import Input, inference, map_leaves, map_tensors
 from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
@@ -42,8 +45,9 @@ class Program:
 def export_program(
     model: nn.Module,
     path: str | Path,
-    example_input: Tensor,
+    example_input: Input,
     *,
+    dynamic: Mapping[int, str] | None = None,
     verify: bool = True,
     overwrite: bool = False,
 ) -> Program:
@@ -53,8 +57,10 @@ def export_program(
         model: A prepared model, or an AveragedModel of one; exported in inference mode on the CPU,
             and not changed.
         path: The file to write.
-        example_input: Images (batch, ...) on which the file is compared with the model; the batch
-            size of the file is dynamic.
+        example_input: What the model takes, on which the file is compared with the model. The batch
+            size of the file is dynamic, and the file takes the same arguments as the model.
+        dynamic: Further dynamic dimensions of the inputs, by number: {2: "height", 3: "width"} of
+            images, {1: "tokens"} of texts.
         verify: Compare before writing.
         overwrite: Replace an existing file.
 
@@ -63,19 +69,16 @@ def export_program(
 
     Raises:
         ExportError: The file exists or its folder does not; torch.export can not express the model;
-            it
-        returns more than one tensor; or its parameters are not float32.
+            it returns something else than tensors; or its parameters are not float32.
         MismatchError: The file would not compute what the model computes; nothing is written.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         TypeError, ValueError: `example_input` is wrong.
     """
     path, model = check_path(path, overwrite=overwrite), unwrapped(model)
-    check_example(example_input)
-    read_integers(model)  # refuses what is not calibrated
-    images = example_input.detach().cpu()
-    content = _saved(model, images)
-    if verify and (wrong := _mismatch(model, images, content)):
+    example = check_runs(model, example_input)
+    content = _saved(model, example, dynamic or {})
+    if verify and (wrong := _mismatch(model, example, content)):
         raise MismatchError(f"{path} was not written: {wrong}")
     write_beside(path, lambda beside: beside.write_bytes(content))
     return Program(path=path, size=len(content), left_float=tuple(left_float(model)))
@@ -136,20 +139,25 @@ def _plain(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _saved(model: nn.Module, images: Tensor) -> bytes:
-    kind = type(model).__name__
-    dynamic = ({0: torch.export.Dim(BATCH)},)
-    # the example is stored in the file, and a batch size of 1 would become a constant
-    example = images.new_zeros(2, *images.shape[1:])
+def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> bytes:
+    # the example is stored in the file
+    example = traceable(example).changed(lambda _, tensor: torch.zeros_like(tensor))
+    dims = iter(open_dimensions(example, dynamic))
+    args, kwargs = map_leaves(
+        tuple(example.arguments), lambda leaf: next(dims) if isinstance(leaf, Tensor) else None
+    )
     plain = _plain(model)
+    plain.register_forward_hook(lambda *call: map_tensors(call[-1], lambda tensor: tensor))
     file = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(plain, (example,), dynamic_shapes=dynamic)
-            returned = program.call_spec.out_spec
-            if returned is None or not returned.is_leaf():
-                raise not_one_tensor(kind)
+            program = torch.export.export(
+                plain,
+                example.arguments.args,
+                example.arguments.kwargs,
+                dynamic_shapes=_by_argument(plain, args, kwargs),
+            )
             check_all_called(read_integers(model), _called(program, plain))
             for node in _nodes(program):
                 node.meta.pop("stack_trace", None)  # it contains paths of source files
@@ -157,8 +165,15 @@ def _saved(model: nn.Module, images: Tensor) -> bytes:
     except QuiesceError:
         raise
     except Exception as error:  # torch.export raises many kinds
-        raise ExportError(f"{kind} can not be exported: {reason(error)}") from error
+        raise not_expressible(type(model).__name__, error) from None
     return file.getvalue()
+
+
+def _by_argument(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Dimensions by the names of the forward's arguments, as torch.export takes them."""
+    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 
 def _called(program: torch.export.ExportedProgram, plain: nn.Module) -> set[str]:
@@ -184,7 +199,7 @@ def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
 
 
 @torch.no_grad()
-def _mismatch(model: nn.Module, images: Tensor, content: bytes) -> str | None:
+def _mismatch(model: nn.Module, example: Example, content: bytes) -> str | None:
     """Return a difference between the model and the file in one line, or None."""
     program = torch.export.load(io.BytesIO(content))
     state = {**program.state_dict, **program.constants}
@@ -196,9 +211,10 @@ def _mismatch(model: nn.Module, images: Tensor, content: bytes) -> str | None:
             return f"{called}: its weight codes in the file are not the trained ones"
     device = next(model.parameters()).device
     with inference(model):
-        expected = model(images.to(device)).cpu()
-    logits = program.module()(images)
-    if not torch.equal(logits, expected):
-        largest = float((logits - expected).abs().max())
-        return f"its logits differ from the model's, by at most {largest:.3g}"
+        expected = output_tensors(example.to(device).run(model))
+    made = output_tensors(example.to(torch.device("cpu")).run(program.module()))
+    for name, ours in expected.items():
+        if not torch.equal(made[name], ours.cpu()):
+            largest = float((made[name] - ours.cpu()).abs().max())
+            return f"its {name} differ from the model's, by at most {largest:.3g}"
     return None

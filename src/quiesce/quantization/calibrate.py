@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.ranges import find_affine, find_scale, sample
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
-from quiesce.inference import inference, inputs_of
+from quiesce.inference import Batch, Forward, call_on_batch, inference
 from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
 from quiesce.quantization.patterns import covering
 from quiesce.quantization.prepare import measure_weights
@@ -35,7 +35,9 @@ class Observation:
         self._per_batch = _PER_BATCH
 
     def __call__(self, x: Tensor) -> None:
-        """Add a tensor of any shape."""
+        """Add a tensor of any shape, which may be empty."""
+        if not x.numel():
+            return
         flat = x.detach().flatten().float()
         if not flat.numel():  # a batch without samples, such as no boxes found
             return
@@ -67,7 +69,9 @@ class Observation:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> nn.Module:
+def calibrate(
+    model: nn.Module, batches: Iterable[Batch], count: int = 16, *, forward: Forward | None = None
+) -> nn.Module:
     """Find all scales of a prepared model: of weights from the weights, of inputs from batches.
 
     The batches pass through the float network in inference mode; only scales, offsets and grids
@@ -78,14 +82,18 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
 
     Args:
         model: The prepared model; changed in place.
-        batches: Inputs, or tuples that start with the input, on the device of the model.
+        batches: Batches on the device of the model: inputs, or pairs of an input and a label.
+            `(x, y)` is an input and its label, `((x, y), label)` are two arguments, and `({"x": x},
+            label)` is a keyword argument; see `quiesce.inference`.
         count: Batches to read at most, at least 1.
+        forward: Called with the model and a batch instead, for batches of any other kind.
 
     Returns:
         `model`.
 
     Raises:
         ValueError: `count` is below 1.
+        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
         NothingToDoError: The model is not prepared, or there is no batch.
         NotCalibratedError: No batch reached some of the layers; all are named.
         DivergedError: An input has NaN or inf; the message names the layer.
@@ -95,13 +103,13 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], count: int = 16) -> n
     layers = [module for module in model.modules() if isinstance(module, QuantizedLayer)]
     if not layers:
         raise NothingToDoError("the model has no quantized layer; call quiesce.prepare first")
-    forward = unwrapped(model)
+    module = unwrapped(model)
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
     read = 0
     with inference(model), observed(dict.fromkeys(quantizers, unobserved) | seen):
         for batch in taken(batches, count, model):
-            forward(inputs_of(batch))
+            call_on_batch(module, batch, forward)
             read += 1
     device = layers[0].latent.device
     for observation in seen.values():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from quiesce.inference import inference
+from quiesce.inference import Input, call, inference
 from quiesce.quantization.quantized_additions import is_addition
 from quiesce.quantization.quantized_layers import LAYERS
 
@@ -57,7 +57,7 @@ class Dataflow:
     Arithmetic on boxes, shapes and positions does not. Never inside a layer."""
 
 
-def run(model: nn.Module, example_input: Any) -> Any:
+def run(model: nn.Module, example_input: Input) -> Any:
     """The output of a model in inference mode, without gradients, every layer called.
 
     Compiled parts run operator by operator meanwhile, and torch's fused attention is off: it reads
@@ -65,15 +65,13 @@ def run(model: nn.Module, example_input: Any) -> Any:
 
     Args:
         model: The model; its modes are restored.
-        example_input: A tensor, a tuple of arguments, or a dict of keyword arguments.
+        example_input: What the model takes.
     """
     with inference(model), torch.no_grad(), _without_shortcuts():
-        if isinstance(example_input, Mapping):
-            return model(**example_input)
-        return model(*example_input) if isinstance(example_input, tuple) else model(example_input)
+        return call(model, example_input)
 
 
-def watch(model: nn.Module, example_input: Any, chosen: Mapping[str, nn.Module]) -> Dataflow:
+def watch(model: nn.Module, example_input: Input, chosen: Mapping[str, nn.Module]) -> Dataflow:
     """Run a float model once and note what is called, and who reads what.
 
     An addition belongs to the innermost module whose forward makes it; one inside a convolution or

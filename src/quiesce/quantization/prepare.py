@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,6 +9,7 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.errors import NothingToDoError, PrepareError
+from quiesce.inference import Input
 from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
 from quiesce.quantization.dataflow import Dataflow, watch
@@ -30,7 +30,7 @@ from quiesce.quantization.scheme import LayerScheme, Scheme
 from quiesce.quantization.ties import EMBEDDINGS, check_ties, tied_embeddings
 
 
-def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
+def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module:
     """Give every convolution and linear layer a weight and an input quantizer, in place.
 
     Parameters keep their identity, names and values, so a float checkpoint made before still fits.
@@ -42,12 +42,11 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Any) -> nn.Module:
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
-            or
-        subclasses of them. It runs in inference mode and does not change otherwise.
+            or subclasses of them. It runs in inference mode and does not change otherwise.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments. Read off it: which layers are called, which are first and last, and which
-            of them and of the additions read the same tensor.
+            arguments; anything else is the only argument. Read off it: which layers are called,
+            which are first and last, and which of them and of the additions read the same tensor.
 
     Returns:
         `model`.

@@ -5,12 +5,12 @@ read is therefore on one grid, and its integers are not rounded again.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.errors import PrepareError
+from quiesce.inference import Input, named_tensors
 from quiesce.quantization.dataflow import Dataflow, Reader, run
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
@@ -35,7 +35,7 @@ class Residuals:
     """
 
     def __init__(
-        self, model: nn.Module, example_input: Any, flow: Dataflow, scheme: Scheme
+        self, model: nn.Module, example_input: Input, flow: Dataflow, scheme: Scheme
     ) -> None:
         self._model = model
         self._example = example_input
@@ -99,7 +99,8 @@ class Residuals:
         quantizers = [each for each in self._model.modules() if isinstance(each, FakeQuantizer)]
         with observed(dict.fromkeys(quantizers, unobserved)):
             output = run(self._model, self._example)
-        if isinstance(output, Tensor) and not torch.equal(output, self._expected):
+        pairs = zip(named_tensors(output), named_tensors(self._expected), strict=True)
+        if not all(torch.equal(ours, expected) for (_, ours), (_, expected) in pairs):
             raise PrepareError(
                 f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() "
                 "whose result is not used?); write x = x + y there, or leave additions in float: "

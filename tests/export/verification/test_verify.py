@@ -14,6 +14,7 @@ from onnx import numpy_helper
 import quiesce as qs
 from export.networks import calibrated, images, mobile
 from quiesce.errors import DataError, ExportError
+from quiesce.export.interface import example_of
 from quiesce.export.metadata import KEY
 from quiesce.export.onnx import build_model
 from quiesce.export.verification import verify as verify_module
@@ -33,7 +34,7 @@ PROJECT = "3.body.6"
 
 
 def verify(network, proto) -> Verification:
-    return verify_model(network, proto, [(images(), None)], where="model.onnx")
+    return verify_model(network, proto, [(example_of(network, images()), None)], where="model.onnx")
 
 
 def corrupted(built, name: str, change: Callable[[np.ndarray], Any]) -> Any:
@@ -164,7 +165,7 @@ def single():
     layers = mobile()
     layers[8] = torch.nn.Linear(8, 1)
     made = calibrated(layers)
-    return made, build_model(made, images(), pack="int8", opset=21)
+    return made, build_model(made, example_of(made, images()), pack="int8", opset=21)
 
 
 @pytest.mark.parametrize("change", LAST_LAYER)
@@ -187,7 +188,9 @@ def test_infinite_logits_of_both_are_equal() -> None:
         masked = mobile()
         masked[8].bias[2] = -torch.inf
         network = calibrated(masked)
-    found = verify(network, build_model(network, images(), pack="int8", opset=21)[0])
+    found = verify(
+        network, build_model(network, example_of(network, images()), pack="int8", opset=21)[0]
+    )
     assert found.passed, found.verdict
     assert np.isfinite(found.logits_differ)
 
@@ -207,7 +210,9 @@ def test_the_batch_that_goes_farthest_beyond_what_is_allowed_counts() -> None:
 def test_labels_count_on_both_sides(network, built) -> None:
     with torch.no_grad():
         labels = network(images()).argmax(1)
-    found = verify_model(network, built[0], [(images(), labels)], where="model.onnx")
+    found = verify_model(
+        network, built[0], [(example_of(network, images()), labels)], where="model.onnx"
+    )
     assert (found.labelled, found.right_trained, found.right_runtime) == (16, 16, 16)
     assert found.points == 0
 

@@ -9,13 +9,14 @@ import copy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quiesce.export.biases.integer_biases import find_biases, find_each, largest_multiples
 from quiesce.export.biases.thresholds import Inputs, Outputs, count_doubts
 from quiesce.export.graph.folded_graph import fold
 from quiesce.export.graph.quantized_inputs import between_quantizers
 from quiesce.export.graph.weight_sites import Site
+from quiesce.export.interface import Example
 from quiesce.export.packing import DEFAULT_OPSET
 
 LARGEST = 2**31
@@ -26,7 +27,7 @@ SHIFTS = (0, 1, -1, 2, -2)
 
 
 @torch.no_grad()
-def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
+def with_rounded_biases(model: nn.Module, example: Example) -> nn.Module:
     """Return a copy of a network whose biases are integers wherever integers can add them.
 
     A convolution between two quantizers adds its bias to a sum of integers. In the file, that bias
@@ -42,12 +43,12 @@ def with_rounded_biases(model: nn.Module, example_input: Tensor) -> nn.Module:
 
     Args:
         model: A prepared, calibrated and trained model; it does not change.
-        example_input: Images (batch, ...).
+        example: Arguments of the model.
 
     Raises:
         NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.
     """
-    folded = fold(model, example_input, DEFAULT_OPSET)
+    folded = fold(model, example, DEFAULT_OPSET)
     rounded = copy.deepcopy(model)
     parameters = dict(rounded.named_parameters())
     for site in folded.sites:

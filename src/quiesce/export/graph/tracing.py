@@ -8,7 +8,7 @@ operand of an addition. The passes of this package fold and lower around them.
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from quiesce.errors import ExportError
 from quiesce.export.biases.layer_integers import input_places
+from quiesce.export.graph.edits import onnx_ir
+from quiesce.export.interface import Example, OfTensors, open_dimensions
 from quiesce.extras import require
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
@@ -28,7 +30,10 @@ INPUT, WEIGHT = "QuantizeInput", "QuantizeWeight"
 LAYER = "layer"  # attribute: name of the layer
 CALL = "call"  # attribute: number of the call, so that equal nodes are not joined
 OWN = "float/"  # prefix of the network's own tensors
-BATCH = "batch"  # the dynamic dimension
+WRAPPED = "network."  # prefix of the network's tensors in OfTensors
+LONGEST = 300  # characters of a reason: torch prints whole graphs
+
+log = logging.getLogger(__name__)
 
 
 class Marker(nn.Module):
@@ -58,17 +63,24 @@ class Marker(nn.Module):
         )
 
 
-def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None = None) -> Any:
+def trace(
+    model: nn.Module,
+    example: Example,
+    opset: int,
+    before: nn.Module | None = None,
+    dynamic: Mapping[int, str] | None = None,
+) -> Any:
     """Return the graph of a prepared model in inference mode, with dynamic batch size.
 
     Args:
         model: The prepared model; it does not change.
-        images: An example input, (batch, ...), on any device.
+        example: Arguments of the model, on any device.
         opset: Version of the ONNX operators.
-        before: A module that processes the input before the model, such as a normalization.
+        before: A module that processes the only input before the model, such as a normalization.
+        dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Returns:
-        An onnx_ir.Model with the input "images" and the output "logits".
+        An onnx_ir.Model.
 
     Raises:
         ExportError: torch.export or torch.onnx can not express the model.
@@ -77,61 +89,105 @@ def trace(model: nn.Module, images: Tensor, opset: int, before: nn.Module | None
     marked = _marked(model)
     if before is not None:
         marked = nn.Sequential(before, marked)
-    return translate(marked.eval(), images, opset, type(model).__name__)
+    return translate(marked.eval(), example, opset, type(model).__name__, dynamic)
 
 
-def translate(network: nn.Module, images: Tensor, opset: int, name: str) -> Any:
+def translate(
+    network: nn.Module,
+    example: Example,
+    opset: int,
+    name: str,
+    dynamic: Mapping[int, str] | None = None,
+) -> Any:
     """Return any network as an onnx_ir.Model, with dynamic batch size.
+
+    Inputs and outputs have the names that `Example` and `output_tensors` give.
 
     Args:
         network: A network on the CPU, in inference mode.
-        images: An example input, (batch, ...).
+        example: Arguments of the network.
         opset: Version of the ONNX operators.
         name: Name of the network in error messages.
+        dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Raises:
-        TypeError: `images` is not a tensor.
         ExportError: torch.export or torch.onnx can not express it.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
-    if not isinstance(images, Tensor):
-        raise TypeError(f"`example_input` must be one tensor, got {type(images).__name__}")
-    images = images.detach().cpu()
-    if len(images) == 1:  # a batch size of 1 would become a constant
-        images = torch.cat([images, images])
+    example = traceable(example)
+    outputs: list[str] = []
+
+    def note(names: Iterable[str]) -> None:
+        outputs[:] = names
+
+    function = OfTensors(network, example, note).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
-                network,
-                (images,),
+                function,
+                tuple(example.tensors.values()),
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                input_names=["images"],
-                output_names=["logits"],
+                dynamic_shapes=(open_dimensions(example, dynamic or {}),),
+                input_names=list(example.tensors),
                 verbose=False,
             )
     except Exception as error:  # torch.export and torch.onnx raise many kinds
-        raise ExportError(f"{name} can not be exported: {reason(error)}") from error
+        raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
         raise ExportError(f"{name} can not be exported: torch.onnx returned nothing")
-    returned = program.exported_program.call_spec.out_spec
-    if returned is None or not returned.is_leaf():
-        raise not_one_tensor(name)
+    _name_outputs(program.model.graph, outputs)
     _set_apart(program.model.graph)
     return program.model
 
 
-def not_one_tensor(name: str) -> ExportError:
-    """Return the error for a network that returns a tuple, a list or a dict."""
-    return ExportError(f"{name} must return one tensor to be exported, not a collection")
+def traceable(example: Example) -> Example:
+    """Return two entries of an example, on the CPU; its only one twice.
+
+    torch.export would make a constant of a batch of one.
+    """
+    example = example.rows(0, 2).to(torch.device("cpu"))
+    if example.size > 1:
+        return example
+    return example.changed(lambda name, t: torch.cat([t, t]) if name in example.batched else t)
+
+
+def not_expressible(name: str, error: Exception) -> ExportError:
+    """Return what to raise where torch.export or torch.onnx refuse a network called `name`.
+
+    Their own text may hold the whole graph. It goes to the log, at level debug.
+    """
+    log.debug("%s can not be exported", name, exc_info=error)
+    return ExportError(
+        f"{name} can not be exported: {reason(error)}. Export the part of it that torch.export "
+        "takes, such as its backbone; the log at level debug has the whole text"
+    )
+
+
+def _name_outputs(graph: "ir.Graph", names: Sequence[str]) -> None:
+    """Name the outputs of a graph; one that is an input, a weight, or another output is copied."""
+    named = set()
+    for place, name in enumerate(names):
+        value = graph.outputs[place]
+        if value in named or value.is_graph_input() or value.is_initializer():
+            copied = onnx_ir().node("Identity", [value])
+            copied.outputs[0].type, copied.outputs[0].shape = value.type, value.shape
+            graph.append(copied)
+            graph.outputs[place] = value = copied.outputs[0]
+        value.name = name
+        named.add(value)
 
 
 def _set_apart(graph: "ir.Graph") -> None:
-    """Rename the network's own tensors, because lowering gives names like "conv.weight_scale"."""
+    """Give the network's own tensors names that lowering, inputs and outputs do not have."""
     for value in list(graph.initializers.values()):
-        value.name = OWN + (value.name or "")
+        value.name = OWN + (value.name or "").removeprefix(WRAPPED)
+    ends = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in ends and not value.is_graph_output():
+                value.name = f"{OWN}{value.name}"
 
 
 def markers(graph: "ir.Graph", kind: str) -> "list[ir.Node]":
@@ -159,7 +215,8 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    text = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 @contextmanager

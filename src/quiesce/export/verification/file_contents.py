@@ -98,7 +98,7 @@ def _not_multiples(stored: np.ndarray, codes: np.ndarray, *, by_channel: bool) -
 
 
 def last_layers(proto: Any, description: Description) -> tuple[dict[str, str], str]:
-    """Return the last layer before each quantized input, and before the logits."""
+    """Return the last layer before each quantized input, and before the outputs."""
     producer = {output: node for node in proto.graph.node for output in node.output}
     weights = {f"{each.name}.weight_values": each.name for each in description.layers}
     cuts = {name + CODES for name in quantized_inputs(description)}
@@ -123,7 +123,9 @@ def last_layers(proto: Any, description: Description) -> tuple[dict[str, str], s
         if name + CODES not in producer:
             raise ExportError(f"the file does not compute {name + CODES}; export it again")
         made[name] = last(name + CODES) or _without_layer(name, producer)
-    return made, last("logits") or "the output"
+    ends = [last(output.name) for output in proto.graph.output if output.name in producer]
+    behind = [name for name in ends if name is not None]
+    return made, max(behind, key=order.__getitem__, default=None) or "the output"
 
 
 def _without_layer(name: str, producer: Mapping[str, Any]) -> str:

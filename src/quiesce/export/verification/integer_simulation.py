@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from quiesce.errors import ExportError, first_line
 from quiesce.export.biases.layer_integers import Place, input_places
 from quiesce.export.graph.weight_sites import numbered
+from quiesce.export.interface import Example, output_tensors
 from quiesce.export.verification.trained_codes import Computed
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer, channel_dim
@@ -26,16 +27,16 @@ ACCUMULATOR_MAX = 2**31 - 1
 
 
 @torch.no_grad()
-def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarray]) -> Computed:
-    """Compute the codes of every quantized input, and the logits, from the given codes before each.
+def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.ndarray]) -> Computed:
+    """Compute the codes of every quantized input, and the outputs, from the given codes.
 
     Args:
         model: A prepared and calibrated model; it does not change.
-        images: Images (batch, ...).
+        example: Arguments of the model; integers stay integers.
         codes: The trained codes from `run_trained`, which every layer gets as input.
 
     Returns:
-        Codes by name: int16, so that values outside the 8-bit range show. Logits in float64.
+        Codes by name: int16, so that values outside the 8-bit range show. Outputs in float64.
 
     Raises:
         ExportError: A sum of products does not fit into int32, or the model can not compute in
@@ -43,13 +44,18 @@ def run_reference(model: nn.Module, images: Tensor, codes: Mapping[str, np.ndarr
     """
     made, computed = _integer_network(model, codes)
     try:
-        logits = made(images.detach().cpu().double())
+        outputs = output_tensors(example.changed(_wide).run(made))
     except RuntimeError as error:
         raise ExportError(
             f"{type(model).__name__} can not compute in float64, as the integer reference must "
             f"({first_line(error)}); export it without verification"
         ) from error
-    return Computed(computed, logits.numpy())
+    return Computed(computed, {name: tensor.numpy() for name, tensor in outputs.items()})
+
+
+def _wide(_: str, tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _integer_network(

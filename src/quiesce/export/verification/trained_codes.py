@@ -1,4 +1,4 @@
-"""The codes of every quantized input of the trained network, and its logits."""
+"""The codes of every quantized input of the trained network, and its outputs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.export.biases.layer_integers import input_places
-from quiesce.export.graph.tracing import not_one_tensor
 from quiesce.export.graph.weight_sites import numbered
+from quiesce.export.interface import Example, output_tensors
 from quiesce.inference import inference
 from quiesce.quantization.quantizer import FakeQuantizer
 
@@ -24,20 +24,20 @@ class Computed(NamedTuple):
     codes: dict[str, np.ndarray]
     """Name and call of a layer or addition ("conv", "conv:2") to the codes of its input: int8 or
     uint8."""
-    logits: np.ndarray
-    """Floats (batch, ...)."""
+    outputs: dict[str, np.ndarray]
+    """Outputs of the network, by their names in the file."""
 
 
 @torch.no_grad()
-def run_trained(model: nn.Module, images: Tensor) -> Computed:
+def run_trained(model: nn.Module, example: Example) -> Computed:
     """Run a prepared model in inference mode, and note its codes.
 
     Args:
         model: A prepared and calibrated model; its modes are restored.
-        images: Images (batch, ...), on the device of `model`.
+        example: Arguments of the model, on any device.
 
     Raises:
-        ExportError: It does not return one tensor.
+        ExportError: It returns something else than tensors.
     """
     codes: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
@@ -45,11 +45,17 @@ def run_trained(model: nn.Module, images: Tensor) -> Computed:
     def note(layer: str, quantizer: FakeQuantizer, output: Tensor) -> None:
         codes[numbered(layer, calls)] = codes_of(quantizer, output)
 
+    example = example.to(next(model.parameters()).device)
     with inference(model), _noting(model, note):
-        logits = model(images)
-    if not isinstance(logits, Tensor):
-        raise not_one_tensor(type(model).__name__)
-    return Computed(codes, logits.float().cpu().numpy())
+        outputs = output_tensors(example.run(model))
+    return Computed(codes, {name: as_array(tensor) for name, tensor in outputs.items()})
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as numpy holds it; half precision as float32."""
+    tensor = tensor.detach().cpu()
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return (tensor.float() if half else tensor).numpy()
 
 
 def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:

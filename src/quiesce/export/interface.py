@@ -1,0 +1,224 @@
+"""What goes into a file and what comes out of it: named tensors, whatever the model takes."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quiesce.errors import ExportError
+from quiesce.inference import (
+    Arguments,
+    Batch,
+    Forward,
+    Input,
+    arguments_of,
+    leaves,
+    map_tensors,
+    named_tensors,
+    split_batch,
+)
+
+IMAGES = "images"
+"""Name of the only input of a file, where it is floating."""
+
+LOGITS = "logits"
+"""Name of the only output of a file, where the model returns a tensor and no collection."""
+
+BATCH = "batch"
+"""Name of the dimension that stays open."""
+
+
+class Example:
+    """Arguments of a model, and the tensors among them by the names that they have in a file.
+
+    Args:
+        arguments: Tensors on any device, and what else the forward takes: that is a constant.
+        names: Of the tensors, in the order in which the arguments hold them.
+        batched: Names of the tensors whose first dimension is the batch.
+    """
+
+    def __init__(self, arguments: Arguments, names: Sequence[str], batched: Set[str]) -> None:
+        tensors = [tensor for _, tensor in named_tensors(tuple(arguments))]
+        self.arguments = arguments
+        self.tensors = dict(zip(names, tensors, strict=True))
+        self.batched = batched
+        self.size = next((len(self.tensors[name]) for name in names if name in batched), 1)
+        """Entries of the batch."""
+
+    def changed(self, change: Callable[[str, Tensor], Tensor]) -> "Example":
+        """Return an example with other tensors.
+
+        Args:
+            change: From the name and the tensor to another tensor.
+        """
+        names = iter(self.tensors)
+        made = map_tensors(tuple(self.arguments), lambda tensor: change(next(names), tensor))
+        return Example(Arguments(*made), list(self.tensors), self.batched)
+
+    def to(self, device: torch.device) -> "Example":
+        """Return the same on a device, without gradients."""
+        return self.changed(lambda _, tensor: tensor.detach().to(device))
+
+    def rows(self, start: int, stop: int) -> "Example":
+        """Return some entries of the batch."""
+        return self.changed(lambda name, t: t[start:stop] if name in self.batched else t)
+
+    def run(self, model: nn.Module) -> Any:
+        """Return what a model makes of the arguments."""
+        return model(*self.arguments.args, **self.arguments.kwargs)
+
+
+class OfTensors(nn.Module):
+    """A network as a function from tensors to tensors.
+
+    Args:
+        network: What `example` is for.
+        example: How the arguments are made of tensors.
+        note: Gets the names of the outputs in each forward. A trace puts attributes back.
+    """
+
+    def __init__(
+        self, network: nn.Module, example: Example, note: Callable[[Iterable[str]], None]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._arguments = example.arguments
+        self._note = note
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The tensors that the network returns, in order."""
+        given = iter(tensors)
+        args, kwargs = map_tensors(tuple(self._arguments), lambda _: next(given))
+        found = output_tensors(self.network(*args, **kwargs))
+        self._note(found)
+        return tuple(found.values())
+
+
+def named_arguments(model: nn.Module, arguments: Arguments) -> Example:
+    """Return arguments of a model, with names for the tensors among them.
+
+    A tensor is named as the forward names its argument: "input_ids", "features.0"; the only one,
+    where it is floating, is called "images". The first dimension of the first tensor is the batch.
+    Other tensors with a first dimension of that size have it too; tensors in a list have none.
+    """
+    listed: set[str] = set()
+    tensors: dict[str, Tensor] = {}
+    names = _names(model, len(arguments.args))
+    for argument, value in [*zip(names, arguments.args, strict=True), *arguments.kwargs.items()]:
+        found = dict(named_tensors(value, argument))
+        tensors |= found
+        listed |= set(found) if isinstance(value, list) else set()
+    if len(tensors) == 1 and next(iter(tensors.values())).is_floating_point():
+        tensors = {IMAGES: next(iter(tensors.values()))}
+        listed = {IMAGES} if listed else set()
+    open_ended = {name: t for name, t in tensors.items() if t.dim() and name not in listed}
+    size = next((len(tensor) for tensor in open_ended.values()), 0)
+    batched = {name for name, tensor in open_ended.items() if len(tensor) == size}
+    return Example(arguments, list(tensors), batched)
+
+
+def example_of(model: nn.Module, example_input: Input) -> Example:
+    """Return the arguments that `example_input` stands for.
+
+    Raises:
+        TypeError: It holds no tensor, or the forward takes other arguments.
+        ValueError: A tensor is empty.
+    """
+    example = named_arguments(model, arguments_of(example_input))
+    if not example.tensors:
+        raise TypeError(
+            "`example_input` must be what the model takes: a tensor, a tuple or a mapping of "
+            f"arguments, got {type(example_input).__name__}"
+        )
+    for name, tensor in example.tensors.items():
+        if not tensor.numel() or (name == IMAGES and not tensor.dim()):
+            shape = tuple(tensor.shape)
+            raise ValueError(
+                f"`example_input` must be a batch of one entry or more, got {name} of shape {shape}"
+            )
+    return example
+
+
+def example_of_batch(model: nn.Module, batch: Batch, forward: Forward | None) -> Example:
+    """Return the arguments with which a model is called on a batch.
+
+    Args:
+        model: Run, in its present mode, where there is a `forward`.
+        batch: See `quiesce.inference`.
+        forward: Calls the model on a batch, or None.
+
+    Raises:
+        ExportError: `forward` does not call the model.
+    """
+    if forward is None:
+        return named_arguments(model, arguments_of(split_batch(batch)[0]))
+    seen: list[Arguments] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(Arguments(args, kwargs)), with_kwargs=True
+    )
+    try:
+        with torch.no_grad():
+            forward(model, batch)
+    finally:
+        handle.remove()
+    if not seen:
+        raise ExportError(f"`forward` does not call {type(model).__name__}; let it call the model")
+    return named_arguments(model, seen[0])
+
+
+def output_tensors(output: Any) -> dict[str, Tensor]:
+    """Return the tensors that a model returns, by the names that they have in a file.
+
+    A tensor by itself is called "logits"; others as the mapping or dataclass names them, or
+    "output.0" by their place. None is left out.
+
+    Raises:
+        ExportError: There is anything but tensors and None.
+    """
+    if isinstance(output, Tensor):
+        return {LOGITS: output}
+    found: dict[str, Tensor] = {}
+    for path, leaf in leaves(output):
+        name = f"output.{path}" if path[:1].isdigit() else path
+        if isinstance(leaf, Tensor):
+            found[name] = leaf
+        elif leaf is not None:
+            kind = type(leaf).__name__
+            raise ExportError(
+                f"the model returns a {kind}{f' as {name!r}' if name else ''}, and a file only "
+                "holds tensors; switch it off (use_cache=False, return_dict=True?), or wrap the "
+                "model in a module that returns tensors"
+            )
+    if not found:
+        raise ExportError("the model returns no tensor")
+    return found
+
+
+def open_dimensions(example: Example, dynamic: Mapping[int, str]) -> tuple[Any, ...]:
+    """Return the dimensions of each tensor that stay open, as torch.export takes them.
+
+    Args:
+        example: Whose batch stays open.
+        dynamic: Names of further dimensions of the tensors with a batch, by number: {2: "height"}.
+    """
+    sizes = {name: torch.export.Dim(name) for name in (BATCH, *dynamic.values())}
+    opened = {0: BATCH, **dynamic}
+    return tuple(
+        {dim: sizes[opened[dim]] for dim in opened if dim < tensor.dim()}
+        if name in example.batched
+        else None
+        for name, tensor in example.tensors.items()
+    )
+
+
+def _names(model: nn.Module, count: int) -> list[str]:
+    """What the forward calls its first positional arguments."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # a forward that is not written in Python
+        parameters = ()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [each.name for each in parameters if each.kind in kinds][:count]
+    return names + [f"input.{place}" for place in range(len(names), count)]

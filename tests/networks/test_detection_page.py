@@ -1,0 +1,28 @@
+"""The program of docs/how-to/detection.md runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "detection.md"
+
+
+def pictures() -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    target = {"boxes": torch.tensor([[10.0, 10.0, 60.0, 70.0]]), "labels": torch.tensor([1])}
+    return [(torch.rand(3, 96, 96 + 8 * place), target) for place in range(4)]
+
+
+@pytest.mark.slow
+def test_the_program_of_the_page_runs(tmp_path, monkeypatch, capsys) -> None:
+    program = "".join(re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL))
+    loader = DataLoader(pictures(), batch_size=2, collate_fn=lambda batch: tuple(zip(*batch)))  # type: ignore[arg-type]  # noqa: B905
+    monkeypatch.chdir(tmp_path)
+    given = {"loader": loader, "steps": 2}
+    exec(program, given)
+    assert given["control"].step == 2
+    assert given["found"].compare == "same_classes"
+    assert {path.name for path in tmp_path.iterdir()} == {"detector.onnx", "segments.onnx"}
+    assert "layers equal" in capsys.readouterr().out

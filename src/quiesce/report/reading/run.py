@@ -24,7 +24,7 @@ from quiesce.run_folder.folder import (
     LAYERS,
     METRICS,
     PROBE,
-    SHIPPED,
+    SHIPPED_NUMBERS,
     TRAJECTORIES,
 )
 from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
@@ -49,7 +49,7 @@ def page_run(folder: Path, title: str) -> Run:
     fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
     if diagnosis and fields["low_bits"] is None:
         fields["low_bits"] = diagnosis.low_bits
-    shipped = maybe_read(folder / SHIPPED, ShippedFile)
+    shipped = maybe_read(folder / SHIPPED_NUMBERS, ShippedFile)
     facts = facts_of(files.recipe, shipped, fields.get("layers", ()), fields["low_bits"])
     recorded = diagnosis is not None and diagnosis.finished and not files.tree
     run = Run(

@@ -17,12 +17,12 @@ from quiesce import public
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
     {"errors", "inference", "schedules", "text_table", "arithmetic"},
-    {"extras", "parallel"},
+    {"extras", "parallel", "user_code"},
     {"files", "models", "quantization"},
     {"data", "export", "health", "oscillation", "run_folder"},
     {"cures", "comparison", "recipes"},
-    {"diagnosis", "integrations", "public", "report", "toy"},
-    {"lightning", "training"},
+    {"diagnosis", "integrations", "report", "toy"},
+    {"lightning", "public", "training"},
     {"after_training", "sweeps"},
     {"cli"},
     {"__main__"},

@@ -38,13 +38,16 @@ def test_the_example_runs_and_prints_a_summary(capsys) -> None:
     assert "oscillating %" in capsys.readouterr().out
 
 
-def test_the_program_of_the_how_to_runs(capsys) -> None:
+def test_the_program_of_the_how_to_runs(capsys, tmp_path) -> None:
     page = (ROOT / "docs" / "how-to" / "your-loop.md").read_text("utf-8")
     program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
     batches = [(torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))) for _ in range(4)]
     given = {"model": network(), "float_network": network, "batches": batches, "epochs": 2}
+    given["folder"] = tmp_path / "mine"
     exec(program, given)
-    assert given["control"].step == 8
+    assert given["control"].step == 12  # 2 epochs, and one that is recorded
+    files = {path.name for path in given["folder"].iterdir()}
+    assert files == {"metrics.csv", "layers.csv", "diagnosis.json"}
     resumed, trained = given["again"].state_dict(), given["state"]["model"]
     statistics = ("running_mean", "running_var", "num_batches_tracked")  # re-estimated since
     learned = [name for name in trained if not name.endswith(statistics)]
@@ -61,6 +64,66 @@ def test_the_program_about_averages_runs() -> None:
     assert given["control"].step == 3 * len(batches)
     assert given["swa"].n_averaged == len(batches)
     assert given["plain"](batches[0][0]).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_program_about_hugging_face_runs(tmp_path: Path, capsys) -> None:
+    from accelerate.state import GradientState
+    from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+
+    page = (ROOT / "docs" / "how-to" / "hugging-face.md").read_text("utf-8")
+    programs = [
+        "".join(re.findall(r"```python\n(.*?)```", part, flags=re.DOTALL))
+        for part in page.split("## Accelerate")
+    ]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
+    config = BertConfig(vocab_size=20, num_attention_heads=2, num_labels=4, **sizes)
+
+    def make_model() -> nn.Module:
+        torch.manual_seed(0)
+        return BertForSequenceClassification(config)
+
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=8,
+        save_steps=4,
+        logging_steps=2,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    given = {
+        "model": make_model(),
+        "make_model": make_model,
+        "dataset": [{"input_ids": torch.randint(0, 20, (6,)), "labels": i % 4} for i in range(32)],
+        "batch": {"input_ids": torch.randint(0, 20, (4, 6)), "labels": torch.arange(4)},
+        "arguments": arguments,
+    }
+    exec(programs[0], given)
+    assert given["callback"].tracker.steps == given["resumed"].tracker.steps == 8
+    trained, resumed, loaded = given["model"], given["again"].model, given["loaded"]
+    for name, value in trained.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+        assert torch.equal(loaded.state_dict()[name], value), name
+    GradientState._reset_state()  # the Trainer has set it for the whole process
+    exec(programs[1], given)
+    assert given["control"].step == 4
+    assert "oscillating %" in capsys.readouterr().out
+
+
+def test_the_program_about_timm_runs(capsys) -> None:
+    import timm
+
+    page = (ROOT / "docs" / "how-to" / "timm.md").read_text("utf-8")
+    program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    model = timm.create_model("test_efficientnet", num_classes=2)
+    batches = [(torch.randn(4, 3, 32, 32), torch.randint(0, 2, (4,))) for _ in range(3)]
+    given = {"model": model, "batches": batches}
+    exec(program, given)
+    assert given["control"].step == 6
+    assert given["plain"](batches[0][0]).isfinite().all()
+    assert "oscillating %" in capsys.readouterr().out
 
 
 def test_its_make_commands_are_targets() -> None:

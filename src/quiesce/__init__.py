@@ -29,6 +29,7 @@ Measure and cure oscillation:
     constant, cosine, linear: schedules of a cure's strength or threshold
     reestimate_batchnorm: measure batch-norm statistics again after training
     gaussian_kl: KL divergence of two sets of batch-norm statistics
+    record: a run folder of your own loop, for `quiesce diagnose` and `quiesce report`
     Watch: checks that find common faults of a training run
 
 Average the weights:
@@ -98,6 +99,7 @@ __all__ = [
     "prepare",
     "quantized_weights",
     "quantizer_parameters",
+    "record",
     "reestimate_batchnorm",
     "strip",
     "verify_onnx",

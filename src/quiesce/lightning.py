@@ -1,4 +1,5 @@
-"""The callbacks for Lightning, under their public names."""
+"""What Lightning users need, under its public names."""
 
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback as QuiesceCallback
+from quiesce.integrations.lightning.quiesce_callback import penalty as penalty
 from quiesce.integrations.lightning.watch_callback import WatchCallback as WatchCallback

@@ -19,6 +19,7 @@ from quiesce.cures.batchnorm_reestimation import gaussian_kl as gaussian_kl
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm as reestimate_batchnorm
 from quiesce.cures.control import Control as Control
 from quiesce.cures.verify_ranks import verify_ranks as verify_ranks
+from quiesce.diagnosis.record import record as record
 from quiesce.errors import QuiesceError as QuiesceError
 from quiesce.export import export_onnx as export_onnx
 from quiesce.export import verify_onnx as verify_onnx

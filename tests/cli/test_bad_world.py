@@ -12,6 +12,7 @@ import torch
 
 from quiesce.cli import main
 from quiesce.training import stages
+from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -136,7 +137,7 @@ def test_a_read_only_disk(refused, tiny_run, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", read_only)
     told = refused("train", QUICK, *tiny_run)
-    assert "can not be written: Read-only file system; name another: --run" in told
+    assert tells(told, "Read-only file system", "--run")
 
 
 def test_a_disk_that_is_full_from_the_start(refused, tiny_run, monkeypatch):
@@ -145,7 +146,7 @@ def test_a_disk_that_is_full_from_the_start(refused, tiny_run, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     told = refused("train", QUICK, *tiny_run)
-    assert "can not be written: No space left on device; name another: --run" in told
+    assert tells(told, "No space left on device", "--run")
 
 
 def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeypatch):
@@ -154,14 +155,14 @@ def test_a_disk_that_fills_up_at_the_first_checkpoint(refused, tiny_run, monkeyp
 
     monkeypatch.setattr("lightning.pytorch.trainer.Trainer.save_checkpoint", full)
     told = refused("train", QUICK, *tiny_run, "--checkpoint.every=1")
-    assert "last.ckpt can not be written: No space left on device (" in told
+    assert tells(told, "last.ckpt", "No space left on device")
 
 
 def test_a_scale_that_goes_bad_stops_the_run_by_step_and_layer(refused, tiny_run):
     flags = ["--scales_optimizer.kind=sgd", "--scales_optimizer.lr=1e38", "--trainer.max_steps=6"]
     told = refused("train", QUICK, *tiny_run, *flags)
-    assert "at step 1: a scale of the layer 'stem.0' (stem.0.weight_quantizer.scale)" in told
-    assert "lower the learning rate of the scales (scales_optimizer.lr in a recipe)" in told
+    assert tells(told, "step 1", "'stem.0'", "stem.0.weight_quantizer.scale")
+    assert "scales_optimizer.lr" in told
 
 
 def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_path, capsys):
@@ -185,8 +186,8 @@ def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_p
 def test_a_batch_that_batch_norm_can_not_normalise(refused, tiny_run):
     flags = ["--data.batch_size=1", "--model.name=mobilenetv3_small_100"]
     told = refused("train", QUICK, *tiny_run, *flags)
-    assert "gets one value per channel from a batch of 1 image" in told
-    assert "set data.batch_size to 2 or more" in told
+    assert "batch of 1" in told
+    assert tells(told, "data.batch_size", "2")
 
 
 def test_ctrl_c_in_training_leaves_nothing_half_written(tiny_run, tmp_path, monkeypatch, capsys):

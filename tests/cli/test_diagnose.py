@@ -9,6 +9,7 @@ import torch
 from quiesce.cli import main
 from quiesce.cli.show_diagnosis import bars, short, shortened
 from quiesce.diagnosis.offsets import Histogram
+from support.messages import tells
 from support.tiny import OSCILLATING
 
 
@@ -87,7 +88,7 @@ class TestRefused:
     def test_a_folder_that_is_no_run(self, command, refused, tmp_path):
         (tmp_path / "empty").mkdir()
         told = refused(command, tmp_path / "empty")
-        assert f"{tmp_path / 'empty'} is not a run folder: it has no recipe.yaml" in told
+        assert tells(told, tmp_path / "empty", "recipe.yaml")
         assert "there is no such folder" in refused(command, tmp_path / "nowhere")
 
     def test_a_run_cut_off_before_its_first_checkpoint(self, command, copied, refused):
@@ -127,7 +128,7 @@ class TestRefused:
 
     def test_a_checkpoint_of_another_network_than_the_recipe(self, command, copied, refused):
         told = refused(command, copied, "--model.name=resnet18")
-        assert "does not fit the recipe: the quantized layers differ in" in told
+        assert "quantized layers" in told
 
     def test_a_checkpoint_without_a_recipe(self, command, copied, refused):
         told = refused(command, copied / "checkpoints" / "last.ckpt")

@@ -25,6 +25,7 @@ from quiesce.after_training.finished import read_finished
 from quiesce.cli import main
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.predict import Predictor, read_pixels
+from support.messages import tells
 from support.tiny import FOUR_BITS
 
 
@@ -148,7 +149,8 @@ def test_the_file_knows_labels_and_summary_and_no_path(run_folder, exported):
     assert str(run_folder.parent).encode() not in exported.read_bytes()
 
 
-def test_a_loss_that_is_not_finite_is_told_as_none(run_folder, tmp_path):
+def test_a_loss_that_is_not_finite_is_told_as_none(of_network, run_folder, tmp_path):
+    of_network(prepared(small()))
     folder, path = tmp_path / "run", tmp_path / "model.onnx"
     shutil.copytree(run_folder, folder)
     summary = json.loads((folder / "summary.json").read_text())
@@ -202,29 +204,32 @@ sys.exit(main(["predict", {str(exported)!r}, {pictures[0]!r}]))
     assert "class_0" in ran.stdout
 
 
-def test_raw_pixels_give_the_same_classes(run_folder, exported, pictures, tmp_path, capsys):
-    raw = tmp_path / "raw.onnx"
-    assert main(["export", str(run_folder), "-o", str(raw), "--input", "uint8"]) == 0
-    capsys.readouterr()
+def test_raw_pixels_give_the_same_classes(of_network, run_folder, pictures, tmp_path, capsys):
+    of_network(prepared(small()))
     outs = []
-    for path in (exported, raw):
-        assert main(["predict", str(path), pictures[0]]) == 0
+    for kind in ("float", "uint8"):
+        path = str(tmp_path / f"{kind}.onnx")
+        assert main(["export", str(run_folder), "-o", path, "--input", kind]) == 0
+        capsys.readouterr()
+        assert main(["predict", path, pictures[0]]) == 0
         outs.append(capsys.readouterr().out)
     assert outs[0] == outs[1]
 
 
-def test_npz_holds_the_trained_codes(run_folder, tmp_path, capsys):
+def test_npz_holds_the_trained_codes(of_network, run_folder, tmp_path, capsys):
+    of_network(prepared(small()))
     path = tmp_path / "model.npz"
     assert main(["export", str(run_folder), "-o", str(path), "--format", "npz"]) == 0
     with np.load(path) as arrays:
         header = json.loads(str(arrays["header"]))
         names = [layer["name"] for layer in header["layers"]]
-        assert len(names) == 21
+        assert names == ["0", "3"]
         assert all(arrays[f"{name}.codes"].dtype == np.int8 for name in names)
-    assert "21 quantized layers" in capsys.readouterr().out
+    assert "2 quantized layers" in capsys.readouterr().out
 
 
-def test_a_program_is_verified_bit_for_bit(run_folder, tmp_path, capsys):
+def test_a_program_is_verified_bit_for_bit(of_network, run_folder, tmp_path, capsys):
+    of_network(prepared(small()))
     path = tmp_path / "model.pt2"
     assert main(["export", str(run_folder), "-o", str(path), "--format", "program"]) == 0
     assert "\nverified: " in capsys.readouterr().out
@@ -245,7 +250,7 @@ def test_no_output(refused, run_folder):
 def test_an_output_that_exists(refused, run_folder, tmp_path):
     (tmp_path / "model.onnx").write_text("mine")
     told = refused("export", run_folder, "-o", tmp_path / "model.onnx")
-    assert "model.onnx exists already; give another file, or replace it (--force, " in told
+    assert tells(told, "model.onnx", "--force")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
@@ -259,7 +264,7 @@ def test_an_output_in_no_folder_is_refused_before_the_run_is_read(
 
 def test_an_opset_too_old_for_int4(refused, run_folder):
     told = refused("export", run_folder, "-o", "m.onnx", "--pack", "int4", "--opset", "20")
-    assert "int4 weights need opset 21 or newer, got 20" in told
+    assert tells(told, "int4", "opset 21", "20")
 
 
 def test_a_format_that_is_none(refused, run_folder):
@@ -278,12 +283,14 @@ def test_a_missing_extra(refused, run_folder, monkeypatch):
 
 
 @pytest.fixture
-def of_network(run_folder, monkeypatch):
-    """Lets the run folder hold another network, (batch, 3, 16, 16) to 4 classes."""
+def of_network(monkeypatch):
+    """Lets run folders hold another network, (batch, 3, 16, 16) to 4 classes."""
 
     def put(network):
-        run = replace(read_finished(run_folder), network=network)
-        monkeypatch.setattr("quiesce.after_training.export.read_finished", lambda *_: run)
+        monkeypatch.setattr(
+            "quiesce.after_training.export.read_finished",
+            lambda *args: replace(read_finished(*args), network=network),
+        )
 
     return put
 
@@ -326,15 +333,15 @@ class Memory(nn.Module):
 
 
 def test_a_model_never_calibrated(refused, of_network, run_folder):
-    of_network(prepared(Branches(), calibrated=False))
+    of_network(prepared(small(), calibrated=False))
     told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
-    assert "has no scale yet; call quiesce.calibrate(model, batches) first" in told
+    assert tells(told, "scale", "quiesce.calibrate")
 
 
 def test_a_layer_on_no_path(refused, of_network, run_folder):
     of_network(prepared(Branches()))
     told = refused("export", run_folder, "-o", "m.onnx", "--no-verify")
-    assert "idle is on no path from the input to the output (1 of 2 layers are not)" in told
+    assert tells(told, "idle", "1 of 2")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
@@ -455,4 +462,4 @@ def test_fewer_classes_than_one(refused, exported, pictures, count):
 
 def test_data_for_a_run_that_reads_none(refused, run_folder, exported, tmp_path):
     told = refused("verify", run_folder, exported, "--data", tmp_path)
-    assert "its data set made_up is not read from a folder; omit --data" in told
+    assert tells(told, "made_up", "--data")

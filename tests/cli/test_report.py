@@ -8,6 +8,7 @@ import pytest
 
 from quiesce.cli import main
 from support.made_runs import make_run
+from support.messages import tells
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_folder_that_is_not_there(refused, tmp_path):
 def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "notes").mkdir()
     told = refused("report", tmp_path / "notes")
-    assert "notes is not a run folder: it has no recipe.yaml" in told
+    assert tells(told, "notes", "recipe.yaml")
 
 
 def test_no_run_at_all(refused):
@@ -105,4 +106,4 @@ def test_the_missing_extra_is_named_with_its_install(package, run, refused, monk
     monkeypatch.setattr(builtins, "__import__", absent)
     monkeypatch.setattr("quiesce.extras.import_module", absent)
     told = refused("report", run)
-    assert "`quiesce report` needs an extra: pip install 'quiesce[report]'" in told
+    assert tells(told, "`quiesce report`", "pip install 'quiesce[report]'")

@@ -18,6 +18,7 @@ from quiesce.cli.sweep_table import SweepTable
 from quiesce.sweeps.sweep import shipped_sweeps
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_state
+from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -91,6 +92,7 @@ def task(name):
     return Task(name=name, recipe=Path(name), folder=Path(name), log=Path(name))
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_the_exit_code_is_1(tiny_flags, tmp_path, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--set", "model.weights=gone.pt,random"]
     assert main([*command, "-o", str(tmp_path / "sweep")]) == 1
@@ -185,4 +187,4 @@ def test_a_changed_recipe(refused, tmp_path, tiny_flags, capsys):
     assert main([str(each) for each in command]) == 1  # it fails at once, and its recipe is kept
     capsys.readouterr()
     told = refused(*command, "--tracker.momentum=0.5")
-    assert "tracker.momentum was 0.01 and now is 0.5; name another folder" in told
+    assert tells(told, "tracker.momentum", "0.01", "0.5")

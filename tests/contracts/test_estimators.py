@@ -29,6 +29,20 @@ MEMBERS: list[qs.Estimator] = [
     qs.Hysteresis(width=0.5),
 ]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: type(member).__name__)
+
+
+def members_of(*fast: str) -> pytest.MarkDecorator:
+    """Every member, of which all but these are slow: each is compiled in one of three tests."""
+    names = [type(member).__name__ for member in MEMBERS]
+    return pytest.mark.parametrize(
+        "member",
+        [
+            pytest.param(member, id=name, marks=[] if name in fast else pytest.mark.slow)
+            for name, member in zip(names, MEMBERS, strict=True)
+        ],
+    )
+
+
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 GRID = qs.Grid(4, signed=True)
 IMAGES = torch.rand(4, 6, generator=torch.Generator().manual_seed(3))
@@ -180,7 +194,7 @@ def test_training_goes_on_from_a_copy_as_from_the_model(member: qs.Estimator) ->
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-@every_member
+@members_of("STE", "EWGS", "StackedSigmoid")
 def test_compiles_whole_to_equal_values(member: qs.Estimator) -> None:
     model, _ = trained(member)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -194,7 +208,7 @@ def test_compiles_whole_to_equal_values(member: qs.Estimator) -> None:
         torch.testing.assert_close(one, other)
 
 
-@every_member
+@members_of("DSQ", "PSG", "StableQAT")
 def test_fused_passes_give_the_same_codes_and_gradients(member: qs.Estimator) -> None:
     x, grad = torch.randn(2, 400)
     rest = (torch.tensor(0.3), None, torch.tensor([-8.0, 7.0]), None, Rule("range", member))
@@ -215,7 +229,7 @@ def test_one_kernel_serves_all_sizes_and_equal_estimators(member: qs.Estimator) 
     assert counter.frame_count == 1
 
 
-@every_member
+@members_of("StochasticRounding", "Hysteresis")
 def test_tracks_and_trains_with_fused_passes(member: qs.Estimator) -> None:
     plain, _ = trained(member)
     torch.manual_seed(0)

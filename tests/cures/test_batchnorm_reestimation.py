@@ -1,18 +1,18 @@
 """Re-estimation of batch-norm statistics."""
 
 import copy
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from quiesce.cures.batchnorm_reestimation import gaussian_kl, reestimate_batchnorm
 from quiesce.errors import DivergedError, NothingToDoError
+from support.processes import together
 
 REFERENCE = np.load(Path(__file__).parents[1] / "golden" / "reference.npz")
 
@@ -176,29 +176,20 @@ def test_gaussian_kl_equals_torch_distributions() -> None:
     torch.testing.assert_close(gaussian_kl(mean, var, ref_mean, ref_var), expected)
 
 
-def work_of_one_rank(rank: int, port: int, ranks: int, batches: Tensor, state: dict) -> None:
+def work_of_one_rank(rank: int, batches: Tensor, state: dict) -> tuple[dict, ...]:
     """Re-estimate on this rank's share; rank 0 reads four batches, rank 1 two, the last none."""
-    address = f"tcp://127.0.0.1:{port}"
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=ranks)
     model = small_network()
     model.load_state_dict(state)
     wrapped = nn.parallel.DistributedDataParallel(model)
-    expected = small_network()
-    expected.load_state_dict(state)
-
     share = (batches[:4], batches[4:], batches[:0])[rank]
     moved = reestimate_batchnorm(wrapped, share)
-
-    distributed.destroy_process_group()
-    moved_alone = reestimate_batchnorm(expected, batches)
-    torch.testing.assert_close(moved, moved_alone)
-    torch.testing.assert_close(model.state_dict(), expected.state_dict())
+    return dict(moved), dict(model.state_dict())
 
 
-def test_ranks_end_with_the_average_over_all_their_batches() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(
-        work_of_one_rank, (port, 3, some_batches(), small_network().state_dict()), nprocs=3
-    )
+def test_ranks_end_with_the_average_over_all_their_batches(tmp_path: Path) -> None:
+    batches, alone = some_batches(), small_network()
+    ranks = together(work_of_one_rank, 3, tmp_path, batches, alone.state_dict())
+    moved_alone = dict(reestimate_batchnorm(alone, batches))
+    for moved, state in ranks:
+        torch.testing.assert_close(moved, moved_alone)
+        torch.testing.assert_close(state, dict(alone.state_dict()))

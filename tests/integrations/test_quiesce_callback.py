@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import quiesce as qs
+import quiesce.lightning
 from quiesce.errors import TrackingError
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
 from quiesce.training.optimizers import JoinedOptimizer
@@ -212,6 +213,60 @@ def test_joined_optimizers_are_one_step() -> None:
     assert callback.tracker.summary().total_oscillations > 0
 
 
+class ByHand(Module):
+    """Steps its optimizer by itself, every `accumulate` batches."""
+
+    def __init__(self, *, adds: bool = True, accumulate: int = 1) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.adds, self.accumulate = adds, accumulate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        loss = super().training_step(batch, index)
+        if self.adds:
+            loss = loss + quiesce.lightning.penalty(self)
+        self.manual_backward(loss / self.accumulate)
+        if (index + 1) % self.accumulate == 0:
+            optimizer: Any = self.optimizers()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_a_module_that_steps_by_hand_adds_the_penalty_by_hand() -> None:
+    module, callback = ByHand(), QuiesceCallback(cures(), momentum=0.2)
+    fit(module, [callback], max_epochs=2)
+    expected, control = by_hand(cures(), epochs=2)
+    assert callback.control is not None
+    assert control.tracker.summary().frozen > 0
+    assert_same_state(callback.control.state_dict(), control.state_dict())
+    assert_same_state(dict(module.state_dict()), dict(expected.state_dict()))
+
+
+def test_accumulation_by_hand_acts_once_an_optimizer_step() -> None:
+    module, callback = ByHand(accumulate=2), QuiesceCallback(cures(), momentum=0.2)
+    fit(module, [callback])
+    assert callback.tracker.steps == 3
+
+
+def test_a_step_by_hand_without_the_penalty_is_refused_before_it_is_taken() -> None:
+    module, callback = ByHand(adds=False), QuiesceCallback(cures())
+    before = module.model[0].weight.detach().clone()
+    with pytest.raises(TrackingError, match=r"quiesce\.lightning\.penalty\(self\)"):
+        fit(module, [callback])
+    assert torch.equal(module.model[0].weight, before)
+
+
+def test_cures_without_a_penalty_ask_nothing_of_a_module_that_steps_by_hand() -> None:
+    module, callback = ByHand(adds=False), QuiesceCallback(cures()[1:])
+    fit(module, [callback])
+    assert callback.tracker.steps == 6
+
+
+def test_there_is_no_penalty_without_the_callback() -> None:
+    with pytest.raises(TrackingError, match="QuiesceCallback"):
+        fit(ByHand(), [])
+
+
 def test_there_is_no_tracker_before_training() -> None:
     with pytest.raises(TrackingError, match="no tracker before training starts"):
         _ = QuiesceCallback().tracker
@@ -227,7 +282,8 @@ def test_a_float_module_is_refused() -> None:
 def test_a_checkpoint_without_the_callback_starts_tracking_anew(tmp_path: Path) -> None:
     fit(Module(), []).save_checkpoint(tmp_path / "old.ckpt")
     callback = QuiesceCallback(cures())
-    fit(Module(), [callback], tmp_path / "old.ckpt", max_epochs=2)
+    with pytest.warns(UserWarning, match="Control starts at step 0"):
+        fit(Module(), [callback], tmp_path / "old.ckpt", max_epochs=2)
     assert callback.control is not None
     assert callback.control.step == 6
 

@@ -23,6 +23,7 @@ def blocks(model: nn.Module) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "adding"),
     [

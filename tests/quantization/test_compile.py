@@ -188,6 +188,7 @@ def test_nothing_is_compiled_again_after_the_second_step():
     assert graphs() == compiled
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_compiled_once_for_training_and_once_for_evaluation():
     model = prepared("model")
     control, step = training(model)
@@ -217,9 +218,9 @@ def test_the_whole_model_trains_like_its_parts():
 
 
 def test_the_number_of_kernels_does_not_grow_with_the_layers():
+    fused.cache_clear()
     counts = []
     for depth in (3, 12):
-        fused.cache_clear()
         layers = [
             nn.Conv2d(3 if i == 0 else 4 + i % 3, 4 + (i + 1) % 3, 3, padding=1)
             for i in range(depth)
@@ -243,6 +244,7 @@ def test_the_number_of_kernels_does_not_grow_with_the_layers():
 
 
 REAL = (
+    "test_vit",
     *("mobilenetv2_100", "mobilenetv3_small_100", "tf_efficientnet_lite0", "resnet18"),
     "vit_tiny_patch16_224",
 )
@@ -251,8 +253,7 @@ REAL = (
 @pytest.mark.parametrize(
     "name",
     [
-        "mobilenetv3_small_050",
-        "test_vit",
+        "test_efficientnet",
         *(pytest.param(name, marks=pytest.mark.slow) for name in REAL),
     ],
 )

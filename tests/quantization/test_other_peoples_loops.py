@@ -114,7 +114,7 @@ def trained(model: nn.Module, scheme: qs.Scheme) -> tuple[list[Tensor], qs.Oscil
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("wrapped", ["a layer", "a block", "all but the stem"])
-@pytest.mark.parametrize("estimator", [qs.STE(), qs.StochasticRounding(), qs.Hysteresis(0.2)])
+@pytest.mark.parametrize("estimator", [qs.STE(), qs.StochasticRounding(), qs.Hysteresis()])
 def test_checkpointed_activations_change_nothing(
     estimator: qs.Estimator, wrapped: str, reentrant: bool
 ) -> None:

@@ -29,6 +29,15 @@ NETWORKS = (
 IMAGES = torch.rand(2, 3, 6, 6)
 
 
+every_network = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "mobilenetv3_small_100" else pytest.mark.slow)
+        for name in NETWORKS
+    ],
+)
+
+
 def real_network(name: str) -> tuple[nn.Module, Tensor]:
     """A float network with random weights, and two images that it takes.
 
@@ -54,7 +63,7 @@ def quantized(name: str) -> tuple[nn.Module, Tensor]:
     return qs.calibrate(model, [images]), images
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_a_real_network_is_quantized_throughout(name: str) -> None:
     model, images = quantized(name)
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
@@ -70,7 +79,7 @@ def test_a_real_network_is_quantized_throughout(name: str) -> None:
     assert not torch.equal(output, float_output)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_a_real_network_takes_a_training_step(name: str) -> None:
     model, images = quantized(name)
     model = copy.deepcopy(model).train()
@@ -86,7 +95,7 @@ def test_a_real_network_takes_a_training_step(name: str) -> None:
     assert model(images).isfinite().all()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_a_real_network_is_saved_and_loaded_bit_for_bit(name: str) -> None:
     model, images = quantized(name)
     file = io.BytesIO()
@@ -100,7 +109,7 @@ def test_a_real_network_is_saved_and_loaded_bit_for_bit(name: str) -> None:
     assert torch.equal(other.eval()(images), copy.deepcopy(model).eval()(images))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_a_real_network_stripped_is_the_quantized_one_with_float_activations(name: str) -> None:
     model, images = quantized(name)
     plain = qs.strip(model).eval()

@@ -119,7 +119,7 @@ class Adapted(nn.Module):
         return x + self.layers(x)
 
 
-@pytest.mark.parametrize("exclude", [(), ("2.layers.0",)])
+@pytest.mark.parametrize("exclude", [(), pytest.param(("2.layers.0",), marks=pytest.mark.slow)])
 def test_additions_inside_a_layer_stay_in_float(exclude) -> None:
     batch = images()
     scheme = qs.Scheme(weight_bits=3, act_bits=3, residual="quantized", exclude=exclude)
@@ -247,7 +247,7 @@ def test_bad_values() -> None:
         qs.Scheme(act_bits=None, residual="quantized")
 
 
-@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("bits", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_short_training_on_tiny_data_lowers_the_loss(bits) -> None:
     batch, labels = torch.randn(32, 1, 28, 28), torch.arange(32) % 4
     batch += labels.view(-1, 1, 1, 1)  # four kinds of noise, by their brightness

@@ -20,6 +20,7 @@ def advised(message: str) -> list[str]:
     return literal_eval(re.search(r"Scheme\(exclude=(\[.*?\])\)", message)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_of_training_can_be_left_out_in_one_go(name: str) -> None:
     torch.manual_seed(0)
@@ -67,7 +68,9 @@ def test_layers_that_fail_for_several_reasons_are_named_at_once() -> None:
             super().__init__()
             self.stem, self.past = nn.Linear(4, 4), nn.Linear(4, 4)
             self.spare = nn.Sequential(*[nn.Linear(4, 4) for _ in range(7)])
-            self.normed = nn.Sequential(*[parametrizations.weight_norm(nn.Linear(4, 4))] * 2)
+            self.normed = nn.Sequential(
+                *[parametrizations.weight_norm(nn.Linear(4, 4)) for _ in range(2)]
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.normed(self.stem(x))

@@ -135,6 +135,7 @@ class Scripted(nn.Module):
         return self.two(self.between(self.one(x)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_a_scripted_function_between_two_layers_hides_nothing() -> None:
     model = qs.prepare(Scripted(), qs.Scheme(), torch.rand(2, 4))
     assert [each.act_bits for each in qs.describe(model).layers] == [None, 8]

@@ -58,6 +58,9 @@ def test_page(name, width, pages, open_page):
     assert seen.overlaps() == []
     assert seen.cut() == []
     assert seen.run("return document.documentElement.scrollWidth") <= width
+    seen.run("document.querySelectorAll('details.folded').forEach((fold) => { fold.open = true; })")
+    seen.run("return new Promise((next) => setTimeout(next, 500))")
+    assert seen.cut() == []
     marks = seen.run(MARKS)
     assert marks
     assert [label for label, count in marks if count == 0] == []

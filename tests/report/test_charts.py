@@ -25,7 +25,7 @@ from quiesce.report.reading.layers import planned_bits
 from quiesce.report.run_data import Group
 from quiesce.report.sections import quiet, sections
 from quiesce.run_folder.contents import KeptScheme
-from support.made_runs import Made, make_run, make_sweep
+from support.made_runs import QUIET, Made, make_run, make_sweep
 
 
 def group(*runs):
@@ -52,6 +52,33 @@ def test_charts_of_a_run_that_has_nothing_are_none(made):
         over_time(bare, "", 1.0) is offsets_by_layer(bare, "") is codes_by_layer(bare, "") is None
     )
     assert weights_over_time(bare, "", 0) is other_codes(bare, "", 0) is None
+
+
+def test_one_point_is_no_chart(made):
+    run = made()
+    curve = {name: replace(each, steps=each.steps[:1], values=each.values[:1])
+             for name, each in run.curves.items()}  # fmt: skip
+    few = replace(run, curves=curve, batchnorms=run.batchnorms[:1], batchnorm_curves={})
+    assert run.over_time is not None
+    assert run.trajectories is not None
+    few = replace(
+        few,
+        batchnorm_losses={},
+        over_time=replace(
+            run.over_time,
+            steps=run.over_time.steps[:1],
+            oscillating=run.over_time.oscillating[:, :1],
+        ),
+        trajectories=replace(run.trajectories, steps=run.trajectories.steps[:1]),
+    )
+    groups = [group(few)]
+    assert training(groups) == cure(groups) == during_training(groups) == []
+    assert by_kind(groups) is over_time(few, "", 1.0) is weights_over_time(few, "", 0) is None
+
+
+def test_one_setting_of_a_sweep_is_no_chart(tmp_path):
+    subject = collect([make_sweep(tmp_path / "sweep", "cure.threshold.end", [0.01], seeds=3)])
+    assert ablation(subject.groups, "cure.threshold.end") == []
 
 
 def test_schedules_show_each_cure_on_an_axis_of_its_own(made):
@@ -237,7 +264,7 @@ def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
 def test_kl_is_on_a_logarithmic_axis_always(kl, made):
     run = made()
     one = structs.replace(run.batchnorms[0], kl_mean=kl)
-    chart = by_kind([group(replace(run, batchnorms=(one,)))])
+    chart = by_kind([group(replace(run, batchnorms=(one, one)))])
     assert chart is not None
     axis = chart.figure.layout.xaxis
     low, high = axis.range
@@ -257,15 +284,15 @@ def test_a_quiet_run_gets_sentences_for_charts(quiet_run):
     subject = collect([quiet_run])
     assert quiet(subject.runs[0])
     by_name = {section.name: section for section in sections(subject)}
-    assert by_name["layers-over-time"].instead == "No weight oscillates."
-    assert by_name["probe"].instead == "Nothing: no weight oscillates."
+    assert by_name["layers-over-time"].instead == "No low-bit weight oscillates."
+    assert by_name["probe"].instead == "Nothing to probe. No low-bit weight oscillates."
     assert not by_name["layers-over-time"].by_run
     assert subject.runs[0].trajectories is not None
-    assert by_name["trajectories"].instead == "No weight oscillates."
+    assert by_name["trajectories"].instead == "No low-bit weight oscillates."
     assert not by_name["trajectories"].by_run
     titles = [chart.title for chart in by_name["training"].charts]
     assert titles == ["Training loss", "Test accuracy"]
-    assert by_name["training"].lead.endswith("No weight oscillates, at any of them.")
+    assert by_name["training"].lead.endswith("No low-bit weight oscillates.")
     drawn = [chart for section in by_name.values() for chart in section.charts + section.by_run]
     for trace in (trace for chart in drawn for trace in chart.figure.data):
         assert np.any(trace.z if trace.type == "heatmap" else trace.y)
@@ -277,8 +304,19 @@ def test_a_quiet_run_beside_another_is_named(quiet_run, tmp_path):
     by_name = {section.name: section for section in sections(subject)}
     for name in ("layers-over-time", "trajectories"):
         assert len(by_name[name].by_run) == 1
-        assert by_name[name].lead.endswith(f"No weight oscillates in {subject.groups[0].label}.")
+        assert by_name[name].lead.endswith(
+            f"No low-bit weight oscillates in {subject.groups[0].label}."
+        )
     assert len(by_name["training"].charts) == 4  # with both runs in each
+
+
+def test_a_quiet_run_of_few_steps_is_not_said_to_be_at_rest(made):
+    subject = collect([made(**QUIET, steps=200, remove=["probe.json"]).folder])
+    by_name = {section.name: section for section in sections(subject)}
+    for name in ("layers-over-time", "trajectories", "probe"):
+        assert "Too few steps" in by_name[name].instead
+        assert "No low-bit" not in by_name[name].instead
+    assert "Too few steps" in by_name["training"].lead
 
 
 def test_a_run_that_oscillated_on_the_way_is_not_quiet(made):

@@ -57,14 +57,14 @@ def test_missing_files_say_how_to_get_them(tmp_path):
     said = " ".join(words(page(collect([folder]))).split())
     assert f"A diagnosis measures it: quiesce diagnose &#39;{folder}&#39;" in said
     assert f"A probe finds out: quiesce probe &#39;{folder}&#39;" in said
-    assert "set recording.trajectory_steps in the recipe" in said
+    assert "recording.trajectory_steps" in said
     assert "There is no layers.csv" in said
 
 
 def test_a_run_that_was_cut_off_is_reported_and_said(tmp_path):
     folder = make_run(tmp_path / "run", finished=False, diagnosed=False, recorded=False)
     said = words(page(collect([folder])))
-    assert "The run was cut off at step 330, or still runs; the page shows it as" in said
+    assert "step 330" in said
     assert "Training loss" in said
 
 
@@ -72,7 +72,33 @@ def test_a_run_without_oscillation_says_so(quiet_run):
     said = words(page(collect([quiet_run])))
     assert "No weight oscillates: none has a frequency above 0.005." in said
     assert "There is nothing to mend." in said
-    assert "Nothing: no weight oscillates." in said
+    assert "Nothing to probe. No low-bit weight oscillates." in said
+
+
+def test_the_page_starts_with_what_was_trained(tmp_path):
+    folder = make_run(tmp_path / "run")
+    write_json(folder / "shipped.json", {"version": 1, "bytes": 31_400, "milliseconds": 0.42})
+    html = page(collect([folder]))
+    said = " ".join(words(html).split())
+    assert said.index("small_net") < said.index("weights oscillate")
+    table = said[said.index("runs network bits") : said.index("weights oscillate")]
+    for fact in ("small_net", "W3A4, first and last 8", "made_up", "20 in float, 30", "31.4"):
+        assert fact in table
+    kilobytes = sum(layer[2] * layer[3] for layer in Made().layers) / 8 / 1000
+    assert f"{kilobytes:.1f}" in table
+    assert "0.42" in table
+
+
+def test_what_no_file_tells_has_no_column(tmp_path):
+    said = " ".join(words(page(collect([make_run(tmp_path / "run")]))).split())
+    assert "latency" not in said
+    assert "file, kB" not in said
+
+
+def test_heat_maps_of_many_layers_are_folded(tmp_path):
+    html = page(collect([make_run(tmp_path / "wide", Made(blocks=25))]))
+    assert html.count('<details class="folded"><summary>wide: 50 layers</summary>') == 3
+    assert 'class="folded"' not in page(collect([make_run(tmp_path / "narrow")]))
 
 
 def test_a_sweep_has_its_table_and_its_ablation(tmp_path):

@@ -48,6 +48,53 @@ def test_without_oscillation_there_is_nothing_to_mend(made):
     assert "bad" not in {finding.tone for finding in rules.verdict(run)}
 
 
+def test_too_few_steps_are_no_verdict(made):
+    early = made(**QUIET, steps=290, remove=["probe.json"])
+    assert early.momentum == 0.01
+    assert early.too_few_steps
+    finding = rules.oscillation(early)
+    assert finding is not None
+    assert finding.tone == "note"
+    assert "290 steps of the 300" in finding.text
+    assert rules.advice(early) is None
+    assert not made("late", **QUIET, steps=300).too_few_steps
+    assert "290 steps are too few" in (text_of(rules.oscillation(made("b", steps=290))) or "")
+
+
+def test_the_momentum_is_that_of_the_summary_the_diagnosis_or_the_recipe(made):
+    assert made("a", remove=["diagnosis.json"]).momentum == 0.01
+    assert made("b", remove=["diagnosis.json"], finished=False).momentum is None  # no file has it
+
+
+def test_layers_of_more_bits_are_told_of_where_no_low_bit_weight_oscillates(made):
+    run = made(**QUIET)
+    layers = tuple(
+        structs.replace(layer, oscillating=0.25) if layer.name == "classifier" else layer
+        for layer in run.layers
+    )
+    finding = rules.oscillation(replace(run, layers=layers))
+    assert finding is not None
+    assert finding.tone == "good"
+    for part in ("No low-bit weight", "classifier", "25.0 %", "8 bits"):
+        assert part in finding.text
+    assert "low-bit" in (text_of(rules.oscillation(replace(run, layers=()))) or "")
+
+
+@pytest.mark.parametrize(
+    ("top1", "tone", "healthy"),
+    [(97.0, None, True), (93.0, "note", True), (36.1, "bad", False), (None, None, True)],
+)
+def test_a_network_that_lost_its_accuracy_is_not_healthy(top1, tone, healthy, made):
+    run = replace(made(**QUIET, remove=["probe.json"]), top1=Accuracy(running=top1))
+    finding = rules.accuracy(run)
+    assert (finding and finding.tone) == tone
+    said = text_of(rules.advice(run)) or ""
+    assert said.startswith("There is nothing to mend" if healthy else "What to do")
+    if not healthy:
+        assert finding is not None
+        assert "36.9 % of its 97.7 %" in finding.text  # the case
+
+
 def test_cut_off(made):
     assert rules.cut_off(made()) is None
     run = replace(made("b"), finished=False, steps=812)
@@ -183,7 +230,7 @@ def test_re_estimation_is_advised_to_runs_that_were_cut_off_alone(made):
 
 
 def test_re_estimation_that_does_harm_is_not_advised(made):
-    harmed = Accuracy(running=62.5, reestimated=37.5)
+    harmed = Accuracy(running=97.0, reestimated=92.0)
     run = replace(made(finished=False), top1=harmed)
     assert "lowers top-1" in (text_of(rules.reestimation(run)) or "")
     assert text_of(rules.advice(run)) == "What to do: train with freezing (cure.kind: freeze)."

@@ -19,9 +19,10 @@ class Images(nn.Module):
 
 
 def detector(name: str) -> nn.Module:
-    """A detector of torchvision with random weights, for images of 64 x 64."""
+    """A detector of torchvision with random weights, for images of any size."""
     torch.manual_seed(0)
+    small = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 64}
     made = torchvision.models.get_model(
-        name, weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64
+        name, weights=None, weights_backbone=None, num_classes=3, **small
     )
     return Images(made)

@@ -105,7 +105,10 @@ def recipe(made, folder):
         "seed": made.seed,
         "run": str(folder),
         "data": {"name": "made_up", "folder": None, "image_size": 28},
-        "scheme": {"weight_bits": 3, "first_last_bits": 8},
+        "model": {"name": "small_net", "weights": "random"},
+        "float_stage": {"epochs": 20},
+        "trainer": {"max_epochs": 30},
+        "scheme": {"weight_bits": 3, "act_bits": 4, "first_last_bits": 8},
         "cure": {"kind": made.cure},
         "weights_optimizer": {"lr": made.lr},
     }

@@ -63,9 +63,9 @@ def test_a_worker_ends_when_its_parent_is_killed_and_another_continues(task):
         if checkpoint.stat().st_mtime_ns == written:
             break
     assert "resume" in one.log.read_text().splitlines()[-1]
-    recipe = one.folder / "recipe.yaml"
     step = json.loads(_last_step(one.folder))
-    recipe.write_text(recipe.read_text().replace("max_steps: 100000", f"max_steps: {step + 2}"))
+    for recipe in (one.recipe, one.folder / "recipe.yaml"):
+        recipe.write_text(recipe.read_text().replace("max_steps: 100000", f"max_steps: {step + 2}"))
     assert run_process(one) == ""
     assert "resuming from" in one.log.read_text()
 

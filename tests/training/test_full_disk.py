@@ -12,6 +12,7 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.checkpoint_file import SoundCheckpoints, read_checkpoint
 from quiesce.training.run import run
 from support.killed_runs import FLAGS, assert_same_run
+from support.messages import tells
 
 SHORT = {"float_stage.epochs": 1, "trainer.max_epochs": 2, "trainer.deterministic": "false"}
 
@@ -64,9 +65,7 @@ def test_the_run_stops_in_one_line_and_goes_on_when_there_is_space(
         assert main(["train", "mnist_freeze_w3a3", *flags, f"--run={folder}"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith(f"quiesce: {folder}")
-    assert "can not be written: No space left on device (" in told
-    assert "are free); make space; the last good checkpoint is " in told
-    assert told.endswith(f"quiesce train --resume {folder}")
+    assert tells(told, "No space left on device", f"quiesce train --resume {folder}")
     step = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     assert step > 0
     (disk / "ballast").unlink()

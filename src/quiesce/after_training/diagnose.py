@@ -7,13 +7,15 @@ import torch
 
 from quiesce.after_training.restored import Restored, restore
 from quiesce.diagnosis import diagnose_batchnorm
-from quiesce.run_folder.folder import DIAGNOSIS, write_json
+from quiesce.errors import RecipeError
+from quiesce.run_folder.folder import DIAGNOSIS, RECIPE, write_json
 from quiesce.training.display import Display
 from quiesce.training.recording.diagnosis_file import (
     BATCHES,
     REESTIMATED,
     RUNNING,
     Diagnosis,
+    read_diagnosis,
 )
 from quiesce.training.scores import loss_and_top1, top1_percent
 
@@ -26,7 +28,8 @@ def diagnose(
 ) -> Diagnosis:
     """Rebuild network and tracker from a run's last checkpoint and diagnose them.
 
-    In a run folder, diagnosis.json is written or replaced.
+    In a run folder, diagnosis.json is written or replaced. The folder of `quiesce.record` has no
+    recipe to rebuild anything from; the diagnosis in it is returned.
 
     Args:
         run: A run folder, finished or not, or a checkpoint.
@@ -37,6 +40,12 @@ def diagnose(
     Raises:
         RecipeError, CheckpointError, DataError: As `restore` raises them.
     """
+    if not (run / RECIPE).is_file() and (run / DIAGNOSIS).is_file():
+        if recipe is not None or flags:
+            raise RecipeError(
+                f"{run} was recorded by a loop of yours and has no recipe: no flag applies to it"
+            )
+        return read_diagnosis(run / DIAGNOSIS)
     restored = restore(run, recipe, flags)
     diagnosis = Diagnosis(finished=restored.finished)
     diagnosis.see_layers(restored.tracker, restored.prefix)

@@ -14,6 +14,7 @@ from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
 from quiesce.export.program import Program, export_program
 from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
+from quiesce.user_code import is_user_code
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
 """Entries of summary.json that go into the file; none of them is a path."""
@@ -122,14 +123,27 @@ def verify_run(
     given = [] if data is None else [f"--data.folder={data}"]
     run = read_finished(folder, [*flags, *given])
     name = run.recipe.data.name
-    if data is not None and name not in WITH_FOLDER:
+    if data is not None and name not in WITH_FOLDER and not is_user_code(name):
         raise RecipeError(f"{folder}: its data set {name} is not read from a folder; omit --data")
     return verify_onnx(run.network, path, run.test_batches())
 
 
-def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing:
-    """Return how the run's test images were preprocessed, for users of the file."""
+def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing | None:
+    """Return how the run's test images were preprocessed, for users of the file.
+
+    None where a data set of the user does not say it.
+
+    Raises:
+        RecipeError: Nothing says it, and the file should normalise images itself (`folded`).
+    """
     config, data = run.recipe.data, run.data
+    if data.mean is None or data.std is None:
+        if folded:
+            raise RecipeError(
+                f"{run.folder}: --uint8 needs the mean and std of the data; return them in the "
+                f"Images of {config.name}"
+            )
+        return None
     size = data.input_shape[1], data.input_shape[2]
     options: dict[str, Any] = {}
     if config.name == PICTURES:

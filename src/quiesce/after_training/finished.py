@@ -26,11 +26,8 @@ class FinishedRun:
     """A finished run: its recipe, data and network."""
 
     folder: Path
-
     recipe: Recipe
-
     data: Data
-
     network: nn.Module
     """The prepared network with its trained weights and scales, on the CPU."""
 

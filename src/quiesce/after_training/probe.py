@@ -67,8 +67,11 @@ class Probe:
         self.display = display
         self.choices = _choices(restored)
 
-    def content(self) -> ProbeFile:
+    def tree(self) -> dict[str, Any]:
         """Measure everything, and return the content of probe.json."""
+        return self._content().tree()
+
+    def _content(self) -> ProbeFile:
         weights = sum(len(choice.index) for choice in self.choices)
         file = ProbeFile(
             weights=weights, step=self.restored.tracker.steps, samples=self.config.samples
@@ -145,7 +148,7 @@ def probe(
         CheckpointError, DataError: As `restore` raises them.
     """
     restored = restore(run, recipe, flags)
-    tree = Probe(restored, config, display or Display()).content().tree()
+    tree = Probe(restored, config, display or Display()).tree()
     if run.is_dir():
         write_json(run / PROBE, tree)
     return tree

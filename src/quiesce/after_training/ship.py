@@ -31,19 +31,14 @@ class Shipped:
     """An exported run and its float network, both in ONNX Runtime."""
 
     path: Path
-
     verification: Verification
     """Result on all test images that the recipe measures on."""
-
     size: int
     """Bytes of the exported file."""
-
     float_size: int
     """Bytes of the float network's ONNX file."""
-
     milliseconds: float
     """Time for one image on one thread."""
-
     float_milliseconds: float
     """Time of the float network, measured in turns with the exported one."""
 

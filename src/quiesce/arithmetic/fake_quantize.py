@@ -198,16 +198,15 @@ def fake_quantize(
     Args:
         x: Floats of any shape. Codes are computed in float32 (float64 for float64 input).
         scale: Floats per code, above 0, broadcastable to `x`: a scalar for one grid per tensor,
-        (channels, 1, ...) for one per channel.
+            (channels, 1, ...) for one per channel.
         grid: The integers.
         clip: Where the gradient passes to `x`, with u = x/scale. "range": quant_min <= u <=
             quant_max,
         as in the paper. "grid": where round(u) is on the grid, half a step further, as the code of
         the paper did on older versions of torch. "round": where round(u) is strictly between the
-        ends, as that code does now, because torch's clamp gives no gradient at its bounds.
+            ends, as that code does now, because torch's clamp gives no gradient at its bounds.
         grad_scale: Factor of the gradients of scale and offset; "lsq" for 1/sqrt(N*quant_max), with
-            N
-        the number of elements that share a scale.
+            N the number of elements that share a scale.
         estimator: Rounding and its gradient. Estimators that need noise or history round to
             nearest.
         offset: Value of code 0, broadcastable to `x` (LSQ+), or None for 0.

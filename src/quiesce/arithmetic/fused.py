@@ -25,8 +25,8 @@ class Fused:
 
     Args:
         function: A function of tensors, None, hashable constants, and named tuples of these. Its
-        elementwise result must not depend on sizes, except for sizes of 1, which broadcast. It may
-        change its arguments in place. It has no gradient.
+            elementwise result must not depend on sizes, except for sizes of 1, which broadcast. It
+            may change its arguments in place. It has no gradient.
 
     Attributes:
         made: The compiled functions, by kind of arguments.

@@ -99,8 +99,7 @@ def sample(x: Tensor, most: int) -> Tensor:
 
     Returns:
         Shape (..., fewer columns). The spacing and the number of columns have no common factor, so
-        the
-        sample is not aligned with channels or rows.
+        the sample is not aligned with channels or rows.
     """
     columns = x.shape[-1]
     spacing = max(1, columns // most)

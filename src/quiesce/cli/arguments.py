@@ -1,10 +1,12 @@
 """The argument parser of the small commands. It raises our errors, which are one line each."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from quiesce.errors import RecipeError
+from quiesce.user_code import TRUST
 
 PATHS = {"FILE", "FOLDER", "IMAGE", "RUN"}
 """Metavars of arguments that are files or folders."""
@@ -33,6 +35,20 @@ class Arguments(argparse.ArgumentParser):
         self.add_argument(
             "--json", action="store_true", help="print JSON instead of text (see docs/json.md)"
         )
+
+    def add_trust(self) -> None:
+        """Add the flag `--trust`, for commands that rebuild the network of a run folder."""
+        self.add_argument(
+            TRUST,
+            action="store_true",
+            help="import the modules of yours that the run folder names (data.name, model.name, "
+            "metric)",
+        )
+
+    def parse_with_recipe_flags(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the arguments, and the flags for the recipe, `--trust` among them."""
+        known, flags = self.parse_known_args(argv)
+        return known, [*flags, *([TRUST] if known.trust else [])]
 
     def add_output(self, page: str) -> None:
         """Add the flags `--output` and `--force` of a command that writes a page."""

@@ -15,7 +15,7 @@ from quiesce.cli.show import show_runs
 from quiesce.cli.show_verification import show_shipped
 from quiesce.errors import QuiesceError
 from quiesce.run_folder.contents import Summary
-from quiesce.run_folder.folder import SUMMARY, write_json
+from quiesce.run_folder.folder import SHIPPED_NUMBERS, SUMMARY, write_json
 from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.plan import PlannedRun, plan
@@ -25,7 +25,6 @@ from quiesce.sweeps.sweep import SHIPPED, read_sweep
 from quiesce.sweeps.task import Task
 
 EXPORTED = "model.onnx"
-SHIPPED_NUMBERS = "shipped.json"
 TITLES = {"lsq": "LSQ", "dampening": "dampening", "freezing": "freezing"}
 
 FIRST_STEPS = 20

@@ -19,7 +19,8 @@ def parser() -> Arguments:
     made = Arguments(
         prog="quiesce export",
         usage="%(prog)s RUN -o FILE [--format FORMAT] [--pack TYPE] [--input TYPE] "
-        "[--round-biases] [--opset N] [--no-verify] [--force] [--field.name VALUE ...]",
+        "[--round-biases] [--opset N] [--no-verify] [--force] [--trust] "
+        "[--field.name VALUE ...]",
         description="Export a trained network as integers, and verify that the file computes what "
         "the network computes. Flags override fields of the recipe.",
     )
@@ -54,12 +55,13 @@ def parser() -> Arguments:
     made.add_argument("--opset", type=int, metavar="N", help="ONNX opset version (default: 21)")
     made.add_argument("--no-verify", action="store_true", help="do not verify the file")
     made.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+    made.add_trust()
     return made
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the file that `argv` asks for; return 1 if it would not compute the same."""
-    known, flags = parser().parse_known_args(argv)
+    known, flags = parser().parse_with_recipe_flags(argv)
     folder, path = Path(known.run).expanduser(), Path(known.output).expanduser()
     if known.format != "onnx":
         return _other(known, folder, path, flags)

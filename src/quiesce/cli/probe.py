@@ -25,7 +25,7 @@ Everything else stays the same, and batch norm is re-estimated."""
 
 def main(argv: Sequence[str]) -> int:
     """Probe the run in `argv`, print the table and write probe.json."""
-    known, flags = parser().parse_known_args(argv)
+    known, flags = parser().parse_with_recipe_flags(argv)
     run, names = Path(known.run).expanduser(), ("samples", "batches", "steps", "draw_seed")
     given = {name.removeprefix("draw_"): getattr(known, name) for name in names}
     try:
@@ -81,7 +81,7 @@ def parser() -> Arguments:
     made = Arguments(
         prog="quiesce probe",
         usage="%(prog)s RUN [--json] [--samples N] [--steps N] [--batches N] [--draw_seed N] "
-        "[--recipe RECIPE] [--field.name VALUE ...]",
+        "[--trust] [--recipe RECIPE] [--field.name VALUE ...]",
         description="An oscillating weight ends training on one of two codes by chance. Sample "
         "other networks from these codes, and learn the codes that minimize the training loss. The "
         "numbers are also written to probe.json in the run folder; the network does not change.",
@@ -105,5 +105,6 @@ def parser() -> Arguments:
         metavar="N",
         help=f"seed of the samples (default: {default.seed})",
     )
+    made.add_trust()
     made.add_json()
     return made

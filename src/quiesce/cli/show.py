@@ -37,6 +37,8 @@ def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
     console = Console()
     console.print(results(summaries))
     console.print(LEGEND, style="dim", highlight=False)
+    for line in metrics(summaries):
+        console.print(f"\n{line}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"\nall files are in {folder}", highlight=False, soft_wrap=True)
 
 
@@ -49,6 +51,17 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
     for name, summary in summaries.items():
         table.add_row(name, *_cells(summary))
     return table
+
+
+def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each run that was scored by a metric of the user."""
+    lines = []
+    for name, summary in summaries.items():
+        if found := summary.get("metric"):
+            scores = {state: value for state, value in found["scores"].items() if value is not None}
+            told = ", ".join(f"{state} {value:.4g}" for state, value in scores.items())
+            lines.append(f"{name}: metric {found['name']}: {told}")
+    return lines
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
 from quiesce.diagnosis.offsets import NEAR, Histogram
+from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import DIAGNOSIS
 from quiesce.training.recording.diagnosis_file import REESTIMATED, RUNNING, Diagnosis
@@ -60,6 +61,11 @@ def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
         lines.append(
             f"{run} is not finished: these numbers are from its last checkpoint, after step "
             f"{diagnosis.step}"
+        )
+    if diagnosis.momentum is not None and diagnosis.step < steps_needed(diagnosis.momentum):
+        lines.append(
+            f"too few steps to tell whether weights oscillate: {diagnosis.step} of "
+            f"{steps_needed(diagnosis.momentum)} (3 / momentum)"
         )
     if not diagnosis.norms:
         lines.append(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from quiesce.errors import RecipeError
 from quiesce.recipes.catalog import shipped_recipes
 from quiesce.recipes.reading import read_recipe, recipe_parser, write_recipe
+from quiesce.user_code import TRUST
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 USAGE = (
     "quiesce train RECIPE [--resume] [--print_config] [--field.name VALUE ...]\n"
-    "       quiesce train --resume RUN"
+    "       quiesce train --resume RUN [--trust]"
 )
 RESUME = "--resume"
 PRINT = "--print_config"
@@ -38,6 +39,9 @@ def parser() -> "ArgumentParser":
     names = shipped_recipes()  # completed by the shell; `main` also takes a file
     made.add_argument("recipe", metavar="RECIPE", choices=names, help="name or file of a recipe")
     made.add_argument(RESUME, action="store_true", help="continue the run if its folder exists")
+    made.add_argument(
+        TRUST, action="store_true", help="with RUN: import the modules of yours that it names"
+    )
     made.add_argument(PRINT, action="store_true", help="print all fields of the recipe and stop")
     return made
 
@@ -64,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     from quiesce.training.run import run, run_or_resume  # imports Lightning
 
     train = run_or_resume if RESUME in flags else run
-    _show(lambda display: train(recipe, display), recipe.folder)
+    _show(lambda display: train(recipe, display), recipe.folder, trust=bool(recipe.user_code))
     return 0
 
 
@@ -99,20 +103,24 @@ def _refuse_folder(flags: Sequence[str]) -> None:
 
 def _resume(argv: Sequence[str]) -> int:
     flag, equals, value = argv[0].partition("=")
-    folder = [value, *argv[1:]] if equals else argv[1:]
+    folder = [each for each in ([value] if equals else []) + list(argv[1:]) if each != TRUST]
     if flag != RESUME or len(folder) != 1:
         raise RecipeError(
-            f"{RESUME} takes the folder of a run and nothing else; the recipe is in that folder"
+            f"{RESUME} takes the folder of a run and nothing else but {TRUST}; the recipe is in "
+            "that folder"
         )
 
     from quiesce.training.run import resume
 
     run = Path(folder[0]).expanduser()
-    _show(lambda display: resume(run, display), run)
+    trust = TRUST in argv
+    _show(lambda display: resume(run, display, trust=trust), run, trust=trust)
     return 0
 
 
-def _show(train: Callable[["Display"], dict[str, Any]], folder: Path) -> None:
+def _show(
+    train: Callable[["Display"], dict[str, Any]], folder: Path, *, trust: bool = False
+) -> None:
     from quiesce.cli.show import show_runs
     from quiesce.training.display import Display, progress_console
     from quiesce.training.stages import is_first_process
@@ -121,4 +129,4 @@ def _show(train: Callable[["Display"], dict[str, Any]], folder: Path) -> None:
         summary = train(display)
     if is_first_process():
         show_runs({summary["name"]: summary}, folder)
-        print(f"`quiesce diagnose {folder}` shows each layer")
+        print(f"`quiesce diagnose {folder}{f' {TRUST}' if trust else ''}` shows each layer")

@@ -15,7 +15,7 @@ def parser() -> Arguments:
     """Return the parser of `quiesce verify`."""
     made = Arguments(
         prog="quiesce verify",
-        usage="%(prog)s RUN FILE [--json] [--data FOLDER] [--field.name VALUE ...]",
+        usage="%(prog)s RUN FILE [--trust] [--json] [--data FOLDER] [--field.name VALUE ...]",
         description="Run an exported file in ONNX Runtime and compare it with the trained network, "
         "layer by layer and as a whole. Print the layers that differ. The exit code is 1 if the "
         "file does not compute what the network computes.",
@@ -25,13 +25,14 @@ def parser() -> Arguments:
     made.add_argument(
         "--data", type=Path, metavar="FOLDER", help="compare on these images, not on the run's"
     )
+    made.add_trust()
     made.add_json()
     return made
 
 
 def main(argv: Sequence[str]) -> int:
     """Compare the file with the run; return 0 if they agree and 1 if they do not."""
-    known, flags = parser().parse_known_args(argv)
+    known, flags = parser().parse_with_recipe_flags(argv)
     folder, path = Path(known.run).expanduser(), Path(known.file).expanduser()
     found = verify_run(folder, path, known.data, flags)
     if known.json:

@@ -1,1 +1,1 @@
-"""Finished runs, grouped by recipe and told apart from noise; reads run folders alone, no torch."""
+"""Compares finished runs over their seeds; it reads run folders, without torch."""

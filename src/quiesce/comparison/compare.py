@@ -1,4 +1,4 @@
-"""Groups of runs side by side: every measure's spread, and its difference to a baseline."""
+"""Compares groups of runs: the spread of each measure, and its difference to a baseline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,27 +16,25 @@ class Comparison:
     """Runs, grouped by recipe."""
 
     groups: list[Group]
-    """In the order in which each recipe first came."""
-
+    """In the order in which each recipe first appears."""
     baseline: Group | None
-    """What the others are told apart from, where one was named."""
-
+    """The group that the others are compared with."""
     left_out: dict[Path, str]
-    """Folders of runs that are not in it, and why."""
+    """Folders of runs that are not compared, and the reason."""
 
     def spread(self, group: Group, measure: Measure) -> Spread | None:
-        """Return mean and standard deviation over the seeds that measured it, or None."""
+        """Return mean and standard deviation over the seeds, or None if no run measured it."""
         return spread(group.values(measure).values())
 
     def difference(self, group: Group, measure: Measure) -> Difference | None:
-        """Return group minus baseline; None without baseline, for itself, or without numbers."""
+        """Return group minus baseline; None for the baseline itself, or without numbers."""
         if self.baseline is None or group is self.baseline:
             return None
         return difference(group.values(measure), self.baseline.values(measure))
 
     @property
     def measures(self) -> list[Measure]:
-        """What at least one run measured."""
+        """The measures that at least one run has."""
         return [each for each in MEASURES if any(group.values(each) for group in self.groups)]
 
 
@@ -47,13 +45,13 @@ def compare(
 
     Args:
         folders: Run folders, sweeps, or folders of runs.
-        baseline: Label of a group, or the name of its recipe. None takes what the one sweep among
-            the folders says, where it says something and that is there, and else nothing.
-        mixed_data: Whether runs of different data may stand side by side.
+        baseline: Label of a group, or the name of its recipe. None takes the baseline of the sweep
+            if there is one sweep, and no baseline otherwise.
+        mixed_data: Whether runs of different data may be compared.
 
     Raises:
-        RecipeError: A folder is no run, no run is finished, the data differ, two runs are of one
-            recipe and seed, or no group has the baseline's name.
+        RecipeError: A folder holds no run, no run is finished, the data differ, two runs have the
+            same recipe and seed, or no group has the name of the baseline.
     """
     found = find_runs(folders)
     if not found.finished:
@@ -63,7 +61,7 @@ def compare(
         refuse_mixed_data(found.finished)
     groups = group_runs(found.finished)
     if baseline is None and len(found.baselines) == 1:
-        (told,) = found.baselines
-        baseline = told if any(told in (group.label, group.name) for group in groups) else None
+        (name,) = found.baselines
+        baseline = name if any(name in (group.label, group.name) for group in groups) else None
     base = None if baseline is None else find_group(groups, baseline)
     return Comparison(groups=groups, baseline=base, left_out=found.left_out)

@@ -17,10 +17,8 @@ class FoundRuns:
 
     finished: list[RunFiles] = field(default_factory=list)
     """Runs that can be compared, in the order of the folders."""
-
     left_out: dict[Path, str] = field(default_factory=dict)
     """Folders of the other runs, and the reason: interrupted, or not run yet."""
-
     baselines: list[str] = field(default_factory=list)
     """The baselines that the sweeps name."""
 

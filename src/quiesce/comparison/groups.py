@@ -1,4 +1,4 @@
-"""Runs of one recipe, whatever their seed, as one group; groups told apart by what differs."""
+"""Groups runs that differ only in their seed, and labels groups by the fields that differ."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from quiesce.run_folder.reading import RunFiles
 
 NOT_THE_METHOD = {
     "version",
-    "name",  # told apart on its own
+    "name",  # compared on its own
     "seed",
     "run",
     "data.workers",
@@ -22,39 +22,36 @@ NOT_THE_METHOD = {
     "trainer.log_every_n_steps",
     "trainer.loggers",
 }
-"""Fields of a recipe that do not change what is computed; nor does a field of `recording`."""
+"""Fields of a recipe that do not change what is computed, besides those of `recording`."""
 
 FILE = "(a file)"
-"""Stands for the path of a file of start weights: each seed has its own."""
+"""Replaces the path of a file of initial weights, because each seed has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     label: str
-    """The recipe's name, and behind it the fields that other groups of this name have otherwise."""
-
+    """Name of the recipe, and the fields in which other groups of this name differ."""
     name: str
-    """The recipe's name."""
-
+    """Name of the recipe."""
     fields: dict[str, Any]
-    """Dotted field to value, of the fields in the label."""
-
+    """Dotted field to value, for the fields in the label."""
     runs: dict[int, RunFiles]
     """Seed to run."""
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Return seed to number, of the runs that measured it."""
+        """Return seed to number, for the runs that measured it."""
         found = {seed: measure.of(run) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
-    """Group runs by recipe, in the order in which each recipe first comes.
+    """Group runs by recipe, in the order in which each recipe first appears.
 
     Raises:
-        RecipeError: Two runs have the same recipe and the same seed: they would count twice.
+        RecipeError: Two runs have the same recipe and seed, and would count twice.
     """
     recipes: list[tuple[str, dict[str, Any]]] = []
     seeds: list[dict[int, RunFiles]] = []
@@ -91,10 +88,10 @@ def _differing(method: dict[str, Any], methods: list[dict[str, Any]]) -> dict[st
 
 
 def find_group(groups: Sequence[Group], name: str) -> Group:
-    """Return the group of that label, or of that recipe name where only one has it.
+    """Return the group with a label, or the only group with a recipe name.
 
     Raises:
-        RecipeError: None has it, or several have.
+        RecipeError: No group has it, or several have.
     """
     if found := [group for group in groups if group.label == name]:
         return found[0]
@@ -111,7 +108,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
-    """Refuse runs that were not tested on the same images.
+    """Refuse runs that do not classify the same images.
 
     Raises:
         RecipeError: Two runs have different data.
@@ -121,13 +118,12 @@ def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
         if (field := differing_field(first, this)) is not None:
             raise RecipeError(
                 f"runs of different data: data.{field} is {first[field]} in {runs[0].folder} and "
-                f"{this[field]} in {run.folder}; compare them apart, or ask for it with "
-                "--mixed-data"
+                f"{this[field]} in {run.folder}; compare them separately, or add --mixed-data"
             )
 
 
 def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted field and value of all that decides what a run computes, but for its seed."""
+    """Yield dotted field and value of what a run computes, without its seed."""
     for field, value in dotted(recipe):
         if field in NOT_THE_METHOD or field.startswith("recording."):
             continue

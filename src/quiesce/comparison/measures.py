@@ -1,4 +1,4 @@
-"""The six numbers of summary.json that are compared, and how they are shown."""
+"""The numbers of summary.json that are compared, and how they are shown."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,19 +16,14 @@ class Measure:
 
     key: str
     """Name in CSV files."""
-
     title: str
     """Head of the column."""
-
     read: Callable[[Summary], float | None]
     """Returns the number; None if the run did not measure it."""
-
     unit: str
-    """Unit of the number in the file: percent, share (0 to 1) or nats."""
-
+    """Unit of the number in the file: percent, share (0 to 1), nats or number."""
     digits: int
     """Decimals that are shown."""
-
     help: str
     """Description in the legend."""
 
@@ -65,6 +60,14 @@ MEASURES = (
         unit="percent",
         digits=2,
         help="the same, with batch-norm statistics measured again",
+    ),
+    Measure(
+        key="metric",
+        title="metric",
+        read=lambda summary: summary.metric.final if summary.metric else None,
+        unit="number",
+        digits=4,
+        help="score of the final network by the metric of the recipe",
     ),
     Measure(
         key="train_loss",

@@ -23,9 +23,7 @@ class Spread:
 
     n: int
     """Number of seeds, at least 1."""
-
     mean: float
-
     std: float | None
     """Sample standard deviation (n - 1 in the denominator); None for one seed."""
 
@@ -36,16 +34,12 @@ class Difference:
 
     value: float
     """The difference; over the shared seeds if it is paired."""
-
     low: float | None
     """Lower end of the interval; None if there are too few seeds for one."""
-
     high: float | None
     """Upper end of the interval."""
-
     method: Literal["paired", "welch", "none"]
     """How the interval was computed; "none" if there are too few seeds."""
-
     n: int
     """Number of shared seeds if paired, else of the smaller group."""
 

@@ -18,6 +18,7 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
+from quiesce.cures.omissions import Omissions, warn_of_restart
 from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
@@ -44,7 +45,9 @@ class Control:
         TypeError: `cures` is not a list of cures.
 
     Warns:
-        UserWarning: Scales share a group with weights, and the group has weight decay.
+        UserWarning: Scales share a group with weights, and the group has weight decay. Later, once:
+            the loop leaves the penalty out of the loss, or the optimizer has stepped before and no
+            state was loaded.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Control:
         self.cures = cures
         self.step = 0
         self._stepped: set[int] = set()
+        self._fresh = True  # no step, and no state loaded
+        self._omissions = Omissions(self.cures)
         self._optimizers = optimizers
         for cure in self.cures:
             cure.attach(self.weights, tracker)
@@ -72,11 +77,17 @@ class Control:
 
     def penalty(self) -> Tensor:
         """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
+        self._omissions.penalty_taken(self.step)
         terms = [cure.penalty(self.step) for cure in self.cures]
         present = [term for term in terms if term is not None]
         if not present:
             return torch.zeros((), device=self.weights[0].latent.device)
         return torch.stack(present).sum()
+
+    @property
+    def penalty_missing(self) -> bool:
+        """Whether a cure has a penalty for the coming step, and `penalty` was never called."""
+        return self._omissions.penalty_missing(self.step)
 
     def close(self) -> None:
         """Let go of the optimizers: nothing happens after their steps any more."""
@@ -112,7 +123,7 @@ class Control:
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
         self.tracker.load_state_dict(state["tracker"])
-        self.step = state["step"]
+        self.step, self._fresh = state["step"], False
         self._stepped = {i for i, did in enumerate(stepped) if did}
 
     def _listen(self) -> None:
@@ -146,6 +157,9 @@ class Control:
 
     @_disable_dynamo
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._fresh:
+            self._fresh = False
+            warn_of_restart(self._optimizers)
         if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
             self._finish()
         if self.tracker.steps == 0 and not self._stepped:
@@ -163,6 +177,7 @@ class Control:
 
     def _finish(self) -> None:
         self._stepped.clear()
+        self._omissions.step_taken(self.step)
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)

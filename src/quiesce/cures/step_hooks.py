@@ -14,6 +14,8 @@ from quiesce.errors import TrackingError
 
 _INNER = ("optimizer", "_base_optimizer")
 """Where wrappers whose step is one step of the optimizer inside keep it: Accelerate, timm."""
+_ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
+"""Distributed types of Accelerate that keep the weights where a tracker does not find them."""
 
 
 def hooked_optimizers(given: object) -> list[Optimizer]:
@@ -23,13 +25,29 @@ def hooked_optimizers(given: object) -> list[Optimizer]:
         given: An optimizer, a wrapper around one, or several of them.
 
     Raises:
-        TrackingError: The step of one of them calls no hooks, or it is no optimizer.
+        TrackingError: The step of one of them calls no hooks, or it is no optimizer; or it belongs
+            to an engine of Accelerate that is not supported.
     """
     several = given if isinstance(given, Iterable) else [given]
     return [_hooked(each) for each in several]
 
 
+def refuse_engine(optimizer: object) -> None:
+    """Refuse an optimizer that Accelerate has made part of DeepSpeed, FSDP or Megatron-LM.
+
+    Raises:
+        TrackingError: It is.
+    """
+    kind = getattr(getattr(optimizer, "accelerator_state", None), "distributed_type", None)
+    if engine := _ENGINES.get(str(getattr(kind, "value", kind))):
+        raise TrackingError(
+            f"quiesce does not support {engine} under Accelerate; train with DDP, or with "
+            "torch's fully_shard in a loop without Accelerate (docs/how-to/cluster.md)"
+        )
+
+
 def _hooked(given: object) -> Optimizer:
+    refuse_engine(given)
     inside: object = given
     while not (isinstance(inside, Optimizer) and getattr(type(inside).step, "hooked", False)):
         found = [vars(inside)[name] for name in _INNER if name in getattr(inside, "__dict__", {})]

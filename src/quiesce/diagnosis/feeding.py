@@ -20,8 +20,7 @@ def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
 
     Returns:
         Name of the batch norm to name of the convolution or linear layer, or to None if something
-        is
-        in between or the forward pass does not reach the batch norm.
+        is in between or the forward pass does not reach the batch norm.
     """
     names = {module: name for name, module in model.named_modules()}
     norms = batch_norms(model).values()

@@ -40,7 +40,7 @@ def diagnose_layers(
 
     Args:
         tracker: The tracker of a network in training, or restored from a checkpoint; it does not
-        change.
+            change.
         cut: Frequency above which a weight counts as oscillating.
         near: Distance from a threshold, in codes, that counts as near.
     """

@@ -91,8 +91,7 @@ def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> st
     Args:
         tracker: The tracker.
         max_bits: Layers with more bits are considered only if there is no other. Codes of 8-bit
-            layers
-        are so close together that most of them always change, without harm.
+            layers are so close together that most of them always change, without harm.
     """
     narrow = [weight for weight in tracker.weights if weight.grid.bits <= max_bits]
     weights = narrow or tracker.weights

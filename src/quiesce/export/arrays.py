@@ -53,9 +53,8 @@ def export_arrays(
 
     Raises:
         ExportError: The file exists or its folder does not; the model can not be traced; or the
-            arrays
-        would not describe a layer completely: a batch norm is not folded, or something is between
-        the grid of an input and its layer.
+            arrays would not describe a layer completely: a batch norm is not folded, or something
+            is between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
     path, model = check_path(path, overwrite=overwrite), unwrapped(model)

@@ -26,8 +26,7 @@ def check_pack(pack: str, opset: int | None) -> int:
     Raises:
         ValueError: `pack` is unknown.
         ExportError: The opset is too old for the type, or the installed onnx or onnxruntime does
-            not
-        support it.
+            not support it.
     """
     if pack not in PACKS:
         raise ValueError(f"`pack` must be one of {', '.join(PACKS)}, got {pack!r}")

@@ -69,7 +69,7 @@ def describe_parameter(name: str) -> str:
     scale = name.endswith(("scale", "offset"))
     what = "a scale" if scale else "a statistic" if "running_" in name else "a weight"
     return (
-        f"{what} of the layer {layer_of(name)!r} ({name}) is no longer finite; lower "
+        f"{what} of the layer {layer_of(name)!r} ({name}) is not finite; lower "
         f"{_SCALES_RATE if scale else _RATE}"
     )
 

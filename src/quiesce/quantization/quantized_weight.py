@@ -42,8 +42,7 @@ class QuantizedWeight:
 
     Attributes:
         shards: How the latent weight is split over processes, or None. If it is split, scale,
-            history,
-        codes and frozen mask are those of the part of this process.
+            history, codes and frozen mask are those of the part of this process.
 
     Raises:
         PrepareError: Its scale is split over processes.

@@ -68,8 +68,7 @@ class FakeQuantizer(nn.Module):
         learn_offset: Also learn the value of code 0 (LSQ+); for activations only.
         clip: Where gradients pass, see `quiesce.fake_quantize`.
         grad_scaling: Multiply the gradients of scale and offset by 1/sqrt(N*quant_max) as in LSQ,
-            with
-        N the number of weights that share a scale, or of features of one sample.
+            with N the number of weights that share a scale, or of features of one sample.
         estimator: Rounding and its gradient.
         ranges: How `calibrate` computes the first scale.
 
@@ -137,8 +136,7 @@ class FakeQuantizer(nn.Module):
         Raises:
             NotCalibratedError: There is no grid yet.
             TrackingError: In training, the estimator needs the codes of the last step, and no
-                tracker
-            records them.
+                tracker records them.
         """
         if self.observe is not None:
             self.observe(x)

@@ -44,22 +44,16 @@ class EstimatorConfig:
         "hysteresis",
     ] = "ste"
     """The estimator; all but the last two round to nearest."""
-
     delta: float = 0.2
     """ewgs: factor on gradients per step of rounding error, 0 to below 2."""
-
     alpha: float = 0.4
     """dsq: softness of the staircase, above 0 (hard) and below 1 (a straight line)."""
-
     slope: float = 1.0
     """stacked_sigmoid: slope of the logistic at every threshold, above 0 and at most 100."""
-
     scaling: float = 2.0
     """psg: factor on the gradient per step of rounding error, above 0 and at most 1000."""
-
     amplitude: float = 0.21
     """stableqat: amplitude of the harmonic, 0 (the STE) to below 0.2251."""
-
     width: float = 1.0
     """hysteresis: width of the dead band at a threshold, in steps, above 0 and at most 1."""
 

@@ -22,6 +22,7 @@ from quiesce.files.untrusted.yaml_and_json import parse_yaml, read_yaml
 from quiesce.recipes.catalog import SHIPPED, shipped_recipes
 from quiesce.recipes.recipe import VERSION, Recipe
 from quiesce.run_folder.folder import RECIPE
+from quiesce.user_code import TRUST
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -56,18 +57,40 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         flags: Flags that override it, as on the command line: ["--seed", "3", "--data.workers=2"].
+            `TRUST` among them allows what `refuse_untrusted` refuses.
 
     Raises:
         RecipeError: There is no such recipe, a field is unknown, or a value has a wrong type or is
-            out of range; the message is one line.
+            out of range; or it is the recipe of a run folder and names code of the user. The
+            message is one line.
     """
     path = find_recipe(recipe)
+    trusted = TRUST in flags or path.name != RECIPE
+    flags = [flag for flag in flags if flag != TRUST]
     tree = _load(path)
     refuse_newer(str(path), tree.get("version"), VERSION)
     values = checked_fields(Recipe, tree, str(path))
     for field, value in _flag_values(flags):
         _put(values, field, value)
-    return _build(Recipe(name="recipe"), values, recipe)
+    built: Recipe = _build(Recipe(name="recipe"), values, recipe)
+    if not trusted:
+        refuse_untrusted(built, path, flags)
+    return built
+
+
+def refuse_untrusted(recipe: Recipe, path: Path, flags: Sequence[str]) -> None:
+    """Refuse code that the recipe of a run folder names: the folder may be from anywhere.
+
+    Raises:
+        RecipeError: A field names a function of the user, and no flag names it again.
+    """
+    given = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+    for field, name in recipe.user_code.items():
+        if field not in given:
+            raise RecipeError(
+                f"{path}: {field} is {name}, which is code to run. If you trust this folder, add "
+                f"{TRUST}, or name it again: --{field} {name}"
+            )
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -144,7 +167,8 @@ def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "")
     for key, value in tree.items():
         if key not in hints:
             near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
-            raise RecipeError(f"{where}: unknown field `{prefix}{key}`; {near}")
+            name = " ".join(f"{prefix}{key}".split())
+            raise RecipeError(f"{where}: unknown field `{name}`; {near}")
         values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
     return values
 
@@ -212,11 +236,10 @@ def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
     try:
         return typed(value, hint, lax=True)
     except ValueError as error:
-        near = _nearest(str(value), map(str, get_args(hint)))
-        raise RecipeError(
-            f"{where}: `{field}` must be {_kind(hint)}, got {value!s:.60}"
-            f"{f'; {near}' if near else ''}"
-        ) from error
+        got = "null" if value is None else " ".join(str(value).split())[:60]
+        near = _nearest(got, map(str, get_args(hint)))
+        message = f"{where}: `{field}` must be {_kind(hint)}, got {got}"
+        raise RecipeError(f"{message}; {near}" if near else message) from error
 
 
 def _build(base: Any, values: dict[str, Any], where: str, prefix: str = "") -> Any:

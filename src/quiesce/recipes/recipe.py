@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from quiesce.data.config import DataConfig
 from quiesce.files.atomic import in_home
+from quiesce.files.untrusted.typed_trees import with_lists
 from quiesce.models.build import ModelConfig
 from quiesce.recipes.sections import (
     BatchNormConfig,
@@ -25,6 +26,7 @@ from quiesce.recipes.sections import (
     check,
 )
 from quiesce.recipes.trainer_section import CheckpointConfig, TrainerConfig
+from quiesce.user_code import is_user_code
 
 VERSION = 1
 """Version of the recipe's format."""
@@ -36,49 +38,34 @@ class Recipe:
 
     version: int = VERSION
     """Format version of the recipe: 1."""
-
     name: str
     """Name of the recipe; the default run folder contains it."""
-
     seed: int = 0
     """Seed of initial weights, image order and augmentation, 0 to 2^63 - 1."""
-
     run: str | None = None
     """Run folder, which must not exist yet; null means runs/<name>-seed<seed>."""
-
     compile: Literal["off", "quantizers", "model"] = "off"
     """What is compiled: off; quantizers and the operations on their weights (takes half a minute,
     worth it from a few hundred steps); or model, the whole forward and backward pass (takes
     minutes, has the fastest steps). See docs/performance.md."""
-
+    metric: str | None = None
+    """module:name of a function of yours that scores the outputs on all test images, besides top-1;
+    see docs/how-to/own-data.md. null measures top-1 only."""
     data: DataConfig = field(default_factory=DataConfig)
-
     model: ModelConfig = field(default_factory=ModelConfig)
-
     float_stage: FloatStageConfig = field(default_factory=FloatStageConfig)
-
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
-
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-
     cure: CureConfig = field(default_factory=CureConfig)
-
     weights_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
     scales_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adam", lr=1e-5)
     )
-
     lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
-
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
-
     recording: RecordingConfig = field(default_factory=RecordingConfig)
-
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
@@ -86,6 +73,14 @@ class Recipe:
         plain = self.name and self.name.isprintable() and self.name == Path(self.name).name
         check(bool(plain), "name", "a word without slashes", repr(self.name))
         check(0 <= self.seed < 2**63, "seed", "0 to 2^63 - 1", self.seed)
+        named = self.metric is None or is_user_code(self.metric)
+        check(named, "metric", "module:name of a function of yours, or null", self.metric)
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """Fields that name a function or class of the user, and what they name."""
+        values = {"data.name": self.data.name, "model.name": self.model.name, "metric": self.metric}
+        return {field: name for field, name in values.items() if name and is_user_code(name)}
 
     @property
     def folder(self) -> Path:
@@ -94,13 +89,4 @@ class Recipe:
 
     def tree(self) -> dict[str, Any]:
         """Return the recipe as nested dicts and lists, ready for YAML and JSON."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, all the way down: YAML and JSON know no tuple."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
+        return with_lists(dataclasses.asdict(self))

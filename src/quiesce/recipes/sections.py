@@ -27,53 +27,37 @@ class SchemeConfig:
 
     weight_bits: int = 4
     """Bits of the weights, 2 to 8."""
-
     act_bits: int | None = 4
     """Bits of the layers' inputs, 2 to 8; null keeps activations in float."""
-
     first_last_bits: int | None = 8
     """Bits of the first and the last layer, 2 to 8; null uses the same bits as elsewhere."""
-
     first_input_bits: int | None = None
     """Bits of the input image, 2 to 8; null keeps it in float."""
-
     per_channel: bool = False
     """Use one weight scale per output channel instead of one per tensor."""
-
     ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
     """How initial scales are found: least squared error, extremes, percentile, or LSQ's rule."""
-
     clip: Literal["range", "grid", "round"] = "range"
     """Which weights get a gradient. range: those within the ends of the grid, as in papers; grid:
     also half a code beyond them; round: only those whose rounded value is not an end."""
-
     grad_scaling: bool = False
     """Scale the gradients of scales by LSQ's 1/sqrt(N * quant_max)."""
-
     learn_offset: bool = False
     """Also learn the value of code 0 of every layer's input (LSQ+)."""
-
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Estimator for the rounding of weights."""
-
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Estimator for the rounding of the layers' inputs; hysteresis is only for weights."""
-
     residual: Literal["float", "quantized"] = "float"
     """Additions of activations: float, or with operands quantized to act_bits."""
-
     residual_include: tuple[str, ...] = ("*",)
     """Shell-style patterns of modules whose additions to quantize, if residual is quantized."""
-
     residual_exclude: tuple[str, ...] = ()
     """Shell-style patterns of modules whose additions to keep in float."""
-
     include: tuple[str, ...] = ("*",)
     """Shell-style patterns of layer names to quantize: "blocks.*"."""
-
     exclude: tuple[str, ...] = ()
     """Shell-style patterns of layer names to keep in float."""
-
     overrides: dict[str, dict[str, int | bool | str | None]] = field(default_factory=dict)
     """Other values for layers that match a pattern: {"blocks.0.*": {"weight_bits": 8}}."""
 
@@ -109,7 +93,6 @@ class TrackerConfig:
 
     momentum: float = 0.01
     """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
-
     verify_every: int | None = None
     """Optimizer steps between two checks that all processes hold the same weights, at least 1; the
     run stops if they differ. null never checks."""
@@ -126,13 +109,10 @@ class RampConfig:
 
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Shape of the change from `start` to `end`; constant stays at `start`."""
-
     start: float = 0.0
     """Value at the beginning."""
-
     end: float = 0.0
     """Value at the last step; not used by constant."""
-
     begin: float = 0.25
     """Share of the training before the change starts, 0 to below 1."""
 
@@ -155,23 +135,17 @@ class CureConfig:
 
     kind: Literal["none", "dampen", "freeze"] = "none"
     """none (plain LSQ), dampen (penalty on the distance to the grid) or freeze (fixed codes)."""
-
     strength: RampConfig = RampConfig(end=0.1)
     """dampen: factor of the penalty in the loss, 0 or more."""
-
     aggregation: Literal["sum", "mean", "kernel_mean"] = "kernel_mean"
     """dampen: how squared distances are combined in each layer. sum is the formula of the paper;
     kernel_mean (sum over output channels, mean over the rest) is used by the published recipes."""
-
     threshold: RampConfig = RampConfig(start=0.1, end=0.01)
     """freeze: oscillation frequency above which a weight is frozen, above 0 and at most 1."""
-
     average: Literal["code", "last"] = "code"
     """freeze: freeze at the rounded running average of the code, or at the last code."""
-
     max_bits: int = 4
     """freeze: freeze only weights with at most this many bits, 2 to 8."""
-
     max_frozen: float | None = 0.6
     """freeze: largest share of frozen weights in a layer, above 0 and below 1. The run stops when
     it is exceeded; null disables the check."""
@@ -205,16 +179,12 @@ class OptimizerConfig:
 
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     """Which optimizer."""
-
     lr: float = 0.01
     """Learning rate at the first step, above 0."""
-
     momentum: float = 0.9
     """sgd: momentum, 0 to below 1; adam and adamw: the first beta (their second is 0.999)."""
-
     weight_decay: float = 0.0
     """Weight decay, 0 or more."""
-
     nesterov: bool = False
     """sgd: use Nesterov momentum."""
 
@@ -232,10 +202,8 @@ class LrScheduleConfig:
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
     """Shape of the decay."""
-
     end: float = 0.0
     """Learning rate at the last step relative to the first, 0 to 1; not used by constant."""
-
     warmup: float = 0.0
     """Share of the training with a linear warm-up, 0 to below 1."""
 
@@ -250,7 +218,6 @@ class FloatStageConfig:
 
     epochs: int | None = None
     """Epochs, at least 1; null skips this stage."""
-
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer of the float stage; its learning rate also follows `lr_schedule`."""
 
@@ -275,31 +242,23 @@ class RecordingConfig:
 
     layers: int = 200
     """How often the state of every layer is written to layers.csv, evenly spread, 0 or more."""
-
     histograms: int = 20
     """How often TensorBoard gets the offset histogram of every layer, 0 or more."""
-
     averages: bool = True
     """Record the average codes of low-bit layers, which `quiesce probe` needs. It takes 4 bytes per
     weight."""
-
     batchnorm_every: int | None = None
     """Steps between two measurements of batch-norm statistics, KL and loss, at least 1; null never
     measures them. They slow training down but do not change it."""
-
     batchnorm_batches: int = 8
     """Training batches for these measurements, at least 1. They are kept in memory."""
-
     trajectory_steps: int = 300
     """Steps for which single weights are recorded in trajectories.npz, 0 or more."""
-
     trajectory_begin: int | None = None
     """Step after which they are recorded; null takes the last `trajectory_steps` of the run."""
-
     trajectory_layer: str | None = None
     """Layer of these weights; null takes the depth-wise layer that oscillates most at that moment,
     or any layer if no depth-wise layer oscillates."""
-
     trajectory_weights: int = 16
     """Number of weights, at least 1; those that oscillate most at that moment."""
 

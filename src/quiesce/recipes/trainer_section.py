@@ -29,50 +29,35 @@ class TrainerConfig:
 
     max_epochs: int = 90
     """Epochs of the quantized network, at least 1."""
-
     max_steps: int = -1
     """Stop after this many optimizer steps; -1 means that only max_epochs counts."""
-
     accelerator: str = "auto"
     """auto, cpu, gpu, mps, tpu."""
-
     devices: int | str = "auto"
     """Number of devices on this machine, or auto."""
-
     num_nodes: int = 1
     """Number of machines, at least 1."""
-
     strategy: str = "auto"
     """auto, ddp, or another strategy of Lightning. Strategies that split weights among processes
     (fsdp, deepspeed) or lose them after training (spawn, fork, notebook) are not supported."""
-
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Precision of the computation; weights, scales and their updates are always 32-bit."""
-
     accumulate_grad_batches: int = 1
     """Batches to accumulate gradients over for one optimizer step, at least 1."""
-
     gradient_clip_val: float | None = None
     """Largest norm of the gradient; null does not clip."""
-
     deterministic: bool = False
     """Use only deterministic algorithms; slower on accelerators."""
-
     sync_batchnorm: bool = False
     """Compute batch-norm statistics over all devices."""
-
     log_every_n_steps: int = 10
     """Steps between two lines of metrics.csv, at least 1."""
-
     check_val_every_n_epoch: int = 1
     """Epochs between two measurements of test accuracy, at least 1."""
-
     limit_train_batches: int | float | None = None
     """Batches (a whole number) or share (0 to 1) of an epoch to train on; null means all."""
-
     limit_val_batches: int | float | None = None
     """Batches (a whole number) or share (0 to 1) of the test images to measure; null means all."""
-
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv", "tensorboard")
     """Where metrics are written: csv (metrics.csv), tensorboard."""
 

@@ -21,9 +21,11 @@
     return Plotly.react(plot, data, layout, options);
   };
 
+  const shown = (plot) => !plot.closest("details:not([open])"); // a folded chart has no width
+
   const drawAll = async () => {
     document.documentElement.dataset.drawn = "no";
-    for (const plot of document.querySelectorAll(".plot")) {
+    for (const plot of [...document.querySelectorAll(".plot")].filter(shown)) {
       await draw(plot);
       await new Promise((next) => setTimeout(next));
     }
@@ -35,6 +37,9 @@
     plotly.textContent = document.getElementById("plotly").textContent;
     document.body.append(plotly);
     dark.addEventListener("change", drawAll);
+    for (const fold of document.querySelectorAll("details.folded")) {
+      fold.addEventListener("toggle", () => fold.open && fold.querySelectorAll(".plot").forEach(draw));
+    }
     drawAll();
   };
 

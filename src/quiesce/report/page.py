@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from quiesce.report import tables
 from quiesce.report.charts.chart import Chart
+from quiesce.report.charts.layer_map import FOLDED
 from quiesce.report.palette import DARK, LIGHT, color, variable
 from quiesce.report.run_data import Subject
 from quiesce.report.sections import SHOWN, sections
@@ -41,10 +42,12 @@ def page(subject: Subject) -> str:
         plotly=Markup(get_plotlyjs()),
         verdicts=[(group, color(i), verdict(group.runs[0])) for i, group in enumerate(shown)],
         comparison=(ranking if subject.swept else comparison)(subject.groups),
+        facts=tables.facts(subject.groups),
         headline=tables.headline(subject.groups),
         every_run=tables.every_run(subject.groups),
         layers=[(group, tables.layers(group.runs[0])) for group in shown],
         sections=sections(subject),
+        folded=FOLDED,
         versions=_versions(subject),
     )
 

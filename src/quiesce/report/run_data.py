@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm
 
 DEPTHWISE = "depth-wise"
@@ -81,6 +82,26 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What was trained, on what, and how large and fast it is; None where no file tells it."""
+
+    network: str | None = None
+    """Name of the network."""
+    bits: str | None = None
+    """Bits of weights and inputs: "W3A4, first and last 8"."""
+    data: str | None = None
+    """Name of the data set."""
+    epochs: str | None = None
+    """Epochs of the quantized network, and of the float network before it."""
+    weights_bytes: float | None = None
+    """Size of the codes of all quantized weights, each with the bits of its layer."""
+    file_bytes: float | None = None
+    """Size of the exported file."""
+    latency_ms: float | None = None
+    """Time for one image in the exported file, on one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything about a run; None or empty where the folder has no file about it."""
 
@@ -97,6 +118,9 @@ class Run:
     finished: bool
     steps: int
     """Optimizer steps so far."""
+    momentum: float | None = None
+    """Momentum of the tracker's frequencies."""
+    facts: Facts = Facts()
     cut: float = 0.005
     """Frequency above which a weight oscillates."""
     near: float = 0.01
@@ -109,6 +133,8 @@ class Run:
     """Top-1 after calibration, before training."""
     top1: Accuracy
     """Top-1 at the end."""
+    metric: float | None = None
+    """Score of the final network by the metric of the recipe."""
     train_loss: float | None
     """Cross-entropy in the last epoch."""
     batchnorm_loss: Accuracy = Accuracy()
@@ -138,14 +164,23 @@ class Run:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
+    def too_few_steps(self) -> bool:
+        """Whether the frequencies are still so close to their start that 0 says nothing."""
+        return self.momentum is not None and self.steps < steps_needed(self.momentum)
+
+    @property
     def low_bit_layers(self) -> tuple[DiagnosedLayer, ...]:
         """The layers that the headline is about."""
+        return tuple(layer for layer in self.layers if self._is_low_bit(layer))
+
+    @property
+    def other_layers(self) -> tuple[DiagnosedLayer, ...]:
+        """The layers with more bits, usually the first and the last."""
+        return tuple(layer for layer in self.layers if not self._is_low_bit(layer))
+
+    def _is_low_bit(self, layer: DiagnosedLayer) -> bool:
         low = self.low_bits
-        return tuple(
-            layer
-            for layer in self.layers
-            if low is None or (layer.bits is not None and layer.bits <= low)
-        )
+        return low is None or (layer.bits is not None and layer.bits <= low)
 
 
 @dataclass(frozen=True, kw_only=True)

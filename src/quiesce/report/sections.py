@@ -18,6 +18,7 @@ from quiesce.report.charts.training import happens, training
 from quiesce.report.charts.trajectories import weights_over_time
 from quiesce.report.numbers import count
 from quiesce.report.run_data import Group, Run, Subject
+from quiesce.report.verdict import TOO_FEW_STEPS
 
 SHOWN = 4
 """Most groups that are shown run by run, of each its first run; the others are in tables and
@@ -83,7 +84,7 @@ def _sweep(subject: Subject) -> Section:
         charts=_there(
             chart for field in subject.swept for chart in ablation(subject.groups, field)
         ),
-        instead="No run of the sweep has come to a result yet.",
+        instead="Fewer than two settings of the sweep have come to a result yet.",
     )
 
 
@@ -95,9 +96,10 @@ def _training(groups: Sequence[Group]) -> Section:
         short="Training",
         title="Training",
         lead="All runs on one axis, over the optimizer steps of the quantized stage."
-        + (" No weight oscillates, at any of them." if told and not moving else ""),
+        + (f" {_at_rest(groups)}" if told and not moving else ""),
         charts=_there(training(groups)),
-        instead="There is no step in a metrics.csv: train with csv among trainer.loggers.",
+        instead="No metrics.csv has two rows to draw a curve through: train with csv among "
+        "trainer.loggers, and with a lower trainer.log_every_n_steps.",
     )
 
 
@@ -124,9 +126,10 @@ def _over_time(groups: Sequence[Group]) -> Section:
         "where they have more bits: their codes lie so close that most change, to no harm."
         + _of_the_quiet(groups),
         by_run=_there(over_time(group.runs[0], group.label, top) for _, group in moving),
-        instead="No weight oscillates."
+        instead=_at_rest(groups)
         if still
-        else "There is no layers.csv: quiesce train writes it where recording.layers is above 0.",
+        else "There is no layers.csv with two steps: quiesce train writes it where "
+        "recording.layers is above 1.",
     )
 
 
@@ -167,13 +170,14 @@ def _trajectories(groups: Sequence[Group]) -> Section:
         by_run=_there(
             weights_over_time(group.runs[0], group.label, i) for i, group in _moving(groups)
         ),
-        instead="No weight oscillates."
+        instead=_at_rest(groups)
         if still
         else "No weights were recorded: set recording.trajectory_steps in the recipe.",
     )
 
 
 def _batchnorm(groups: Sequence[Group]) -> Section:
+    measured = any(group.runs[0].batchnorms for group in groups)
     return Section(
         name="batch-norm",
         short="Batch norm",
@@ -181,8 +185,10 @@ def _batchnorm(groups: Sequence[Group]) -> Section:
         lead="Running statistics are averages over recent steps. Where weights oscillate they are "
         "of no single network, and measuring them again mends that.",
         charts=_there([by_kind(groups), *during_training(groups)]),
-        instead="A diagnosis measures how far they are off:",
-        command=_command("diagnose", groups),
+        instead="One batch norm makes no chart; the verdict has its number."
+        if measured
+        else "A diagnosis measures how far they are off:",
+        command="" if measured else _command("diagnose", groups),
     )
 
 
@@ -195,7 +201,7 @@ def _probe(groups: Sequence[Group]) -> Section:
         title="What oscillation still costs",
         lead="The training loss, were the weights that oscillate to rest on other codes.",
         by_run=() if still else _there(charts),
-        instead="Nothing: no weight oscillates." if still else "A probe finds out:",
+        instead=f"Nothing to probe. {_at_rest(groups)}" if still else "A probe finds out:",
         command="" if still else _command("probe", groups),
     )
 
@@ -209,12 +215,22 @@ def _moving(groups: Sequence[Group]) -> list[tuple[int, Group]]:
     return [(i, group) for i, group in enumerate(groups) if not quiet(group.runs[0])]
 
 
+def _at_rest(groups: Sequence[Group]) -> str:
+    """Say that nothing oscillates in any of these, or that it is too early to say."""
+    if any(group.runs[0].too_few_steps for group in groups):
+        return f"{TOO_FEW_STEPS}."
+    return "No low-bit weight oscillates."
+
+
 def _of_the_quiet(groups: Sequence[Group]) -> str:
     """Which of several runs have no chart, as there is nothing to draw."""
-    labels = [group.label for group in groups if quiet(group.runs[0])]
-    if not labels or len(labels) == len(groups):
+    still = [group for group in groups if quiet(group.runs[0])]
+    if not still or len(still) == len(groups):
         return ""
-    return f" No weight oscillates in {' and '.join(labels)}."
+    told = {sentence: [] for sentence in map(_at_rest, ([group] for group in still))}
+    for group in still:
+        told[_at_rest([group])].append(group.label)
+    return "".join(f" {said[:-1]} in {' and '.join(labels)}." for said, labels in told.items())
 
 
 def _there(charts: Iterable[Chart | None]) -> tuple[Chart, ...]:

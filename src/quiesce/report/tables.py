@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quiesce.report.numbers import MISSING, cell
 from quiesce.report.palette import color
-from quiesce.report.run_data import Group, Run
+from quiesce.report.run_data import Facts, Group, Run
 from quiesce.run_folder.contents import DiagnosedLayer
 
 
@@ -35,10 +35,57 @@ class Table:
     """At least one."""
 
 
-HEADLINE: tuple[tuple[str, Callable[[Run], float | None], int, float], ...] = (
+def _text(value: str | None) -> str:
+    return MISSING if value is None else value
+
+
+FACTS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
+    ("network", lambda facts: _text(facts.network)),
+    ("bits", lambda facts: _text(facts.bits)),
+    ("data", lambda facts: _text(facts.data)),
+    ("epochs", lambda facts: _text(facts.epochs)),
+    ("weights, kB", lambda facts: cell([facts.weights_bytes], 1, 1e-3)),
+    ("file, kB", lambda facts: cell([facts.file_bytes], 1, 1e-3)),
+    ("latency, ms", lambda facts: cell([facts.latency_ms], 2)),
+)
+"""Head, and what stands below it."""
+
+
+def facts(groups: Sequence[Group]) -> Table | None:
+    """Return what was trained: a row for all groups that agree, a column for all that is known."""
+    labels: dict[tuple[str, ...], list[int]] = {}
+    for i, group in enumerate(groups):
+        labels.setdefault(tuple(tell(group.runs[0].facts) for _, tell in FACTS), []).append(i)
+    known = [k for k in range(len(FACTS)) if any(cells[k] != MISSING for cells in labels)]
+    if not known:
+        return None
+    rows = tuple(
+        Row(
+            name=_names([groups[i].label for i in places], len(groups)),
+            cells=tuple(cells[k] for k in known),
+            color=color(places[0]) if len(places) == 1 < len(groups) else None,
+        )
+        for cells, places in labels.items()
+    )
+    return Table(names="runs", columns=tuple(FACTS[k][0] for k in known), rows=rows)
+
+
+def _names(labels: Sequence[str], everyone: int) -> str:
+    if len(labels) == 1:
+        return labels[0]
+    if len(labels) == everyone:
+        return f"all {everyone}"
+    return f"{labels[0]} and {len(labels) - 1} more"
+
+
+Measures = tuple[tuple[str, Callable[[Run], float | None], int, float], ...]
+
+METRIC = "metric"
+HEADLINE: Measures = (
     ("float top-1, %", lambda run: run.top1_float, 1, 1),
     ("top-1, %", lambda run: run.top1.running, 1, 1),
     ("re-estimated, %", lambda run: run.top1.reestimated, 1, 1),
+    (METRIC, lambda run: run.metric, 4, 1),
     ("loss, nats", lambda run: run.train_loss, 3, 1),
     ("oscillating, %", lambda run: run.oscillating, 2, 100),
     ("depth-wise, %", lambda run: run.oscillating_depthwise, 2, 100),
@@ -50,10 +97,11 @@ HEADLINE: tuple[tuple[str, Callable[[Run], float | None], int, float], ...] = (
 def headline(groups: Sequence[Group]) -> Table:
     """Return one row for each group: means and standard deviations over its seeds."""
     several = any(len(group.runs) > 1 for group in groups)
+    columns = _headline_columns(groups)
     rows = []
     for i, group in enumerate(groups):
         cut = [run for run in group.runs if not run.finished]
-        cells = _headline_cells(group.runs)
+        cells = _headline_cells(group.runs, columns)
         rows.append(
             Row(
                 name=group.label,
@@ -62,7 +110,7 @@ def headline(groups: Sequence[Group]) -> Table:
                 remark=_remark(cut, len(group.runs)),
             )
         )
-    heads = tuple(head for head, *_ in HEADLINE)
+    heads = tuple(head for head, *_ in columns)
     return Table(names="network", columns=("n", *heads) if several else heads, rows=tuple(rows))
 
 
@@ -70,23 +118,33 @@ def every_run(groups: Sequence[Group]) -> Table | None:
     """Return one row for each run; None where the headline has that already."""
     if all(len(group.runs) == 1 for group in groups):
         return None
+    columns = _headline_columns(groups)
     rows = tuple(
         Row(
             name=run.title,
-            cells=(MISSING if run.seed is None else str(run.seed), *_headline_cells([run])),
+            cells=(
+                MISSING if run.seed is None else str(run.seed),
+                *_headline_cells([run], columns),
+            ),
             color=color(i),
             remark=_remark([] if run.finished else [run], 1),
         )
         for i, group in enumerate(groups)
         for run in group.runs
     )
-    return Table(names="run", columns=("seed", *(head for head, *_ in HEADLINE)), rows=rows)
+    return Table(names="run", columns=("seed", *(head for head, *_ in columns)), rows=rows)
 
 
-def _headline_cells(runs: Sequence[Run]) -> tuple[str, ...]:
+def _headline_columns(groups: Sequence[Group]) -> Measures:
+    """Return all but the metric of recipes where no run has one."""
+    scored = any(run.metric is not None for group in groups for run in group.runs)
+    return tuple(each for each in HEADLINE if scored or each[0] != METRIC)
+
+
+def _headline_cells(runs: Sequence[Run], columns: Measures) -> tuple[str, ...]:
     return tuple(
         cell([measure(run) for run in runs], digits, factor)
-        for _, measure, digits, factor in HEADLINE
+        for _, measure, digits, factor in columns
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quiesce.comparison.same_data import differing_field
+from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.report.numbers import cell, count, mean, nats, percent
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Group, Run
 
@@ -26,6 +27,14 @@ GAIN_OF_LOSS = 0.05
 
 CROWDED = 2.0
 """How many times as many weights as even spacing would put near a threshold count as crowded."""
+
+LOST_POINTS = 1.0
+"""Top-1 below the float network's, in percentage points, that is told."""
+
+HEALTHY_SHARE = 0.9
+"""Share of the float network's top-1 below which a network is not called healthy."""
+
+TOO_FEW_STEPS = "Too few steps to tell whether weights oscillate"
 
 MOSTLY_FROZEN = 0.9
 """Frozen share above which little is left to learn."""
@@ -45,7 +54,17 @@ class Finding:
 
 def verdict(run: Run) -> list[Finding]:
     """Return what can be said of one run, what to do last."""
-    rules = (cut_off, oscillation, crowding, frozen, statistics_off, reestimation, probed, advice)
+    rules = (
+        cut_off,
+        accuracy,
+        oscillation,
+        crowding,
+        frozen,
+        statistics_off,
+        reestimation,
+        probed,
+        advice,
+    )
     return [finding for rule in rules if (finding := rule(run)) is not None]
 
 
@@ -62,14 +81,25 @@ def cut_off(run: Run) -> Finding | None:
     return Finding(rule="cut off", tone="bad", text=text)
 
 
+def accuracy(run: Run) -> Finding | None:
+    """How much accuracy the network has lost against the float network."""
+    final, first = final_top1(run), run.top1_float
+    if final is None or first is None or first - final < LOST_POINTS:
+        return None
+    text = f"Top-1 is {final:.1f} %, {first - final:.1f} points below the float network"
+    if _healthy(run):
+        return Finding(rule="accuracy", tone="note", text=f"{text}.")
+    text += f": {percent(final / first)} of its {first:.1f} % are left."
+    return Finding(rule="accuracy", tone="bad", text=text)
+
+
 def oscillation(run: Run) -> Finding | None:
     """How many of the low-bit weights oscillate, and where most do."""
     worst = max(_shares(run), default=None)
     if worst is None:
         return None
     if worst == 0:
-        text = f"No weight oscillates: none has a frequency above {run.cut:g}."
-        return Finding(rule="oscillation", tone="good", text=text)
+        return _none_oscillates(run)
     text = f"{percent(run.oscillating or 0)} of low-bit weights oscillate"
     if run.oscillating_depthwise is not None:
         text = f"{percent(run.oscillating_depthwise)} of depth-wise weights oscillate"
@@ -81,7 +111,31 @@ def oscillation(run: Run) -> Finding | None:
     if layers:
         most = max(layers, key=lambda layer: layer.oscillating)
         text += f", most in {most.name}: {percent(most.oscillating)}"
+    if run.too_few_steps:
+        text += f"; {count(run.steps, 'step')} are too few to tell whether it stays so"
     return Finding(rule="oscillation", tone="bad" if worst >= RARE else "note", text=f"{text}.")
+
+
+def _none_oscillates(run: Run) -> Finding:
+    """Say that no low-bit weight oscillates, and what of the other layers; or that it is early."""
+    if run.too_few_steps and run.momentum is not None:
+        text = (
+            f"{TOO_FEW_STEPS}: {count(run.steps, 'step')} of the {steps_needed(run.momentum):,} "
+            f"or more that a tracker with momentum {run.momentum:g} needs."
+        )
+        return Finding(rule="oscillation", tone="note", text=text)
+    others = [layer for layer in run.other_layers if layer.oscillating]
+    if others:
+        most = max(others, key=lambda layer: layer.oscillating)
+        text = (
+            f"No low-bit weight oscillates. Of the {count(len(others), 'layer')} with more bits "
+            f"that oscillate, {most.name} does most: {percent(most.oscillating)} at {most.bits} "
+            "bits, where a flip is small."
+        )
+        return Finding(rule="oscillation", tone="good", text=text)
+    which = "" if run.layers else "low-bit "
+    text = f"No {which}weight oscillates: none has a frequency above {run.cut:g}."
+    return Finding(rule="oscillation", tone="good", text=text)
 
 
 def crowding(run: Run) -> Finding | None:
@@ -189,11 +243,13 @@ def advice(run: Run) -> Finding | None:
         steps.append(MORE_CURE[run.cure or "none"])
     if (run.frozen or 0) >= MOSTLY_FROZEN:
         steps.append("raise cure.threshold, so that fewer weights freeze")
+    if not _healthy(run):
+        steps.append("find what else costs accuracy: epochs, the learning rate, the bits")
     if steps:
         return Finding(rule="advice", tone="note", text=f"What to do: {', then '.join(steps)}.")
     cost = probed(run)
     costs = harmful or (cost is not None and cost.tone == "bad")
-    if not run.finished or not _shares(run) or costs:
+    if not run.finished or not _shares(run) or costs or run.too_few_steps:
         return None
     return Finding(rule="advice", tone="good", text="There is nothing to mend.")
 
@@ -266,6 +322,12 @@ def ranking(groups: Sequence[Group]) -> list[Finding]:
 def final_top1(run: Run) -> float | None:
     """Top-1 of the network that the run leaves: re-estimated where it was."""
     return run.top1.running if run.top1.reestimated is None else run.top1.reestimated
+
+
+def _healthy(run: Run) -> bool:
+    """Whether the network has most of the float network's accuracy, or nothing tells."""
+    final, first = final_top1(run), run.top1_float
+    return final is None or first is None or final >= HEALTHY_SHARE * first
 
 
 def _left_reestimated(run: Run) -> bool:

@@ -11,11 +11,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from quiesce.files.untrusted.typed_trees import with_lists
+
 VERSION = 1
 """Newest readable version of all these files and of recipe.yaml."""
 
 Count = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 """A whole number that a float holds exactly, so that a chart can show it."""
+
+Momentum = Annotated[float, Meta(gt=0, lt=1)]
+"""Weight of the newest step in a frequency."""
 
 Few = Meta(max_length=20_000)
 """Layers or batch norms; each is a row of a table on the page."""
@@ -28,7 +33,7 @@ class File(Struct, frozen=True, kw_only=True):
 
     def tree(self) -> dict[str, Any]:
         """Return the content as nested dicts and lists."""
-        return msgspec.to_builtins(self)
+        return with_lists(msgspec.to_builtins(self))
 
 
 class Shares(Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class Oscillation(Struct, frozen=True, kw_only=True):
     """The section `oscillation` of summary.json."""
 
     cut: float = 0.005
-    momentum: float | None = None
+    momentum: Momentum | None = None
     low_bits: Count | None = None
     low_bit: Shares
     low_bit_depthwise: Shares
@@ -81,12 +86,24 @@ class Divergence(Struct, frozen=True, kw_only=True):
     max: float
 
 
+class Metric(Struct, frozen=True, kw_only=True):
+    """The section `metric` of summary.json."""
+
+    name: str
+    """The function of the user, "module:name"."""
+    scores: dict[str, float | None] = {}
+    """Of the states of `top1_percent`."""
+    final: float | None = None
+    """Of the network that the run leaves."""
+
+
 class Summary(File, frozen=True, kw_only=True):
     """summary.json."""
 
     name: str
     seed: int
     top1_percent: dict[str, float | None]
+    metric: Metric | None = None
     train_loss: float | None
     steps: Count = 0
     seconds: dict[str, float] = {}
@@ -158,7 +175,9 @@ class DiagnosisFile(File, frozen=True, kw_only=True):
     finished: bool = True
     cut: float = 0.005
     near: float = 0.01
-    momentum: float | None = None
+    momentum: Momentum | None = None
+    low_bits: Count | None = None
+    """Only from `quiesce.record`: most frequent number of bits between first and last layer."""
     layers: Annotated[tuple[DiagnosedLayer, ...], Few]
     batchnorm: Annotated[tuple[DiagnosedNorm, ...], Few] = ()
     accuracy: Accuracy = Accuracy()
@@ -215,7 +234,8 @@ class SweptRun(Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.folder in ("", ".", "..") or self.folder != PurePosixPath(self.folder).name:
+        name = self.folder
+        if name in ("", ".", "..") or "\0" in name or name != PurePosixPath(name).name:
             raise ValueError(f"`folder` must be a name without slashes, got {self.folder!r:.60}")
 
 
@@ -250,9 +270,10 @@ class KeptOverride(Struct, frozen=True, kw_only=True):
 
 
 class KeptScheme(Struct, frozen=True, kw_only=True):
-    """The bits of weights in recipe.yaml."""
+    """The bits in recipe.yaml."""
 
     weight_bits: Count | None = None
+    act_bits: Count | None = None
     first_last_bits: Count | None = None
     overrides: dict[str, KeptOverride] = {}
 
@@ -264,9 +285,28 @@ class KeptCure(Struct, frozen=True, kw_only=True):
 
 
 class KeptModel(Struct, frozen=True, kw_only=True):
-    """Where the network of recipe.yaml starts."""
+    """The network of recipe.yaml, and where it starts."""
 
+    name: str | None = None
     weights: str | None = None
+
+
+class KeptFloatStage(Struct, frozen=True, kw_only=True):
+    """The float stage of recipe.yaml."""
+
+    epochs: Count | None = None
+
+
+class KeptTracker(Struct, frozen=True, kw_only=True):
+    """The tracker of recipe.yaml."""
+
+    momentum: Momentum | None = None
+
+
+class KeptTrainer(Struct, frozen=True, kw_only=True):
+    """The length of the training in recipe.yaml."""
+
+    max_epochs: Count | None = None
 
 
 class KeptRecipe(File, frozen=True, kw_only=True):
@@ -278,3 +318,13 @@ class KeptRecipe(File, frozen=True, kw_only=True):
     scheme: KeptScheme = KeptScheme()
     cure: KeptCure = KeptCure()
     model: KeptModel = KeptModel()
+    float_stage: KeptFloatStage = KeptFloatStage()
+    tracker: KeptTracker = KeptTracker()
+    trainer: KeptTrainer = KeptTrainer()
+
+
+class ShippedFile(File, frozen=True, kw_only=True):
+    """What the report reads of shipped.json."""
+
+    bytes: Count | None = None
+    milliseconds: float | None = None

@@ -26,6 +26,7 @@ BATCHNORM_LOSS = "batchnorm_loss.csv"
 TRAJECTORIES = "trajectories.npz"
 DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
+SHIPPED_NUMBERS = "shipped.json"
 SWEEP = "sweep.json"
 """In the folder of a sweep: its runs."""
 

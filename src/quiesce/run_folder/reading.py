@@ -11,7 +11,7 @@ from quiesce.files.untrusted import yaml_and_json
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.typed_trees import typed
 from quiesce.run_folder.contents import VERSION, File, KeptRecipe, Summary
-from quiesce.run_folder.folder import RECIPE, SUMMARY, no_run
+from quiesce.run_folder.folder import DIAGNOSIS, LAYERS, RECIPE, SUMMARY, no_run
 
 F = TypeVar("F", bound=File)
 
@@ -21,13 +21,10 @@ class RunFiles:
     """The recipe and the summary of a run. One of the two files may be missing."""
 
     folder: Path
-
     tree: dict[str, Any]
     """All of recipe.yaml; empty if it is missing."""
-
     recipe: KeptRecipe
     """The fields of recipe.yaml that are read here."""
-
     summary: Summary | None
     """None if the run is not finished."""
 
@@ -58,8 +55,8 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds the recipe or the summary of a run."""
-    return (folder / RECIPE).is_file() or (folder / SUMMARY).is_file()
+    """Whether a folder holds a recipe or a summary, or what `quiesce.record` writes."""
+    return any((folder / name).is_file() for name in (RECIPE, SUMMARY, DIAGNOSIS, LAYERS))
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -24,13 +24,10 @@ class PlannedRun:
 
     name: str
     """Name of its folder, inside that of the sweep."""
-
     variant: str | None
     """The variant it is of, where the sweep has any."""
-
     fields: dict[str, Any]
     """Dotted field to value, of the grid."""
-
     recipe: Recipe
     """All that decides it; `run` and the shared float network are filled in when it starts."""
 

@@ -34,20 +34,15 @@ class Sweep:
 
     name: str
     """Name of the sweep; its default folder is runs/<name>."""
-
     recipe: str
     """Name of a shipped recipe, or path of a YAML file."""
-
     seeds: tuple[int, ...] = (0,)
     """Seeds, each 0 or more, no two alike."""
-
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name to changed fields, dotted: {"cosine": {"cure.strength.schedule": "cosine"}}. `recipe`
     among them takes another recipe to start from. The name becomes that of the variant's recipe."""
-
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted field to its values."""
-
     baseline: str | None = None
     """What `quiesce compare` compares to when it is not told: the name of a variant or recipe."""
 

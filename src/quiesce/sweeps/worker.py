@@ -33,7 +33,7 @@ from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_progress
 from quiesce.training.display import Display, progress_console
 from quiesce.training.job import load
-from quiesce.training.run import resume, run
+from quiesce.training.run import run, run_or_resume
 from quiesce.training.stages import float_stage
 from quiesce.training.trainer import is_first_process
 
@@ -68,15 +68,13 @@ def work(task: Task, display: Display) -> None:
         if not continues and task.folder.exists():
             shutil.rmtree(task.folder)
         os.environ[CONTINUES] = "1" if continues else ""
-    if os.environ[CONTINUES]:
-        resume(task.folder, display)
-        return
     flags = [f"--run={task.folder}"]
     if task.weights is not None:
         flags += [f"--model.weights={task.weights}", "--float_stage.epochs=null"]
     recipe = read_recipe(str(task.recipe), flags)
     if not task.only_float:
-        run(recipe, display)
+        train = run_or_resume if os.environ[CONTINUES] else run
+        train(recipe, display)
         return
     job = load(recipe, display)
     with run_folder(task.folder, owner=is_first_process()):

@@ -218,7 +218,7 @@ def try_method(
 
     Raises:
         ValueError: The target is not between two codes of an 8-bit grid, or an argument is out of
-        range.
+            range.
     """
     copies = COPIES if method.estimator.needs_noise else 1
     trace = simulate(

@@ -153,8 +153,7 @@ def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
     Args:
         drift: The share without contraction, 0 to 1, shape (weights,).
         contraction: k, 0 to below 1, shape (weights,). The share differs from the drift by at most
-            k,
-        so a negligible k is ignored.
+            k, so a negligible k is ignored.
     """
     if bool((contraction < _NO_CONTRACTION).any()):
         return drift

@@ -76,6 +76,10 @@ class Job:
         """
         self.network.to(self.device)
         self.measured.top1_percent[state] = self.measuring.top1(self.network, state)
+        if self.recipe.metric is not None:
+            self.measured.metric[state] = self.measuring.metric(
+                self.recipe.metric, self.network, state
+            )
 
 
 def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:
@@ -98,6 +102,7 @@ def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:
     measured, clock = Measured(), Clock(None if found is None else found.seconds)
     if found is not None:
         measured.top1_percent |= found.top1_percent
+        measured.metric |= found.metric
     tracking = RecipeCallback(recipe)
     recording = RecordingCallback(recipe, tracking)
     line = display.training(recipe.name)
@@ -137,7 +142,11 @@ def checkpoints(
     """
 
     def so_far() -> dict[str, Any]:
-        return {"top1_percent": dict(measured.top1_percent), "seconds": clock.seconds()}
+        return {
+            "top1_percent": dict(measured.top1_percent),
+            "metric": dict(measured.metric),
+            "seconds": clock.seconds(),
+        }
 
     content = None if resumed is None else resumed.content
     return CheckpointCallback(path, every=recipe.checkpoint.every, job=so_far, resumed=content)

@@ -13,6 +13,7 @@ from quiesce.data.sampling import EpochSampler
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.display import Display
 from quiesce.training.scores import Batch, batches_within, loss_and_top1
+from quiesce.training.user_metric import user_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class Measuring:
     def top1(self, network: nn.Module, what: str) -> float:
         """Return the accuracy on the test images, in percent."""
         return loss_and_top1(network, self.test(f"top-1, {what}")).top1_percent
+
+    def metric(self, name: str, network: nn.Module, what: str) -> float:
+        """Return the score by a function of the user on the test images."""
+        return user_metric(name, network, self.test(f"metric, {what}"))
 
     def training_loss(self, network: nn.Module, what: str, count: int) -> float:
         """Return the cross-entropy on the first `count` training batches of the epoch."""

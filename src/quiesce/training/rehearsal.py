@@ -11,6 +11,7 @@ from quiesce.errors import DataError, RecipeError, first_line
 from quiesce.quantization.prepare import prepare, quantized_weights
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.recording.recorder import check_layer
+from quiesce.user_code import find
 
 
 @torch.no_grad()
@@ -22,6 +23,8 @@ def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
         RecipeError: The network does not accept these images, or lacks the layer to record.
         PrepareError, NothingToDoError: The scheme does not fit the network.
     """
+    if recipe.metric is not None:
+        find(recipe.metric, "metric")
     images = next(iter(data.train))[0][:2]
     twin = deepcopy(network)
     twin.train()

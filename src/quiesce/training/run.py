@@ -22,6 +22,7 @@ from quiesce.run_folder.folder import (
 )
 from quiesce.run_folder.reading import read_json
 from quiesce.training.display import Display
+from quiesce.training.epoch_checks import odd_epochs
 from quiesce.training.job import load
 from quiesce.training.resuming.found_checkpoint import (
     find_checkpoint,
@@ -30,6 +31,7 @@ from quiesce.training.resuming.found_checkpoint import (
 )
 from quiesce.training.stages import run_stages
 from quiesce.training.trainer import is_first_process
+from quiesce.user_code import TRUST
 
 
 def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
@@ -51,18 +53,22 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
     if is_first_process():
         refuse_existing(recipe.folder)
     job = load(recipe, display or Display())
+    if is_first_process():
+        for warning in odd_epochs(recipe, job.data):
+            job.display.tell(warning)
     with run_folder(recipe.folder, owner=is_first_process()) as folder:
         if is_first_process():
             write_text(folder / RECIPE, write_recipe(recipe))
         return run_stages(job)
 
 
-def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
+def resume(folder: Path, display: Display | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Continue an interrupted run; the result is bit for bit that of an uninterrupted one.
 
     Args:
         folder: The run folder.
         display: As in `run`. It also tells which checkpoint the run resumes from.
+        trust: Import the modules of the user that the recipe in the folder names.
 
     Returns:
         The content of summary.json.
@@ -72,7 +78,7 @@ def resume(folder: Path, display: Display | None = None) -> dict[str, Any]:
             training in it, or all checkpoints are damaged; and what `run` raises.
     """
     display = display or Display()
-    recipe = recipe_of(folder)
+    recipe = recipe_of(folder, [TRUST] if trust else [])
     with locked(folder) if is_first_process() else nullcontext():
         if is_first_process():
             remove_leftovers(folder)
@@ -97,7 +103,7 @@ def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
     folder = recipe.folder
     if not (folder / RECIPE).is_file():
         return run(recipe, display)
-    refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE)))
+    refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE), [TRUST]))
     if (folder / SUMMARY).is_file():
         return read_json(folder / SUMMARY, Summary).tree()
-    return resume(folder, display)
+    return resume(folder, display, trust=True)  # the same functions as in `recipe`

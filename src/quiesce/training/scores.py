@@ -1,6 +1,6 @@
 """Accuracy and loss of a network over all given images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -44,8 +44,7 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     exact = torch.float32 if device.type == "mps" else torch.float64
     seen = torch.zeros(3, dtype=exact, device=device)  # images, images right, sum of losses
     with inference(network):
-        for images, labels in batches:
-            logits, labels = network(images.to(device)), labels.to(device)
+        for logits, labels in outputs(network, batches):
             right = (logits.argmax(1) == labels).sum()
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             seen += torch.stack([right.new_tensor(len(labels)), right, loss.to(exact)])
@@ -53,6 +52,13 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     if not images_seen:
         raise DataError("there is no image to measure the network on")
     return Score(loss_sum / images_seen, 100 * right_ones / images_seen)
+
+
+def outputs(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield logits (batch, classes) and labels (batch,), on the device of the network."""
+    device = next(network.parameters()).device
+    for images, labels in batches:
+        yield network(images.to(device)), labels.to(device)
 
 
 def batches_within(limit: int | float | None, count: int) -> int:

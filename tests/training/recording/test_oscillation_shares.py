@@ -22,14 +22,14 @@ def layer(bits, weights, oscillating):
 
 def test_weights_count_alike_whatever_layer_they_are_in():
     seen = over([layer(3, 10, 0.5), layer(3, 30, 0.1)])
-    assert seen["weights"] == 40
-    assert seen["oscillating"] == pytest.approx(8 / 40)
-    assert seen["frozen"] == pytest.approx(0.5)
-    assert seen["flips_per_step"] == 4.0
+    assert seen.weights == 40
+    assert seen.oscillating == pytest.approx(8 / 40)
+    assert seen.frozen == pytest.approx(0.5)
+    assert seen.flips_per_step == 4.0
 
 
 def test_of_no_layer_there_is_no_share():
-    assert over([])["oscillating"] is None
+    assert over([]).oscillating is None
 
 
 def test_wider_layers_are_left_out():

@@ -33,8 +33,7 @@ class Estimator(ABC):
         Args:
             u: Scaled values x/scale, any shape.
             previous: Codes after the last optimizer step, of the same shape, or None. Only for
-                weights, if
-            `needs_history`.
+                weights, if `needs_history`.
             noise: Random numbers in [0, 1), of the same shape, or None. Only in training, if
                 `needs_noise`.
         """

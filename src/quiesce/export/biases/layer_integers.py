@@ -75,8 +75,7 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message names it.
         ExportError: A parameter is not float32, or a layer shares a weight whose scales do not
-            match
-        its own output channels.
+            match its own output channels.
     """
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:

@@ -100,7 +100,7 @@ def is_right(
         bias: int32, in units of the multiplied accumulator.
         scale: Floats per unit of the multiplied code.
         doubts: Share of the accumulators between the first and the last threshold that may get the
-        neighbouring code, where floats can not decide.
+            neighbouring code, where floats can not decide.
     """
     reach, first_above = channel.reach, channel.first_above
     near = first_above[:, None] + np.array([-2, -1, 0, 1])

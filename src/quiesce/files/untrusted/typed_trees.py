@@ -24,3 +24,10 @@ def typed(tree: Any, kind: type[T], *, lax: bool = False) -> T:
         return msgspec.convert(tree, kind, strict=not lax)
     except msgspec.ValidationError as error:
         raise ValueError(str(error).replace("`$.", "`")) from error
+
+
+def with_lists(tree: Any) -> Any:
+    """Return nested dicts and lists with lists in place of tuples, as YAML and JSON have them."""
+    if isinstance(tree, dict):
+        return {key: with_lists(value) for key, value in tree.items()}
+    return [with_lists(value) for value in tree] if isinstance(tree, list | tuple) else tree

@@ -5,6 +5,10 @@
 When training starts, the callback creates a `Control` on the optimizers. It adds the penalty to the
 loss that `training_step` returns, and saves its state in Lightning's checkpoints. It is also a
 `WatchCallback`. Prepare the model before the optimizers are created.
+
+A module with `automatic_optimization = False` calls the backward itself, and adds the penalty:
+
+    self.manual_backward(loss + quiesce.lightning.penalty(self))
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +16,7 @@ from functools import wraps
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
@@ -93,8 +98,22 @@ class QuiesceCallback(WatchCallback):
             self.control.load_state_dict(self._saved_control)
             self._saved_control = None
         self._ended = 0
-        self._restore = _add_penalty(pl_module, self.control)
+        if pl_module.automatic_optimization:
+            self._restore = _add_penalty(pl_module, self.control)
         super().on_train_start(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """As `WatchCallback`; refuse a step by hand whose loss lacks the penalty.
+
+        Raises:
+            TrackingError: A cure has a penalty, and `training_step` has not asked for it.
+            DivergedError: As `WatchCallback`.
+        """
+        if not pl_module.automatic_optimization:
+            self._check_penalty(optimizer)
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -129,12 +148,45 @@ class QuiesceCallback(WatchCallback):
         self._saved_control = state_dict or None
         super().load_state_dict(state_dict.get("watch", {}))
 
+    def _check_penalty(self, optimizer: Optimizer) -> None:
+        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        control = self.control
+        if control is None or all(id(weight.latent) not in moved for weight in control.weights):
+            return
+        if control.penalty_missing:
+            raise TrackingError(
+                "with automatic_optimization = False the training_step has to add the penalty of "
+                "the cures to its loss: "
+                "self.manual_backward(loss + quiesce.lightning.penalty(self))"
+            )
+
     def _release(self) -> None:
         if self.control is not None:
             self.control.close()
         if self._restore is not None:
             self._restore()
             self._restore = None
+
+
+def penalty(module: LightningModule) -> Tensor:
+    """Return what the cures add to the loss of the coming optimizer step: a scalar.
+
+    A module with `automatic_optimization = False` adds it in its `training_step`: once per
+    optimizer step, or a share of it to each of several accumulated losses. With automatic
+    optimization the callback does that.
+
+    Args:
+        module: In training, by a Trainer with a `QuiesceCallback`.
+
+    Raises:
+        TrackingError: Its Trainer has no `QuiesceCallback`, or is not training.
+    """
+    for callback in module.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(callback, QuiesceCallback) and callback.control is not None:
+            return callback.control.penalty()
+    raise TrackingError(
+        "there is no penalty: the Trainer of this module is not training with a QuiesceCallback"
+    )
 
 
 def _add_penalty(module: LightningModule, control: Control) -> Callable[[], None]:

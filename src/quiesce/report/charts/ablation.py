@@ -37,7 +37,7 @@ def _chart(
         if field in group.fields
     ]
     points = [(group, values) for group, values in points if values]
-    if not points:
+    if len(points) < 2:
         return None
     variants = list(dict.fromkeys(group.variant for group, _ in points))
     settings = [group.fields[field] for group, _ in points]

@@ -20,11 +20,11 @@ KINDS = (DEPTHWISE, "point-wise", "full", "linear", "other", "not diagnosed")
 
 
 def by_kind(groups: Sequence[Group]) -> Chart | None:
-    """Return a dot for each batch norm, in a row for each kind of layer that feeds it."""
+    """Return a dot for each batch norm, in a row for each kind of layer; None of fewer than two."""
     runs = [group.runs[0] for group in groups]
     present = {norm.kind for run in runs for norm in run.batchnorms}
     kinds = [kind for kind in KINDS if kind in present] + sorted(present - set(KINDS))
-    if not kinds:
+    if sum(len(run.batchnorms) for run in runs) < 2:
         return None
     traces = []
     for i, (group, run) in enumerate(zip(groups, runs, strict=True)):

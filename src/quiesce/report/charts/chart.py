@@ -43,6 +43,8 @@ class Chart:
     """Legend; none where labels are in the chart, or one colour is drawn."""
     scale: tuple[str, str] | None = None
     """Ends of the colour scale of a heat map."""
+    rows: int = 0
+    """Layers of a heat map; the page folds a map of many."""
     wide: bool = False
     """Whether it takes the whole width of a laptop."""
 

@@ -64,6 +64,7 @@ def codes_by_layer(run: Run, label: str) -> Chart | None:
             hover="code %{x}: %{z:.1f} %",
             xaxis={"dtick": 1},
         ),
+        rows=len(layers),
         scale=("0 %", f"{shares.max():.0f} %"),
     )
 

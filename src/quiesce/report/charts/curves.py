@@ -28,7 +28,7 @@ def curves(
     log: bool = False,
     zero: bool = False,
 ) -> Chart | None:
-    """Return one curve for each run that has it; None where no run has.
+    """Return one curve for each run that has two points of it; None where no run has.
 
     Args:
         groups: In the order of their colours.
@@ -45,7 +45,7 @@ def curves(
         (i, group, run, line)
         for i, group in enumerate(groups)
         for run in group.runs
-        if (line := find(run)) is not None
+        if (line := find(run)) is not None and len(line.steps) > 1
     ]
     if not found:
         return None

@@ -13,6 +13,9 @@ from quiesce.run_folder.contents import DiagnosedLayer
 ROWS = 60
 """Most layers of a map."""
 
+FOLDED = 24
+"""Most rows of a map that is open on the page: it fills about half of a laptop's screen."""
+
 ROW, REST = 17, 70
 """Height of a row, and of what is not rows, in pixels."""
 

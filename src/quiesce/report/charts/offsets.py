@@ -86,6 +86,7 @@ def offsets_by_layer(run: Run, label: str) -> Chart | None:
             hover="offset %{x:.2f}: %{z:.2f} times even",
             xaxis={"tickvals": [-0.5, 0, 0.5]},
         ),
+        rows=len(layers),
         scale=("0", f"{BRIGHTEST:g} times even and more"),
     )
 

@@ -10,7 +10,7 @@ from quiesce.report.run_data import Run
 
 
 def over_time(run: Run, label: str, top: float) -> Chart | None:
-    """Return the heat map of a run; None where it has no layers.csv.
+    """Return the heat map of a run; None without two steps in layers.csv.
 
     Args:
         run: Any.
@@ -18,7 +18,7 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
         top: Share, 0 to 1, that has the strongest colour.
     """
     matrix = low_bit_shares(run)
-    if matrix is None or run.over_time is None:
+    if matrix is None or run.over_time is None or len(run.over_time.steps) < 2:
         return None
     rows, shares = matrix
     peak = np.nanmax(shares, axis=1)
@@ -38,6 +38,7 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
             x=STEPS,
             hover="step %{x}: %{z:.2f} %",
         ),
+        rows=len(names),
         scale=("0 %", percent(top)),
     )
 

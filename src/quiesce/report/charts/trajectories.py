@@ -25,7 +25,7 @@ TITLE, LATENT, GAP = 0.17, 0.51, 0.06
 
 
 def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
-    """Return some weights of a run, one above the other; None where none were recorded.
+    """Return some weights of a run, one above the other; None without two steps of one.
 
     Args:
         run: Any.
@@ -33,7 +33,7 @@ def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
         place: Of its colour.
     """
     seen = run.trajectories
-    if seen is None:
+    if seen is None or len(seen.steps) < 2:
         return None
     most = np.argsort(-seen.frequency[-1], kind="stable")[:WEIGHTS]
     made = figure([], x=STEPS, y=None, height=PANEL * len(most) + 50)

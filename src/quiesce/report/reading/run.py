@@ -1,4 +1,4 @@
-"""Reads one run folder for the page. Any file may be missing, except recipe and summary both."""
+"""Reads one run folder for the page. Any file may be missing; one of `record` has no recipe."""
 
 import json
 from dataclasses import replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.comparison.same_data import data_of
+from quiesce.report.reading.facts import facts_of
 from quiesce.report.reading.layers import (
     planned_bits,
     share,
@@ -15,7 +16,7 @@ from quiesce.report.reading.layers import (
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
 from quiesce.report.reading.weights import probe, trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
-from quiesce.run_folder.contents import DiagnosisFile, Summary
+from quiesce.run_folder.contents import DiagnosisFile, ShippedFile, Summary
 from quiesce.run_folder.folder import (
     BATCHNORM,
     BATCHNORM_LOSS,
@@ -23,6 +24,7 @@ from quiesce.run_folder.folder import (
     LAYERS,
     METRICS,
     PROBE,
+    SHIPPED_NUMBERS,
     TRAJECTORIES,
 )
 from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
@@ -45,10 +47,17 @@ def page_run(folder: Path, title: str) -> Run:
     fields = _identity(files)
     fields |= _headline(files.summary) if files.summary else _last_values(found)
     fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
+    if diagnosis and fields["low_bits"] is None:
+        fields["low_bits"] = diagnosis.low_bits
+    shipped = maybe_read(folder / SHIPPED_NUMBERS, ShippedFile)
+    facts = facts_of(files.recipe, shipped, fields.get("layers", ()), fields["low_bits"])
+    recorded = diagnosis is not None and diagnosis.finished and not files.tree
     run = Run(
         folder=folder,
         title=title,
-        finished=files.summary is not None,
+        finished=files.summary is not None or recorded,
+        momentum=_momentum(files, diagnosis),
+        facts=facts,
         **fields,
         planned_bits=planned_bits(files.recipe.scheme, over_time.layers if over_time else ()),
         curves=found,
@@ -58,7 +67,16 @@ def page_run(folder: Path, title: str) -> Run:
         trajectories=trajectories(folder / TRAJECTORIES),
         probe=probe(folder / PROBE),
     )
-    return run if run.finished else _from_its_layers(run)
+    return run if files.summary else _from_its_layers(run)
+
+
+def _momentum(files: RunFiles, diagnosis: DiagnosisFile | None) -> float | None:
+    known = (
+        files.summary and files.summary.oscillation.momentum,
+        diagnosis and diagnosis.momentum,
+        files.recipe.tracker.momentum,
+    )
+    return next((each for each in known if each is not None), None)
 
 
 def _identity(files: RunFiles) -> dict[str, Any]:
@@ -90,6 +108,7 @@ def _headline(summary: Summary) -> dict[str, Any]:
         "top1_float": top1.get("float"),
         "top1_rounded": top1.get("rounded"),
         "top1": Accuracy(running=top1.get("trained"), reestimated=top1.get("reestimated")),
+        "metric": summary.metric.final if summary.metric else None,
         "train_loss": summary.train_loss,
         "oscillating": oscillation.low_bit.oscillating,
         "oscillating_depthwise": oscillation.low_bit_depthwise.oscillating,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.reading.files import read_arrays
 from quiesce.report.run_data import Probe, Trajectories
 from quiesce.run_folder.contents import ProbeFile
@@ -33,7 +34,7 @@ def trajectories(path: Path) -> Trajectories | None:
         for name in ("latent", "code", "frequency"):
             if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"`{name}` is not of {shape[0]} steps and {shape[1]} weights")
-        low, high = (int(arrays[name].item()) for name in ("quant_min", "quant_max"))
+        low, high = (typed(arrays[name].item(), int) for name in ("quant_min", "quant_max"))
         if not -LARGEST_CODE <= low < high <= LARGEST_CODE:
             raise ValueError(f"{low} to {high} are no ends of a grid of 8 bits or fewer")
         scale, latent = arrays["scale"], arrays["latent"]

@@ -12,8 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from quiesce.run_folder.csv_table import CsvTable
-
-METRICS = "metrics.csv"
+from quiesce.run_folder.folder import METRICS
 
 COLUMNS = (
     *("step", "epoch", "loss", "epoch_loss", "top1_percent"),

@@ -30,6 +30,7 @@ from quiesce.diagnosis import (
     offset_histogram,
     population_statistics,
 )
+from quiesce.diagnosis.layers_table import LAYER_COLUMNS, flips_so_far, layer_rows
 from quiesce.errors import NothingToDoError, RecipeError, TrackingError
 from quiesce.files.atomic import write_beside
 from quiesce.recipes.sections import RecordingConfig
@@ -37,7 +38,6 @@ from quiesce.run_folder.csv_table import CsvTable
 from quiesce.run_folder.folder import BATCHNORM, BATCHNORM_LOSS, LAYERS, TRAJECTORIES
 from quiesce.training.scores import Batch, loss_and_top1
 
-LAYER_COLUMNS = ("step", "layer", "oscillating", "frozen", "flips_per_step", "transition_rate")
 NORM_COLUMNS = ("step", "layer", "kind", "kl_mean", "kl_max")
 LOSS_COLUMNS = ("step", "loss_running", "loss_reestimated", "top1_running", "top1_reestimated")
 
@@ -160,20 +160,8 @@ class Recorder:
 
     def _record_layers(self, step: int) -> None:
         tracker = self._control.tracker
-        (last_step, before), report = self._recorded, tracker.report()
-        flips = [round(seen.flips_per_step * (tracker.steps - 1)) for seen in report]
-        self._recorded = step, flips
-        rows = [
-            (
-                step,
-                seen.name.removeprefix(self._prefix),
-                seen.oscillating,
-                seen.frozen,
-                (now - earlier) / (step - last_step),
-                seen.transition_rate,
-            )
-            for seen, now, earlier in zip(report, flips, before, strict=True)
-        ]
+        rows = layer_rows(tracker, step, self._recorded, self._prefix)
+        self._recorded = step, flips_so_far(tracker)
         self._layers.add(rows)
         if self._board is not None:
             for _, name, oscillating, *_ in rows:

@@ -11,7 +11,7 @@ from quiesce.diagnosis import layer_kind
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.recipes.recipe import Recipe
-from quiesce.run_folder.contents import Divergence, Oscillation, SummarizedLayer, Summary
+from quiesce.run_folder.contents import Divergence, Metric, Oscillation, SummarizedLayer, Summary
 from quiesce.training.recording.diagnosis_file import Diagnosis
 from quiesce.training.recording.oscillation_shares import over, up_to
 
@@ -27,6 +27,8 @@ class Measured:
     )
     """Accuracy of the float network, after calibration, after training, and after batch-norm
     re-estimation (None if nothing is re-estimated)."""
+    metric: dict[str, float | None] = field(default_factory=dict)
+    """Score by the metric of the recipe, of the same states; empty without one."""
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
     steps: int = 0
@@ -51,6 +53,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         name=recipe.name,
         seed=recipe.seed,
         top1_percent=measured.top1_percent,
+        metric=_metric(recipe.metric, measured.metric),
         train_loss=measured.train_loss,
         steps=measured.steps,
         seconds=measured.seconds,
@@ -73,6 +76,14 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         },
         versions=versions(),
     ).tree()
+
+
+def _metric(name: str | None, scores: dict[str, float | None]) -> Metric | None:
+    if name is None:
+        return None
+    final = scores.get("reestimated")
+    final = scores.get("trained") if final is None else final
+    return Metric(name=name, scores=scores, final=final)
 
 
 def depthwise_layers(network: nn.Module) -> set[str]:

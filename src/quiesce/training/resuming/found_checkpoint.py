@@ -1,6 +1,6 @@
 """The checkpoint that an interrupted run has left, and how training continues from it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -52,6 +52,8 @@ class Found:
     """Seconds spent in training batches."""
     top1_percent: dict[str, float | None]
     """Accuracies measured so far."""
+    metric: dict[str, float | None]
+    """Scores by the metric of the recipe so far."""
     seconds: dict[str, float]
     """Wall time of each stage so far."""
 
@@ -90,11 +92,16 @@ class Found:
         return tracker_of(network, state, NETWORK_PREFIX, self.path)
 
 
-def recipe_of(folder: Path) -> Recipe:
+def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
     """Return the recipe of an interrupted run, even if its folder was moved.
 
+    Args:
+        folder: The run folder.
+        flags: As in `read_recipe`; only `TRUST` leaves the recipe as it is.
+
     Raises:
-        RecipeError: The folder is not a run folder, or the run is finished.
+        RecipeError: The folder is not a run folder, the run is finished, or its recipe names code
+            of the user that is not trusted.
     """
     refuse_no_run(folder, RECIPE)
     if (folder / SUMMARY).is_file():
@@ -103,7 +110,7 @@ def recipe_of(folder: Path) -> Recipe:
         refuse_links(folder)
     except ValueError as error:
         raise RecipeError(f"{folder} can not be resumed: {error}; copy it without links") from error
-    return replace(read_recipe(str(folder / RECIPE)), run=str(folder))
+    return replace(read_recipe(str(folder / RECIPE), flags), run=str(folder))
 
 
 def refuse_other_recipe(recipe: Recipe, begun: Recipe) -> None:
@@ -171,6 +178,7 @@ def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, 
         train_loss=own["train_loss"],
         busy_s=content["epoch_so_far"][0]["busy_s"],
         top1_percent=own["job"]["top1_percent"],
+        metric=own["job"].get("metric", {}),
         seconds=own["job"]["seconds"],
     )
 

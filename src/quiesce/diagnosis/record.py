@@ -1,0 +1,184 @@
+"""A run folder of your own training loop, for `quiesce diagnose` and `quiesce report`.
+
+    with quiesce.record(control, "runs/mine") as recording:
+        for images, labels in batches:
+            ...
+            optimizer.step()
+            recording.log(loss=loss)
+
+It writes metrics.csv, layers.csv and diagnosis.json, as docs/run-folder.md describes them. It needs
+torch alone, and changes no weight.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mode
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from quiesce.cures.control import Control
+from quiesce.cures.cure import Cure
+from quiesce.diagnosis.layers import diagnose_layers
+from quiesce.diagnosis.layers_table import LAYER_COLUMNS, flips_so_far, layer_rows
+from quiesce.diagnosis.offsets import NEAR
+from quiesce.errors import RecipeError, TrackingError
+from quiesce.files.atomic import in_home, write_beside
+from quiesce.oscillation.layer_report import overall
+from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
+from quiesce.parallel.processes import rank
+from quiesce.quantization.quantized_weight import QuantizedWeight
+from quiesce.run_folder.csv_table import CsvTable
+from quiesce.run_folder.folder import DIAGNOSIS, LAYERS, METRICS
+
+METRIC_COLUMNS = ("step", "loss", "top1_percent", "oscillating", "frozen", "flips_per_step")
+
+
+def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recording":
+    """Record a training loop of yours in a new folder, from now on.
+
+    The tables grow every `every` steps, and diagnosis.json is written when the recording is closed.
+
+    Args:
+        control: The `Control` of the loop.
+        folder: The folder to create; missing parents are created too.
+        every: Optimizer steps between two rows of the tables, at least 1.
+
+    Returns:
+        The recording. Use it as a context manager, or call its `close` after the last step. In a
+        distributed run, call this in every process; only the first one writes.
+
+    Raises:
+        RecipeError: `folder` exists, or can not be created.
+        TrackingError: Weights are split over processes.
+        ValueError: `every` is below 1.
+    """
+    return Recording(control, in_home(folder), every)
+
+
+class Recording(Cure):
+    """What `record` returns. It is among the cures of its `Control`, which tells it of each step.
+
+    Args:
+        control: The `Control` of the loop.
+        folder: The folder to create.
+        every: Optimizer steps between two rows.
+    """
+
+    def __init__(self, control: Control, folder: Path, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1 step, got {every}")
+        if split := [weight.name for weight in control.weights if weight.shards is not None]:
+            raise TrackingError(
+                f"{split[0]}: a recording reads whole weights, and these are split over processes; "
+                "log `tracker.report()`, which all of them call"
+            )
+        self.folder = folder
+        self._control = control
+        self._every = every
+        self._writes = rank() == 0
+        bits = [weight.grid.bits for weight in control.weights]
+        self._low_bits = mode(bits[1:-1] or bits)  # the first and the last layer often have more
+        self._logged: dict[str, float | Tensor] = {}
+        self._last: dict[str, float] = {}
+        self._recorded = control.step, flips_so_far(control.tracker)
+        self._layers = CsvTable(folder / LAYERS, LAYER_COLUMNS)
+        self._metrics = CsvTable(folder / METRICS, METRIC_COLUMNS)
+        if self._writes:
+            _create(folder)
+        control.cures.append(self)
+
+    def log(self, *, loss: float | Tensor | None = None, top1_percent: float | None = None) -> None:
+        """Note numbers of the loop; the next row of metrics.csv holds the last of each.
+
+        Args:
+            loss: Of a batch. A tensor is read when the row is written.
+            top1_percent: Accuracy on the test images, in percent.
+        """
+        given = {"loss": loss, "top1_percent": top1_percent}
+        for name, value in given.items():
+            if value is not None:
+                self._logged[name] = value.detach() if isinstance(value, Tensor) else value
+
+    def close(self, *, finished: bool = True) -> None:
+        """Write the last rows, and let go of the control. A second call does nothing.
+
+        Args:
+            finished: Whether the training came to its end; the report says so if it did not.
+        """
+        if self not in self._control.cures:
+            return
+        self._control.cures.remove(self)
+        if self._logged or self._recorded[0] < self._control.step:
+            self._write_rows(self._control.step)
+        self._write_diagnosis(finished=finished)
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(finished=error is None)
+
+    def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
+        """Do nothing: the control is known."""
+
+    def penalty(self, step: int) -> None:
+        """Add nothing to the loss."""
+
+    def after_step(self, step: int) -> None:
+        """Write the rows of the step that is over, if they are due."""
+        if (step + 1) % self._every == 0:
+            self._write_rows(step + 1)
+
+    def _write_rows(self, step: int) -> None:
+        if not self._writes:
+            return
+        tracker = self._control.tracker
+        self._layers.add(layer_rows(tracker, step, self._recorded))
+        self._recorded = step, flips_so_far(tracker)
+        report = tracker.report()
+        low = overall([seen for seen in report if (seen.bits or 0) <= self._low_bits], None, step)
+        numbers = {name: float(value) for name, value in self._logged.items()}
+        self._logged, self._last = {}, self._last | numbers
+        row = (step - 1, numbers.get("loss"), numbers.get("top1_percent"))
+        self._metrics.add([(*row, low.oscillating, low.frozen, low.flips_per_step)])
+
+    def _write_diagnosis(self, *, finished: bool) -> None:
+        if not self._writes:
+            return
+        tracker = self._control.tracker
+        scores = {name: self._last.get(name) for name in ("top1_percent", "loss")}
+        tree: dict[str, Any] = {
+            "version": 1,
+            "step": self._control.step,
+            "finished": finished,
+            "cut": OSCILLATING,
+            "near": NEAR,
+            "momentum": tracker.momentum,
+            "low_bits": self._low_bits,
+            "layers": [dataclasses.asdict(layer) for layer in diagnose_layers(tracker)],
+            "batchnorm": [],
+            "accuracy": {
+                name: {"running": value, "reestimated": None}
+                for name, value in zip(("top1_percent", "train_loss"), scores.values(), strict=True)
+            },
+        }
+        data = (json.dumps(tree, indent=2) + "\n").encode()
+        write_beside(self.folder / DIAGNOSIS, lambda beside: beside.write_bytes(data), len(data))
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RecipeError(f"{folder} exists already; name another folder, or remove it") from error
+    except OSError as error:
+        raise RecipeError(f"{folder} can not be created: {error.strerror or error}") from error

@@ -1,0 +1,77 @@
+"""The file that quiesce adds to a checkpoint of the Trainer: what tracker, cures and watch know."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quiesce.arithmetic.checksum import checksum
+from quiesce.cures.control import Control
+from quiesce.errors import TrackingError
+from quiesce.files.atomic import write_beside
+from quiesce.files.weight_files import unpickled
+from quiesce.health.watching import Watch
+from quiesce.parallel.split_weights import whole
+
+NAME = "quiesce.pt"
+"""Its name in the folder of the checkpoint."""
+
+
+def content(control: Control, watch: Watch) -> dict[str, Any]:
+    """What the file holds. All processes call this."""
+    return {
+        "version": 1,
+        "control": whole(control.state_dict()),
+        "watch": watch.state_dict(),
+        "weights": _fingerprint(control),
+    }
+
+
+def write(content: dict[str, Any], folder: Path) -> None:
+    """Write the file into the folder of a checkpoint.
+
+    Raises:
+        DiskFullError: There is no space.
+    """
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    data = archive.getbuffer()
+    write_beside(folder / NAME, lambda path: path.write_bytes(data), needed=len(data))
+
+
+def load(folder: Path, control: Control, watch: Watch) -> None:
+    """Go on from the file; where there is none, say that tracking starts anew.
+
+    Args:
+        folder: Of a checkpoint, whose weights are loaded.
+        control: Made with the same cures and momentum as the saved one.
+        watch: Of the same model.
+
+    Raises:
+        CheckpointError: The file can not be read.
+        TrackingError: It belongs to other weights, or was written with other cures.
+    """
+    path = folder / NAME
+    if not path.exists():
+        warnings.warn(
+            f"there is no {path}: tracker and schedules start anew at step 0. If the checkpoint is "
+            "in another folder, pass QuiesceTrainerCallback(resume_from=FOLDER)",
+            stacklevel=2,
+        )
+        return
+    saved = unpickled(path)
+    if saved["weights"] != _fingerprint(control):
+        raise TrackingError(
+            f"{path} is not of the weights that the Trainer has loaded; pass the checkpoint that "
+            "they come from: QuiesceTrainerCallback(resume_from=FOLDER)"
+        )
+    control.load_state_dict(saved["control"])
+    watch.load_state_dict(saved["watch"])
+
+
+@torch.no_grad()
+def _fingerprint(control: Control) -> list[int]:
+    """Checksums of the weights, to tell those of one checkpoint from those of another."""
+    return torch.stack([checksum(weight.held) for weight in control.weights]).tolist()

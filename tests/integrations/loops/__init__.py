@@ -1,0 +1,1 @@
+"""Loops as users of other libraries write them, and the same loops with quiesce."""

@@ -14,7 +14,7 @@ import quiesce as qs
 from quiesce.errors import ExportError, NothingToDoError
 from quiesce.export.interface import example_of, output_tensors
 from quiesce.export.program import export_program
-from quiesce.inference import Input, call
+from quiesce.inference import Input, call, inference
 
 from .networks import images, mobile, shaken
 
@@ -292,6 +292,23 @@ def test_the_text_of_torch_is_in_the_log_and_not_in_the_traceback(export, tmp_pa
     assert len(str(raised.value)) < 600
     assert raised.value.__suppress_context__
     assert any(record.exc_info for record in caplog.records)
+
+
+def test_a_program_takes_what_the_model_takes(tmp_path) -> None:
+    network = ready(TwoInputs(), two_inputs())
+    export_program(network, tmp_path / "model.pt2", two_inputs())
+    made = torch.export.load(tmp_path / "model.pt2").module()(**two_inputs(5))
+    with inference(network), torch.no_grad():
+        assert torch.equal(made["scores"], network(**two_inputs(5))["scores"])
+    plain = ready(dense(), numbers(2, 3, 16, 16))
+    export_program(
+        plain, tmp_path / "dense.pt2", numbers(2, 3, 16, 16), dynamic={2: "height", 3: "width"}
+    )
+    larger = numbers(3, 3, 20, 28)
+    with torch.no_grad():
+        assert torch.equal(
+            torch.export.load(tmp_path / "dense.pt2").module()(larger), plain(larger)
+        )
 
 
 def test_names_and_batches_of_inputs() -> None:

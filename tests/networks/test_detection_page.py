@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+import quiesce as qs
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "detection.md"
 
@@ -20,7 +24,13 @@ def test_the_program_of_the_page_runs(tmp_path, monkeypatch, capsys) -> None:
     program = "".join(re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL))
     loader = DataLoader(pictures(), batch_size=2, collate_fn=lambda batch: tuple(zip(*batch)))  # type: ignore[arg-type]  # noqa: B905
     monkeypatch.chdir(tmp_path)
-    given = {"loader": loader, "steps": 2}
+    torch.manual_seed(0)
+    random = {"weights": None, "weights_backbone": None}
+    model = ssdlite320_mobilenet_v3_large(**random, num_classes=3)
+    segmenter = lraspp_mobilenet_v3_large(**random, num_classes=4)
+    qs.reestimate_batchnorm(model, loader)  # as those of a trained one
+    qs.reestimate_batchnorm(segmenter, [torch.rand(2, 3, 64, 64)])
+    given = {"model": model, "segmenter": segmenter, "loader": loader, "steps": 2}
     exec(program, given)
     assert given["control"].step == 2
     assert given["found"].compare == "same_classes"

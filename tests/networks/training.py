@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import quiesce as qs
-from quiesce.inference import Input, named_tensors
+from quiesce.inference import Input, batch_norms, named_tensors
 from quiesce.quantization.dataflow import run
 
 SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
@@ -20,7 +20,12 @@ def trained(
     loss: Callable[[nn.Module, Any], Tensor],
     scheme: qs.Scheme = SCHEME,
 ) -> nn.Module:
-    """`model` after prepare, calibrate and three steps with tracker and freezing."""
+    """`model` after prepare, calibrate and three steps with tracker and freezing.
+
+    Its weights are random: batch norms first get the statistics that those of trained ones have.
+    """
+    if batch_norms(model):
+        qs.reestimate_batchnorm(model, batches)
     qs.prepare(model, scheme, example)
     qs.calibrate(model, batches, count=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quiesce.errors import ExportError, QuiesceError
+from quiesce.errors import DivergedError, ExportError, QuiesceError
 from quiesce.export.biases.layer_integers import check_all_called, read_inputs, read_integers
 from quiesce.export.interface import Example, example_of, output_tensors
 from quiesce.inference import Input, inference
@@ -35,11 +35,15 @@ def check_runs(model: nn.Module, example_input: Input) -> Example:
 
     Raises:
         TypeError, ValueError: `example_input` holds no tensor, or one without entries.
+        DivergedError: A parameter holds NaN.
         ExportError: The model does not run on it, or returns something else than tensors.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is not called.
     """
     example = example_of(model, example_input)
+    for name, values in model.named_parameters():
+        if bool(values.isnan().any()):
+            raise DivergedError(f"{name} holds NaN; export a checkpoint from before that step")
     layers = read_integers(model)
     read_inputs(model)
     called: set[str] = set()

@@ -196,14 +196,17 @@ def output_tensors(output: Any) -> dict[str, Tensor]:
     return found
 
 
-def open_dimensions(example: Example, dynamic: Mapping[int, str]) -> tuple[Any, ...]:
+def open_dimensions(
+    example: Example, dynamic: Mapping[int, str], kind: Callable[[str], Any] = torch.export.Dim
+) -> tuple[Any, ...]:
     """Return the dimensions of each tensor that stay open, as torch.export takes them.
 
     Args:
         example: Whose batch stays open.
         dynamic: Names of further dimensions of the tensors with a batch, by number: {2: "height"}.
+        kind: From a name to what torch.export takes.
     """
-    sizes = {name: torch.export.Dim(name) for name in (BATCH, *dynamic.values())}
+    sizes = {BATCH: torch.export.Dim(BATCH), **{name: kind(name) for name in dynamic.values()}}
     opened = {0: BATCH, **dynamic}
     return tuple(
         {dim: sizes[opened[dim]] for dim in opened if dim < tensor.dim()}

@@ -8,7 +8,6 @@ The file contains nothing of the machine, and no image.
 import copy
 import inspect
 import io
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from quiesce.errors import MismatchError, QuiesceError
 from quiesce.export.biases.layer_integers import check_all_called, input_places, read_integers
 from quiesce.export.checks import check_path, check_runs, left_float
-from quiesce.export.graph.tracing import not_expressible, traceable
+from quiesce.export.graph.tracing import not_expressible, quiet, traceable
 from quiesce.export.interface import Example, open_dimensions, output_tensors
 from quiesce.files.atomic import write_beside
 from quiesce.inference import Input, inference, map_leaves, map_tensors
@@ -142,7 +141,8 @@ def _plain(model: nn.Module) -> nn.Module:
 def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> bytes:
     # the example is stored in the file
     example = traceable(example).changed(lambda _, tensor: torch.zeros_like(tensor))
-    dims = iter(open_dimensions(example, dynamic))
+    # torch.export finds out itself how sizes have to relate, such as height to a multiple of 2
+    dims = iter(open_dimensions(example, dynamic, lambda _: torch.export.Dim.DYNAMIC))
     args, kwargs = map_leaves(
         tuple(example.arguments), lambda leaf: next(dims) if isinstance(leaf, Tensor) else None
     )
@@ -150,8 +150,7 @@ def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> by
     plain.register_forward_hook(lambda *call: map_tensors(call[-1], lambda tensor: tensor))
     file = io.BytesIO()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.export(
                 plain,
                 example.arguments.args,

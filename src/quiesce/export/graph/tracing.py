@@ -6,10 +6,11 @@ operand of an addition. The passes of this package fold and lower around them.
 """
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -123,7 +124,7 @@ def translate(
 
     function = OfTensors(network, example, note).eval()
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 function,
                 tuple(example.tensors.values()),
@@ -220,7 +221,7 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the progress and the warnings of the exporter."""
     levels: Mapping[str, int] = {
         name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")
@@ -228,7 +229,7 @@ def _quiet() -> Iterator[None]:
     try:
         for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # torch prints its graph
             warnings.simplefilter("ignore")
             yield
     finally:

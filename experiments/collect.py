@@ -31,10 +31,10 @@ def numbers(run):
     found = {
         "name": run.name,
         "seed": run.seed,
-        "steps": run.summary["steps"],
-        "top1_percent": run.summary["top1_percent"],
+        "steps": run.summary.steps,
+        "top1_percent": run.summary.top1_percent,
         **{measure.key: measure.of(run.summary) for measure in MEASURES},
-        "seconds_training": run.summary["seconds"]["training"],
+        "seconds_training": run.summary.seconds["training"],
     }
     path = run.folder / "diagnosis.json"
     if path.exists():
@@ -72,7 +72,7 @@ runs = [run for group in compared.groups for run in group.runs.values()]
 tree = {
     "sweep": folder.name,
     "baseline": compared.baseline.label if compared.baseline else None,
-    "versions": runs[0].summary["versions"],
+    "versions": runs[0].summary.versions,
     "groups": {group.label: together(group) for group in compared.groups},
     "runs": [numbers(run) for run in runs],
 }

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ TITLES = {"lsq": "LSQ", "dampening": "dampening", "freezing": "freezing"}
 
 FIRST_STEPS = 20
 """Steps of the float network after which the demo says how long it will take."""
+
+START_S = 60.0
+"""Seconds to start the quantized runs, compile their kernels, measure and export."""
 
 RATIO = 3.0
 """Time of a quantized step over that of a float step, both with one thread, about."""
@@ -122,18 +126,23 @@ def _say_how_long(
     folder: Path, runs: Sequence[PlannedRun], console: Console, over: threading.Event
 ) -> None:
     """Say once how long the demo takes, from the first steps of the float network."""
+    first: tuple[int, float] | None = None  # a step, and when it was done
     while not over.wait(0.2):
         try:
             floats = read_status(folder).floats
         except QuiesceError:  # the sweep has not written its list of runs yet
             continue
         for task in floats:
-            if task.step and task.steps and task.seconds and task.step >= FIRST_STEPS:
-                step_s = task.seconds / task.step  # with the start of the process
+            if not task.step or not task.steps:
+                continue
+            if first is None:
+                first = task.step, time.monotonic()
+            if task.step >= first[0] + FIRST_STEPS:
+                step_s = (time.monotonic() - first[1]) / (task.step - first[0])
                 quantized = sum(_steps(run, task.steps) for run in runs)
                 cores = min(len(runs), os.cpu_count() or 1)
                 left_s = step_s * (task.steps - task.step + RATIO * quantized / cores)
-                minutes = max(1, round(left_s / 60))
+                minutes = max(1, round((left_s + START_S) / 60))
                 text = f"training {len(runs) + 1} networks: about {minutes} minutes on this machine"
                 console.print(text, markup=False, highlight=False)
                 return

@@ -1,7 +1,7 @@
 """Draw the README's pictures: parts of the report's page, as a browser shows them.
 
     make demo
-    python docs/figures/draw.py runs/demo/lsq-seed0 runs/demo/dampening-seed0 runs/demo/freezing-seed0
+    python docs/figures/draw.py runs/demo/*-seed0
 
 Needs the extra "dev" and Debian's chromium and chromium-driver.
 """

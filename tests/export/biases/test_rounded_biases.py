@@ -131,8 +131,9 @@ def test_a_moved_bias_is_caught(network, built) -> None:
 def test_7_bit_weights_have_room_and_8_bit_ones_have_not(bits, integer) -> None:
     torch.manual_seed(0)
     model = calibrated(short(), digits(), **{**IN_INTEGERS, "weight_bits": bits})
-    rounded = with_rounded_biases(model, digits(2))
-    _, told = build_model(rounded, digits(2), pack="int8", opset=DEFAULT_OPSET, rounded_biases=True)
+    example = example_of(model, digits(2))
+    rounded = with_rounded_biases(model, example)
+    _, told = build_model(rounded, example, pack="int8", opset=DEFAULT_OPSET, rounded_biases=True)
     assert sum(layer.integer for layer in told.layers) == integer
 
 

@@ -17,12 +17,12 @@ def refused(tmp_path, monkeypatch, capsys):
         assert main([str(each) for each in argv]) == BAD_INPUT
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("quiesce: ")
         assert err.endswith("\n")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
+        # the tiny runs of the tests are warned of their few steps
+        [line] = [line for line in err.splitlines() if not line.startswith("warning: an epoch")]
+        assert line.startswith("quiesce: ")
         assert snapshot(tmp_path) == before
-        return err
+        return f"{line}\n"
 
     return run
 

@@ -176,7 +176,7 @@ def test_the_last_good_checkpoint_is_kept_when_the_loss_goes_bad(tiny_run, tmp_p
     assert main(["train", "mnist_dampen_w3a3", *tiny_run, *flags]) == 2
     err = capsys.readouterr().err
     kept = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert len(err.splitlines()) == 1
+    assert len(err.splitlines()) == 2  # the first warns of few steps
     assert f"the last good checkpoint is {kept}" in err
     state = torch.load(kept, weights_only=True)["state_dict"]
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -196,5 +196,5 @@ def test_ctrl_c_in_training_leaves_nothing_half_written(tiny_run, tmp_path, monk
 
     monkeypatch.setattr(stages.Classifier, "training_step", pressed)
     assert main(["train", QUICK, *tiny_run]) == 130
-    assert capsys.readouterr().err == "quiesce: stopped\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "quiesce: stopped"
     assert not (tmp_path / "run").exists()

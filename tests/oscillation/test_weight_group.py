@@ -24,11 +24,15 @@ def owns_its_memory(values: torch.Tensor) -> bool:
 def test_every_parameter_and_record_owns_its_memory_at_all_times(cures) -> None:
     model = prepared_network()
     walk = Walk(model, cures, momentum=0.1)
-    values = dict(model.named_parameters()) | dict(model.named_buffers())
-    before = {name: value.data_ptr() for name, value in values.items()}
+
+    def held() -> dict[str, torch.Tensor]:
+        records = {f"{weight.name} records": weight.history for weight in walk.weights}
+        return dict(model.named_parameters()) | dict(model.named_buffers()) | records
+
+    before = {name: value.data_ptr() for name, value in held().items()}
     for _ in range(3):
         walk.at_random(1)
-        now = dict(model.named_parameters()) | dict(model.named_buffers())
+        now = held()
         assert all(map(owns_its_memory, now.values()))
         assert {name: value.data_ptr() for name, value in now.items()} == before
 

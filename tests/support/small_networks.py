@@ -71,6 +71,7 @@ class Walk:
         """One optimizer step, after which the latents are these (in any shape of that size)."""
         for weight, latent in zip(self.weights, latents, strict=True):
             weight.latent.data.copy_(latent.reshape(weight.latent.shape))
+        self.control.penalty()  # else the control warns that the loss has no penalty
         self.optimizer.step()
 
     def at_random(self, steps: int, spread: float = 1.5) -> None:

@@ -33,7 +33,7 @@ from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_progress
 from quiesce.training.display import Display, progress_console
 from quiesce.training.job import load
-from quiesce.training.run import run, run_or_resume
+from quiesce.training.run import resume, run
 from quiesce.training.stages import float_stage
 from quiesce.training.trainer import is_first_process
 
@@ -73,8 +73,10 @@ def work(task: Task, display: Display) -> None:
         flags += [f"--model.weights={task.weights}", "--float_stage.epochs=null"]
     recipe = read_recipe(str(task.recipe), flags)
     if not task.only_float:
-        train = run_or_resume if os.environ[CONTINUES] else run
-        train(recipe, display)
+        if os.environ[CONTINUES]:  # by the recipe in the folder, which may have been moved
+            resume(task.folder, display, trust=bool(recipe.user_code))
+        else:
+            run(recipe, display)
         return
     job = load(recipe, display)
     with run_folder(task.folder, owner=is_first_process()):

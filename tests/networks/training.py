@@ -10,7 +10,7 @@ import quiesce as qs
 from quiesce.inference import Input, batch_norms, named_tensors
 from quiesce.quantization.dataflow import run
 
-SCHEME = qs.Scheme(weight_bits=4, act_bits=4)
+SCHEME = qs.Scheme(weight_bits=4, act_bits=4, grad_scaling=True)
 
 
 def trained(
@@ -28,7 +28,7 @@ def trained(
         qs.reestimate_batchnorm(model, batches)
     qs.prepare(model, scheme, example)
     qs.calibrate(model, batches, count=2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)  # the weights are random
     weights = qs.quantized_weights(model)
     tracker = qs.OscillationTracker(weights, momentum=0.1)
     control = qs.Control(optimizer, weights, tracker, [qs.Freezing(0.5)])

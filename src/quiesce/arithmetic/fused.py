@@ -126,7 +126,7 @@ def _trusted() -> dict[str, bool]:
             command = [cpp_builder.get_cpp_compiler(), *flags.split(), "-fsyntax-only", "-xc++"]
             subprocess.run([*command, os.devnull], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError, InvalidCxxCompiler):
-        return {}  # inductor tests them itself
+        return {}  # inductor runs its own test
     return {"cpp.vec_isa_ok": True}
 
 

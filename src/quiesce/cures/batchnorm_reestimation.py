@@ -55,8 +55,8 @@ def reestimate_batchnorm(
 
     Raises:
         ValueError: `count` is below 1.
-        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
-        NothingToDoError: No layer keeps running statistics, or `batches` is empty on all ranks.
+        TypeError: A batch contains no tensor, or the forward takes different arguments.
+        NothingToDoError: No layer has running statistics, or `batches` is empty on all ranks.
         DivergedError: A layer's new statistics are not finite.
     """
     if count < 1:

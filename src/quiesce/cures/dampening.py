@@ -114,8 +114,8 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # the saved latents are the parameters themselves; unpacking them lets autograd refuse a
-        # backward after they were changed in place
+        # the saved latents are the parameters themselves; unpacking them makes autograd raise
+        # an error if they were changed in place before the backward
         latents = ctx.saved_tensors
         upstream = grads[0] * ctx.strength
         parts: dict[int, list[Tensor]] = {}

@@ -69,7 +69,7 @@ class FrozenLimit:
             self._judge(i, self._counts[i], step, threshold)
 
     def admit(self, chosen: SelectedWeights, step: int, threshold: float) -> None:
-        """Count weights that are about to be frozen, if this process holds all of their layers.
+        """Count weights that are about to be frozen, if their layers are not split over processes.
 
         Args:
             chosen: Weights on a CPU. Some may already be frozen.

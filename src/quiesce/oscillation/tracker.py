@@ -41,7 +41,7 @@ from quiesce.oscillation.weight_group import WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
-OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
+OSCILLATING = 0.005  # frequency above which the paper counts a weight as oscillating
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base is reset
 
 

@@ -216,7 +216,7 @@ class GatheredBlock(Block):
         self._row_counts = torch.tensor(rows, device=group.device)
         repeats = []
         for weight, count in zip(self._weights, rows, strict=True):
-            scales = weight.raw_scale.numel()  # 0 where a process holds no part of a split weight
+            scales = weight.raw_scale.numel()  # 0 if this process has no part of a split weight
             repeats += [count // max(1, scales)] * scales
         shared = scales_share_rows(self._weights[0])
         self._rows_per_scale = None if shared else torch.tensor(repeats, device=group.device)

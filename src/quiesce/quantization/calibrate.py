@@ -22,7 +22,7 @@ TINY = 1e-8
 """Scale below which `calibrate` warns."""
 
 _PER_BATCH = 2**15  # values kept of each batch
-_IN_ALL = 2**18  # most values kept per quantizer; above it, half are dropped
+_IN_ALL = 2**18  # maximum number of values per quantizer; above it, half are dropped
 
 
 class Observation:
@@ -93,7 +93,7 @@ def calibrate(
 
     Raises:
         ValueError: `count` is below 1.
-        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
+        TypeError: A batch contains no tensor, or the forward takes different arguments.
         NothingToDoError: The model is not prepared, or there is no batch.
         NotCalibratedError: No batch reached some of the layers. The message names them.
         DivergedError: An input contains NaN or inf. The message names the layer.

@@ -155,7 +155,7 @@ class _Watcher(TorchFunctionMode):
         self._readers: dict[tuple[int, int], list[Reader]] = {}
         self._sums: dict[str, dict[int, bool]] = {}
         self._summed: set[_Label] = set()  # sums that a layer reads
-        self._above: dict[str, set[_Label]] = {}  # labels of the input, by layer
+        self._above: dict[str, set[_Label]] = {}  # labels of layer inputs, by layer
         self._feeds: set[_Label] = set()  # layers that another layer reads
         self._read_past: set[str] = set()
         for tensor in _tensors(example_input):

@@ -147,7 +147,7 @@ class QuantizedWeight:
 
     @property
     def frozen(self) -> Tensor:
-        """Which weights are frozen: bool, in the shape of the latent weight."""
+        """Mask of frozen weights: bool, in the shape of the latent weight."""
         return weight_history.is_frozen(self.history, self.layout)
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> 
 
 
 _PARTS = ("weight_quantizer", "input_quantizer", "additions")
-"""Children of layers and blocks that hold quantizers of their own."""
+"""Children of layers and blocks that contain quantizers."""
 
 
 class FakeQuantizer(nn.Module):

@@ -1,4 +1,4 @@
-"""Exponential averages of a prepared model that keep the codes of frozen weights.
+"""Exponential moving average of a prepared model that preserves the codes of frozen weights.
 
 Latent weights and scales are averaged, and the averaged network quantizes the averaged weights with
 the averaged scales. Integers have no meaningful average (see `quantizer`) and are copied instead.
@@ -19,7 +19,7 @@ _Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class WeightAverage(AveragedModel):
-    """Exponential average of the latent weights and scales of a prepared model.
+    """Exponential moving average of the latent weights and scales of a prepared model.
 
         average = WeightAverage(model, decay=0.999)
         ...
@@ -50,7 +50,7 @@ class WeightAverage(AveragedModel):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
         model = unwrapped(model)
-        quantized_weights(model)  # refuses a model that is not prepared
+        quantized_weights(model)  # raises if the model is not prepared
         super().__init__(model, device=device, multi_avg_fn=self._average, use_buffers=True)
         self.decay = decay
         self.eval()

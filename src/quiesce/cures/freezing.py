@@ -147,7 +147,7 @@ class Freezing(Cure):
     def _freeze_blocks(
         self, tracker: OscillationTracker, group: WeightGroup, threshold: float
     ) -> None:
-        """Freeze on an accelerator, with masks: an index would synchronize with the host."""
+        """Freeze on an accelerator, with masks: an index would synchronise with the host."""
         allowed = self._allowed(group)
         for block in tracker.blocks(group):
             now, above = block.read(), tracker.above(block, threshold)

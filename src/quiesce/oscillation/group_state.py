@@ -48,7 +48,7 @@ class GroupState:
         self._busy = [False] * len(self.blocks)  # whether many weights of a block moved last step
 
     def remember(self) -> None:
-        """Initialize the records from the current codes; frozen weights stay frozen."""
+        """Initialise the records from the current codes; frozen weights stay frozen."""
         layout = self.group.layout
         for block in self.blocks:
             now = block.read()
@@ -94,7 +94,7 @@ class GroupState:
 
         Returns:
             int64 (found,), or None for "many". Always None on an accelerator, because the index
-            would synchronize with the host.
+            would synchronise with the host.
         """
         if not self.group.on_cpu:
             return None
@@ -153,7 +153,7 @@ class GroupState:
         return code + chosen.of(self.average) * growth
 
     def shares(self, cut: float) -> tuple[Tensor, Tensor]:
-        """Return per layer the fractions with F > `cut`, and frozen: two float64 (layers,)."""
+        """Return the fractions of weights with F above `cut` and of frozen ones: float64 (layers,)."""
         counts = self.group.count_above(self.frequency, cut), self.group.count_frozen()
         return counts[0] / self._sizes, counts[1] / self._sizes
 

@@ -256,7 +256,7 @@ class GatheredBlock(Block):
         """Return sums over rows for these layers, and zeros for the others."""
         sums = row_values.new_zeros(*row_values.shape[:-1], len(self.group.weights))
         lengths = self._row_counts.expand(*row_values.shape[:-1], -1)
-        # unsafe: skips the check of lengths, which would synchronize with an accelerator
+        # unsafe: skips the check of lengths, which would synchronise with an accelerator
         sums[..., self.layers[0] : self.layers[-1] + 1] = torch.segment_reduce(
             row_values, "sum", lengths=lengths, axis=row_values.dim() - 1, unsafe=True
         )

@@ -125,7 +125,7 @@ class WeightGroup:
             cut: The limit, 0 or more.
         """
         by_row = (values.view(-1, ROW) > cut).sum(1).double()
-        # unsafe: skips the check of lengths, which would synchronize with an accelerator
+        # unsafe: skips the check of lengths, which would synchronise with an accelerator
         return torch.segment_reduce(by_row, "sum", lengths=self._row_counts, unsafe=True)
 
     def count_frozen(self) -> Tensor:

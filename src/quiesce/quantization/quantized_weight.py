@@ -173,7 +173,7 @@ class QuantizedWeight:
 
         Raises:
             ValueError: A code is outside the grid. Accelerators skip this check, because it would
-                synchronize with the host.
+                synchronise with the host.
         """
         grid = self.grid
         if codes.device.type == "cpu" and codes.numel():

@@ -174,9 +174,9 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
-        """Initialize the history of a weight from the codes nearest to `latent`, unless frozen.
+        """Initialise the history of a weight from the codes nearest to `latent`, unless frozen.
 
-        Do nothing if the estimator does not read the history; a tracker initializes it in any case.
+        Do nothing if the estimator does not read the history; a tracker initialises it in any case.
         """
         if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
             return

@@ -160,7 +160,7 @@ class Scheme:
         return layers
 
     def check_patterns(self, names: Sequence[str]) -> None:
-        """Check that every pattern matches a layer, to detect typing errors.
+        """Check that every pattern matches a layer, to detect typos.
 
         Raises:
             PrepareError: A pattern matches nothing. The message suggests the closest name.

@@ -142,7 +142,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         self._hooks = [model.register_forward_pre_hook(self._remember, with_kwargs=True)]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Initialize the gradients of an optimizer step with the gradient of the penalty."""
+        """Initialise the gradients of an optimizer step with the gradient of the penalty."""
         penalty = self._running().penalty()
         self._penalty = penalty.detach()
         if penalty.requires_grad:

@@ -4,7 +4,7 @@ If the threshold is too low, freezing gradually freezes the whole network, and f
 longer learn. The accuracy shows this late, and freezing cannot be undone. This class therefore
 counts the frozen weights and raises an error before their fraction exceeds the limit.
 
-On a CPU it counts newly frozen weights in every step. On an accelerator the count would synchronize
+On a CPU it counts newly frozen weights in every step. On an accelerator the count would synchronise
 with the host, and with split weights each process would wait for the others. There it counts once
 every `EVERY` steps: all processes compare the same counts, over all parts, in the same step. The
 counts can be derived from the records of the weights, so they are not in the state_dict.

@@ -153,7 +153,7 @@ class GroupState:
         return code + chosen.of(self.average) * growth
 
     def shares(self, cut: float) -> tuple[Tensor, Tensor]:
-        """Return the fractions of weights with F above `cut` and frozen: float64 (layers,)."""
+        """Return per layer two fractions: F above `cut`, and frozen; float64 (layers,) each."""
         counts = self.group.count_above(self.frequency, cut), self.group.count_frozen()
         return counts[0] / self._sizes, counts[1] / self._sizes
 

@@ -1,20 +1,20 @@
-"""Running a model on batches of the user: how it is called, and its modes for a block.
+"""Calling a model on batches of the user, and context managers for its modes.
 
-A batch is what a data loader yields:
+A batch is one item of a data loader:
 
-- a list or tuple: its first entry is the input, the second one the label, the rest is not read;
-- anything else: the input itself, without a label.
+- a list or tuple: the first entry is the input, the second the label, the rest is ignored;
+- any other object: the input itself, without a label.
 
-An input is what the model takes:
+An input holds the arguments of the model:
 
 - a tuple: the positional arguments, `model(*input)`;
 - a mapping: the keyword arguments, `model(**input)`;
-- anything else, such as a tensor or a list of images: the only argument, `model(input)`.
+- any other object, such as a tensor or a list of images: the only argument, `model(input)`.
 
 So `(x, y)` is an input and its label, `((x, y),)` are two arguments without a label, and
 `({"x": x}, y)` is a keyword argument and a label. A tuple of images next to a tuple of target
-dictionaries, as torchvision's detection examples collate them, is taken as a list of images. A
-`forward`, called with the model and the batch, stands for all of this where a model needs more.
+dictionaries, as collated in torchvision's detection examples, is treated as a list of images. For
+other models, a function `forward`, called with the model and the batch, replaces these rules.
 """
 
 import dataclasses
@@ -28,30 +28,30 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 Input: TypeAlias = Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any]
-"""What a model takes: one argument, a tuple of positional or a mapping of keyword arguments."""
+"""Input of a model: one argument, a tuple of positional or a mapping of keyword arguments."""
 
 Batch: TypeAlias = Any
-"""What a data loader yields: an `Input`, or a list or tuple of an `Input` and its label; with a
-`Forward`, whatever that takes."""
+"""Item of a data loader: an `Input`, or a list or tuple of an `Input` and its label. With a
+`Forward`, any object that it accepts."""
 
 Forward: TypeAlias = Callable[[nn.Module, Any], Any]
-"""Calls a model on a batch and returns what the model returns."""
+"""Function that calls a model on a batch and returns the output of the model."""
 
 
 class Arguments(NamedTuple):
-    """What a model is called with."""
+    """Positional and keyword arguments of a model call."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
 
 def split_batch(batch: Batch) -> tuple[Any, Any]:
-    """Return the input of a batch and its label, or None for the label.
+    """Return the input of a batch and its label, or None without a label.
 
     Nothing is copied or moved to another device.
 
     Raises:
-        TypeError: The input holds no tensor.
+        TypeError: The input contains no tensor.
     """
     model_input, label = batch, label_of(batch)
     if _is_plain_sequence(batch) and batch:
@@ -68,7 +68,7 @@ def split_batch(batch: Batch) -> tuple[Any, Any]:
 
 
 def arguments_of(model_input: Input) -> Arguments:
-    """Return the arguments with which a model is called on an input."""
+    """Return the arguments of a model call for an input."""
     if isinstance(model_input, Mapping):
         return Arguments((), dict(model_input))
     if isinstance(model_input, tuple) and _is_plain_sequence(model_input):
@@ -80,7 +80,7 @@ def call(model: nn.Module, model_input: Input) -> Any:
     """Call a model on an input.
 
     Raises:
-        TypeError: The forward takes other arguments.
+        TypeError: The forward takes different arguments.
     """
     args, kwargs = arguments_of(model_input)
     _check_signature(model, args, kwargs)
@@ -88,25 +88,25 @@ def call(model: nn.Module, model_input: Input) -> Any:
 
 
 def call_on_batch(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
-    """Call a model on the input of a batch, or let `forward` do it.
+    """Call a model on the input of a batch, using `forward` if it is given.
 
     Raises:
-        TypeError: The batch holds no input, or the forward of the model takes other arguments.
+        TypeError: The batch contains no input, or the forward takes different arguments.
     """
     return call(model, split_batch(batch)[0]) if forward is None else forward(model, batch)
 
 
 def label_of(batch: Batch) -> Any:
-    """Return the label of a batch: the second entry of a list or tuple, else None."""
+    """Return the label of a batch: the second entry of a list or tuple, otherwise None."""
     return batch[1] if _is_plain_sequence(batch) and len(batch) > 1 else None
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Return what lists, tuples, mappings and dataclasses hold, with names such as "boxes.0".
+    """Return the leaves of nested collections and dataclasses, with names such as "boxes.0".
 
     Args:
-        tree: Arguments or an output of a model.
-        name: Of the tree itself.
+        tree: Arguments or output of a model: lists, tuples, mappings and dataclasses.
+        name: Name of the tree itself.
     """
     entries = _entries(tree)
     if entries is None:
@@ -120,14 +120,14 @@ def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Return a tree of the same form in which every tensor is replaced; see `map_leaves`."""
+    """Apply `change` to every tensor of a tree; see `map_leaves`."""
     return map_leaves(tree, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a tree of the same form in which every leaf is replaced, in the order of `leaves`.
+    """Apply `change` to every leaf of a tree, in the order of `leaves`; return the new tree.
 
-    Mappings come back as dictionaries, and dataclasses too.
+    Mappings and dataclasses are returned as dictionaries.
     """
     entries = _entries(tree)
     if entries is None:
@@ -142,7 +142,7 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _entries(tree: Any) -> list[tuple[Any, Any]] | None:
-    """Keys and values of a collection, or None for anything else."""
+    """Return keys and values of a collection, or None for any other object."""
     if isinstance(tree, Mapping):
         return list(tree.items())
     if isinstance(tree, list | tuple):
@@ -154,12 +154,12 @@ def _entries(tree: Any) -> list[tuple[Any, Any]] | None:
 
 
 def _is_plain_sequence(value: Any) -> bool:
-    """Whether it is a list or a tuple, and not a tuple with names, which is a value of its own."""
+    """Return whether `value` is a list or a tuple, but not a named tuple."""
     return isinstance(value, list | tuple) and not hasattr(value, "_fields")
 
 
 def _are_targets(label: Any, count: int) -> bool:
-    """Whether it is one dictionary for each of `count` images."""
+    """Return whether `label` has one dictionary for each of `count` images."""
     return (
         isinstance(label, list | tuple)
         and len(label) == count > 0
@@ -170,7 +170,7 @@ def _are_targets(label: Any, count: int) -> bool:
 def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         signature = inspect.signature(model.forward)
-    except (TypeError, ValueError):  # a forward that is not written in Python
+    except (TypeError, ValueError):  # the forward is not written in Python
         return
     try:
         signature.bind(*args, **kwargs)
@@ -186,10 +186,10 @@ def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in inference mode, and each back in its own mode afterwards.
+    """Put every module of `model` in inference mode and restore its mode after the block.
 
     Args:
-        model: A model in any mixture of modes.
+        model: A model whose modules can be in different modes.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -197,18 +197,18 @@ def inference(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, training in modes:
-            module.training = training  # train() would reach the children, and may be overridden
+            module.training = training  # train() would change children and can be overridden
 
 
 @contextmanager
 def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
-    """Let `norms` forget their statistics and take the plain average over the batches they see.
+    """Reset the statistics of `norms` and compute their mean over the batches in the block.
 
-    They are in training mode meanwhile, alone: none of their children is. Mode and momentum come
-    back afterwards. When the block raises, the statistics come back too.
+    In the block, the norms are in training mode, but not their children. Mode and momentum are
+    restored afterwards. If the block raises an error, the statistics are restored too.
 
     Args:
-        norms: Batch norms that keep running statistics.
+        norms: Batch norms with running statistics.
     """
     norms = list(norms)
     before = [(norm.training, norm.momentum) for norm in norms]
@@ -216,7 +216,7 @@ def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.training, norm.momentum = True, None  # None: torch averages all batches alike
+            norm.training, norm.momentum = True, None  # None: equal weight for all batches
         yield
     except BaseException:
         for norm, old in zip(norms, statistics, strict=True):
@@ -228,7 +228,7 @@ def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
 
 
 def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    """Return the batch norms of `model` that keep running statistics, by name."""
+    """Return the batch norms of `model` with running statistics, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -246,8 +246,8 @@ def put_back(module: nn.Module, buffers: dict[str, Tensor]) -> None:
     """Copy `buffers` into those of `module`.
 
     Args:
-        module: Changed in place.
-        buffers: What `buffers_of` gave for it.
+        module: The module, changed in place.
+        buffers: Result of `buffers_of` for the module.
     """
     for name, old in buffers.items():
         module.get_buffer(name).copy_(old)

@@ -1,8 +1,8 @@
-"""Functions and classes of the user, named in a recipe: `mymodule:make_data`.
+"""Import of user functions and classes named in a recipe, such as `mymodule:make_data`.
 
-A name is the dotted name of a module, a colon, and the name of something in it. The module is
-looked for in the current folder first, as `python` does for a script, and then in the environment.
-`quiesce.recipes.reading` decides whether a recipe may name one; here they are only imported.
+A name consists of the dotted name of a module, a colon, and the name of a function or class in it.
+The module is searched in the current folder first, as `python` does for a script, and then in the
+environment. `quiesce.recipes.reading` decides whether a recipe may name user code.
 """
 
 import re
@@ -25,19 +25,19 @@ _NAME = re.compile(rf"{_WORD}(\.{_WORD})*:{_WORD}")
 
 
 def is_user_code(name: str | None) -> bool:
-    """Whether a value of a recipe names something in a module of the user."""
+    """Return whether a value of a recipe names an object in a user module."""
     return name is not None and _NAME.fullmatch(name) is not None
 
 
 def find(name: str, field: str) -> Callable[..., Any]:
-    """Import a module of the user and return the function or class that is named.
+    """Import a user module and return the named function or class.
 
     Args:
-        name: Module and name in it, "mymodule:make_data".
-        field: Field of the recipe that holds it; a message of an error begins with it.
+        name: Module and name in it, such as "mymodule:make_data".
+        field: Field of the recipe that contains the name. Error messages begin with it.
 
     Raises:
-        RecipeError: There is no such module, it can not be imported, or has no such function.
+        RecipeError: The module does not exist, cannot be imported, or has no such function.
     """
     module_name, _, attribute = name.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
@@ -64,21 +64,21 @@ def find(name: str, field: str) -> Callable[..., Any]:
 
 
 def call(name: str, field: str, **offered: Any) -> Any:
-    """Call a function of the user with those of the arguments that it takes, by keyword.
+    """Call a user function with those of the offered arguments that it takes, by keyword.
 
     Args:
         name: As in `find`.
         field: As in `find`.
-        offered: All arguments that it may take.
+        offered: All available arguments.
 
     Raises:
-        RecipeError: As `find` raises it; or the function takes other arguments, or fails. An error
-            of quiesce that it raises is raised as it is.
+        RecipeError: As in `find`; or the function takes other arguments, or fails. Errors of
+            quiesce that the function raises are passed on unchanged.
     """
     function = find(name, field)
     try:
         takes = signature(function).parameters.values()
-    except (TypeError, ValueError) as error:  # some functions that are written in C
+    except (TypeError, ValueError) as error:  # some functions written in C
         raise RecipeError(f"{field}: {name} does not say which arguments it takes") from error
     others = [
         each.name
@@ -99,10 +99,10 @@ def call(name: str, field: str, **offered: Any) -> Any:
 
 
 def run(step: Callable[[], Any], where: str) -> Any:
-    """Run code of the user; its error becomes one line with file and line.
+    """Run user code; convert an error to a one-line message with file and line number.
 
     Raises:
-        RecipeError: The code raises something; what quiesce raises is left as it is.
+        RecipeError: The code raises an error. Errors of quiesce are passed on unchanged.
     """
     try:
         return step()

@@ -1,4 +1,4 @@
-"""Fake quantization: float tensors with values of a grid, and gradients to learn from.
+"""Fake quantization: rounding of float tensors to a grid, and its gradients.
 
 Forward: q = s * clip(round((x - b)/s), n, p) + b, for scale s and, in LSQ+, offset b. Backward,
 with u = (x - b)/s and z the code:
@@ -7,7 +7,7 @@ with u = (x - b)/s and z the code:
     to s   z - u inside, z outside (LSQ, arXiv:1902.08153), times `grad_scale`
     to b   0 inside, 1 outside (LSQ+, arXiv:2004.09576)
 
-A frozen weight has its frozen code, whatever its latent weight is: gradient 0 to x, z to s.
+A frozen weight has its frozen code for any latent weight: gradient 0 to x, z to s.
 
 An estimator may round with noise, or with the code of the last step. The noise is an argument, so
 the backward pass computes the same codes as the forward pass.
@@ -16,7 +16,7 @@ The scale in use is max(|s|, SCALE_FLOOR), so that a learned scale can pass thro
 gradient has the sign of s.
 
 `quantize_forward` and `quantize_backward` contain all of the arithmetic. The eager path calls them
-as they are; `kernels` compiles each of them into one fused pass.
+directly; `kernels` compiles each of them into one fused pass.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SCALE_FLOOR = 2.0**-40  # about 1e-12: below any useful scale, above the subnorm
 
 
 class Rule(NamedTuple):
-    """The choices that are fixed for a quantizer, and compiled into its code."""
+    """The options that are constant for a quantizer and compiled into its code."""
 
     clip: Clip = "range"
     estimator: Estimator = STE()
 
 
 def positive(scale: Tensor) -> Tensor:
-    """Return the scale in use for a stored one: its magnitude, at least SCALE_FLOOR."""
+    """Return the scale in use for a stored scale: its magnitude, at least SCALE_FLOOR."""
     wide = scale.to(torch.promote_types(scale.dtype, torch.float32))  # float16 has no such floor
     return wide.abs().clamp_min(SCALE_FLOOR)
 
@@ -150,7 +150,7 @@ def _pinned(history: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
 class FakeQuantize(torch.autograd.Function):
     """`quantize_forward` with `quantize_backward`; saves only its inputs.
 
-    Without noise, the two functions may have no argument for it.
+    If noise is None, it is not passed to the two functions.
     """
 
     @staticmethod
@@ -200,11 +200,11 @@ def fake_quantize(
         scale: Floats per code, above 0, broadcastable to `x`: a scalar for one grid per tensor,
             (channels, 1, ...) for one per channel.
         grid: The integers.
-        clip: Where the gradient passes to `x`, with u = x/scale. "range": quant_min <= u <=
-            quant_max,
-        as in the paper. "grid": where round(u) is on the grid, half a step further, as the code of
-        the paper did on older versions of torch. "round": where round(u) is strictly between the
-            ends, as that code does now, because torch's clamp gives no gradient at its bounds.
+        clip: Condition for a gradient to `x`, with u = x/scale. "range": quant_min <= u <=
+            quant_max, as in the paper. "grid": round(u) is on the grid, which allows half a step
+            more, as in the code of the paper on older versions of torch. "round": round(u) is
+            strictly between the ends, as in that code now, because torch's clamp gives no gradient
+            at its bounds.
         grad_scale: Factor of the gradients of scale and offset; "lsq" for 1/sqrt(N*quant_max), with
             N the number of elements that share a scale.
         estimator: Rounding and its gradient. Estimators that need noise or history round to

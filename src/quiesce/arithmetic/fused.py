@@ -1,8 +1,8 @@
-"""Compiles a pure tensor function into fused kernels with inductor, and calls them directly.
+"""Compilation of pure tensor functions into fused inductor kernels that are called directly.
 
-A call through `torch.compile` takes some thirty microseconds for guards, and a network makes
+A call through `torch.compile` takes about thirty microseconds for guards, and a network makes
 hundreds of such calls in a step. Here functions are traced with dynamic sizes and compiled by
-inductor. A look-up by everything that changes the code (dtypes, devices, which arguments are given,
+inductor. A look-up by everything that changes the code (dtypes, devices, arguments that are None,
 sizes of one) replaces the guards.
 """
 
@@ -21,12 +21,12 @@ _WIDE = 2**31 - 1  # larger tensors need wider indices on accelerators
 
 
 class Fused:
-    """`function`, compiled once for each kind of arguments.
+    """`function` compiled once for each kind of arguments.
 
     Args:
         function: A function of tensors, None, hashable constants, and named tuples of these. Its
             elementwise result must not depend on sizes, except for sizes of 1, which broadcast. It
-            may change its arguments in place. It has no gradient.
+            can change its arguments in place. It has no gradient.
 
     Attributes:
         made: The compiled functions, by kind of arguments.
@@ -55,7 +55,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kind(args: Any, tensors: list[Tensor]) -> tuple[Any, ...]:
-    """Return what determines the code for these arguments; appends their tensors to `tensors`."""
+    """Return the key of the compiled code for arguments; append their tensors to `tensors`."""
     parts: list[Any] = []
     for value in args:
         if isinstance(value, Tensor):
@@ -111,8 +111,8 @@ def _compile(
 def _trusted() -> dict[str, bool]:
     """Return options of inductor that skip its test of the vector instructions of this CPU.
 
-    Inductor compiles and loads a program for each of them, which takes seconds. It already knows
-    that the CPU has them, so it is enough to test that the compiler accepts their flags.
+    Inductor compiles and loads a program for each instruction set, which takes seconds. The CPU is
+    known to support them, so it is enough to test that the compiler accepts their flags.
     """
     from torch._inductor import config, cpp_builder, cpu_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
@@ -126,15 +126,15 @@ def _trusted() -> dict[str, bool]:
             command = [cpp_builder.get_cpp_compiler(), *flags.split(), "-fsyntax-only", "-xc++"]
             subprocess.run([*command, os.devnull], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError, InvalidCxxCompiler):
-        return {}  # inductor tests them itself
+        return {}  # inductor runs its own test
     return {"cpp.vec_isa_ok": True}
 
 
 def _is_beyond_inductor(tensor: Tensor) -> bool:
-    """Whether inductor would compile wrong code, so that the function runs as it is.
+    """Return whether to use eager mode, because inductor would compile wrong code.
 
-    An empty tensor gains nothing. Inductor treats a float64 scalar as a Python number, which only
-    torch.compile can handle.
+    For an empty tensor, compilation has no benefit. Inductor treats a float64 scalar as a Python
+    number, which only torch.compile supports.
     """
     return not tensor.numel() or (tensor.dtype == torch.float64 and not tensor.dim())
 

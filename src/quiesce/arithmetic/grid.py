@@ -1,4 +1,4 @@
-"""The integers that a quantized value may take, and the conversion of floats to them."""
+"""The integer grid of quantized values, and the conversion of floats to it."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Grid:
 
     Args:
         bits: Bits of a code, 2 to 8.
-        signed: Whether there are negative codes.
+        signed: Whether codes can be negative.
 
     Raises:
         TypeError: `bits` is not an integer.
@@ -57,7 +57,7 @@ class Grid:
 
 
 def check_bits(name: str, bits: int) -> None:
-    """Raise an error unless `bits` is 2 to 8; `name` is the argument of the user."""
+    """Raise an error unless `bits` is 2 to 8; `name` is the argument name in the message."""
     if isinstance(bits, bool) or not isinstance(bits, int):
         raise TypeError(f"{name} must be an integer, got {bits!r}")
     if not MIN_BITS <= bits <= MAX_BITS:

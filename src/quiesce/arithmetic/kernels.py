@@ -1,9 +1,9 @@
-"""Runs the elementwise passes, operator by operator or as fused kernels.
+"""Execution of the elementwise passes, in eager mode or as fused kernels.
 
-`EAGER` runs the functions of `fake_quantize` and `weight_passes` as they are. `FUSED` compiles each
+`EAGER` runs the functions of `fake_quantize` and `weight_passes` unchanged. `FUSED` compiles each
 of them (see `fused`) into a single pass over memory, on CPUs and GPUs. Tensors are flattened first
-and sizes are dynamic, so a few kernels serve all layers of a model and any batch size. The forward
-passes of both give the same bits.
+and sizes are dynamic, so a few kernels work for all layers of a model and any batch size. The
+forward passes of both give identical bits.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from quiesce.arithmetic.memory_order import flatten, outermost_first, storage_or
 
 
 class Kernels(NamedTuple):
-    """One way to run every pass."""
+    """One implementation of every pass."""
 
     forward: Callable[..., Tensor]
     """`fake_quantize.quantize_forward`"""
     backward: Callable[..., Gradients]
     """`fake_quantize.quantize_backward`"""
     over_weights: Callable[..., Tensor]
-    """Gets a pass of `quiesce.arithmetic.weight_passes` and its arguments, and runs it."""
+    """Runs a pass of `quiesce.arithmetic.weight_passes` with its arguments."""
 
 
 def _forward(*inputs: Any) -> Tensor:
-    """`quantize_forward`, with its arguments, compiled where the tensors can be shown as rows."""
+    """Run `quantize_forward`, compiled if the tensors can be viewed as rows."""
     flat = _Flat.of(*inputs)
     if flat is None:
         return quantize_forward(*inputs)
@@ -36,7 +36,7 @@ def _forward(*inputs: Any) -> Tensor:
 
 
 def _backward(grad: Tensor, *inputs: Any) -> Gradients:
-    """`quantize_backward`, with its arguments, compiled in the same way."""
+    """Run `quantize_backward`, compiled in the same way."""
     flat = _Flat.of(*inputs)
     if flat is None:
         return quantize_backward(grad, *inputs)
@@ -47,7 +47,7 @@ def _backward(grad: Tensor, *inputs: Any) -> Gradients:
 
 
 class _Flat(NamedTuple):
-    """How a tensor and its scale, offset and history become one row, or one row per channel."""
+    """Layout that flattens a tensor, scale, offset and history to one row or one per channel."""
 
     like: Tensor
     order: tuple[int, ...] | None
@@ -57,7 +57,7 @@ class _Flat(NamedTuple):
     def of(
         cls, x: Tensor, scale: Tensor, offset: Any, limits: Tensor, history: Any, rule: Rule
     ) -> "_Flat | None":
-        """Return None if channels are not outermost, or the history has other strides."""
+        """Return the layout, or None if channels are not outermost or history strides differ."""
         order = storage_order(x)
         rows = scale.numel()
         if rows > 1 and (scale.shape[0] != rows or not outermost_first(order)):

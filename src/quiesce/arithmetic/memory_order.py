@@ -1,7 +1,7 @@
-"""Shows tensors as one row of memory, whatever their memory format, and back.
+"""Flattening of tensors to one row of memory in any memory format, and the inverse.
 
-A one-dimensional elementwise pass compiles to one kernel for all layers. Elements are in the order
-of storage, so a channels-last tensor is not copied.
+A one-dimensional elementwise pass compiles to one kernel for all layers. Elements are in storage
+order, so a channels-last tensor is not copied.
 """
 
 import torch
@@ -17,17 +17,17 @@ def storage_order(x: Tensor) -> tuple[int, ...] | None:
 
 
 def outermost_first(order: tuple[int, ...] | None) -> bool:
-    """Whether dimension 0 is outermost, so that x[0] precedes x[1] in memory."""
+    """Return whether dimension 0 is outermost, so that x[0] precedes x[1] in memory."""
     return order is None or order[0] == 0
 
 
 def flatten(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
-    """Return `x` as (elements,) in this order: a view if its memory has no gaps, or a copy."""
+    """Return `x` as (elements,) in this order: a view if its memory has no gaps, else a copy."""
     return x.reshape(-1) if order is None else x.permute(order).reshape(-1)
 
 
 def is_dense(x: Tensor) -> bool:
-    """Whether the elements of `x` fill one range of memory, so that `flatten` copies nothing."""
+    """Return whether `x` fills one range of memory without gaps, so that `flatten` is a view."""
     order = storage_order(x)
     return order is None or x.permute(order).is_contiguous()
 

@@ -1,8 +1,8 @@
-"""Finds the first scales from data.
+"""Initial scales computed from data.
 
     mse         the step with the smallest mean squared rounding error; a search, the default
     minmax      the largest magnitude is at the end of the grid
-    percentile  the 99.9th percentile of the magnitudes is there; larger ones are clipped
+    percentile  the 99.9th percentile of magnitudes is at the end; larger values are clipped
     lsq         2 * mean|x| / sqrt(quant_max), arXiv:1902.08153
 
 If all values are zero, the scale is 1.
@@ -24,10 +24,10 @@ _SEARCHED = 2**18  # values per row in a search; more change the result by less 
 
 
 def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
-    """Return the scale with the smallest mean squared rounding error; coarse, then fine search.
+    """Return the scale with the smallest mean squared rounding error by coarse and fine search.
 
     Args:
-        x: Floats; with `per_channel` the first dimension is that of the channels.
+        x: Floats. With `per_channel`, the first dimension is the channel dimension.
         grid: The integers. An unsigned grid rounds negative values to 0.
         per_channel: One scale per slice x[i].
 

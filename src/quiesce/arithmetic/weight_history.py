@@ -1,4 +1,4 @@
-"""The record of a weight between two optimizer steps, packed into one small integer.
+"""The record of a weight between two optimizer steps, packed into one integer.
 
 A record contains, from the low bits up:
 
@@ -85,22 +85,22 @@ def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
 
 
 class Advance(NamedTuple):
-    """What one step did; every field has the shape of the records."""
+    """Result of one step; every field has the shape of the records."""
 
     record: Tensor
     """Records after the step."""
     flipped: Tensor
     """bool: the code changed."""
     oscillated: Tensor
-    """bool: it changed against its last direction."""
+    """bool: the code changed against its last direction."""
     jump: Tensor
     """Code before minus code after; 0 for frozen weights, whose average is not needed."""
 
 
 def advance(record: Tensor, code: Tensor, layout: Layout) -> Advance:
-    """Make one step: compare with the codes before, and record changes and directions.
+    """Update records by one step: compare with previous codes, record changes and directions.
 
-    A frozen weight keeps its code; a change by freezing itself is counted once.
+    A frozen weight keeps its code. A change caused by freezing is counted once.
     """
     wide = record.to(torch.int32)
     field = wide & (3 << layout.width)  # the direction, not shifted

@@ -18,7 +18,7 @@ Pass = Callable[..., Tensor]
 
 
 class Operands(NamedTuple):
-    """Weights of one grid, as the passes get them."""
+    """Weights of one grid, as operands of the passes."""
 
     latent: Tensor
     """Floats of any shape: (rows, entries) of a block, those of a layer, or a selection."""
@@ -33,7 +33,7 @@ class Operands(NamedTuple):
 
 
 def rounded(weight: Operands) -> Tensor:
-    """Return the codes as if nothing were frozen: integral, float32 or wider."""
+    """Return the codes without freezing: integral, float32 or wider."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     previous = None
     if weight.estimator.needs_history:
@@ -43,7 +43,7 @@ def rounded(weight: Operands) -> Tensor:
 
 
 def emitted(weight: Operands) -> Tensor:
-    """Return the codes in use, including frozen ones, as `rounded`."""
+    """Return the codes in use, including frozen codes; dtype as in `rounded`."""
     pinned = weight_history.code_of(weight.records, _layout(weight))
     return torch.where(
         weight_history.is_frozen(weight.records, _layout(weight)), pinned, rounded(weight)
@@ -56,11 +56,11 @@ def quantized(weight: Operands) -> Tensor:
 
 
 def settle(weight: Operands) -> Tensor:
-    """Set frozen latent weights to scale * code, in place; return which records are out of date.
+    """Set frozen latent weights to scale * code in place; return which records are out of date.
 
     Returns:
-        uint8 of the shape of the latent weight, 0 or 1. Compiled CPU code stores bools one by one,
-        which takes twenty times as long.
+        uint8 of the shape of the latent weight, 0 or 1. bool would be twenty times slower, because
+        compiled CPU code stores bools one by one.
     """
     stale = weight_history.needs_update(weight.records, rounded(weight), _layout(weight))
     _pin(weight)
@@ -70,7 +70,7 @@ def settle(weight: Operands) -> Tensor:
 def track(
     weight: Operands, frequency: Tensor, average: Tensor | None, event: Tensor, entry: Tensor
 ) -> Tensor:
-    """Make one tracker step in place: records, frequencies, averages, and frozen latent weights.
+    """Run one tracker step in place: records, frequencies, averages, and frozen latent weights.
 
     Args:
         weight: Weights (rows, entries); their records are updated.
@@ -94,7 +94,7 @@ def track(
 
 
 def residual(weight: Operands) -> Tensor:
-    """Return latent weight minus quantized value inside the range, 0 outside and if frozen."""
+    """Return latent minus quantized weight inside the range; 0 outside and for frozen weights."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     off_grid = wide - weight.scale * rounded(weight)
     low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]

@@ -1,7 +1,7 @@
-"""The cures: one interface, one file each.
+"""The cures for oscillation, one per file, with a common interface.
 
-A cure acts at two moments: it may add a term to the loss before the backward pass, and it may read
-and pin codes after the optimizer step. `Control` calls both; nothing else does.
+A cure can add a term to the loss before the backward pass, and it can read and freeze codes after
+the optimizer step. Only `Control` calls these two methods.
 """
 
 from quiesce.cures.cure import Cure as Cure

@@ -1,12 +1,12 @@
-"""Batch-norm statistics, measured again once quantization-aware training is over.
+"""Re-estimation of batch-norm statistics after quantization-aware training.
 
-A weight that oscillates moves its layer's output at every optimizer step, so running means and
-variances, averaged over recent steps, describe no single network. Measuring them with the weights
-held still removes that error; how far they move says how large it was.
+An oscillating weight changes the output of its layer at every optimizer step. Running means and
+variances, averaged over recent steps, therefore fit no single network. Re-estimating them with
+fixed weights removes this error. The size of the change measures the error.
 
-Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. As there, the
-variance is the average of the unbiased variances of the batches; the spread of the batch means is
-not added to it.
+Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. As in the paper,
+the variance is the average of the unbiased batch variances, without the variance of the batch
+means.
 """
 
 from collections.abc import Iterable
@@ -34,29 +34,29 @@ from quiesce.parallel.sync_batchnorm import over_all_processes
 def reestimate_batchnorm(
     model: nn.Module, batches: Iterable[Batch], count: int = 50, *, forward: Forward | None = None
 ) -> dict[str, Tensor]:
-    """Replace the running statistics of `model` by their plain average over `count` batches.
+    """Replace the running statistics of `model` with their mean over `count` batches.
 
-    Only batch-norm layers leave inference mode: dropout stays off, no range and no tracker moves.
-    A layer that no forward reaches keeps its statistics. Where torch.distributed is initialised,
-    every rank has to call this, each with its own batches, and all get the average over all
-    batches of all ranks. Where a forward waits for other ranks (weights that are split,
-    SyncBatchNorm), all stop with the first that has no batch left. SyncBatchNorm sees a batch of
-    all ranks as one, as in training. When anything raises, the statistics are as they were.
+    Only batch-norm layers run in training mode: dropout is off, and ranges and trackers do not
+    change. A layer that no forward pass reaches keeps its statistics. If torch.distributed is
+    initialised, every rank must call this with its own batches, and all get the mean over all
+    batches of all ranks. If a forward pass communicates (split weights, SyncBatchNorm), all ranks
+    stop when the first has no batch left. SyncBatchNorm treats the batches of all ranks as one, as
+    in training. If an error is raised, the statistics are restored.
 
     Args:
-        model: Changed in place, its buffers only; modes and momenta are put back.
-        batches: On the device of `model`: what it takes, or pairs of that and a label; see
+        model: The model. Only its buffers change, in place; modes and momenta are restored.
+        batches: Batches on the device of `model`: inputs, or pairs of an input and a label; see
             `quiesce.inference`.
-        count: Batches to read at most, at least 1. Each weighs the same, whatever its size.
-        forward: Called with the model and a batch instead, for batches of any other kind.
+        count: Maximum number of batches, at least 1. All batches have equal weight.
+        forward: Function called with the model and a batch, for batches of any other kind.
 
     Returns:
-        Layer name to KL(new || old) of its channel Gaussians: shape (channels,), in nats.
+        KL(new || old) of the channel Gaussians by layer name: shape (channels,), in nats.
 
     Raises:
         ValueError: `count` is below 1.
-        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
-        NothingToDoError: No layer keeps running statistics, or `batches` is empty on all ranks.
+        TypeError: A batch contains no tensor, or the forward takes different arguments.
+        NothingToDoError: No layer has running statistics, or `batches` is empty on all ranks.
         DivergedError: A layer's new statistics are not finite.
     """
     if count < 1:
@@ -88,21 +88,21 @@ def gaussian_kl(mean: Tensor, var: Tensor, ref_mean: Tensor, ref_var: Tensor) ->
     """Return KL(N(mean, var) || N(ref_mean, ref_var)), elementwise.
 
     Args:
-        mean: Of the first Gaussian; all four broadcast against each other.
-        var: Of the first Gaussian, above 0; the result is inf or nan where it is not.
-        ref_mean: Of the second Gaussian.
-        ref_var: Of the second Gaussian, above 0; the result is inf or nan where it is not.
+        mean: Mean of the first Gaussian. All arguments broadcast against each other.
+        var: Variance of the first Gaussian, above 0; otherwise the result is inf or nan.
+        ref_mean: Mean of the second Gaussian.
+        ref_var: Variance of the second Gaussian, above 0; otherwise the result is inf or nan.
 
     Returns:
-        The divergence in nats, at least 0 up to rounding, of the broadcast shape.
+        The divergence in nats, in the broadcast shape. It is at least 0 up to rounding.
     """
     return 0.5 * ((var + (mean - ref_mean) ** 2) / ref_var - 1 + (ref_var / var).log())
 
 
 def _average_over_ranks(norm: BatchNorm) -> int:
-    """Average the statistics of `norm` over the forwards of all ranks; return how many there were.
+    """Average the statistics of `norm` over the forward passes of all ranks; return their number.
 
-    A forward weighs the same wherever it ran.
+    All forward passes have equal weight.
     """
     forwards = norm.get_buffer("num_batches_tracked")
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
@@ -125,6 +125,6 @@ def _check_finite(statistics: dict[str, dict[str, Tensor]]) -> None:
 
 
 def _moved(new: dict[str, Tensor], old: dict[str, Tensor], eps: float) -> Tensor:
-    """Return KL(new || old), with the variances as the layer itself divides by them."""
+    """Return KL(new || old), with `eps` added to the variances as in the layer."""
     mean, var = new["running_mean"], new["running_var"] + eps
     return gaussian_kl(mean, var, old["running_mean"], old["running_var"] + eps)

@@ -1,10 +1,10 @@
-"""Tracker and cures around an optimizer: the two lines that a training loop adds.
+"""Connects tracker and cures to an optimizer with two lines in the training loop.
 
     control = Control(optimizer, weights, tracker, [Freezing(0.02)])
     loss = loss + control.penalty()
 
-Everything that must happen after an optimizer step hangs on the step itself, so that accumulation,
-evaluation, several forwards per step and steps that a GradScaler skips are right by construction.
+Tracker and cures run in a hook of the optimizer step. Gradient accumulation, evaluation, several
+forward passes per step and steps skipped by a GradScaler are therefore handled correctly.
 """
 
 import logging
@@ -28,25 +28,25 @@ log = logging.getLogger("quiesce.control")
 
 
 class Control:
-    """Lets the tracker read, and the cures act, once after every optimizer step.
+    """Runs the tracker and the cures once after every optimizer step.
 
     Args:
-        optimizer: What moves the weights; several where weights and scales have their own. A step
-            is then over when all of them have stepped, or when one begins its next. Accelerate's
-            wrapper is taken off.
-        weights: As `quantized_weights` gives them.
-        tracker: Follows these weights.
-        cures: Act in this order, after the tracker.
+        optimizer: The optimizer of the weights, or several if weights and scales have separate
+            ones. A step is then complete when all have stepped, or when one begins its next step.
+            Accelerate's wrapper is removed.
+        weights: The weights, as returned by `quantized_weights`.
+        tracker: The tracker of these weights.
+        cures: Cures, applied in this order after the tracker.
 
     Raises:
-        TrackingError: No optimizer moves any of the weights, or one moves a weight and none its
-            scale (unless that requires no gradient); the tracker follows others; or the step of an
-            optimizer calls no hooks.
+        TrackingError: No optimizer updates any of the weights; a weight is updated but its scale is
+            not (unless the scale requires no gradient); the tracker follows other weights; or the
+            step of an optimizer calls no hooks.
         TypeError: `cures` is not a list of cures.
 
     Warns:
-        UserWarning: Scales share a group with weights, and the group has weight decay. Later, once:
-            the loop leaves the penalty out of the loss, or the optimizer has stepped before and no
+        UserWarning: Scales share a parameter group with weights, and the group has weight decay.
+            Later, once: the loop omits the penalty, or the optimizer has stepped before and no
             state was loaded.
     """
 
@@ -76,7 +76,7 @@ class Control:
         self._listen()
 
     def penalty(self) -> Tensor:
-        """What the cures add to the loss of the coming step: a scalar, 0 where there is nothing."""
+        """Return the penalty of the cures for the next step: a scalar, 0 if there is none."""
         self._omissions.penalty_taken(self.step)
         terms = [cure.penalty(self.step) for cure in self.cures]
         present = [term for term in terms if term is not None]
@@ -86,23 +86,23 @@ class Control:
 
     @property
     def penalty_missing(self) -> bool:
-        """Whether a cure has a penalty for the coming step, and `penalty` was never called."""
+        """Return whether a cure has a penalty for the next step and `penalty` was never called."""
         return self._omissions.penalty_missing(self.step)
 
     def close(self) -> None:
-        """Let go of the optimizers: nothing happens after their steps any more."""
+        """Remove the hooks from the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a copy listen to its own optimizers: these lose their hooks when they are copied."""
+        """Register hooks on the copied optimizers, because copying an optimizer drops its hooks."""
         vars(self).update(state)
         if self._handles:
             self._listen()
 
     def state_dict(self) -> dict[str, Any]:
-        """Step count and tracker. Frozen codes are in the model's own state, with the history."""
+        """Return step count and tracker state. Frozen codes are in the state of the model."""
         return {
             "version": 1,
             "step": self.step,
@@ -111,10 +111,10 @@ class Control:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; load the model's own state too.
+        """Load the result of `state_dict`. Load the state of the model too.
 
         Raises:
-            TrackingError: The state does not fit this tracker, or is of other optimizers.
+            TrackingError: The state belongs to a different tracker or to different optimizers.
         """
         stepped = state["stepped"]
         if len(stepped) != len(self._optimizers):
@@ -140,7 +140,7 @@ class Control:
         return next(i for i, one in enumerate(self._optimizers) if one is optimizer)
 
     def _warn_of_outgrown(self) -> None:
-        """Say once that float weights were loaded after the scales were found."""
+        """Warn once if float weights were loaded after the scales were computed."""
         names = [weight.name for weight in self.weights if weight.outgrown]
         if names and not self._warned:
             self._warned = True
@@ -160,14 +160,14 @@ class Control:
         if self._fresh:
             self._fresh = False
             warn_of_restart(self._optimizers)
-        if self._position(optimizer) in self._stepped:  # another one was skipped in the step before
+        if self._position(optimizer) in self._stepped:  # another one skipped the previous step
             self._finish()
         if self.tracker.steps == 0 and not self._stepped:
             self._warn_of_outgrown()
 
     @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        # A fused optimizer is called even where GradScaler means to skip, and told so.
+        # GradScaler calls a fused optimizer even for a skipped step, and passes a flag.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return

@@ -1,4 +1,4 @@
-"""What every cure is."""
+"""The base class of the cures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from quiesce.schedules import ScheduleLike, constant
 
 
 class Cure(ABC):
-    """Something done about oscillation. State lives in weights and tracker, never in the cure."""
+    """Base class of a cure for oscillation. All state is in the weights and the tracker."""
 
     @abstractmethod
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Learn what to act on; called once, by `Control`, before the first step."""
+        """Set the weights and the tracker; `Control` calls this once, before the first step."""
 
     @abstractmethod
     def penalty(self, step: int) -> Tensor | None:
-        """A term of the loss of optimizer step `step`, a scalar, or None."""
+        """Return the loss term of optimizer step `step`, a scalar, or None."""
 
     @abstractmethod
     def after_step(self, step: int) -> None:
-        """Act on the weights as optimizer step `step` left them; the tracker has read them."""
+        """Act on the weights after optimizer step `step` and after the tracker has read them."""
 
 
 def as_schedule(value: float | ScheduleLike) -> ScheduleLike:
-    """A number as the schedule that always gives it; a schedule as itself."""
+    """Convert a number to a constant schedule; return a schedule unchanged."""
     return value if callable(value) else constant(value)

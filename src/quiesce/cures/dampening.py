@@ -2,10 +2,10 @@
 
     penalty = strength * sum over weights of (q - clip(w, s*n, s*p))^2
 
-The quantized weight q is constant here, so the gradient is 2*strength*(w - q) inside the range and
-0 outside, and the scale gets none. A strong penalty holds a weight on one side of its threshold.
-From the first step on it would also hold weights that should still move, so the published recipes
-raise the strength from 0 along a cosine.
+The quantized weight q is treated as a constant, so the gradient is 2*strength*(w - q) inside the
+range and 0 outside, and the scale gets no gradient. A strong penalty keeps a weight on one side of
+its rounding threshold. Early in training it would also hold weights that still need to move, so the
+published recipes increase the strength from 0 along a cosine.
 
 Source: Nagel et al., ICML 2022, arXiv:2203.11086, section 4.1. The published recipes use
 "kernel_mean": the mean within each output channel, summed over channels.
@@ -34,9 +34,9 @@ class Dampening(Cure):
 
     Args:
         strength: A number, or a schedule of the optimizer step. Useful values depend on
-            `aggregation`. 0 or None adds nothing; a negative strength pushes instead of pulling.
-        aggregation: How to reduce over one layer: "sum", "mean", or "kernel_mean" (sum over
-            dimension 0, mean over the others). Layers are summed.
+            `aggregation`. 0 or None adds nothing; a negative strength pushes weights away.
+        aggregation: Reduction over one layer: "sum", "mean", or "kernel_mean" (sum over dimension
+            0, mean over the others). Layers are summed.
 
     Raises:
         ValueError: `aggregation` is none of these.
@@ -53,7 +53,7 @@ class Dampening(Cure):
         self._ready = False
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Take all weights; a locked one adds nothing to the penalty."""
+        """Select all weights; locked weights add nothing to the penalty."""
         self._mine = {weight.name for weight in weights}
         self._weights = [weight for group in tracker.groups for weight in group.weights]
         self._tracker = tracker
@@ -62,10 +62,10 @@ class Dampening(Cure):
     def penalty(self, step: int) -> Tensor | None:
         """Return the penalty at this step's strength: a scalar, or None if the strength is 0.
 
-        If weights are split over processes, it is the penalty of the part held here.
+        If weights are split over processes, it is the penalty of the part in this process.
 
         Raises:
-            TrackingError: The cure belongs to no `Control` yet.
+            TrackingError: The cure has not been passed to a `Control`.
         """
         if self._tracker is None:
             raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
@@ -74,15 +74,15 @@ class Dampening(Cure):
         strength = self.strength(step)
         if not strength and self._ready:
             return None
-        self._ready = True  # the first call runs in any case, to compile the passes
+        self._ready = True  # the first call always runs, to compile the passes
         latents = [weight.differentiable for weight in self._weights]
         return _Pull.apply(self._blocks, strength or 0.0, *latents)  # pyright: ignore
 
     def after_step(self, step: int) -> None:
-        """Do nothing: dampening acts through the loss alone."""
+        """Do nothing: dampening acts only through the loss."""
 
     def _weigh(self, tracker: OscillationTracker) -> None:
-        """Give every block the factors of its rows; those of locked weights are 0."""
+        """Compute the row factors of every block; those of locked weights are 0."""
         self._locked = [weight.locked for weight in self._weights]
         self._blocks = []
         for group in tracker.groups:
@@ -101,7 +101,7 @@ def _factor(latent: Tensor, aggregation: Aggregation) -> float:
 
 
 class _Pull(torch.autograd.Function):
-    """strength * sum of factor * residual^2; the backward computes the residuals again."""
+    """strength * sum of factor * residual^2; the backward recomputes the residuals."""
 
     @staticmethod
     def forward(
@@ -114,8 +114,8 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # the saved latents are the parameters themselves; unpacking them lets autograd refuse a
-        # backward after they were changed in place
+        # the saved latents are the parameters themselves; unpacking them makes autograd raise
+        # an error if they were changed in place before the backward
         latents = ctx.saved_tensors
         upstream = grads[0] * ctx.strength
         parts: dict[int, list[Tensor]] = {}
@@ -131,6 +131,6 @@ class _Pull(torch.autograd.Function):
 
 
 def _in_shape(parts: list[Tensor], like: Tensor) -> Tensor:
-    """Numbers in storage order as a tensor with the shape and strides of a latent."""
+    """Return values in storage order as a tensor with the shape and strides of a latent."""
     values = parts[0] if len(parts) == 1 else torch.cat(parts)
     return values.as_strided(like.shape, like.stride(), values.storage_offset())

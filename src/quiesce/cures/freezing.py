@@ -1,13 +1,13 @@
-"""Iterative weight freezing: a weight that oscillates too often keeps one code for good.
+"""Iterative weight freezing: a weight that oscillates too often gets a permanently fixed code.
 
-    for each weight whose frequency is above this step's threshold:
-        code = round(average of its codes)      # or its code now, with average=None
-        pin it
+    for each weight whose frequency is above the threshold of this step:
+        code = round(average of its codes)      # or its current code, with average=None
+        freeze it
 
-The rounded average is the code that the weight had more often, and whose value is nearer to the
-optimum. From the next forward on the quantizer emits the pinned code whatever the latent is, so the
-latent's gradient is 0 and the scale's gradient is right. After every step the tracker also sets the
-latent to scale * code, so that momentum, weight decay, stripping and export cannot lose the code.
+The rounded average is the code that the weight had more often, and whose value is closer to the
+optimum. From the next forward pass on, the quantizer outputs the frozen code regardless of the
+latent, so the gradient of the latent is 0 and that of the scale is correct. After every step the
+tracker sets the latent to scale * code, so momentum, weight decay, `strip` and exports keep it.
 
 Source: Nagel et al., ICML 2022, arXiv:2203.11086, algorithm 1.
 """
@@ -34,18 +34,18 @@ _SLACK = 1 + 1e-6
 
 
 class Freezing(Cure):
-    """Pins the codes of weights that oscillate more often than a threshold.
+    """Freezes the codes of weights that oscillate more often than a threshold.
 
     Args:
-        threshold: A frequency in (0, 1], or a schedule of the optimizer step. A schedule turns
-            freezing off by returning None or 0; `quiesce.cosine` and `quiesce.linear` also turn it
-            off before their `begin`. One oscillation alone raises a frequency by the tracker's
-            momentum, so a useful threshold is two or three times the momentum or more.
-        average: "code" pins the rounded average of the codes before this step, None pins the code
-            of this step.
+        threshold: A frequency in (0, 1], or a schedule of the optimizer step. A schedule disables
+            freezing by returning None or 0; `quiesce.cosine` and `quiesce.linear` also disable it
+            before their `begin`. One oscillation increases a frequency by the momentum of the
+            tracker, so useful thresholds are at least two or three times the momentum.
+        average: "code" freezes at the rounded average of the codes before this step, None at the
+            code of this step.
         max_bits: Weights with more bits are never frozen.
-        max_frozen: Largest share of a layer's weights that may be frozen, between 0 and 1. If
-            freezing would exceed it, training stops with a `FreezingError`. None: no limit.
+        max_frozen: Largest fraction of frozen weights in a layer, between 0 and 1. If freezing
+            would exceed it, training stops with a `FreezingError`. None: no limit.
 
     Raises:
         ValueError: A constant threshold outside (0, 1], or an argument out of its range.
@@ -78,7 +78,7 @@ class Freezing(Cure):
         self._last: tuple[int, float] | None = None
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Take the weights of at most `max_bits`; have the tracker follow their averages."""
+        """Select the weights with at most `max_bits`; make the tracker follow their averages."""
         chosen = [w for w in weights if w.grid.bits <= self.max_bits]
         self._names = {weight.name for weight in chosen}
         self._tracker, self._last = tracker, None
@@ -96,12 +96,12 @@ class Freezing(Cure):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Freeze the weights whose frequency is above this step's threshold.
+        """Freeze the weights whose frequency is above the threshold of this step.
 
         Raises:
-            TrackingError: The cure belongs to no `Control` yet.
+            TrackingError: The cure has not been passed to a `Control`.
             ValueError: The schedule returns a threshold outside [0, 1].
-            FreezingError: More of a layer would be frozen than `max_frozen`. On a CPU these
+            FreezingError: The frozen fraction of a layer would exceed `max_frozen`. On a CPU these
                 weights are then not frozen.
         """
         tracker = self._tracker
@@ -147,7 +147,7 @@ class Freezing(Cure):
     def _freeze_blocks(
         self, tracker: OscillationTracker, group: WeightGroup, threshold: float
     ) -> None:
-        """Freeze on an accelerator, by masks: the host would wait for the size of an index."""
+        """Freeze on an accelerator, with masks: an index would synchronise with the host."""
         allowed = self._allowed(group)
         for block in tracker.blocks(group):
             now, above = block.read(), tracker.above(block, threshold)
@@ -173,5 +173,5 @@ class Freezing(Cure):
         return threshold
 
     def _allowed(self, group: WeightGroup) -> list[bool]:
-        """Which layers of a group may be frozen now: a weight may be locked or unlocked later."""
+        """Return which layers of a group may be frozen now; locks can change during training."""
         return [w.name in self._names and not w.locked for w in group.weights]

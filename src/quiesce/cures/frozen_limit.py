@@ -1,13 +1,13 @@
-"""A limit on how much of a layer freezing may pin.
+"""A limit on the fraction of frozen weights in a layer.
 
-A threshold that is too low for how a network oscillates freezes the network step by step, and
-frozen weights learn no more. The accuracy shows that late, and freezing is final. So this class
-counts the share of frozen weights as it grows, and stops before the share exceeds the limit.
+If the threshold is too low, freezing gradually freezes the whole network, and frozen weights no
+longer learn. The accuracy shows this late, and freezing cannot be undone. This class therefore
+counts the frozen weights and raises an error before their fraction exceeds the limit.
 
-On a CPU it counts every newly frozen weight in its step. On an accelerator the host would wait for
-the count, and with weights that are split over processes each process would wait for the others. So
-there it counts once in `EVERY` steps: all processes judge the same counts, over all parts, in the
-same step. The counts repeat what the weights' own records say, so they are in no state_dict.
+On a CPU it counts newly frozen weights in every step. On an accelerator the count would synchronise
+with the host, and with split weights each process would wait for the others. There it counts once
+every `EVERY` steps: all processes compare the same counts, over all parts, in the same step. The
+counts can be derived from the records of the weights, so they are not in the state_dict.
 """
 
 import logging
@@ -23,16 +23,16 @@ from quiesce.oscillation.weight_group import WeightGroup
 from quiesce.parallel.split_weights import Shards
 
 EVERY = 50
-"""Steps between two complete counts, which also see what others have frozen."""
+"""Steps between two complete counts, which include weights frozen by other code."""
 
 log = logging.getLogger("quiesce.freezing")
 
 
 class FrozenLimit:
-    """Counts the frozen weights of each layer, and stops if they become too many.
+    """Counts the frozen weights of each layer and raises an error above the limit.
 
     Args:
-        most: Largest share of a layer's weights, above 0 and below 1, or None for no limit.
+        most: Largest frozen fraction of a layer, above 0 and below 1, or None for no limit.
     """
 
     def __init__(self, most: float | None) -> None:
@@ -43,7 +43,7 @@ class FrozenLimit:
         self._counted_at: int | None = None
 
     def attach(self, groups: Sequence[WeightGroup]) -> None:
-        """Begin with these groups; nothing is counted yet."""
+        """Set the groups and reset all counts."""
         self._groups = list(groups)
         self._sizes = [torch.tensor([w.latent.numel() for w in group.weights]) for group in groups]
         self._counted_at, self._warned = None, set()
@@ -52,12 +52,12 @@ class FrozenLimit:
         """Count all frozen weights if a count is due.
 
         Args:
-            step: The optimizer step that has just been done.
+            step: The optimizer step that has just finished.
             threshold: The freezing threshold of this step, for the message.
             anew: Whether weights may have been frozen without `admit` since the last call.
 
         Raises:
-            FreezingError: A layer is above the limit; raised in all processes that share it.
+            FreezingError: A layer is above the limit. Raised in all processes that share it.
         """
         if not anew and self._counted_at is not None and step < self._counted_at + EVERY:
             return
@@ -69,15 +69,15 @@ class FrozenLimit:
             self._judge(i, self._counts[i], step, threshold)
 
     def admit(self, chosen: SelectedWeights, step: int, threshold: float) -> None:
-        """Count weights that are about to be frozen, if this process holds all of their layers.
+        """Count weights that are about to be frozen, if their layers are not split over processes.
 
         Args:
-            chosen: Weights on a CPU; some may be frozen already.
-            step: The optimizer step that has just been done.
+            chosen: Weights on a CPU. Some may already be frozen.
+            step: The optimizer step that has just finished.
             threshold: The freezing threshold of this step, for the message.
 
         Raises:
-            FreezingError: A layer would exceed the limit; nothing is counted.
+            FreezingError: A layer would exceed the limit. Nothing is counted.
         """
         group = chosen.group
         if group.weights[0].shards is not None:
@@ -116,12 +116,12 @@ class FrozenLimit:
 def _add_up_parts(groups: Sequence[WeightGroup], counts: Sequence[Tensor]) -> None:
     """Replace the counts of split weights, in place, by sums over all parts.
 
-    Sorted by name: parts of other sizes may be in other groups elsewhere, and every process has to
-    send the same layers in the same order.
+    Layers are sorted by name, because every process must send the same layers in the same order,
+    while groups can differ between processes.
     """
     split: dict[object, tuple[Shards, list[Tensor]]] = {}
     pairs = [
-        (weight, count)  # a view, which is written to
+        (weight, count)  # a view that is written to
         for group, row in zip(groups, counts, strict=True)
         for weight, count in zip(group.weights, row, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What a training loop can leave out without an error: noticed, and told once as a UserWarning."""
+"""Warnings about mistakes in a training loop that raise no error; each is issued once."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -10,23 +10,23 @@ from torch.optim import Optimizer
 from quiesce.cures.cure import Cure
 
 WITHOUT_STEP = 1000
-"""Penalties for one step after which it is unlikely that a step will ever come."""
+"""Number of penalties without an optimizer step after which a warning is issued."""
 
 
 class Omissions:
-    """Watches one loop for a penalty that is left out, and for steps that nobody sees.
+    """Detects a training loop that omits the penalty, or whose optimizer steps are not observed.
 
     Args:
-        cures: Those whose penalty belongs into the loss.
+        cures: Cures whose penalty must be added to the loss.
     """
 
     def __init__(self, cures: Sequence[Cure]) -> None:
         self._cures = cures
         self._penalties = 0  # since the last step
-        self._known = False  # whether the loop is known to add the penalty, or was told
+        self._known = False  # whether the loop adds the penalty, or was warned
 
     def penalty_taken(self, step: int) -> None:
-        """The loop has asked for the penalty of optimizer step `step`."""
+        """Record that the loop computed the penalty of optimizer step `step`."""
         self._known = True
         self._penalties += 1
         if step == 0 and self._penalties == WITHOUT_STEP:
@@ -38,14 +38,14 @@ class Omissions:
             )
 
     def penalty_missing(self, step: int) -> bool:
-        """Whether a cure has a penalty for optimizer step `step` that no loss contains."""
+        """Return whether a cure has a penalty for optimizer step `step` that no loss contains."""
         if self._known:
             return False
         with torch.no_grad():
             return any(cure.penalty(step) is not None for cure in self._cures)
 
     def step_taken(self, step: int) -> None:
-        """Optimizer step `step` is over."""
+        """Warn if the finished optimizer step `step` did not include the penalty."""
         self._penalties = 0
         if self.penalty_missing(step):
             self._known = True
@@ -57,7 +57,7 @@ class Omissions:
 
 
 def warn_of_restart(optimizers: Iterable[Optimizer]) -> None:
-    """Say it if optimizers that are about to take the first step of a `Control` have a past."""
+    """Warn if an optimizer has stepped before the first step of its `Control`."""
     steps = [_steps(state) for one in optimizers for state in one.state.values() if state]
     if steps:
         after = f"has taken {max(steps):g} steps" if max(steps) else "has stepped"
@@ -70,5 +70,5 @@ def warn_of_restart(optimizers: Iterable[Optimizer]) -> None:
 
 
 def _steps(state: dict[str, Any]) -> float:
-    """How many steps the state of a parameter is from; 0 where it does not say."""
+    """Return the step count in the optimizer state of a parameter, or 0 if it has none."""
     return float(state.get("step", 0))

@@ -1,8 +1,9 @@
-"""Which optimizers tell of their steps: those whose step calls the hooks of torch.optim.
+"""Detection of optimizers whose step calls the hooks of torch.optim.
 
-An optimizer of torch calls hooks around its step, and so do subclasses that call its constructor. A
-wrapper often does neither. Where its step only calls that of the optimizer inside, the hooks belong
-on the latter. Any other wrapper is refused, since its steps would pass unseen.
+A torch optimizer calls hooks around its step, and so do subclasses that call its constructor. Many
+wrappers do not. If the step of a wrapper only calls that of the inner optimizer, the hooks are
+registered on the inner optimizer. Any other wrapper raises an error, because its steps could not be
+observed.
 """
 
 from collections.abc import Iterable
@@ -13,30 +14,30 @@ from torch.optim import Optimizer
 from quiesce.errors import TrackingError
 
 _INNER = ("optimizer", "_base_optimizer")
-"""Where wrappers whose step is one step of the optimizer inside keep it: Accelerate, timm."""
+"""Attributes with the inner optimizer of wrappers that only call its step: Accelerate, timm."""
 _ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
-"""Distributed types of Accelerate that keep the weights where a tracker does not find them."""
+"""Distributed types of Accelerate that store the weights where a tracker cannot find them."""
 
 
 def hooked_optimizers(given: object) -> list[Optimizer]:
-    """The optimizers whose hooks are called once for each step of what the user gave.
+    """Return the optimizers whose hooks are called once per step of the given optimizers.
 
     Args:
         given: An optimizer, a wrapper around one, or several of them.
 
     Raises:
-        TrackingError: The step of one of them calls no hooks, or it is no optimizer; or it belongs
-            to an engine of Accelerate that is not supported.
+        TrackingError: A given object is not an optimizer, its step calls no hooks, or it belongs to
+            an unsupported engine of Accelerate.
     """
     several = given if isinstance(given, Iterable) else [given]
     return [_hooked(each) for each in several]
 
 
 def refuse_engine(optimizer: object) -> None:
-    """Refuse an optimizer that Accelerate has made part of DeepSpeed, FSDP or Megatron-LM.
+    """Raise an error for an optimizer that Accelerate runs with DeepSpeed, FSDP or Megatron-LM.
 
     Raises:
-        TrackingError: It is.
+        TrackingError: The optimizer belongs to one of these engines.
     """
     kind = getattr(getattr(optimizer, "accelerator_state", None), "distributed_type", None)
     if engine := _ENGINES.get(str(getattr(kind, "value", kind))):
@@ -62,9 +63,9 @@ def _hooked(given: object) -> Optimizer:
 
 
 def decayed_scales(optimizers: Iterable[Optimizer], scales: Iterable[nn.Parameter]) -> int:
-    """How many scales are decayed as if they were weights: in one group with other parameters.
+    """Return the number of scales with weight decay that share a group with other parameters.
 
-    A group of scales alone was made on purpose.
+    A separate group for scales is assumed to be intentional.
     """
     known = {id(scale) for scale in scales}
     count = 0

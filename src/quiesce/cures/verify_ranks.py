@@ -1,8 +1,8 @@
-"""Whether the processes of a data parallel run still hold the same: asked now and then.
+"""Periodic check that all processes of a data-parallel run have identical weights and state.
 
-Processes that start alike and average their gradients step alike. Where one does not (an optimizer
-that was made before the weights were equal, random numbers in an update, a faulty device), each
-freezes what oscillates at its own place, and nothing tells. This asks, exactly: bits are compared.
+Processes with equal initial weights and averaged gradients stay identical. If they diverge (an
+optimizer created before the weights were equal, random numbers in an update, a faulty device), each
+process freezes different weights, without an error. This module compares the bits of the state.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from quiesce.quantization.quantized_weight import QuantizedWeight
 
 @torch.no_grad()
 def verify_ranks(control: Control) -> None:
-    """Stop all processes where they hold different weights or remember them differently.
+    """Raise an error in all processes if their weights or tracking states differ.
 
-    Compared are, layer by layer, latents, scale, history records (codes, directions, what is
-    frozen), frequencies and averages of codes; of a latent that is split the scale alone. A few
-    bytes per layer are exchanged. All processes call this at the same step.
+    For each layer, latents, scale, history records (codes, directions, frozen flags), frequencies
+    and averages of codes are compared. For a split latent weight, only the scale is compared. A few
+    bytes per layer are exchanged. All processes must call this at the same step.
 
     Raises:
-        RanksPartError: They part; the first layer that does is named. Raised in all of them.
+        RanksPartError: Processes differ. The message names the first layer that differs.
     """
     if not are_many():
         return
@@ -55,7 +55,7 @@ def verify_ranks(control: Control) -> None:
 
 
 def _held(weight: QuantizedWeight, tracker: OscillationTracker) -> Iterator[tuple[str, Tensor]]:
-    """What must be the same everywhere, in the order in which to tell of it."""
+    """Yield the tensors that must be equal in all processes, in the order of reporting."""
     if weight.shards is not None:
         yield "the scale", weight.whole_scale
         return

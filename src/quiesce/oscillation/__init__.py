@@ -1,1 +1,1 @@
-"""Measuring oscillation: the tracker, its state, and what it reports of each layer."""
+"""Measurement of oscillation: the tracker, its state and its reports."""

@@ -1,8 +1,8 @@
-"""How far weights travel after rounding, compared with before: the distance ratio.
+"""Distance ratio: distance travelled by quantized weights over that of latent weights.
 
-R = sum |q_t - q_(t-1)| / sum |w_t - w_(t-1)|, over the weights of a layer and the steps looked at,
-q the quantized and w the latent weight. Near 1 rounding follows the latents; far above 1 codes
-jump while latents hardly move. Source: TetraJet, arXiv:2502.20853.
+R = sum |q_t - q_(t-1)| / sum |w_t - w_(t-1)| over the sampled weights and steps of a layer, with
+quantized weight q and latent weight w. If R is near 1, quantized weights follow the latents. If R
+is far above 1, codes jump while latents hardly move. Source: TetraJet, arXiv:2502.20853.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from quiesce.oscillation.weight_group import WeightGroup
 
 
 class DistanceSampling(NamedTuple):
-    """Which weights and steps are looked at; the ratio is exact with (None, 1)."""
+    """The sampled weights and steps; the ratio is exact with (None, 1)."""
 
     weights: int | None = 1024
-    """Weights per layer, evenly spread, or None for all; 8 bytes each."""
+    """Number of evenly spaced weights per layer, or None for all; 8 bytes each."""
     every: int = 16
-    """One pair of consecutive steps out of so many."""
+    """Sampling interval: one pair of consecutive steps in every `every` steps."""
 
 
 class DistanceMeter:
-    """Adds up, per layer, how far latent and quantized weights went.
+    """Sums the distances travelled by latent and quantized weights, per layer.
 
     Args:
         groups: The weights.
-        sampling: How much of them is looked at.
+        sampling: The weights and steps to sample.
 
     Raises:
-        ValueError: A number in `sampling` below 1.
+        ValueError: A number in `sampling` is below 1.
     """
 
     def __init__(self, groups: Sequence[WeightGroup], sampling: DistanceSampling) -> None:
@@ -51,7 +51,7 @@ class DistanceMeter:
 
     @torch.no_grad()
     def step(self, step: int) -> None:
-        """Look at the weights as they are after optimizer step `step`, where it is of a pair."""
+        """Read the weights after optimizer step `step` if the step belongs to a sampled pair."""
         every = self._sampling.every
         phase = step % every
         if every > 1 and phase > 1:
@@ -69,7 +69,7 @@ class DistanceMeter:
         self._last = now if every == 1 or phase == 0 else None
 
     def traveled(self) -> dict[str, Tensor]:
-        """By layer, how far its sampled latent and quantized weights went since the start: (2,)."""
+        """Return by layer the distances travelled by latent and quantized weights: (2,)."""
         return {
             weight.name: traveled[:, i]
             for group, traveled in zip(self._groups, self._traveled, strict=True)
@@ -77,10 +77,10 @@ class DistanceMeter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The positions where a pair is half done; the sums are `traveled`.
+        """Return the positions of an unfinished pair; the sums are in `traveled`.
 
-        There are always positions, zeros where no pair is half done, because
-        torch.distributed.checkpoint loads only into entries that are there already.
+        The positions always exist, and are zero without an unfinished pair, because
+        torch.distributed.checkpoint loads only into existing entries.
         """
         shapes = self._shapes()
         last = self._last or [
@@ -94,12 +94,12 @@ class DistanceMeter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; a half pair of another memory format is of other weights.
+        """Load the result of `state_dict`.
 
-        So is one of weights that are split otherwise: it is dropped.
+        An unfinished pair is dropped if the memory format or the split of the weights differs.
 
         Raises:
-            ValueError: Its positions are of another number of weights than its layout.
+            ValueError: The number of positions does not match the layout in the state.
         """
         same = state["layout"] == self._layout() and not self._split()
         last = state["last"] if same and state.get("half_done", True) else None
@@ -108,7 +108,7 @@ class DistanceMeter:
         self._last = last
 
     def _shapes(self) -> list[tuple[int, int]]:
-        """Of the positions of each group."""
+        """Return the shapes of the positions of each group."""
         samples = [sample(group, self._sampling.weights)[1] for group in self._groups]
         return [(2, sum(counts)) for counts in samples]
 
@@ -121,5 +121,5 @@ class DistanceMeter:
 
 
 def distance_ratio(latent: float, quantized: float) -> float:
-    """R of how far latent and quantized weights went: 0 where the latents did not move."""
+    """Return R for two distances, or 0 if the latent weights did not move."""
     return quantized / latent if latent > 0 else 0.0

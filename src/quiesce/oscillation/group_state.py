@@ -1,6 +1,6 @@
-"""What the tracker keeps of the weights of one group, and one step of it.
+"""The state of the tracker for one weight group, and its update in one step.
 
-F, D and the common base of their decay are explained in `quiesce.oscillation.tracker`.
+`quiesce.oscillation.tracker` explains F, D and the common base of their decay.
 """
 
 import torch
@@ -15,11 +15,11 @@ from quiesce.oscillation.weight_group import WeightGroup
 
 _RATE_MOMENTUM = 0.99
 _SPARSE = 16
-"""A block is updated entry by entry if fewer than one in so many of its weights moved."""
+"""A block is updated entry by entry if fewer than 1/16 of its weights moved."""
 
 
 class GroupState:
-    """A group of weights and the numbers that the tracker keeps for each of them.
+    """A group of weights and the tracker state of each weight.
 
     Args:
         group: The group.
@@ -27,12 +27,12 @@ class GroupState:
     Attributes:
         group: The group.
         frequency: F: float32 (entries,).
-        average: D: float32 (entries,), or None if nothing asks for averages.
+        average: D: float32 (entries,), or None if averages are not needed.
         counts: Flips and oscillations of each layer since the start: float64 (2, layers).
         rate: Transition rate of each layer: float64 (layers,).
-        fresh: The entries whose record changed in the last step: rising int64 (changed,), or None
-            if that is not known.
-        blocks: The weights, for passes over all of them.
+        fresh: Entries whose record changed in the last step: ascending int64 (changed,), or None if
+            they are not known.
+        blocks: The weights in blocks, for passes over all of them.
     """
 
     def __init__(self, group: WeightGroup) -> None:
@@ -45,10 +45,10 @@ class GroupState:
         self.fresh: Tensor | None = None
         self._sizes = torch.tensor([w.latent.numel() for w in group.weights], device=device)
         self.blocks = weight_blocks(group)
-        self._busy = [False] * len(self.blocks)  # whether much of a block moved in the last step
+        self._busy = [False] * len(self.blocks)  # whether many weights of a block moved last step
 
     def remember(self) -> None:
-        """Start the records from the codes now; what is frozen stays frozen."""
+        """Initialise the records from the current codes; frozen weights stay frozen."""
         layout = self.group.layout
         for block in self.blocks:
             now = block.read()
@@ -58,14 +58,14 @@ class GroupState:
             )
             now.records.copy_(weight_history.pack(code, weight_history.STILL, frozen, layout))
             block.run(weight_passes.settle, now)
-            self._advance_all(block, now, 0, 0)  # changes nothing, but compiles what comes later
+            self._advance_all(block, now, 0, 0)  # changes nothing, but compiles the pass
 
     def advance(self, event: float, entry: float) -> None:
-        """Bring records, averages and counts from the last step to this one.
+        """Update records, averages and counts from the last step to this one.
 
         Args:
-            event: What an oscillation adds to F.
-            entry: What a jump of the code by 1 adds to D.
+            event: Increment of F for an oscillation.
+            entry: Increment of D for a code change of 1.
         """
         counts = torch.zeros_like(self.counts)
         moved: list[tuple[Tensor, weight_passes.Operands]] = []
@@ -90,11 +90,11 @@ class GroupState:
         self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
 
     def _settle(self, block: Block, now: weight_passes.Operands) -> Tensor | None:
-        """Pin frozen latents of a block; find the weights whose record is out of date.
+        """Pin the frozen latents of a block and find the weights whose record is out of date.
 
         Returns:
-            int64 (found,), or None for "many". On an accelerator always None, since the host would
-            wait for the index.
+            int64 (found,), or None for "many". Always None on an accelerator, because the index
+            would synchronise with the host.
         """
         if not self.group.on_cpu:
             return None
@@ -107,7 +107,7 @@ class GroupState:
     def _advance_all(
         self, block: Block, now: weight_passes.Operands, event: float, entry: float
     ) -> Tensor:
-        """Update every weight of a block; float64 (2, layers): flips and oscillations."""
+        """Update every weight of a block; return flips and oscillations: float64 (2, layers)."""
         device = self.frequency.device
         average = None if self.average is None else block.of(self.average)
         scalars = [
@@ -118,7 +118,7 @@ class GroupState:
         return block.per_layer(by_row.double())
 
     def _advance_at(self, entries: SelectedWeights, event: float, entry: float) -> Tensor:
-        """Update some weights; float64 (2, layers): flips and oscillations."""
+        """Update some weights; return flips and oscillations: float64 (2, layers)."""
         where, layout = entries.where, self.group.layout
         moves = weight_history.advance(
             entries.now.records, weight_passes.rounded(entries.now), layout
@@ -135,15 +135,15 @@ class GroupState:
     def average_before(
         self, chosen: SelectedWeights | Block, records: Tensor, growth: float
     ) -> Tensor:
-        """Return the averages of codes before this step's codes entered them.
+        """Return the averages of codes without the codes of this step.
 
         Args:
             chosen: The weights.
             records: Their history records.
-            growth: Of D since the base.
+            growth: Growth of D since the base.
 
         Raises:
-            TrackingError: Nothing follows the averages of these layers.
+            TrackingError: The averages of these layers are not tracked.
         """
         if self.average is None:
             raise TrackingError(
@@ -153,12 +153,12 @@ class GroupState:
         return code + chosen.of(self.average) * growth
 
     def shares(self, cut: float) -> tuple[Tensor, Tensor]:
-        """Of each layer, which shares have F above `cut` and are frozen: float64 (layers,)."""
+        """Return per layer two fractions: F above `cut`, and frozen; float64 (layers,) each."""
         counts = self.group.count_above(self.frequency, cut), self.group.count_frozen()
         return counts[0] / self._sizes, counts[1] / self._sizes
 
     def state(self, layer: int) -> dict[str, Tensor | None]:
-        """Copies of what is kept of one layer, contiguous."""
+        """Return contiguous copies of the state of one layer."""
         average = None if self.average is None else _copy(self.group.layer(self.average, layer))
         return {
             "frequency": _copy(self.group.layer(self.frequency, layer)),
@@ -166,10 +166,10 @@ class GroupState:
         }
 
     def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
-        """Undo `state`.
+        """Load the result of `state`.
 
         Raises:
-            TrackingError: What was saved is not of this layer's shape.
+            TrackingError: The saved tensors do not have the shape of this layer.
         """
         for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
             if kept is not None and saved is not None:
@@ -186,7 +186,7 @@ def _copy(values: Tensor) -> Tensor:
 
 
 def _at(now: weight_passes.Operands, where: Tensor) -> weight_passes.Operands:
-    """Some weights of a block: (selected,)."""
+    """Return some weights of a block: (selected,)."""
     rows, columns = now.latent.shape
     scale = now.scale.view(-1)
     scale = scale[where] if len(scale) == rows * columns else scale[where // columns]

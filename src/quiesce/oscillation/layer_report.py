@@ -1,4 +1,4 @@
-"""What a tracker tells of a layer, and of all layers together."""
+"""Tracker reports of a layer and of all layers together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,42 @@ from quiesce.text_table import table
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """What the tracker knows of one layer, or of all of them together."""
+    """Oscillation statistics of one layer, or of all layers together."""
 
     name: str
     """Name of the layer; "all" for the summary."""
     weights: int
-    """How many weights."""
+    """Number of weights."""
     bits: int | None
-    """Bits of a code; None where layers differ."""
+    """Bits of a code, or None if layers differ."""
     oscillating: float
-    """Share of weights whose frequency is above the cut, 0 to 1."""
+    """Fraction of weights whose frequency is above the cut, 0 to 1."""
     frozen: float
-    """Share of weights whose code is pinned, 0 to 1."""
+    """Fraction of weights whose code is frozen, 0 to 1."""
     locked: float = 0.0
-    """Share of weights that the user keeps from training by requires_grad_(False), 0 to 1."""
+    """Fraction of weights excluded from training by requires_grad_(False), 0 to 1."""
     flips_per_step: float
-    """Codes that change in a step, averaged over all steps."""
+    """Mean number of codes that change per step."""
     total_oscillations: int
-    """Oscillations since the start, over all weights."""
+    """Number of oscillations of all weights since the start."""
     distance_ratio: float | None
-    """See `quiesce.oscillation.distance_ratio`; None where it is not measured."""
+    """See `quiesce.oscillation.distance_ratio`; None if it is not measured."""
     transition_rate: float
-    """Share of codes that change in a step, its average with momentum 0.99 from zero."""
+    """Fraction of codes that change per step, as a running average from 0 with momentum 0.99."""
 
 
 SHOWN = 10
-"""Layers in the table of a summary."""
+"""Maximum number of layers in the table of a summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(LayerReport):
-    """All layers together; `print` it for a table of those that oscillate most."""
+    """Statistics of all layers; `print` shows a table of the layers that oscillate most."""
 
     steps: int
     """Optimizer steps that the tracker has seen."""
     layers: tuple[LayerReport, ...]
-    """The layers, in the order of the weights."""
+    """Reports of the layers, in the order of the weights."""
 
     def __str__(self) -> str:
         if not self.steps:
@@ -72,12 +72,12 @@ def _row(layer: LayerReport) -> tuple[str, ...]:
 
 
 def overall(layers: Sequence[LayerReport], distance_ratio: float | None, steps: int) -> Summary:
-    """One report over all layers, each weight counting once.
+    """Return one report over all layers, in which all weights count equally.
 
     Args:
-        layers: At least one.
-        distance_ratio: Over all of them; sums of distances can not be had from ratios.
-        steps: Optimizer steps so far.
+        layers: Reports of at least one layer.
+        distance_ratio: Distance ratio over all layers; it cannot be computed from those of layers.
+        steps: Number of optimizer steps so far.
     """
     total = sum(layer.weights for layer in layers)
     bits = {layer.bits for layer in layers}

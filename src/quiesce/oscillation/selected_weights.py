@@ -1,4 +1,4 @@
-"""Some weights of a group: read where they are, and pinned there."""
+"""Reading and freezing of selected weights of a group."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
 class SelectedWeights:
-    """Some weights of a group, read when this is made.
+    """Selected weights of a group, read when the object is created.
 
     Args:
         group: The group.
-        where: Rising 1-D int64 index of entries.
-        now: The weights, if they have been read already.
+        where: Ascending 1-D int64 index of entries.
+        now: The weights, if they have already been read.
 
     Attributes:
         group: The group.
@@ -41,12 +41,12 @@ class SelectedWeights:
         self.now = now or _read_at(self._picks)
 
     def of(self, values: Tensor) -> Tensor:
-        """Return what numbers of all entries say of these: (selected,)."""
+        """Select from values of all entries those of these weights: (selected,)."""
         return values[self.where]
 
     @torch.no_grad()
     def freeze(self, codes: Tensor) -> None:
-        """Pin codes for good and set the latents to them; a frozen weight stays as it is.
+        """Freeze the codes permanently and set the latents; frozen weights do not change.
 
         Args:
             codes: Integral values on the grid: (selected,).
@@ -60,7 +60,7 @@ class SelectedWeights:
 
     @torch.no_grad()
     def write_records(self, records: Tensor) -> None:
-        """Give the layers new records: (selected,)."""
+        """Write new records, shape (selected,), to the layers."""
         for (weight, places), part in zip(self._picks, self._split(records), strict=True):
             flatten(weight.history, storage_order(weight.held))[places] = part
 
@@ -69,10 +69,10 @@ class SelectedWeights:
 
 
 def sample(group: WeightGroup, most: int | None) -> tuple[weight_passes.Operands, list[int]]:
-    """Read an evenly spread sample of `most` weights (or somewhat more) of each layer, or all.
+    """Read an evenly spaced sample of `most` weights (or slightly more) of each layer, or all.
 
     Returns:
-        The sample, every field (sampled,), layer by layer; and how many are of each layer.
+        The sample in the order of layers, every field (sampled,); and its size for each layer.
     """
     picks = []
     for weight in group.weights:
@@ -83,7 +83,7 @@ def sample(group: WeightGroup, most: int | None) -> tuple[weight_passes.Operands
 
 
 def _read_at(picks: Sequence[tuple[QuantizedWeight, Tensor]]) -> weight_passes.Operands:
-    """Read weights at places in the storage order of their layers: every field (selected,)."""
+    """Read weights at positions in the storage order of their layers: every field (selected,)."""
     latents, scales, records = [], [], []
     for weight, places in picks:
         order = storage_order(weight.held)
@@ -98,7 +98,7 @@ def _read_at(picks: Sequence[tuple[QuantizedWeight, Tensor]]) -> weight_passes.O
 
 def _scale_at(weight: QuantizedWeight, places: Tensor) -> Tensor:
     scale, held = weight.scale, weight.held
-    if not len(places):  # perhaps another process holds all of a split weight
+    if not len(places):  # another process may hold all of a split weight
         return scale.reshape(-1)[:0]
     if scale.numel() == 1:
         return scale.reshape(1).expand(len(places))

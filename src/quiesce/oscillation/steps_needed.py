@@ -1,14 +1,14 @@
-"""How many optimizer steps the frequencies of a tracker need before they tell anything."""
+"""Number of optimizer steps until the frequencies of a tracker are meaningful."""
 
 from math import ceil
 
 FEW = 3.0
-"""Steps in units of 1 / momentum: an exponential average then still holds e^-3, or 5 %, of its
-start, which is 0."""
+"""Steps in units of 1 / momentum, after which the initial value 0 has a weight of e^-3, or 5 %,
+in an exponential average."""
 
 
 def steps_needed(momentum: float) -> int:
-    """Return the least number of steps after which a frequency near 0 means a weight at rest.
+    """Return the smallest number of steps after which a frequency near 0 means no oscillation.
 
     Args:
         momentum: Weight of the newest step in the frequency, above 0 and below 1.

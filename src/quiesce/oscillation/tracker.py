@@ -1,20 +1,20 @@
-"""Which weights oscillate, and how often: read once per optimizer step, after it.
+"""The oscillation tracker, which measures oscillation frequencies after each optimizer step.
 
-A weight oscillates in a step if its code changed, and against the direction of its last change.
-Its frequency f is the exponential average of that: f <- m*o + (1-m)*f, with o 1 or 0.
+A weight oscillates in a step if its code changes in the direction opposite to its last change. Its
+frequency f is the exponential average f <- m*o + (1-m)*f, with o = 1 for an oscillation, else 0.
 
-Between two oscillations f only decays, so it need not be touched: what is stored is
-F = f / (1-m)^n, n the steps since a common base, which stays constant meanwhile. The same holds for
-D = (average of codes - code) / (1-m)^n, which changes only where the code does. So a step reads
-every latent once and writes only where something happened, and both averages are decayed when
-they are read. Every few thousand steps the base moves on and all are rescaled.
+Between two oscillations f only decays. The tracker therefore stores F = f / (1-m)^n, with n the
+steps since a common base, which is constant in between. The same holds for D = (average of codes -
+code) / (1-m)^n, which changes only if the code changes. A step reads every latent once and writes
+only changed entries, and the decay is applied when F and D are read. Every few thousand steps the
+base is reset and all values are rescaled.
 
-Weights that share a grid are read in blocks (`quiesce.oscillation.weight_blocks`), so a step is a
-few passes, however many layers there are.
+Weights that share a grid are read in blocks (`quiesce.oscillation.weight_blocks`), so a step takes
+a few passes for any number of layers.
 
-State, in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
-flag; it is a buffer of the model), F 4, D 4 where freezing follows the average of codes: 9 in all.
-Wider grids: record 4, F 4, and D 4 where they may be frozen.
+State in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
+flag; saved with the model), F 4, D 4 if freezing uses the average of codes: 9 in total. For wider
+grids: record 4, F 4, and D 4 if they may be frozen.
 
 Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. The transition
 rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJet, arXiv:2502.20853.
@@ -41,21 +41,21 @@ from quiesce.oscillation.weight_group import WeightGroup, weight_groups
 from quiesce.parallel.split_weights import Shards, whole
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
-OSCILLATING = 0.005  # frequency above which the paper's tables call a weight oscillating
-_REBASE_AT = 2.0**64  # growth of the stored averages after which the base moves on
+OSCILLATING = 0.005  # frequency above which the paper counts a weight as oscillating
+_REBASE_AT = 2.0**64  # growth of the stored averages after which the base is reset
 
 
 class OscillationTracker:
-    """Follows the codes of `weights` from optimizer step to optimizer step.
+    """Tracks the codes of `weights` over optimizer steps.
 
-    There is one tracker per weight at a time: it keeps the weight's history records up to date, and
-    a later tracker takes them over.
+    A weight has one tracker at a time, which updates its history records. A later tracker takes
+    the records over.
 
     Args:
-        weights: As `quantized_weights` gives them. The tracker reads them where they are.
-        momentum: m above, in (0, 1): the weight of the newest step. The paper's recipes use 0.001
-            to 0.01; an average over about 1/m steps.
-        distance: How the distance ratio is sampled, or None not to measure it.
+        weights: The weights, as returned by `quantized_weights`. They are read in place.
+        momentum: The momentum m in (0, 1), the weight of the newest step. The average covers about
+            1/m steps. The recipes of the paper use 0.001 to 0.01.
+        distance: Sampling of the distance ratio, or None to disable it.
 
     Raises:
         ValueError: `momentum` is outside (0, 1), or there is no weight.
@@ -78,7 +78,7 @@ class OscillationTracker:
         self._token = object()
         for weight in self.weights:
             weight.tracked_by = self._token
-        # 1 - m as a float32 pass over all weights would apply it, so that both agree.
+        # 1 - m is rounded to float32, so that it agrees with float32 passes over weights.
         self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
         self._base = 0
         self._states = [GroupState(group) for group in weight_groups(self.weights)]
@@ -88,23 +88,23 @@ class OscillationTracker:
             for i, weight in enumerate(state.group.weights)
         }
         self._distance = None if distance is None else DistanceMeter(self.groups, distance)
-        self._known_from = 0  # the step count from which on nothing happened unseen
+        self._known_from = 0  # since this step count, every change was observed
         self._unseen = UnseenSteps(self.weights)
 
     @property
     def groups(self) -> list[WeightGroup]:
-        """The weights in groups, for cures, which act on a whole group at once."""
+        """The weight groups, for cures, which act on a whole group at once."""
         return [state.group for state in self._states]
 
     def blocks(self, group: WeightGroup) -> list[Block]:
-        """The weights of one of `groups` in blocks, for passes over all of them."""
+        """Return the weights of a group in blocks, for passes over all of them."""
         return self._of(group).blocks
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
-        """Keep the average of codes of these weights too, and of others in the same groups.
+        """Also track the average of codes of these weights and of others in the same groups.
 
         Raises:
-            TrackingError: The tracker has stepped already.
+            TrackingError: The tracker has already stepped.
         """
         if self.steps:
             raise TrackingError(
@@ -117,11 +117,11 @@ class OscillationTracker:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Read the codes as the optimizer left them. The first call only remembers them.
+        """Read the codes after an optimizer step. The first call only records them.
 
         Raises:
-            TrackingError: Another tracker has taken over the weights, or their memory format has
-                changed, or they have been split over processes since.
+            TrackingError: Another tracker has taken over the weights, their memory format has
+                changed, or they have since been split over processes.
         """
         if any(weight.tracked_by is not self._token for weight in self.weights):
             raise TrackingError(
@@ -142,23 +142,23 @@ class OscillationTracker:
         self.steps += 1
 
     def frequency(self, name: str) -> Tensor:
-        """Oscillation frequency of the layer's weights: its latent's shape, 0 to 1 per step.
+        """Return the oscillation frequencies of a layer: 0 to 1 per step, shape of the latent.
 
-        Where the latent is split over processes, here and in what follows: of the part held here.
+        For a latent split over processes, this and the methods below return the local part.
         """
         state, i = self._place(name)
         self._check_groups()
         return state.group.layer(state.frequency, i) * self.decay ** (self._age() - 1)
 
     def follows_average(self, name: str) -> bool:
-        """Whether there is an `average` of this layer."""
+        """Return whether the average of codes of this layer is tracked."""
         return self._place(name)[0].average is not None
 
     def average(self, name: str) -> Tensor:
-        """Exponential average of the layer's codes up to now: its latent's shape.
+        """Return the exponential average of the codes of a layer: shape of the latent.
 
         Raises:
-            TrackingError: Nothing follows this layer's average.
+            TrackingError: The average of this layer is not tracked.
         """
         state, i = self._place(name)
         self._check_groups()
@@ -168,23 +168,23 @@ class OscillationTracker:
         return code + state.group.layer(state.average, i) * self.decay ** (self._age() - 1)
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
-        """Layer name to the mask of weights whose frequency is above `cut`."""
+        """Return the mask of weights whose frequency is above `cut`, by layer name."""
         return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
 
     def entries_above(
         self, group: WeightGroup, threshold: float, *, fresh_only: bool = False
     ) -> Tensor:
-        """Which weights of a group on a CPU have a frequency above `threshold`, frozen ones too.
+        """Return the weights of a group on a CPU, frozen or not, with frequency above `threshold`.
 
         Args:
             group: One of `groups`.
             threshold: A frequency.
-            fresh_only: Look only at weights whose record changed in the last step, if these are
-                known. That is enough if the caller asked after the step before with a threshold
-                that has not fallen by more than a factor `decay` since: no other weight is new.
+            fresh_only: Check only weights whose record changed in the last step, if these are
+                known. This suffices if the caller checked after the previous step and the threshold
+                has not fallen by more than a factor `decay` since: no other weight is new.
 
         Returns:
-            Rising int64 index of entries: (found,).
+            Ascending int64 index of entries: (found,).
         """
         state, cut = self._of(group), self._stored(threshold)
         if fresh_only and self.steps - 1 > self._known_from and state.fresh is not None:
@@ -192,41 +192,41 @@ class OscillationTracker:
         return (state.frequency > cut).nonzero().squeeze(1)
 
     def above(self, block: Block, threshold: float) -> Tensor:
-        """The same for one block, on any device: bool (rows, columns)."""
+        """Return the mask of weights above `threshold` in a block: bool (rows, columns)."""
         return block.of(self._of(block.group).frequency) > self._stored(threshold)
 
     def average_before(self, chosen: SelectedWeights | Block, records: Tensor) -> Tensor:
-        """Return the averages of codes before this step's codes entered them.
+        """Return the averages of codes without the codes of this step.
 
         Args:
             chosen: The weights.
             records: Their history records.
 
         Raises:
-            TrackingError: Nothing follows the averages of these layers.
+            TrackingError: The averages of these layers are not tracked.
         """
         growth = self.decay ** (self._age() - 2)
         return self._of(chosen.group).average_before(chosen, records, growth)
 
     def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
-        """One report per layer, in the order of the weights.
+        """Return one report per layer, in the order of the weights.
 
-        Over all parts where weights are split over processes, which then all call this.
+        If weights are split, the report covers all parts, and all processes must call this.
 
         Args:
             cut: The frequency above which a weight counts as oscillating, 0 to 1.
 
         Raises:
-            ValueError: `cut` is no frequency.
+            ValueError: `cut` is outside [0, 1].
         """
         return self._reports(cut)[0]
 
     def summary(self, cut: float = OSCILLATING) -> Summary:
-        """The same over all layers, each weight counting once. Prints as a table."""
+        """Return a report over all layers, with equal weighting of weights; prints as a table."""
         return overall(*self._reports(cut), self.steps)
 
     def _reports(self, cut: float) -> tuple[list[LayerReport], float | None]:
-        """Of each layer, and the distance ratio over all of them."""
+        """Return the report of each layer, and the distance ratio over all layers."""
         if not 0 <= cut <= 1:
             raise ValueError(f"cut must be a frequency, 0 to 1, got {cut}")
         self._check_groups()
@@ -259,18 +259,18 @@ class OscillationTracker:
         return reports, None if self._distance is None else distance_ratio(*ways)
 
     def state_bytes(self) -> int:
-        """Bytes held for the weights: history records, frequencies, averages of codes."""
+        """Return the size in bytes of history records, frequencies and averages of codes."""
         kept = [weight.history for weight in self.weights]
         kept += [state.frequency for state in self._states]
         kept += [state.average for state in self._states if state.average is not None]
         return sum(values.numel() * values.element_size() for values in kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that tracking needs to go on, but for the history records, which the model saves.
+        """Return the state of the tracker, without the history records, which the model saves.
 
-        Frequencies and averages are by layer, in the shape and order of its dimensions, whatever
-        the memory format. Where weights are split over processes these are split alike, as
-        torch.distributed.checkpoint takes them, and all processes call this.
+        Frequencies and averages are stored by layer, in the shape of the latent and independent of
+        the memory format. If weights are split over processes, they are split in the same way, as
+        torch.distributed.checkpoint requires, and all processes must call this.
         """
         self._check_groups()
         table = self._over_parts(self._sums())
@@ -293,13 +293,13 @@ class OscillationTracker:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; load the model's own state too, it holds the history.
+        """Load the result of `state_dict`. Load the model state too, which contains the history.
 
-        The state may be of weights that were split over more or fewer processes, or were not.
+        The saved weights may have been split over a different number of processes, or not split.
 
         Raises:
-            TrackingError: The state is of other layers, of another momentum, or of cures that
-                need other averages.
+            TrackingError: The state has different layers, a different momentum, or averages of
+                different layers.
         """
         if state["names"] != self._names:
             odd = sorted(set(state["names"]) ^ set(self._names)) or ["their order"]
@@ -327,9 +327,9 @@ class OscillationTracker:
             self._distance.load_state_dict(state["distance"])
 
     def _sums(self) -> dict[str, Tensor]:
-        """Of each layer what adds up over its parts: float64 (3,), with the distances (5,).
+        """Return the additive statistics of each layer: float64 (3,), or (5,) with distances.
 
-        Flips and oscillations since the start, transition rate, ways of latents and of codes.
+        Flips and oscillations since the start, transition rate, distances of latents and codes.
         """
         ways = {} if self._distance is None else self._distance.traveled()
         sums = {}
@@ -348,7 +348,7 @@ class OscillationTracker:
             self._distance.traveled()[weight.name].copy_(mine[3:])
 
     def _over_parts(self, rows: dict[str, Tensor]) -> Tensor:
-        """Rows of all layers in their order, each added up over the parts of its weight."""
+        """Return the rows of all layers in order, summed over the parts of each weight."""
         table = torch.stack([rows[name] for name in self._names])
         groups: dict[object, list[int]] = {}
         for i, weight in enumerate(self.weights):
@@ -372,7 +372,7 @@ class OscillationTracker:
         return next(state for state in self._states if state.group is group)
 
     def _stored(self, frequency: float) -> float:
-        """The F that stands for a frequency now."""
+        """Return the F that currently represents a frequency."""
         return frequency / self.decay ** (self._age() - 1)
 
     def _check_groups(self) -> None:
@@ -396,5 +396,5 @@ class OscillationTracker:
 
 
 def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
-    """Of a saved tensor, whole or split, what this process holds."""
+    """Return the part of a saved tensor, whole or split, that belongs to this process."""
     return whole(values) if values is None or shards is None else shards.part(values)

@@ -1,4 +1,4 @@
-"""Whether weights have moved although their tracker has seen no step."""
+"""Detection of weights that change although their tracker observes no step."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from torch import Tensor
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 _SAMPLE = 16
-"""Weights of each layer that are compared."""
+"""Number of weights per layer that are compared."""
 
 
 class UnseenSteps:
-    """Remembers a few latents of each layer, as they were when a tracker was made.
+    """Stores a few latents of each layer at the time when a tracker is created.
 
     Args:
-        weights: Those that the tracker follows.
+        weights: The weights of the tracker.
     """
 
     def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
@@ -24,7 +24,7 @@ class UnseenSteps:
         self._before = [_some(weight).clone() for weight in weights]
 
     def check(self, steps: int) -> None:
-        """Warn if weights have moved since, and the tracker has seen 0 `steps`."""
+        """Warn if weights have changed since and the tracker has observed 0 `steps`."""
         if steps:
             return
         pairs = zip(self._weights, self._before, strict=True)
@@ -39,6 +39,6 @@ class UnseenSteps:
 
 
 def _some(weight: QuantizedWeight) -> Tensor:
-    """A few latents from the start of a weight, or of the part that this process holds."""
+    """Return a few latents from the start of a weight or of its part in this process."""
     held = weight.held
     return held[(*(slice(1) for _ in held.shape[1:]), slice(_SAMPLE))]

@@ -1,11 +1,11 @@
-"""The weights of a group as tables that a pass can change in place.
+"""The weights of a group as 2-D blocks that a pass can change in place.
 
-A network has dozens of layers, most of them small. A pass over each by itself would spend its time
-on calls, not on weights. So passes run on blocks:
+A network has dozens of layers, most of them small. With one pass per layer, the call overhead would
+dominate. Passes therefore run on blocks:
 
-- a large layer is read where it is, as one block or several;
+- a large layer is read in place, as one or more blocks;
 - small layers are gathered into a scratch buffer that fits the cache; the pass runs on the buffer,
-  and what it changed is copied back.
+  and its changes are copied back.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from quiesce.oscillation.weight_group import (
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 _GATHERED = {"cpu": 2**18}
-"""Largest gathered block by kind of device, in entries: 1 MB of latents, which fits a CPU's cache.
+"""Largest gathered block by device type, in entries: 1 MB of latents, which fits a CPU cache.
 
-On an accelerator the number of kernel launches counts instead, so a block may have `LARGEST`.
+On an accelerator the number of kernel launches matters instead, so the limit is `LARGEST`.
 """
 
 
 def weight_blocks(group: WeightGroup) -> list[Block]:
-    """Divide a group into blocks: every weight is in one, in the order of the entries."""
+    """Divide a group into blocks in the order of the entries; every weight is in one block."""
     most = _GATHERED.get(group.device.type, LARGEST)
     blocks: list[Block] = []
     small: list[int] = []
@@ -60,17 +60,17 @@ def weight_blocks(group: WeightGroup) -> list[Block]:
 
 
 class Block:
-    """Some weights of a group as a table, which a pass can change in place.
+    """Some weights of a group as a 2-D table that a pass can change in place.
 
     Args:
         group: The group.
         start: The first entry.
-        shape: Rows and columns; rows times columns entries belong to the block.
+        shape: Rows and columns; the block has rows times columns entries.
 
     Attributes:
         group: The group.
         start: The first entry.
-        layers: Positions in `group.weights` of the layers that have weights here.
+        layers: Positions in `group.weights` of the layers with weights in this block.
     """
 
     layers: list[int]
@@ -82,57 +82,57 @@ class Block:
         return self._shape[0] * self._shape[1]
 
     def of(self, values: Tensor) -> Tensor:
-        """Return what numbers of all entries say of this block: (rows, columns), a view."""
+        """Return the values of this block as a view: (rows, columns)."""
         return values[self.start : self.start + len(self)].view(self._shape)
 
     def read(self) -> weight_passes.Operands:
-        """Return the weights as they are now: (rows, columns); valid until another block reads."""
+        """Return the current weights: (rows, columns); valid until another block is read."""
         raise NotImplementedError
 
     def write_back(self) -> None:
-        """Give the layers what a pass has changed in what `read` returned."""
+        """Copy the changes of a pass in the result of `read` to the layers."""
         raise NotImplementedError
 
     def write_back_pinned(self) -> None:
-        """The same after `settle` on a CPU, which changes only the latents of frozen weights."""
+        """Write back after `settle` on a CPU, which changes only the latents of frozen weights."""
         raise NotImplementedError
 
     def per_row(self, layer_values: Sequence[float]) -> Tensor:
-        """Return one number for each layer of the group as one for each row: float32 (rows, 1)."""
+        """Expand one number per layer of the group to one per row: float32 (rows, 1)."""
         raise NotImplementedError
 
     def per_layer(self, row_values: Tensor) -> Tensor:
-        """Return sums over the rows of each layer of the group: (..., rows) to (..., layers)."""
+        """Sum over the rows of each layer of the group: (..., rows) to (..., layers)."""
         raise NotImplementedError
 
     def layer_parts(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Split a table of this block by layer.
 
         Yields:
-            The position in `group.weights`, and numbers of its weights here: 1-D, a view.
+            The position in `group.weights`, and the values of its weights in this block: 1-D, view.
         """
         raise NotImplementedError
 
     def run(
         self, function: weight_passes.Pass, now: weight_passes.Operands, *args: Tensor | None
     ) -> Tensor:
-        """Run a pass, as one kernel where kernels are compiled.
+        """Run a pass, as one kernel if kernels are compiled.
 
         Args:
             function: The pass.
-            now: What `read` returned.
-            args: What else the pass takes.
+            now: Result of `read`.
+            args: Further arguments of the pass.
         """
         return self.group.weights[0].kernels.over_weights(function, now, *args)
 
     @torch.no_grad()
     def freeze(self, now: weight_passes.Operands, codes: Tensor, where: Tensor) -> None:
-        """Pin codes for good and set the latents to them; a frozen weight stays as it is.
+        """Freeze the codes permanently and set the latents; frozen weights do not change.
 
         Args:
-            now: What `read` returned.
+            now: Result of `read`.
             codes: Integral values on the grid: (rows, columns).
-            where: Which weights to freeze: bool (rows, columns).
+            where: Mask of the weights to freeze: bool (rows, columns).
         """
         pinned = weight_history.freeze(now.records, codes, self.group.layout)
         now.records.copy_(torch.where(where, pinned, now.records))
@@ -141,12 +141,12 @@ class Block:
 
 
 class LayerBlock(Block):
-    """Rows of one large layer, read where they are.
+    """Rows of one large layer, read in place.
 
     Args:
         group: The group.
         index: Position of the layer in `group.weights`.
-        rows: Which rows of the layer, if dimension 0 in storage order makes the rows.
+        rows: Range of rows of the layer, with dimension 0 in storage order as rows.
     """
 
     def __init__(self, group: WeightGroup, index: int, rows: range) -> None:
@@ -184,7 +184,7 @@ class LayerBlock(Block):
         return torch.full((self._shape[0], 1), layer_values[self._index], device=self.group.device)
 
     def per_layer(self, row_values: Tensor) -> Tensor:
-        """Return zeros, and the sum over all rows for this layer."""
+        """Return the sum over all rows for this layer, and zeros for the others."""
         sums = row_values.new_zeros(*row_values.shape[:-1], len(self.group.weights))
         sums[..., self._index] = row_values.sum(-1)
         return sums
@@ -195,11 +195,11 @@ class LayerBlock(Block):
 
 
 class GatheredBlock(Block):
-    """Small layers side by side in a scratch buffer, in rows of `ROW`.
+    """Small layers in consecutive rows of `ROW` entries in a scratch buffer.
 
     Args:
         group: The group.
-        indices: Neighbours in `group.weights`.
+        indices: Consecutive positions in `group.weights`.
         scratch: The buffer.
     """
 
@@ -216,7 +216,7 @@ class GatheredBlock(Block):
         self._row_counts = torch.tensor(rows, device=group.device)
         repeats = []
         for weight, count in zip(self._weights, rows, strict=True):
-            scales = weight.raw_scale.numel()  # 0 where a process holds no part of a split weight
+            scales = weight.raw_scale.numel()  # 0 if this process has no part of a split weight
             repeats += [count // max(1, scales)] * scales
         shared = scales_share_rows(self._weights[0])
         self._rows_per_scale = None if shared else torch.tensor(repeats, device=group.device)
@@ -226,7 +226,7 @@ class GatheredBlock(Block):
     def read(self) -> weight_passes.Operands:
         """Gather the layers."""
         latents, records, views = self._buffers()
-        if self._padded:  # another block has used the buffer: padding has code 0 and keeps it
+        if self._padded:  # another block has used the buffer: padding must have code 0
             latents.zero_()
             records.fill_(self._scratch.still)
         _copy(views, self._layers())
@@ -247,33 +247,33 @@ class GatheredBlock(Block):
             _copy(self._layers()[:count], views[:count])
 
     def per_row(self, layer_values: Sequence[float]) -> Tensor:
-        """Return the number of its layer for every row."""
+        """Return for every row the number of its layer."""
         values = torch.tensor([layer_values[i] for i in self.layers], device=self.group.device)
         values = values.float().repeat_interleave(self._row_counts, output_size=self._shape[0])
         return values.view(-1, 1)
 
     def per_layer(self, row_values: Tensor) -> Tensor:
-        """Return zeros, and sums over rows for these layers."""
+        """Return sums over rows for these layers, and zeros for the others."""
         sums = row_values.new_zeros(*row_values.shape[:-1], len(self.group.weights))
         lengths = self._row_counts.expand(*row_values.shape[:-1], -1)
-        # unsafe: lengths are not checked, for which the host would wait for an accelerator
+        # unsafe: skips the check of lengths, which would synchronise with an accelerator
         sums[..., self.layers[0] : self.layers[-1] + 1] = torch.segment_reduce(
             row_values, "sum", lengths=lengths, axis=row_values.dim() - 1, unsafe=True
         )
         return sums
 
     def layer_parts(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield layer by layer."""
+        """Yield the values of each layer."""
         flat = values.view(-1)
         for i, (begin, size) in zip(self.layers, self._bounds, strict=True):
             yield i, flat[begin : begin + size]
 
     def _layers(self) -> list[Tensor]:
-        """Latents, then records, of all layers."""
+        """Return the latents, then the records, of all layers."""
         return [*(weight.held for weight in self._weights), *(w.history for w in self._weights)]
 
     def _buffers(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Latents and records in the scratch buffer, and the places of `_layers` in them."""
+        """Return latents and records in the scratch buffer, and views in them of `_layers`."""
         if self._kept is None:
             scratch, size = self._scratch, len(self)
             latents = scratch.latents[:size].view(self._shape)
@@ -282,14 +282,14 @@ class GatheredBlock(Block):
         return self._kept
 
     def _views(self, table: Tensor) -> Iterator[Tensor]:
-        """The places of the layers in a table, in the shapes and strides of their latents."""
+        """Yield views of the layers in a table, in the shapes and strides of their latents."""
         offset = table.storage_offset()
         for weight, (begin, _) in zip(self._weights, self._bounds, strict=True):
             held = weight.held
             yield table.as_strided(held.shape, held.stride(), offset + begin)
 
     def _scale(self) -> Tensor:
-        """Floats per code: (rows, 1), or (rows, ROW) where a row has entries of several scales."""
+        """Return floats per code: (rows, 1), or (rows, ROW) if a row has several scales."""
         raw = [weight.raw_scale for weight in self._weights]
         if self._rows_per_scale is None:
             spread = torch.zeros(self._shape, dtype=raw[0].dtype, device=self.group.device)
@@ -318,7 +318,7 @@ class _Scratch:
         self.records = torch.zeros(0, dtype=group.layout.dtype, device=group.device)
 
     def reserve(self, entries: int) -> None:
-        """Have room for a block of so many entries."""
+        """Allocate memory for a block with this number of entries."""
         if entries > len(self.latents):
             self.latents = self.latents.new_zeros(entries)
             self.records = self.records.new_zeros(entries)
@@ -334,7 +334,7 @@ def _layer_blocks(group: WeightGroup, index: int) -> Iterator[LayerBlock]:
 
 
 def _has_rows(weight: QuantizedWeight) -> bool:
-    """Whether a large layer is a table of at least two rows, each with one scale."""
+    """Return whether a large layer is a table of at least two rows, each with one scale."""
     held, order = weight.held, storage_order(weight.held)
     rows = held.shape[order[0] if order else 0] if held.dim() else 1
     # sums over a row are float32, which counts exactly up to 2^24

@@ -1,13 +1,13 @@
-"""Weights that share a grid, in one order, so that a few passes over memory serve all layers.
+"""Groups of weights that share a grid, so that a few passes over memory process all layers.
 
-A group gives a place, an "entry", to every weight of its layers. Whoever keeps numbers per weight
-(the tracker: frequencies and averages) keeps them in this order. Each layer begins at a multiple of
-`ROW`; the gaps are padding. Entries of a layer lie in the order of its storage, so that a
-channels-last weight is not permuted.
+A group assigns an index, an "entry", to every weight of its layers. State per weight (frequencies
+and averages of the tracker) is stored in this order. Each layer begins at a multiple of `ROW`; the
+gaps are padding. Entries of a layer are in storage order, so a channels-last weight is not
+permuted.
 
-The weights themselves stay in the memory of their own parameters, because other people's code
-(savers, optimizers, FSDP2) relies on that. `weight_blocks` reads all of them, block by block, and
-`selected_weights` reads some.
+The weights stay in the memory of their parameters, because other code (savers, optimizers, FSDP2)
+relies on that. `weight_blocks` reads all of them, block by block, and `selected_weights` reads
+some.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from quiesce.errors import TrackingError
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 ROW = 64
-"""Entries of a row: a whole number of vector registers and cache lines on every machine."""
+"""Entries per row: a whole number of vector registers and cache lines on every machine."""
 
 LARGEST = 2**22
-"""Weights that are read together at most, so that temporaries stay small."""
+"""Maximum number of weights that are read together, to limit temporary memory."""
 
 
 def weight_groups(weights: Sequence[QuantizedWeight]) -> list[WeightGroup]:
-    """Put weights that one kernel can serve into one group.
+    """Group the weights that one kernel can process.
 
-    They have the same bits, dtype, device and estimator, and are split over processes in one way.
+    They have the same bits, dtype, device, estimator and split over processes.
     """
     groups: dict[object, list[QuantizedWeight]] = {}
     for weight in weights:
@@ -43,17 +43,17 @@ def weight_groups(weights: Sequence[QuantizedWeight]) -> list[WeightGroup]:
 
 
 class WeightGroup:
-    """Weights of one grid, one dtype and one device, and the order of their entries.
+    """Weights with the same grid, dtype and device, and the order of their entries.
 
     Args:
-        weights: As `weight_groups` puts them together.
+        weights: A group of weights from `weight_groups`.
 
     Attributes:
-        weights: The same.
+        weights: The weights.
         grid: The grid of every weight.
         layout: The layout of every history record.
         device: The device of every weight.
-        on_cpu: Whether reading a number from a tensor waits for nobody.
+        on_cpu: Whether reading a number from a tensor needs no synchronization.
         starts: The first entry of each layer, and the number of entries.
         ends: The entry after each layer and its padding: int64 (layers,).
     """
@@ -72,28 +72,28 @@ class WeightGroup:
         self.starts = [0, *self.ends.tolist()]
 
     def __len__(self) -> int:
-        """Entries, with the padding."""
+        """Return the number of entries, including padding."""
         return self.starts[-1]
 
     def zeros(self) -> Tensor:
-        """One float32 for each entry: (entries,)."""
+        """Return float32 zeros, one per entry: (entries,)."""
         return torch.zeros(len(self), device=self.device)
 
     def layer(self, values: Tensor, index: int) -> Tensor:
         """Return the part of layer `index`, in the shape and strides of its latent: a view.
 
         Args:
-            values: One number for each entry, contiguous.
+            values: One number per entry, contiguous.
             index: Position in `weights`.
         """
         shape, strides = self._shapes[index], self._strides[index]
         return values.detach().as_strided(shape, strides, self.starts[index])
 
     def check(self) -> None:
-        """Refuse weights that have changed since the group was made.
+        """Check that the weights have not changed since the group was created.
 
         Raises:
-            TrackingError: A weight has changed its memory format, dtype or device.
+            TrackingError: The memory format, dtype or device of a weight has changed.
         """
         for weight, strides in zip(self.weights, self._strides, strict=True):
             latent = weight.held
@@ -110,28 +110,28 @@ class WeightGroup:
                 )
 
     def layers_of(self, where: Tensor) -> Tensor:
-        """Positions in `weights` of the layers of some entries: int64, the shape of `where`."""
+        """Return the positions in `weights` of the layers of entries: int64, shape of `where`."""
         return torch.bucketize(where, self.ends, right=True)
 
     def count(self, where: Tensor) -> Tensor:
-        """How many entries of an index belong to each layer: int64 (layers,)."""
+        """Return the number of entries of an index in each layer: int64 (layers,)."""
         return torch.bincount(self.layers_of(where), minlength=len(self.weights))
 
     def count_above(self, values: Tensor, cut: float) -> Tensor:
-        """How many weights of each layer have a number above `cut`, 0 or more: float64 (layers,).
+        """Return the number of weights of each layer with a value above `cut`: float64 (layers,).
 
         Args:
-            values: One number for each entry; 0 in the padding.
-            cut: The number to compare with.
+            values: One number per entry, 0 in the padding.
+            cut: The limit, 0 or more.
         """
         by_row = (values.view(-1, ROW) > cut).sum(1).double()
-        # unsafe: lengths are not checked, for which the host would wait for an accelerator
+        # unsafe: skips the check of lengths, which would synchronise with an accelerator
         return torch.segment_reduce(by_row, "sum", lengths=self._row_counts, unsafe=True)
 
     def count_frozen(self) -> Tensor:
-        """How many weights of each layer are frozen: int64 (layers,)."""
+        """Return the number of frozen weights of each layer: int64 (layers,)."""
         counts = []
-        for weight in self.weights:  # in parts, since a flag takes 4 bytes on its way
+        for weight in self.weights:  # in parts, because a flag temporarily takes 4 bytes
             parts = flatten(weight.history, storage_order(weight.held)).split(LARGEST)
             flags = [weight_history.is_frozen(part, self.layout).sum() for part in parts]
             counts.append(torch.stack(flags).sum())
@@ -139,13 +139,13 @@ class WeightGroup:
 
 
 def scales_by_row(weight: QuantizedWeight) -> bool:
-    """Whether weights of one scale lie side by side in memory."""
+    """Return whether weights of one scale are adjacent in memory."""
     scale = weight.raw_scale
     return outermost_first(storage_order(weight.held)) and len(scale) == scale.numel()
 
 
 def scales_share_rows(weight: QuantizedWeight) -> bool:
-    """Whether some row of `ROW` entries would hold weights of different scales."""
+    """Return whether a row of `ROW` entries would contain weights of different scales."""
     scale, held = weight.raw_scale, weight.held
     if scale.numel() <= 1:
         return False

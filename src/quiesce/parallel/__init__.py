@@ -1,1 +1,1 @@
-"""Training in several processes: agreement, split weights, synchronized batch norm."""
+"""Distributed training: communication, split weights and synchronized batch norm."""

@@ -1,7 +1,7 @@
-"""Exchanges values between the processes of a distributed training.
+"""Communication between the processes of a distributed training.
 
 All processes must call these functions together. Without torch.distributed there is one process,
-and the functions return what they get.
+and the functions return their input.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,12 +27,12 @@ def world_size() -> int:
 
 
 def are_many() -> bool:
-    """Whether there is more than one process."""
+    """Return whether there is more than one process."""
     return world_size() > 1
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if are_many() else 0
 
 
@@ -79,10 +79,10 @@ def gathered_objects(mine: Any) -> list[Any]:
 
 @contextmanager
 def raised_together() -> Iterator[None]:
-    """Raise an error that one process meets in the block in all processes, after the block.
+    """After the block, raise an error in all processes if one process raised it in the block.
 
     Raises:
-        QuiesceError, OSError: The process's own error, or else that of the first process with one.
+        QuiesceError, OSError: The error of this process, or else that of the first failed process.
     """
     met: Exception | None = None
     try:
@@ -103,9 +103,9 @@ def follow_first(model: nn.Module) -> None:
 
 
 def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:
-    """Yield at most `count` batches, equally many in all processes if a forward pass communicates.
+    """Yield at most `count` batches, the same number per process if a forward pass communicates.
 
-    A forward pass of split weights or SyncBatchNorm waits for the other processes. All of them
+    A forward pass of split weights or SyncBatchNorm waits for the other processes. All processes
     therefore stop as soon as one has no batch left.
     """
     reading = islice(batches, count)
@@ -121,7 +121,7 @@ def taken(batches: Iterable[T], count: int, model: nn.Module) -> Iterator[T]:
 
 
 def forward_communicates(model: nn.Module) -> bool:
-    """Whether a forward pass can wait for other processes."""
+    """Return whether a forward pass can wait for other processes."""
     return any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) or any(
         is_split(parameter) for parameter in model.parameters()
     )

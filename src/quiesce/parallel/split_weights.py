@@ -6,8 +6,8 @@
     optimizer = ...; Control(optimizer, ...)
 
 Each process tracks and cures its part of every weight. Scales are small and needed by all
-processes, so they stay whole. The forward pass of a layer needs the history records of the whole
-weight, one byte per weight; they are gathered for the time of the forward pass.
+processes, so they are not split. The forward pass of a layer needs the history records of the whole
+weight, one byte per weight; they are gathered for the duration of the forward pass.
 """
 
 import sys
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Shards:
-    """How a weight is split, and which part this process has.
+    """The split of a weight over processes, and the part of this process.
 
     Args:
         weight: A split weight whose placements are `Shard` or `Replicate`.
 
     Attributes:
         key: Equal for weights that are split in the same way over the same processes.
-        first: Whether this process has the first part; it counts what the others also have.
+        first: Whether this process has the first part; only it counts values that all parts have.
 
     Raises:
         ValueError: The weight has another placement.
@@ -86,23 +86,23 @@ class Shards:
 
 
 def is_split(values: object) -> "TypeGuard[DTensor]":
-    """Whether a tensor is split over processes."""
-    # importing it is slow, and there is no DTensor before somebody did
+    """Return whether a tensor is split over processes."""
+    # importing DTensor is slow, and no DTensor exists before it is imported
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(values, module.DTensor)
 
 
 def local(values: Tensor) -> Tensor:
-    """Return the part of `values` in this process, detached, sharing memory; all if not split."""
+    """Return the part of `values` in this process, or all if not split; detached, shared memory."""
     values = values.detach()
     return values.to_local() if is_split(values) else values
 
 
 def whole(state: Any) -> Any:
-    """Return a state with every split tensor gathered, so that one process can write it to a file.
+    """Return a state with all split tensors gathered, so that one process can save it to a file.
 
     Args:
-        state: Tensors, alone or in dicts, lists and tuples; all processes call this together.
+        state: A tensor, or nested dicts, lists and tuples. All processes must call this together.
     """
     if is_split(state):
         return state.full_tensor()
@@ -114,7 +114,7 @@ def whole(state: Any) -> Any:
 
 
 def reshard(model: nn.Module) -> None:
-    """Make FSDP2 release what a forward pass has gathered, so that parameters are split again."""
+    """Make FSDP2 release gathered parameters after a forward pass, so that they are split again."""
     module = sys.modules.get("torch.distributed.fsdp")
     if module is not None and hasattr(module, "FSDPModule"):
         for each in model.modules():
@@ -127,7 +127,7 @@ def average_gradients(
 ) -> None:
     """Average the gradients of `parameters` over processes after every backward pass.
 
-    Accumulation works too: an average that is averaged again does not change.
+    Gradient accumulation is supported: averaging an average again does not change it.
     """
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(_averaging(group))
@@ -145,7 +145,7 @@ def _averaging(group: distributed.ProcessGroup | None) -> Callable[[Tensor], Non
 
 
 def put_together(module: nn.Module, name: str) -> None:
-    """Gather a split tensor of `module` for the time of its forward pass."""
+    """Gather a split tensor of `module` for the duration of its forward pass."""
     kept: list[Tensor | None] = []
 
     def gather(*_: Any) -> None:

@@ -1,7 +1,7 @@
 """SyncBatchNorm on any device, for passes without gradients.
 
-Torch's own implementation needs an accelerator. This one computes mean and variance over the
-batches of all processes together.
+The implementation of torch requires an accelerator. This one computes mean and variance over the
+batches of all processes.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from quiesce.parallel.processes import are_many
 
 @contextmanager
 def over_all_processes(model: nn.Module) -> Iterator[None]:
-    """Make every SyncBatchNorm of `model` compute as described above, in the block."""
+    """Within the block, replace the forward of every SyncBatchNorm of `model`."""
     norms = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)] if are_many() else []
     try:
         for norm in norms:
@@ -43,7 +43,7 @@ def _forward(norm: nn.SyncBatchNorm) -> Callable[[Tensor], Tensor]:
 
 
 def _statistics(x: Tensor, group: distributed.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, biased and unbiased variance of each channel, over all processes."""
+    """Return mean, biased and unbiased variance of each channel over all processes."""
     wide = x.transpose(0, 1).flatten(1).to(torch.promote_types(x.dtype, torch.float32))
     sums = torch.cat([wide.sum(1), wide.new_tensor([wide.shape[1]])])
     distributed.all_reduce(sums, group=group)

@@ -1,1 +1,1 @@
-"""Prepares a float model: which tensors are rounded, by which quantizer, with which scale."""
+"""Quantization of a float model: schemes, quantizers, calibration and quantized layers."""

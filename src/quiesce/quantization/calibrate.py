@@ -1,4 +1,4 @@
-"""Finds the first scales of a prepared model."""
+"""Calibration: the initial scales of a prepared model."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -22,11 +22,11 @@ TINY = 1e-8
 """Scale below which `calibrate` warns."""
 
 _PER_BATCH = 2**15  # values kept of each batch
-_IN_ALL = 2**18  # values kept per quantizer; then every second one is dropped
+_IN_ALL = 2**18  # maximum number of values per quantizer; above it, half are dropped
 
 
 class Observation:
-    """The extremes of the inputs of a quantizer, and an even sample of their values."""
+    """Minimum, maximum and an evenly spaced sample of the inputs of a quantizer."""
 
     def __init__(self) -> None:
         self.low = self.high = 0.0
@@ -35,7 +35,7 @@ class Observation:
         self._per_batch = _PER_BATCH
 
     def __call__(self, x: Tensor) -> None:
-        """Add a tensor of any shape, which may be empty."""
+        """Record the values of a tensor of any shape; it can be empty."""
         if not x.numel():
             return
         flat = x.detach().flatten().float()
@@ -50,14 +50,14 @@ class Observation:
             self._per_batch = max(1, self._per_batch // 2)
 
     def values(self) -> Tensor:
-        """Return the sample, including the extremes: floats (values,)."""
+        """Return the sample with minimum and maximum: floats (values,)."""
         return torch.cat([*self._kept, self._kept[0].new_tensor([self.low, self.high])])
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     def share(self, device: torch.device) -> None:
-        """Add what the other processes observed; all processes call this."""
+        """Merge the observations of all processes; all processes must call this."""
         if not are_many():
             return
         seen = torch.tensor([-self.low, self.high, float(not self.finite)], device=device)
@@ -72,31 +72,31 @@ class Observation:
 def calibrate(
     model: nn.Module, batches: Iterable[Batch], count: int = 16, *, forward: Forward | None = None
 ) -> nn.Module:
-    """Find all scales of a prepared model: of weights from the weights, of inputs from batches.
+    """Compute weight scales from the weights and input scales from batches, in place.
 
-    The batches pass through the float network in inference mode; only scales, offsets and grids
-    change. An input with a negative value gets a signed grid, any other an unsigned one. An input
-    that is zero everywhere gets the scale 1, and a warning is logged. Call this again after loading
-    a float checkpoint; it replaces scales that were learned. In a distributed training all
-    processes call it with their own batches, and get the same scales.
+    The float network runs on the batches in inference mode. Only scales, offsets and grids change.
+    Inputs with negative values get a signed grid, all others an unsigned grid. An input that is
+    always zero gets the scale 1, and a warning is logged. Call this again after loading a float
+    checkpoint; it overwrites learned scales. In distributed training, all processes must call it
+    with their own batches, and they get the same scales.
 
     Args:
-        model: The prepared model; changed in place.
+        model: The prepared model, changed in place.
         batches: Batches on the device of the model: inputs, or pairs of an input and a label.
             `(x, y)` is an input and its label, `((x, y), label)` are two arguments, and `({"x": x},
             label)` is a keyword argument; see `quiesce.inference`.
-        count: Batches to read at most, at least 1.
-        forward: Called with the model and a batch instead, for batches of any other kind.
+        count: Maximum number of batches to read, at least 1.
+        forward: Function called with the model and a batch, for batches of any other kind.
 
     Returns:
         `model`.
 
     Raises:
         ValueError: `count` is below 1.
-        TypeError: A batch holds no tensor, or the forward of the model takes other arguments.
+        TypeError: A batch contains no tensor, or the forward takes different arguments.
         NothingToDoError: The model is not prepared, or there is no batch.
-        NotCalibratedError: No batch reached some of the layers; all are named.
-        DivergedError: An input has NaN or inf; the message names the layer.
+        NotCalibratedError: No batch reached some of the layers. The message names them.
+        DivergedError: An input contains NaN or inf. The message names the layer.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1 batch, got {count}")
@@ -130,7 +130,7 @@ def calibrate(
 
 
 def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) -> None:
-    """Refuse inputs that no batch reached, all in one message."""
+    """Raise one error for all inputs that no batch reached."""
     missed = [quantizer.name for quantizer, observation in seen.items() if not observation]
     if not missed:
         return
@@ -148,7 +148,7 @@ def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) 
 
 
 def _warn_of_tiny(quantizers: Iterable[FakeQuantizer]) -> None:
-    """Say of which tensors nearly nothing is left: their numbers are tiny or a layer is dead."""
+    """Warn about tiny scales: all values are close to 0, or a layer is dead."""
     names = [each.name for each in quantizers if float(each.step_size.min()) < TINY]
     if names:
         log.warning(

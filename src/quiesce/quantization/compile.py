@@ -1,4 +1,4 @@
-"""Selects how a prepared model runs: as it is, with fused quantizers, or compiled as a whole."""
+"""Compile modes of a prepared model: eager, with fused quantizers, or compiled as a whole."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -19,22 +19,22 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
 
     Args:
         model: The prepared model.
-        mode: "off": operator by operator. "quantizers": the forward and backward pass of each
-            quantizer, and each pass of trackers and cures, is one fused kernel. A few kernels are
-            compiled for any model, in some ten seconds the first time and from torch's cache later.
-            "model": the same, and the forward and backward pass of the model are compiled, which
+        mode: "off": eager mode. "quantizers": the forward and backward pass of each quantizer, and
+            each pass of trackers and cures, is one fused kernel. A few kernels are compiled for any
+            model, which takes about ten seconds the first time; later they come from torch's cache.
+            "model": additionally, the forward and backward pass of the model are compiled. This
             takes minutes for a large network and gives the fastest steps. The first dimension of
-            its inputs is dynamic, so a smaller last batch does not compile again; except for a
-            single image, and on a CPU when the batch crosses 16 images, where torch selects another
+            the inputs is dynamic, so a smaller last batch causes no recompilation. Exceptions are a
+            single image and, on a CPU, a batch that crosses 16 images, where torch selects another
             convolution.
 
     Returns:
-        `model`; names of parameters, copies and files do not change.
+        `model`. Parameter names, copies and saved files do not change.
 
     Raises:
         ValueError: `mode` is unknown.
         NothingToDoError: The model is not prepared.
-        CompilerError: The model is on a CPU, and there is no C++ compiler.
+        CompilerError: The model is on a CPU and there is no C++ compiler.
     """
     if mode not in MODES:
         raise ValueError(f"compile mode must be one of {MODES}, got {mode!r}")

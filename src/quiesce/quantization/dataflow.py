@@ -1,8 +1,8 @@
-"""What one forward of the float model tells: which layers are first and last, who reads what.
+"""Data flow of a float model: first and last layers, and the readers of every tensor.
 
-Every tensor that the forward makes is labelled with the layers whose output it is computed from,
-the nearest ones only. A detached tensor and one of integers have no such label: no gradient reaches
-a layer through them, so a layer that is read only in this way gives an output of the network.
+One forward pass is traced. Each tensor is labelled with the nearest layers whose outputs it is
+computed from. Detached tensors and integer tensors get no such label, because no gradient reaches a
+layer through them. A layer that is read only through such tensors is an output of the network.
 """
 
 import re
@@ -27,7 +27,7 @@ class Reader(NamedTuple):
     owner: str
     """Name of the layer, or of the block that adds."""
     place: int | None = None
-    """Index of the addition in the block, or None for a layer."""
+    """Index of the addition within its block, or None for a layer."""
     side: str | None = None
     """"left" or "right", or None for a layer."""
 
@@ -37,50 +37,55 @@ class Dataflow:
     """The readers and additions of a forward pass."""
 
     called: dict[str, None] = field(default_factory=dict)
-    """Layers in order of call, each once (a dict as an ordered set)."""
+    """Called layers, in order of their first call (a dict used as an ordered set)."""
 
     first: set[str] = field(default_factory=set)
     """Layers that read an input of the model with no other layer in between."""
 
     last: set[str] = field(default_factory=set)
-    """Layers whose output no other layer reads: all heads of a detector."""
+    """Layers whose output no other layer reads, such as all heads of a detector."""
 
     read_past: set[str] = field(default_factory=set)
-    """Layers by whose weight another module multiplies, without a call of the layer."""
+    """Layers whose weight another module multiplies by, without calling the layer."""
 
     readers: list[list[Reader]] = field(default_factory=list)
-    """For each tensor that a layer or an addition reads, all that read it, in order of call."""
+    """For each tensor that a layer or an addition reads, all its readers in order of call."""
 
     additions: dict[str, list[bool]] = field(default_factory=dict)
-    """Blocks that add, by name. For each addition in order of call whether it adds activations:
-    both operands come from the input, one at least through a layer, and a layer reads the sum.
-    Arithmetic on boxes, shapes and positions does not. Never inside a layer."""
+    """Blocks that add, by name, with one flag per addition in order of call. The flag is True if
+    the addition adds activations: both operands depend on the input, at least one of them through a
+    layer, and a layer reads the sum. It is False for arithmetic on boxes, shapes and positions, and
+    for additions inside a layer."""
 
 
 def run(model: nn.Module, example_input: Input) -> Any:
-    """The output of a model in inference mode, without gradients, every layer called.
+    """Run a model in inference mode, without gradients, such that every layer is called.
 
-    Compiled parts run operator by operator meanwhile, and torch's fused attention is off: it reads
-    weights without calling their layers.
+    Compiled parts run in eager mode. torch's fused attention is disabled, because it reads weights
+    without calling their layers.
 
     Args:
-        model: The model; its modes are restored.
-        example_input: What the model takes.
+        model: The model. Its training modes are restored afterwards.
+        example_input: Input of the model.
+
+    Returns:
+        The output of the model.
     """
     with inference(model), torch.no_grad(), _without_shortcuts():
         return call(model, example_input)
 
 
 def watch(model: nn.Module, example_input: Input, chosen: Mapping[str, nn.Module]) -> Dataflow:
-    """Run a float model once and note what is called, and who reads what.
+    """Run a float model once and record which layers are called and what they read.
 
-    An addition belongs to the innermost module whose forward makes it; one inside a convolution or
-    linear layer to the module around the layer, and nothing is noted of who reads its operands.
+    An addition belongs to the innermost module whose forward computes it. An addition inside a
+    convolution or linear layer belongs to the module around the layer, and the readers of its
+    operands are not recorded.
 
     Args:
-        model: Its modes come back.
-        example_input: As `run` takes it.
-        chosen: The layers that are to be quantized, by name; only they can be first or last.
+        model: The float model. Its training modes are restored afterwards.
+        example_input: Input of the model, see `run`.
+        chosen: Layers to quantize, by name. Only these can be first or last.
     """
     watcher = _Watcher(chosen, example_input)
     with watcher.hooked(model), watcher:
@@ -100,20 +105,20 @@ def _without_shortcuts() -> Iterator[None]:
 
 
 class _Sum(NamedTuple):
-    """The label of what is computed from an addition."""
+    """Label of tensors computed from an addition."""
 
     owner: str
     place: int
 
 
 class _Input:
-    """The label of what is computed from the input of the model."""
+    """Label of tensors computed from the input of the model."""
 
 
 _Label = str | _Sum | type[_Input]  # a string is the name of a layer
 
 _IN_PLACE = re.compile(r"__setitem__$|__i\w+__$|.*[^_]_$")
-"""add_ and others that change their first argument."""
+"""Names of functions that change their first argument, such as add_."""
 _DETACHES = {"detach", "detach_"}
 _DATA = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
 _PRODUCTS = {
@@ -130,11 +135,11 @@ class _Call:
     module: nn.Module
     name: str
     in_layer: bool
-    """Whether it is a layer, or inside one."""
+    """Whether the module is a layer or is inside one."""
     labels: set[_Label]
-    """Of its arguments."""
+    """Labels of the arguments."""
     count: int = 0
-    """Additions so far."""
+    """Number of additions so far."""
 
 
 class _Watcher(TorchFunctionMode):
@@ -146,11 +151,11 @@ class _Watcher(TorchFunctionMode):
         }
         self._labels: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._calls: list[_Call] = []
-        self._alive: list[Tensor] = []  # an id is taken again when its tensor is gone
+        self._alive: list[Tensor] = []  # ids of freed tensors are reused
         self._readers: dict[tuple[int, int], list[Reader]] = {}
         self._sums: dict[str, dict[int, bool]] = {}
         self._summed: set[_Label] = set()  # sums that a layer reads
-        self._above: dict[str, set[_Label]] = {}  # of each layer, the labels of its input
+        self._above: dict[str, set[_Label]] = {}  # labels of layer inputs, by layer
         self._feeds: set[_Label] = set()  # layers that another layer reads
         self._read_past: set[str] = set()
         for tensor in _tensors(example_input):
@@ -227,7 +232,7 @@ class _Watcher(TorchFunctionMode):
         return found
 
     def _added(self, operands: Sequence[Any]) -> set[_Label]:
-        """Note an addition; return the label of its sum."""
+        """Record an addition and return the label of its sum."""
         call = next((each for each in reversed(self._calls) if not each.in_layer), None)
         if call is None:  # the model is a layer
             return set()
@@ -271,12 +276,12 @@ class _Watcher(TorchFunctionMode):
         for tensor in _tensors(output):
             if call.name in self._chosen:
                 self._labels[tensor] = {call.name}
-            elif isinstance(module, torch.jit.ScriptModule):  # no torch function shows its work
+            elif isinstance(module, torch.jit.ScriptModule):  # not seen by __torch_function__
                 self._label(tensor, call.labels)
 
     def _note(self, reader: Reader, tensor: Tensor) -> None:
         self._alive.append(tensor)
-        # an operation in place makes another value of the same tensor: its version tells
+        # the version distinguishes values of a tensor that is changed in place
         found = self._readers.setdefault((id(tensor), tensor._version), [])
         if reader not in found:
             found.append(reader)
@@ -287,7 +292,7 @@ def _owns(module: nn.Module | None, tensor: Tensor) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested lists, tuples and dicts."""
+    """Yield the tensors of nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What every layer of a prepared model has got, as a table to print."""
+"""Summary table of the layers of a prepared model."""
 
 from dataclasses import dataclass
 
@@ -15,36 +15,36 @@ from quiesce.text_table import table
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDescription:
-    """What one layer has got."""
+    """The quantization of one layer."""
 
     name: str
     """Name of the layer."""
     kind: str
     """depth-wise, point-wise, full (any other convolution) or linear."""
     shape: tuple[int, ...]
-    """Of the weight."""
+    """Shape of the weight."""
     weight_bits: int
     """Bits of a weight code."""
     act_bits: int | None
-    """Bits of a code of the input, or None for a float input."""
+    """Bits of an input code, or None for a float input."""
     scales: int
-    """How many weight scales: 1, or one for each output channel."""
+    """Number of weight scales: 1, or one per output channel."""
     ties: tuple[str, ...]
     """Other modules that share the weight, and other names of the layer."""
     locked: bool
-    """Whether the weight has requires_grad=False, and so keeps latents, codes and scale."""
+    """Whether the weight has requires_grad=False, which fixes latents, codes and scale."""
     frozen: float
-    """Share of weights whose code is fixed, 0 to 1."""
+    """Fraction of weights whose code is frozen, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Description:
-    """A prepared model as a table: `print` it."""
+    """The layers of a prepared model; `print` shows them as a table."""
 
     layers: tuple[LayerDescription, ...]
     """Quantized layers in the order of the model's modules."""
     additions: int
-    """Additions whose operands are quantized."""
+    """Number of additions with quantized operands."""
     left_float: tuple[str, ...]
     """Modules that multiply by float weights."""
 
@@ -60,15 +60,15 @@ class Description:
 
 
 def describe(model: nn.Module) -> Description:
-    """Tell what every layer of a prepared model has got: bits, kind, scales, ties, locks.
+    """Describe the quantized layers of a model: kind, bits, scales, tied and frozen weights.
 
         print(quiesce.describe(model))
 
     Args:
-        model: Prepared; it need not be calibrated. It stays as it is.
+        model: A prepared model. It need not be calibrated, and it is not changed.
 
     Returns:
-        One entry for each quantized layer, and what stays in float.
+        One entry for each quantized layer, and the modules that stay in float.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -104,9 +104,9 @@ def describe(model: nn.Module) -> Description:
 
 
 def left_float(model: nn.Module) -> list[str]:
-    """Names of modules that multiply by float weights: neither quantized nor a norm.
+    """Return the names of modules that multiply by float weights, without norms.
 
-    The model itself, where it is one, goes by the name of its class.
+    If the model itself is such a module, its name is that of its class.
     """
     return [
         name or type(module).__name__

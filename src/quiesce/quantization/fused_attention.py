@@ -1,13 +1,13 @@
-"""Keep torch's encoder modules from computing with float weights in inference.
+"""Disable the fused inference paths of torch's encoder modules, which use float weights.
 
-`nn.TransformerEncoderLayer` has a fused path for inference without gradients. It reads `weight` of
-its linear layers and never calls them, so their quantizers would not run: it would compute with the
-latent weights. torch takes this path only if no module inside has a forward hook, so a hook that
-does nothing switches it off. `nn.TransformerEncoder` may hand nested tensors to its layers, which
-only the fused path understands; its attribute `use_nested_tensor` says so.
+`nn.TransformerEncoderLayer` has a fused path for inference without gradients. This path reads the
+`weight` of the linear layers without calling them, so it bypasses their quantizers and computes
+with the latent weights. torch takes this path only if no module inside has a forward hook, so a
+hook that does nothing disables it. `nn.TransformerEncoder` passes nested tensors to its layers if
+its attribute `use_nested_tensor` is True. Only the fused path supports nested tensors.
 
-`nn.MultiheadAttention` has a fused path too. It reads `out_proj.weight`, but so does its other
-path: `prepare` leaves no such layer quantized.
+`nn.MultiheadAttention` has a fused path too. Both its paths read `out_proj.weight` directly, so
+`prepare` never quantizes this layer.
 """
 
 from typing import Any
@@ -18,10 +18,11 @@ from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
 class _CallsItsLayers:
-    """A forward pre-hook that does nothing; its presence has torch call the layers.
+    """Forward pre-hook that does nothing; its presence makes torch call the layers.
 
     Args:
-        use_nested_tensor: What the module had before; None if it is no `nn.TransformerEncoder`.
+        use_nested_tensor: Original value of the attribute, or None if the module is not an
+            `nn.TransformerEncoder`.
     """
 
     def __init__(self, use_nested_tensor: bool | None) -> None:
@@ -32,7 +33,7 @@ class _CallsItsLayers:
 
 
 def switch_off_fused_paths(model: nn.Module) -> None:
-    """Have the encoder modules that hold quantized layers call these in inference too."""
+    """Make encoder modules with quantized layers call these layers in inference too."""
     for module in model.modules():
         if not isinstance(module, nn.TransformerEncoderLayer | nn.TransformerEncoder):
             continue

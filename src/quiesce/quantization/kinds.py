@@ -1,4 +1,4 @@
-"""The kind of a layer, which says how many weights share an output."""
+"""Layer kinds, which determine how many weights contribute to one output."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def layer_kind(module: nn.Module | None) -> Kind:
         module: Any module, or None.
 
     Returns:
-        "depth-wise": a convolution with one group per input channel, and more than one.
+        "depth-wise": a convolution with one group per input channel and more than one group.
         "point-wise": another convolution whose kernels are single points. "full": any other
         convolution. "linear": nn.Linear. "other": everything else.
 

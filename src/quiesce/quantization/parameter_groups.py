@@ -1,4 +1,4 @@
-"""Groups of parameters for an optimizer, by what weight decay and learning rate suit each kind."""
+"""Parameter groups for an optimizer, with separate weight decay and learning rate."""
 
 from typing import Any
 
@@ -10,22 +10,23 @@ from quiesce.quantization.prepare import quantized_weights, quantizer_parameters
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, scale_lr: float | None = None
 ) -> list[dict[str, Any]]:
-    """Return the parameters of a prepared model in groups: only weights are decayed.
+    """Return the parameters of a prepared model in groups; only weights have weight decay.
 
         torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), lr=1e-3)
 
-    Scales and offsets are in a group of their own without weight decay: decay would shrink the grid
-    under the weights. Rules by the number of dimensions (timm's, for example) decay a scale per
-    channel, whose shape is (out, 1, 1, 1).
+    Scales and offsets form a separate group without weight decay, because decay would shrink the
+    grid. Rules based on the number of dimensions (such as timm's) apply weight decay to per-channel
+    scales, whose shape is (out, 1, 1, 1).
 
     Args:
-        model: Prepared.
-        weight_decay: Of parameters with two or more dimensions. Biases and norms have none.
-        scale_lr: Learning rate of scales and offsets; None: that of the optimizer.
+        model: A prepared model.
+        weight_decay: Weight decay of parameters with two or more dimensions. Biases and norms have
+            none.
+        scale_lr: Learning rate of scales and offsets, or None for that of the optimizer.
 
     Returns:
-        Up to three groups: weights; biases and norms; scales and offsets. Parameters that require
-        no gradient are left out.
+        Up to three groups: weights; biases and norms; scales and offsets. Parameters with
+        requires_grad=False are omitted.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -33,7 +34,7 @@ def parameter_groups(
     """
     if weight_decay < 0:
         raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
-    quantized_weights(model)  # refuses a model that is not prepared
+    quantized_weights(model)  # raises if the model is not prepared
     scales = quantizer_parameters(model)
     apart = {id(scale) for scale in scales}
     others = [p for p in model.parameters() if id(p) not in apart]

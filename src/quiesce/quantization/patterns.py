@@ -1,11 +1,11 @@
-"""Few patterns for many names, so that a message can name all layers at once."""
+"""Shell patterns that cover many names, for short error messages."""
 
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 
 def covering(names: Iterable[str], others: Collection[str]) -> list[str]:
-    """Shell patterns that match all of `names` and none of `others`.
+    """Return shell patterns that match all of `names` and none of `others`.
 
     Args:
         names: Dotted names.

@@ -1,4 +1,4 @@
-"""Converts a float model to one with quantized weights and activations, and back."""
+"""Conversion of a float model to a model with quantized weights and activations, and back."""
 
 import copy
 from collections.abc import Collection, Mapping
@@ -31,32 +31,33 @@ from quiesce.quantization.ties import EMBEDDINGS, check_ties, tied_embeddings
 
 
 def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module:
-    """Give every convolution and linear layer a weight and an input quantizer, in place.
+    """Add a weight quantizer and an input quantizer to every convolution and linear layer in place.
 
-    Parameters keep their identity, names and values, so a float checkpoint made before still fits.
-    Scales are new ones: make the optimizer afterwards. Those of weights are found at once, those of
-    inputs by `calibrate`, which must come before the first forward wherever activations are
-    quantized. A weight shared by layers has one quantizer, with the widest bits that any of them
-    asks for; an embedding that shares it looks up quantized rows. `print(quiesce.describe(model))`
-    shows what every layer has got.
+    Parameters keep their identity, names and values, so existing float checkpoints can be loaded.
+    Scales are new parameters: create the optimizer after this call. Weight scales are computed
+    here. Input scales are computed by `calibrate`, which must be called before the first forward
+    pass if activations are quantized. A weight shared by several layers has one quantizer, with the
+    largest number of bits of these layers. An embedding that shares it looks up quantized rows.
+    `print(quiesce.describe(model))` shows the result for every layer.
 
     Args:
         model: Any model whose forward calls Conv1d/2d/3d, ConvTranspose1d/2d/3d or Linear layers,
-            or subclasses of them. It runs in inference mode and does not change otherwise.
-        scheme: Bits, patterns, ranges.
-        example_input: What the forward takes: a tensor, a tuple of arguments or a dict of keyword
-            arguments; anything else is the only argument. Read off it: which layers are called,
-            which are first and last, and which of them and of the additions read the same tensor.
+            or subclasses of them. It is run in inference mode.
+        scheme: Bits, patterns and ranges.
+        example_input: Input of the model: a tensor, a tuple of arguments or a dict of keyword
+            arguments; any other object is the only argument. The forward pass on it determines
+            which layers are called, which are first and last, and which layers and additions read
+            the same tensor.
 
     Returns:
         `model`.
 
     Raises:
-        PrepareError: The model is prepared already; a pattern matches nothing; a layer is not
-            reached by the forward, or has its weight computed by a parametrization or lying in
-            memory with gaps, or shares it with a module that stays in float. The message names
-            all such layers.
-        NothingToDoError: No layer to quantize.
+        PrepareError: The model is already prepared; a pattern matches nothing; or a layer is not
+            called by the forward, or its weight is computed by a parametrization, has gaps in
+            memory or is shared with a module that stays in float. The message names all such
+            layers.
+        NothingToDoError: There is no layer to quantize.
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
@@ -98,11 +99,11 @@ def strip(model: nn.Module) -> nn.Module:
     """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: A prepared model, or an AveragedModel of one; it does not change.
+        model: A prepared model, or an AveragedModel of one. It is not changed.
 
     Returns:
-        A deep copy without quantizers. Its forward equals the prepared model's with activations
-        left in float. Modules that share a weight still share it.
+        A deep copy without quantizers. Its output equals that of the prepared model with float
+        activations. Modules that share a weight still share it.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -122,7 +123,7 @@ def strip(model: nn.Module) -> nn.Module:
 
 
 def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
-    """Return the quantized weights in the order of the modules; a shared weight once.
+    """Return the quantized weights in the order of the modules, each shared weight once.
 
     Raises:
         NothingToDoError: The model is not prepared.
@@ -130,7 +131,7 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
     reshard(model)
     views: dict[int, QuantizedWeight] = {}
     for name, module in model.named_modules():
-        if isinstance(module, EMBEDDINGS):  # a layer has the same weight, and is known by it
+        if isinstance(module, EMBEDDINGS):  # the layer that shares the weight is listed instead
             continue
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
             view = QuantizedWeight(name, module.latent, module.weight_quantizer, module)
@@ -143,25 +144,26 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return scales and offsets; the published recipes give them another optimizer."""
+    """Return the scales and offsets, which published recipes give to a separate optimizer."""
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 def keep_whole(model: nn.Module) -> set[nn.Parameter]:
-    """Prepare a model for FSDP2, and return the parameters that every process keeps whole.
+    """Set up a model for FSDP2 and return the parameters that every process keeps unsharded.
 
         fully_shard(model, ignored_params=keep_whole(model))
 
     These are scales and offsets. FSDP2 does not average the gradients of ignored parameters, so
-    hooks do it here. Give the set to every `fully_shard` of a part of the model.
+    this function registers hooks that do. Call it once, and pass the set to every `fully_shard` of
+    a part of the model.
 
     Args:
-        model: A model that is prepared, calibrated or loaded, and not split yet; call this once.
+        model: A prepared model that is calibrated or loaded, and not sharded yet.
 
     Raises:
         NothingToDoError: The model is not prepared.
-        PrepareError: A weight is already split.
+        PrepareError: A weight is already sharded.
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -174,12 +176,12 @@ def keep_whole(model: nn.Module) -> set[nn.Parameter]:
 
 
 def measure_weights(model: nn.Module) -> None:
-    """Find the scales of all weights again from their latents, as `prepare` did.
+    """Recompute the scales of all weights from the latent weights, as `prepare` does.
 
-    For float weights that were loaded after `prepare`. `calibrate` does it too.
+    Use this after loading float weights into a prepared model. `calibrate` calls it too.
 
     Args:
-        model: Prepared; the scales of its weights change in place, what is frozen stays frozen.
+        model: A prepared model. Its weight scales change in place; frozen weights stay frozen.
     """
     reshard(model)
     for module in model.modules():
@@ -197,7 +199,7 @@ def _as_parameter(weight: QuantizedWeight) -> nn.Parameter:
 
 
 def _check_layers(chosen: Mapping[str, nn.Module], flow: Dataflow, layers: Collection[str]) -> None:
-    """Refuse layers that can not be quantized, all in one message."""
+    """Raise one error that names all layers that cannot be quantized."""
     bad: dict[str, list[str]] = {}
     for name, layer in chosen.items():
         if name in flow.read_past:
@@ -241,7 +243,7 @@ def _refuse_split(name: str, weight: object) -> None:
 def _agree_on_shared(
     chosen: Mapping[str, nn.Module], plans: dict[str, LayerScheme]
 ) -> dict[str, LayerScheme]:
-    """Give layers that share a weight the weight scheme with the most bits."""
+    """Assign the weight scheme with the most bits to all layers that share a weight."""
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
@@ -305,5 +307,5 @@ def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     channels = dim if quantizer.scale.dim() else None
     quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
     quantizer.measured_on = root_mean_square(whole(weight))
-    if not is_split(weight):  # of a split weight the tracker starts the records
+    if not is_split(weight):  # the tracker creates the history of a split weight
         quantizer.remember(weight)

@@ -1,10 +1,10 @@
-"""Additions of activations on grids, in any module whose forward adds two tensors.
+"""Quantized additions of activations, in any module whose forward adds two tensors.
 
-The class of a prepared block becomes a subclass of its own class. Its forward runs the parent's
-under a torch function mode, which sends each addition of two tensors of one shape through a module
-`Addition`. So no block has to be rewritten, and torch.compile and torch.export see plain operators.
-Additions are identified by the order of the calls, so a forward pass with another number of
-additions than the observed one is refused.
+The class of a prepared block is replaced by a subclass of it. The forward of the subclass runs that
+of the parent under a torch function mode, which replaces each addition of two tensors of the same
+shape by a call of an `Addition` module. Blocks need no rewriting, and torch.compile and
+torch.export see plain operators. Additions are identified by the order of their calls, so a forward
+pass with a different number of additions than in `prepare` raises an error.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ _Base = nn.Module if TYPE_CHECKING else object
 
 
 class Addition(nn.Module):
-    """The sum of two tensors, each rounded to a grid first.
+    """The sum of two tensors that are quantized first.
 
     Args:
-        left: Quantizer of the first operand; it may also be the input quantizer of a layer.
+        left: Quantizer of the first operand. It can also be the input quantizer of a layer.
         right: Quantizer of the second operand.
     """
 
@@ -38,16 +38,16 @@ class Addition(nn.Module):
         self.right = right
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the sum."""
+        """Return the sum of the quantized operands."""
         return torch.add(self.left(left), self.right(right), alpha=1)  # for `alpha` see `_Adding`
 
 
 class QuantizedBlock(_Base):
-    """The base that `block_class` puts before the class of a block."""
+    """Base class that `block_class` adds before the class of a block."""
 
     additions: nn.ModuleList
-    """In the order of calls; None where one stays in float. Empty if all do, which only hides them
-    from a block around this one."""
+    """One entry per addition in order of call, None for an addition that stays in float. If all
+    stay in float, the list is empty and only hides the additions from an enclosing block."""
     additions_of: str
     """Name of the block in the model."""
 
@@ -58,7 +58,7 @@ class QuantizedBlock(_Base):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
-        """Pickle and copy by the float class, because the subclass has no importable name."""
+        """Pickle and copy via the float class, because the subclass cannot be imported by name."""
         return _remake, (type(self).__mro__[2],), self.__dict__.copy()
 
 
@@ -73,7 +73,7 @@ class _HidesAdditions(nn.Sequential if TYPE_CHECKING else object):
 
 
 class _Adding(TorchFunctionMode):
-    """Sends additions through the given modules, in their order."""
+    """Replaces additions by calls of the given modules, in order."""
 
     def __init__(self, additions: nn.ModuleList) -> None:
         super().__init__()
@@ -92,11 +92,11 @@ class _Adding(TorchFunctionMode):
         place = self.seen
         self.seen += 1
         addition = self.additions[place] if place < len(self.additions) else None
-        # `alpha` is 1 anyway; it tells the modes of outer blocks that this addition is done
+        # alpha=1 is the default; passing it makes the modes of outer blocks skip this addition
         return func(*args, alpha=1) if addition is None else addition(*args)
 
     def check_number(self, block: type[nn.Module], name: str) -> None:
-        """Refuse a forward in which an addition may have taken the place of another."""
+        """Raise PrepareError if the number of additions differs from that in `prepare`."""
         expected = len(self.additions)
         if expected and self.seen not in (0, expected):
             raise PrepareError(
@@ -108,7 +108,7 @@ class _Adding(TorchFunctionMode):
 
 
 def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> bool:
-    """Whether a call adds two activations of one shape; parameters are not activations."""
+    """Return whether a call adds two activations (not parameters) of the same shape."""
     if func not in ADDS or kwargs or len(args) != 2:
         return False
     left, right = args
@@ -123,7 +123,7 @@ def is_addition(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 
 @cache
 def block_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """Return the subclass of `cls` whose additions are on grids; always the same object."""
+    """Return the subclass of `cls` with quantized additions; the result is cached."""
 
     @wraps(cls.forward)  # torch.export reads the signature
     def forward(self: QuantizedBlock, *args: Any, **kwargs: Any) -> Any:
@@ -144,12 +144,13 @@ def block_class(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | None]) -> None:
-    """Put the additions of a block's forward on grids, in place, in the order of their calls.
+    """Quantize the additions of a block in place.
 
     Args:
-        block: Still a float one.
-        name: Of the block in the model.
-        additions: None for one that stays in float; empty if all do.
+        block: A float block.
+        name: Name of the block in the model.
+        additions: One entry per addition in order of call, None for an addition that stays in
+            float. Empty if all stay in float.
     """
     block.__class__ = block_class(type(block))
     block.additions_of = name  # pyright: ignore[reportArgumentType]
@@ -157,7 +158,7 @@ def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | N
 
 
 def restore_block(block: nn.Module) -> None:
-    """Turn a quantized block back into a float one, in place."""
+    """Convert a quantized block back to a float block in place."""
     block.__class__ = type(block).__mro__[2]
     del block.additions, block.additions_of
 

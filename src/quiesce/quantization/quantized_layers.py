@@ -1,8 +1,8 @@
 """Layers that quantize their input and weight, made from any convolution or linear class.
 
-The class of a prepared layer becomes a subclass of its own class. Its forward quantizes the input,
-shows the quantized weight to the parent as `weight`, and calls the parent's forward. So every
-subclass works (such as timm's Conv2dSame), `weight` keeps its name in the state_dict, and
+The class of a prepared layer is replaced by a subclass of it. The forward of the subclass quantizes
+the input, provides the quantized weight as `weight`, and calls the forward of the parent. Every
+subclass therefore works (such as timm's Conv2dSame), `weight` keeps its name in the state_dict, and
 torch.compile and torch.export see one graph.
 """
 
@@ -29,7 +29,7 @@ _Base = nn.Module if TYPE_CHECKING else object
 
 
 class QuantizedLayer(_Base):
-    """The base that `quantized_class` puts before the class of a layer."""
+    """Base class that `quantized_class` adds before the class of a layer."""
 
     input_quantizer: FakeQuantizer | None
     weight_quantizer: FakeQuantizer
@@ -47,7 +47,7 @@ class QuantizedLayer(_Base):
         return self.latent if emitted is None else emitted
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the parent's forward on quantized input and weight."""
+        """Run the forward of the parent on the quantized input and weight."""
         if self.input_quantizer is not None:
             input = self.input_quantizer(input)
         object.__setattr__(self, "_emitted", self.weight_quantizer(self.latent))
@@ -64,13 +64,13 @@ class QuantizedLayer(_Base):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict]:
-        """Pickle and copy by the float class, because the subclass has no importable name."""
+        """Pickle and copy via the float class, because the subclass cannot be imported by name."""
         return _remake, (float_class(self),), self.__dict__.copy()
 
 
 @cache
 def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """Return the subclass of `cls` whose forward quantizes; always the same object."""
+    """Return the subclass of `cls` whose forward quantizes; the result is cached."""
     body = {"__module__": cls.__module__, "__doc__": f"{cls.__name__}, quantized by quiesce."}
     return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), body)
 
@@ -81,14 +81,14 @@ def float_class(layer: nn.Module) -> type[nn.Module]:
 
 
 def channel_dim(layer: nn.Module) -> int:
-    """Return the dimension of the weight that counts output channels."""
+    """Return the output-channel dimension of the weight."""
     return 1 if isinstance(layer, TRANSPOSED) else 0
 
 
 def quantize_layer(
     layer: nn.Module, weight_quantizer: FakeQuantizer, input_quantizer: FakeQuantizer | None
 ) -> None:
-    """Turn a float layer into a quantized one, in place."""
+    """Convert a float layer to a quantized layer in place."""
     layer.__class__ = quantized_class(type(layer))
     object.__setattr__(layer, "_emitted", None)
     layer.weight_quantizer = weight_quantizer
@@ -96,7 +96,7 @@ def quantize_layer(
 
 
 def restore_layer(layer: nn.Module) -> None:
-    """Turn a quantized layer back into a float one with the latent weight, in place."""
+    """Convert a quantized layer back to a float layer with the latent weight, in place."""
     layer.__class__ = float_class(layer)
     del layer.weight_quantizer, layer.input_quantizer, layer._emitted
 

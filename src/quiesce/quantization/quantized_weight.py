@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 OUTGROWN = 1.5
-"""Change of the root mean square of a weight after which its first scale does not fit."""
+"""Factor by which the root mean square of a weight may change before its scale is outdated."""
 
 
 def root_mean_square(weight: Tensor) -> float:
-    """Root mean square of all numbers of a tensor; 0 of an empty one."""
+    """Return the root mean square of all elements of a tensor, or 0 if it is empty."""
     return float(weight.detach().float().norm()) / max(1, weight.numel()) ** 0.5
 
 
@@ -37,15 +37,15 @@ class QuantizedWeight:
     Args:
         name: Name of the module of the parameter.
         latent: The float parameter that the optimizer updates.
-        quantizer: Its quantizer.
-        module: The layer; reports read its kind.
+        quantizer: Quantizer of the weight.
+        module: The layer. Reports use it to determine the layer kind.
 
     Attributes:
-        shards: How the latent weight is split over processes, or None. If it is split, scale,
-            history, codes and frozen mask are those of the part of this process.
+        shards: Sharding of the latent weight over processes, or None. If it is sharded, scale,
+            history, codes and frozen mask are those of the part in this process.
 
     Raises:
-        PrepareError: Its scale is split over processes.
+        PrepareError: The scale is split over processes.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class QuantizedWeight:
 
     @property
     def held(self) -> Tensor:
-        """The latent weight, or the part of it in this process, detached; it shares memory."""
+        """The latent weight or its part in this process, detached, sharing memory."""
         return local(self.latent)
 
     @property
     def differentiable(self) -> Tensor:
-        """The same, but not detached: gradients flow to the latent weight."""
+        """Like `held`, but not detached: gradients flow to the latent weight."""
         return self.latent.to_local() if is_split(self.latent) else self.latent
 
     @property
@@ -110,7 +110,7 @@ class QuantizedWeight:
                 records = self.shards.join(part)
                 self._quantizer.history = records
             return local(records)
-        if records.stride() != self.latent.stride():  # its memory format has changed
+        if records.stride() != self.latent.stride():  # the memory format has changed
             records = torch.empty_like(self.latent, dtype=records.dtype).copy_(records)
             self._quantizer.history = records
         return records
@@ -125,10 +125,10 @@ class QuantizedWeight:
 
     @property
     def outgrown(self) -> bool:
-        """Whether the latents are so much larger or smaller than those that gave the scale.
+        """Whether the latents no longer fit the scale, because their magnitude changed too much.
 
-        Float weights loaded after `prepare` are, by more than training changes in a few steps.
-        Never of a scale that was loaded, and never of a weight that is split over processes.
+        This happens if float weights are loaded after `prepare`; a few training steps change the
+        magnitude less. Always False for a loaded scale and for a weight split over processes.
         """
         before = self._quantizer.measured_on
         if before is None or self.shards is not None or not before:
@@ -138,7 +138,7 @@ class QuantizedWeight:
 
     @property
     def tracked_by(self) -> object:
-        """The tracker that updates the history; there can be only one."""
+        """The only tracker that updates the history."""
         return self._quantizer.tracked_by
 
     @tracked_by.setter
@@ -147,14 +147,14 @@ class QuantizedWeight:
 
     @property
     def frozen(self) -> Tensor:
-        """Which weights are frozen: bool, in the shape of the latent weight."""
+        """Mask of frozen weights: bool, in the shape of the latent weight."""
         return weight_history.is_frozen(self.history, self.layout)
 
     @torch.no_grad()
     def codes(self) -> Tensor:
         """Return the codes in use: int8, in the shape of the latent weight.
 
-        This changes nothing. A frozen weight has its frozen code.
+        Nothing is changed. A frozen weight has its frozen code.
         """
         return weight_passes.emitted(self._operands()).to(torch.int8)
 
@@ -172,8 +172,8 @@ class QuantizedWeight:
             codes: Their codes: integers on the grid, in the same shape.
 
         Raises:
-            ValueError: A code is outside the grid; not checked on accelerators, where this would
-                wait.
+            ValueError: A code is outside the grid. Accelerators skip this check, because it would
+                synchronise with the host.
         """
         grid = self.grid
         if codes.device.type == "cpu" and codes.numel():
@@ -198,7 +198,7 @@ class QuantizedWeight:
             self.held, self.scale, self.limits, self.history, self.estimator
         )
 
-    # The rest is for `weight_group`, which runs passes over many weights at once.
+    # The members below are for `weight_group`, which runs passes over many weights at once.
 
     @property
     def scale_parameter(self) -> nn.Parameter:
@@ -212,12 +212,12 @@ class QuantizedWeight:
 
     @property
     def whole_scale(self) -> Tensor:
-        """The same for the whole weight, if it is split over processes."""
+        """Like `raw_scale`, but of the whole weight if it is split over processes."""
         return self._quantizer.scale.detach()
 
     @property
     def limits(self) -> Tensor:
-        """(quant_min, quant_max) as a tensor."""
+        """The tensor (quant_min, quant_max)."""
         return self._quantizer.limits
 
     @property
@@ -227,14 +227,14 @@ class QuantizedWeight:
 
     @property
     def kernels(self) -> Kernels:
-        """How passes run: operator by operator, or compiled."""
+        """The kernels that run passes: eager or compiled."""
         return self._quantizer.kernels
 
     def check_current(self) -> None:
-        """Check that the parameter was not split over processes later.
+        """Check that the parameter has not been split over processes since.
 
         Raises:
-            TrackingError: It was split.
+            TrackingError: The parameter has been split.
         """
         if self.shards is None and is_split(self.module._parameters.get("weight")):
             raise TrackingError(

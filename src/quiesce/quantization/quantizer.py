@@ -1,9 +1,9 @@
-"""The fake quantizer as a module: grid, learned scale and history records.
+"""The fake quantizer module: grid, learned scale and history records.
 
-The ends of the grid and the records are integers, whose average means nothing. Averages of weights
-(EMA, SWA) reach every buffer of a model, and every tensor of its `state_dict`. So these integers
-are not buffers, and a `state_dict` holds copies of them. They move, load and are copied with the
-module as buffers do.
+The ends of the grid and the records are integers, which have no meaningful average. Weight
+averaging (EMA, SWA) averages all buffers of a model and all tensors of its `state_dict`. Therefore
+these integers are not buffers, and a `state_dict` holds copies of them. They are moved, loaded and
+copied with the module like buffers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +31,15 @@ from quiesce.errors import NotCalibratedError, TrackingError
 
 
 def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
-    """Forget what the quantizers of a layer or block know if float weights are loaded into it.
+    """Reset the quantizers of a layer or block if float weights are loaded into it.
 
-    A checkpoint of a quantized layer has scales; one without the layer, such as that of a backbone
-    for another head, changes nothing.
+    A checkpoint of a quantized layer contains scales. A checkpoint without the layer, such as that
+    of a backbone for another head, changes nothing.
 
     Args:
         owner: The layer or block.
-        state_dict: What is loaded.
-        prefix: Of the owner in it.
+        state_dict: The state to load.
+        prefix: Prefix of the owner in `state_dict`.
     """
     mine = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
     for name, quantizer in owner.named_modules():
@@ -50,27 +50,27 @@ def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> 
 
 
 _PARTS = ("weight_quantizer", "input_quantizer", "additions")
-"""Children of layers and blocks that hold quantizers of their own."""
+"""Children of layers and blocks that contain quantizers."""
 
 
 class FakeQuantizer(nn.Module):
-    """Rounds its input to a grid, and learns the scale of the grid (LSQ), optionally an offset.
+    """Rounds its input to a grid with a learned scale (LSQ) and optionally a learned offset (LSQ+).
 
-    It can be used after a grid and a scale are set. Parameters: `scale`, and `offset` if it is
-    learned (LSQ+). Integers: `limits` (2,), the ends of the grid, (0, 0) without one; for weights
-    `history`, one packed record per weight (see `weight_history`), which exists from the start so
-    that a compiled forward pass reads what freezing writes later.
+    A grid and a scale must be set before use. Parameters: `scale`, and `offset` if it is learned.
+    Integers: `limits` (2,), the ends of the grid, or (0, 0) without a grid; for weights `history`,
+    one packed record per weight (see `weight_history`). The history exists from the start, so that
+    a compiled forward pass reads what freezing writes later.
 
     Args:
         bits: Bits of the codes, 2 to 8.
         scale_shape: () for one scale, or a shape that broadcasts to the tensor.
-        weight: The latent weight that it quantizes, or None for activations.
-        learn_offset: Also learn the value of code 0 (LSQ+); for activations only.
-        clip: Where gradients pass, see `quiesce.fake_quantize`.
+        weight: The latent weight to quantize, or None for activations.
+        learn_offset: Also learn the value of code 0 (LSQ+). For activations only.
+        clip: Rule for gradients at the ends of the grid, see `quiesce.fake_quantize`.
         grad_scaling: Multiply the gradients of scale and offset by 1/sqrt(N*quant_max) as in LSQ,
             with N the number of weights that share a scale, or of features of one sample.
         estimator: Rounding and its gradient.
-        ranges: How `calibrate` computes the first scale.
+        ranges: Method of `calibrate` for the initial scale.
 
     Raises:
         ValueError, TypeError: An argument is out of range.
@@ -105,7 +105,7 @@ class FakeQuantizer(nn.Module):
         self.kernels = EAGER
         self.observe: Callable[[Tensor], object] | None = None
         self.tracked_by: object = None
-        self.measured_on: float | None = None  # root mean square of the weight that gave the scale
+        self.measured_on: float | None = None  # RMS of the weight that determined the scale
         self.scale = nn.Parameter(torch.ones(scale_shape))
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.limits = torch.zeros(2)
@@ -174,9 +174,9 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def remember(self, latent: Tensor) -> None:
-        """Start the history of a weight from the codes nearest to `latent`; frozen weights stay.
+        """Initialise the history of a weight from the codes nearest to `latent`, unless frozen.
 
-        Does nothing if the estimator does not read the history; a tracker starts it in any case.
+        Do nothing if the estimator does not read the history; a tracker initialises it in any case.
         """
         if self.history is None or self.grid is None or not self.rule.estimator.needs_history:
             return
@@ -187,7 +187,7 @@ class FakeQuantizer(nn.Module):
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
 
     def _locked(self, x: Tensor) -> bool:
-        """Whether `x` is a weight that the user keeps from training; its scale then stays too."""
+        """Return whether `x` is a weight excluded from training; its scale is then fixed too."""
         return self.history is not None and isinstance(x, nn.Parameter) and not x.requires_grad
 
     def _noise(self, x: Tensor) -> Tensor | None:
@@ -211,7 +211,7 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def copy_integers(self, source: "FakeQuantizer") -> None:
-        """Take grid and history records from a quantizer of the same kind."""
+        """Copy grid and history records from a quantizer of the same kind."""
         self.grid = source.grid
         for (_, mine), (_, theirs) in zip(self._integers(), source._integers(), strict=True):
             mine.copy_(theirs)
@@ -222,9 +222,10 @@ class FakeQuantizer(nn.Module):
             yield "history", self.history
 
     def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
-        """The integers too, where a quantizer itself is asked; a model does not list them.
+        """Yield the buffers and, if called on the quantizer itself, the integers.
 
-        FSDP2 and torch.distributed.checkpoint ask each module for what it holds.
+        FSDP2 and torch.distributed.checkpoint call this on each module. A call on the whole model
+        does not list the integers.
         """
         prefix = str(args[0] if args else options.get("prefix", ""))
         mine = ((f"{prefix}.{name}" if prefix else name, v) for name, v in self._integers())
@@ -244,7 +245,7 @@ class FakeQuantizer(nn.Module):
             destination[prefix + name] = values.detach().clone()
 
     def forget(self) -> None:
-        """As before calibration: a new float network has neither this grid nor frozen codes."""
+        """Reset grid and frozen codes to the state before calibration."""
         self.limits.zero_()
         self.grid = None
         if self.history is not None:
@@ -301,7 +302,7 @@ class FakeQuantizer(nn.Module):
 
 @contextmanager
 def observed(observers: Mapping[FakeQuantizer, Callable[[Tensor], object]]) -> Iterator[None]:
-    """Let quantizers pass their inputs through unchanged, to their observers, in the block."""
+    """Within the block, pass quantizer inputs to observers and return them unchanged."""
     try:
         for quantizer, observe in observers.items():
             quantizer.observe = observe
@@ -312,4 +313,4 @@ def observed(observers: Mapping[FakeQuantizer, Callable[[Tensor], object]]) -> I
 
 
 def unobserved(_: Tensor) -> None:
-    """An observer that ignores its input."""
+    """Ignore the input; this is an observer that records nothing."""

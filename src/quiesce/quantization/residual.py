@@ -1,7 +1,7 @@
-"""`Scheme(residual="quantized")`: the additions of a network on grids, one grid per tensor.
+"""Quantization of the additions of a network, for `Scheme(residual="quantized")`.
 
-All readers of a tensor share one quantizer. A residual stream that a convolution and an addition
-read is therefore on one grid, and its integers are not rounded again.
+All readers of a tensor share one quantizer. A residual stream that both a convolution and an
+addition read therefore has one grid, and its integers are not rounded again.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ Make = Callable[[str], FakeQuantizer]
 
 
 class Residuals:
-    """The additions of a float model, as seen in a forward pass.
+    """The additions of a float model, as recorded in a forward pass.
 
     Args:
-        model: Still float.
-        example_input: What its forward takes.
-        flow: What a forward did.
-        scheme: Says which modules are left out.
+        model: The float model.
+        example_input: Input of the model.
+        flow: Data flow of a forward pass of the model.
+        scheme: Scheme that selects the additions to quantize.
 
     Raises:
         PrepareError: A pattern of the scheme matches no module that adds.
@@ -51,13 +51,14 @@ class Residuals:
         self._expected = run(model, example_input)
 
     def quantize(self, make: Make) -> None:
-        """Put all additions on grids, in place, after the layers got their quantizers.
+        """Quantize all additions in place, after the layers have been quantized.
 
         Args:
-            make: Creates the quantizer of an operand that no layer with equal bits reads.
+            make: Function that creates the quantizer of an operand, used if no layer with equal
+                bits reads the operand.
 
         Raises:
-            PrepareError: Replacing the additions would change the result.
+            PrepareError: Replacing the additions changes the output of the model.
         """
         found: dict[Reader, FakeQuantizer] = {}
         for readers in self._readers:
@@ -76,7 +77,7 @@ class Residuals:
         return reader.place is not None and self._additions[reader.owner][reader.place]
 
     def _shared(self, readers: list[Reader], make: Make) -> dict[Reader, FakeQuantizer]:
-        """Return the quantizers of the additions that read one tensor; layers share them."""
+        """Return the quantizers of the additions that read one tensor, shared with its layers."""
         adding = [reader for reader in readers if reader.side is not None]
         if not adding and len(readers) < 2:
             return {}

@@ -1,4 +1,4 @@
-"""Which layers are quantized, and how."""
+"""Quantization schemes: the layers to quantize, their bits and their ranges."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,16 +17,16 @@ Residual = Literal["float", "quantized"]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerScheme:
-    """The scheme of one layer; `Scheme.overrides` may set its fields."""
+    """The quantization scheme of one layer; `Scheme.overrides` can set its fields."""
 
     weight_bits: int
     """Bits of the codes of the weight, 2 to 8."""
     act_bits: int | None
     """Bits of the codes of the input, 2 to 8, or None for a float input."""
     per_channel: bool
-    """One weight scale per output channel instead of one for the tensor."""
+    """Use one weight scale per output channel instead of one per tensor."""
     ranges: Range
-    """How the first scales are computed, one of `quiesce.arithmetic.ranges.RANGES`."""
+    """Method for the initial scales, one of `quiesce.arithmetic.ranges.RANGES`."""
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
@@ -37,7 +37,7 @@ class LayerScheme:
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """How a model is quantized. Patterns are shell patterns for module names (fnmatch).
+    """The quantization scheme of a model. Patterns are shell patterns of module names (fnmatch).
 
     Raises:
         ValueError, TypeError: A field is out of range, or an override has an unknown field.
@@ -49,39 +49,40 @@ class Scheme:
     """Bits of the codes of layer inputs, 2 to 8, or None for float activations."""
     first_last_bits: int | None = 8
     """Bits of the weights of first and last layers and of the inputs of last layers, or None to
-    treat them as all others. A first layer reads an input of the model with no other layer in
-    between; a last layer is one whose output no other layer reads. There may be several."""
+    treat them like all other layers. A first layer reads an input of the model with no other layer
+    in between. The output of a last layer is read by no other layer. There can be several."""
     first_input_bits: int | None = None
     """Bits of the inputs of first layers, such as the image, or None to leave them in float."""
     per_channel: bool = False
-    """One weight scale per output channel instead of one for the tensor."""
+    """Use one weight scale per output channel instead of one per tensor."""
     ranges: Range = "mse"
-    """How the first scales are computed: mse, minmax, percentile or lsq."""
+    """Method for the initial scales: mse, minmax, percentile or lsq."""
     clip: Clip = "range"
-    """Where gradients pass at the ends of the grid, see `quiesce.fake_quantize`."""
+    """Rule for gradients at the ends of the grid, see `quiesce.fake_quantize`."""
     grad_scaling: bool = False
     """Multiply the gradients of scales by 1/sqrt(N*quant_max), as in LSQ."""
     learn_offset: bool = False
     """Learn the value of code 0 of every input, on an unsigned grid (LSQ+)."""
     estimator: Estimator = STE()  # noqa: RUF009 (immutable)
-    """Rounding of the weights, and its gradient."""
+    """Rounding of the weights and its gradient."""
     act_estimator: Estimator = STE()  # noqa: RUF009 (immutable)
-    """Rounding of the inputs, and its gradient; not an estimator that needs history."""
+    """Rounding of the inputs and its gradient. Estimators that need a history are not allowed."""
     residual: Residual = "float"
-    """What happens to additions of two activations: float, or quantized: both operands are rounded
-    to `act_bits`, by the very quantizer of the layers that read the same tensor, so that the body
-    of a residual network can run in integers. Both come from the input of the model, and a layer
-    reads their sum; arithmetic on boxes, shapes and positions stays in float."""
+    """Treatment of additions of two activations: float or quantized. If quantized, both operands
+    are rounded to `act_bits`, by the same quantizer as in layers that read the same tensor, so that
+    the body of a residual network can run in integers. This applies if both operands depend on the
+    input of the model and a layer reads the sum, not to arithmetic on boxes, shapes and positions.
+    """
     residual_include: Sequence[str] = ("*",)
-    """Modules whose additions `residual="quantized"` is for."""
+    """Modules whose additions are quantized if `residual="quantized"`."""
     residual_exclude: Sequence[str] = ()
-    """Modules whose additions stay in float, of those included."""
+    """Included modules whose additions stay in float."""
     include: Sequence[str] = ("*",)
     """Layers to quantize."""
     exclude: Sequence[str] = ()
     """Layers to leave in float."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Patterns to fields of `LayerScheme`; the last matching pattern wins."""
+    """Fields of `LayerScheme` to set, by pattern. The last matching pattern takes precedence."""
 
     def __post_init__(self) -> None:
         check_clip(self.clip)
@@ -118,31 +119,31 @@ class Scheme:
         )
 
     def of_additions(self) -> LayerScheme:
-        """Return the scheme of the operands of additions: that of a layer without exceptions."""
+        """Return the scheme of the operands of additions: the base scheme without overrides."""
         return self._base()
 
     def selects(self, name: str) -> bool:
-        """Whether the layer called `name` is to be quantized."""
+        """Return whether the layer `name` is to be quantized."""
         return _matches(name, self.include) and not self.excludes(name)
 
     def excludes(self, name: str) -> bool:
-        """Whether `exclude` names this layer."""
+        """Return whether a pattern of `exclude` matches the layer `name`."""
         return _matches(name, self.exclude)
 
     def selects_additions(self, name: str) -> bool:
-        """Whether the additions of the module called `name` are to be quantized."""
+        """Return whether the additions of the module `name` are to be quantized."""
         included = _matches(name, self.residual_include)
         return included and not _matches(name, self.residual_exclude)
 
     def resolve(
         self, names: Sequence[str], *, first: Collection[str], last: Collection[str]
     ) -> dict[str, LayerScheme]:
-        """The scheme of each layer.
+        """Return the scheme of each layer.
 
         Args:
-            names: The layers to quantize.
-            first: Those of them that read an input of the model.
-            last: Those of them whose output no other layer reads.
+            names: Names of the layers to quantize.
+            first: Names of the first layers among them.
+            last: Names of the last layers among them.
         """
         layers = dict.fromkeys(names, self._base())
         if self.first_last_bits is not None:
@@ -159,20 +160,20 @@ class Scheme:
         return layers
 
     def check_patterns(self, names: Sequence[str]) -> None:
-        """Check that every pattern matches a layer, to find typing errors.
+        """Check that every pattern matches a layer, to detect typos.
 
         Raises:
-            PrepareError: A pattern matches nothing; the message has the nearest name.
+            PrepareError: A pattern matches nothing. The message suggests the closest name.
         """
         self._check(("include", "exclude", "overrides"), names, "layer")
 
     def check_addition_patterns(self, names: Sequence[str]) -> None:
-        """The same for modules that add.
+        """Check that every residual pattern matches a module that adds.
 
         Raises:
-            PrepareError: With the pattern and the name nearest to it.
+            PrepareError: A pattern matches nothing. The message suggests the closest name.
         """
-        default = self.residual_include == ("*",)  # a network may add nothing
+        default = self.residual_include == ("*",)  # a network may have no additions
         fields = ("residual_exclude",) if default else ("residual_include", "residual_exclude")
         self._check(fields, names, "module that adds")
 

@@ -1,8 +1,8 @@
-"""Weights that several modules share: one quantizer, one set of values, whoever reads them.
+"""Tied weights: a weight shared by several modules has one quantizer and one set of values.
 
 A module that shares the weight of a quantized layer is quantized with it. An embedding then looks
-up quantized rows, so `strip` and every export keep the tie: there is one weight, and all read it.
-What can not be quantized in this way is refused by name.
+up quantized rows, so `strip` and every export keep the tie. Ties that cannot be quantized in this
+way raise an error that names the modules.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from quiesce.parallel.split_weights import is_split
 from quiesce.quantization.scheme import Scheme
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-"""Modules that are quantized only where they share the weight of a quantized layer."""
+"""Modules that are quantized only if they share the weight of a quantized layer."""
 
 
 def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The embeddings, by name, whose weight is that of one of `layers`."""
+    """Return the embeddings, by name, that share their weight with one of `layers`."""
     weights = {id(layer._parameters.get("weight")) for layer in layers.values()}
     return {
         name: module
@@ -28,15 +28,15 @@ def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[s
 
 
 def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme) -> None:
-    """Refuse ties that quantizing would break.
+    """Raise an error if quantization would break tied weights.
 
     Args:
-        model: Still float.
-        chosen: The layers to quantize, by name.
-        scheme: Says which modules stay in float.
+        model: The float model.
+        chosen: Layers to quantize, by name.
+        scheme: Scheme that selects the modules to leave in float.
 
     Raises:
-        PrepareError: With the names of both ends, and how to mend it.
+        PrepareError: A tie would break. The message names both modules and suggests a fix.
     """
     problems = []
     owners: dict[int, str] = {}
@@ -66,7 +66,7 @@ def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme
 
 
 def _overlapping(model: nn.Module) -> list[tuple[str, str]]:
-    """Pairs of parameters that are different objects and share memory."""
+    """Return pairs of distinct parameters, by name, that overlap in memory."""
     spans = sorted(
         (parameter.device.type, parameter.data_ptr(), _bytes(parameter), name)
         for name, parameter in model.named_parameters()
@@ -82,6 +82,6 @@ def _overlapping(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def _bytes(values: Tensor) -> int:
-    """From the first number to the end of the last one."""
+    """Return the size of the memory span from the first element to the last, in bytes."""
     ways = zip(values.shape, values.stride(), strict=True)
     return (1 + sum((size - 1) * step for size, step in ways)) * values.element_size()

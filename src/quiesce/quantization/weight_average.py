@@ -1,7 +1,7 @@
-"""Exponential averages of a prepared model that keep the codes of frozen weights.
+"""Exponential moving average of a prepared model that preserves the codes of frozen weights.
 
-Latent weights and scales are averaged; the averaged network rounds the one by the other. What an
-average of integers would destroy (see `quantizer`) is copied from the model instead.
+Latent weights and scales are averaged, and the averaged network quantizes the averaged weights with
+the averaged scales. Integers have no meaningful average (see `quantizer`) and are copied instead.
 
 Source: Gupta, Asthana, WACV 2024, arXiv:2311.05109, equations 6 to 8.
 """
@@ -19,7 +19,7 @@ _Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class WeightAverage(AveragedModel):
-    """Exponential average of the latent weights and scales of a prepared model.
+    """Exponential moving average of the latent weights and scales of a prepared model.
 
         average = WeightAverage(model, decay=0.999)
         ...
@@ -28,19 +28,19 @@ class WeightAverage(AveragedModel):
         ...
         average(images)  # or strip(average), export_onnx(average, ...)
 
-    It is an AveragedModel of torch: `module` is the averaged network, and `state_dict` has all that
-    is needed to go on. Weights, biases, scales, offsets and running statistics are averaged. Grids,
-    codes of frozen weights and counts are those of the model at the last update; latents of frozen
-    weights are the averaged scale times the code.
+    This is a subclass of torch's AveragedModel: `module` is the averaged network, and `state_dict`
+    contains everything needed to resume. Weights, biases, scales, offsets and running statistics
+    are averaged. Grids, codes of frozen weights and counts are copied from the model at each
+    update. Latents of frozen weights are the averaged scale times the code.
 
     Args:
-        model: Prepared and calibrated; copied. DDP around it is left out.
-        decay: Weight of the old average in each update, in [0, 1). The paper uses 0.9999 over 100
-            epochs of ImageNet; an average over about 1/(1 - decay) updates.
-        device: Where the average is kept; None: where the model is.
+        model: A prepared and calibrated model. It is copied without a DDP wrapper.
+        decay: Weight of the old average in each update, in [0, 1). The average covers about
+            1/(1 - decay) updates. The paper uses 0.9999 for 100 epochs of ImageNet.
+        device: Device of the average, or None for the device of the model.
 
     Raises:
-        ValueError: `decay` is out of its range.
+        ValueError: `decay` is out of range.
         NothingToDoError: The model is not prepared.
     """
 
@@ -50,20 +50,20 @@ class WeightAverage(AveragedModel):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
         model = unwrapped(model)
-        quantized_weights(model)  # refuses a model that is not prepared
+        quantized_weights(model)  # raises if the model is not prepared
         super().__init__(model, device=device, multi_avg_fn=self._average, use_buffers=True)
         self.decay = decay
         self.eval()
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take one step of the average; call it after the optimizer's step.
+        """Update the average; call this after the optimizer step.
 
-        The first update copies the model, later ones compute
+        The first update copies the model. Later updates compute
         average = decay * average + (1 - decay) * model.
 
         Raises:
-            PrepareError: The model is not the one, or a copy of the one, that was averaged so far.
+            PrepareError: The quantizers of the model differ from those of the average.
         """
         model = unwrapped(model)
         _quantizers(model, self.module)
@@ -71,7 +71,7 @@ class WeightAverage(AveragedModel):
         copy_history(model, self.module)
 
     def _average(self, averages: _Tensors, news: _Tensors, _: Tensor | int) -> None:
-        """Move averages of one dtype towards new values, in place; of integers take the new."""
+        """Update averages of one dtype in place; integers are replaced by the new values."""
         for average, new in zip(averages, news, strict=True):
             if average.is_floating_point():
                 average.lerp_(new, 1 - self.decay)
@@ -81,19 +81,19 @@ class WeightAverage(AveragedModel):
 
 @torch.no_grad()
 def copy_history(model: nn.Module, average: nn.Module) -> None:
-    """Give an average of a model, made by other code, the grids and frozen codes of the model.
+    """Copy the grids and frozen codes of a model to an average made by other code.
 
-    `WeightAverage` does this itself. After it, frozen weights of the average have the codes of the
-    model, and their latents are the averaged scale times the code.
+    `WeightAverage` does this itself. Afterwards, frozen weights of the average have the codes of
+    the model, and their latents are the averaged scale times the code.
 
     Args:
-        model: Prepared.
-        average: A copy of it with averaged parameters, such as `module` of timm's ModelEmaV3, or an
-            AveragedModel. Changed in place.
+        model: The prepared model.
+        average: A copy of the model with averaged parameters, such as `module` of timm's
+            ModelEmaV3, or an AveragedModel. It is changed in place.
 
     Raises:
         NothingToDoError: `average` is not prepared.
-        PrepareError: They are not prepared alike.
+        PrepareError: The quantizers of `model` and `average` differ.
     """
     for source, target in _quantizers(model, average):
         target.copy_integers(source)
@@ -102,7 +102,7 @@ def copy_history(model: nn.Module, average: nn.Module) -> None:
 
 
 def _quantizers(model: nn.Module, average: nn.Module) -> list[tuple[FakeQuantizer, FakeQuantizer]]:
-    """The quantizers of both, in pairs."""
+    """Return pairs of corresponding quantizers."""
     found = [
         {
             name: module

@@ -1,8 +1,8 @@
-"""Estimators: how rounding is done in the forward pass, and which gradient it has.
+"""Estimators: the rounding of the forward pass and its gradient in the backward pass.
 
 Most of them round to nearest and replace the gradient of rounding, which is zero almost everywhere.
-Two keep the straight-through gradient and round in another way. docs/methods.md says which law each
-follows; none of them stops an oscillation.
+Two use the straight-through gradient with a different rounding. docs/methods.md describes the law
+of each. No estimator stops an oscillation.
 """
 
 from quiesce.arithmetic.estimators.estimator import Estimator as Estimator

@@ -1,8 +1,8 @@
 """The interface of estimators.
 
 The derivative of rounding is zero almost everywhere, so training needs a replacement. An estimator
-has the rounding, and the rule that turns the gradient of a code into a gradient of the scaled value
-u = x/scale. It does not handle clipping or the gradient of the scale.
+defines the rounding, and the rule that maps the gradient of a code to a gradient of the scaled
+value u = x/scale. It does not handle clipping or the gradient of the scale.
 """
 
 from abc import ABC, abstractmethod
@@ -15,12 +15,12 @@ from torch import Tensor
 class Estimator(ABC):
     """Rounding with a gradient; implementations are frozen dataclasses of numbers without state.
 
-    What rounding needs besides u is an argument, so that forward pass, backward pass, tracker and
-    export compute the same codes.
+    All inputs of rounding are arguments, so that forward pass, backward pass, tracker and export
+    compute the same codes.
     """
 
     needs_noise: ClassVar[bool] = False
-    """Whether training rounds at random; everything else rounds to nearest."""
+    """Whether rounding is random in training; outside training it is to nearest."""
     needs_history: ClassVar[bool] = False
     """Whether rounding reads the code of the weight after the last optimizer step."""
 

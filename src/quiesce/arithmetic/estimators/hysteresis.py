@@ -38,7 +38,7 @@ class Hysteresis(Estimator):
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Return `previous` where u is near enough to it, and the nearest integer elsewhere."""
+        """Return `previous` where u is inside its dead band, and the nearest integer elsewhere."""
         nearest = torch.round(u)
         if previous is None:
             return nearest

@@ -17,7 +17,7 @@ from quiesce.arithmetic.estimators.estimator import NearestRounding
 
 @dataclass(frozen=True, kw_only=True)
 class PSG(NearestRounding):
-    """Scales each gradient by the rounding error; on a grid point nothing moves.
+    """Scales each gradient by the rounding error; on a grid point the gradient is 0.
 
     Raises:
         ValueError: `scaling` is not above 0 and at most 1000.

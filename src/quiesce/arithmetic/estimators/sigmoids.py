@@ -6,8 +6,8 @@ point:
 
     factor(v) = k/2 * (1 - tanh(k v)^2) / tanh(k/2),    with mean 1 over a step
 
-DSQ is parametrized by how far the sigmoid stays below the grid points (alpha), the stacked sigmoid
-by its slope. DSQ with alpha is the stacked sigmoid with slope 2 ln(2/alpha - 1).
+The parameter of DSQ is the distance of the sigmoid from the grid points (alpha), that of the
+stacked sigmoid is its slope. DSQ with alpha is the stacked sigmoid with slope 2 ln(2/alpha - 1).
 
 Sources: DSQ is from Gong et al., Differentiable Soft Quantization, ICCV 2019, arXiv:1908.05033,
 which learns alpha for each layer; here it is fixed, and the forward pass rounds. Stacked sigmoids

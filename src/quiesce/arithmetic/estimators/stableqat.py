@@ -2,8 +2,8 @@
 
     gradient = grad * (1 - c cos(pi t)) / (1 + c cos(pi t)),    c = sqrt(2) pi amplitude,
 
-with t = u - code. Along the diagonal, rounding is a triangle wave; the surrogate keeps one damped
-harmonic of it. It is smallest at grid points and 1 at thresholds.
+with t = u - code. Along the diagonal, rounding is a triangle wave; the surrogate uses one damped
+harmonic of it. The factor is smallest at grid points and 1 at thresholds.
 
 Source: Chen et al., StableQAT: Stable Quantization-Aware Training at Ultra-Low Bitwidths, 2026,
 arXiv:2601.19320.

@@ -1,4 +1,4 @@
-"""Stochastic rounding: rounds up with the probability that makes u the mean of the code.
+"""Stochastic rounding: rounds up with a probability such that the expected code is u.
 
     code = floor(u) + 1 with probability u - floor(u), else floor(u)
 
@@ -16,7 +16,7 @@ from quiesce.arithmetic.estimators.estimator import Estimator
 
 @dataclass(frozen=True)
 class StochasticRounding(Estimator):
-    """Rounds at random in training, with noise from the quantizer, and to nearest elsewhere.
+    """Rounds at random in training, with noise from the quantizer, and otherwise to nearest.
 
     Evaluation, tracker, cures, `strip` and export therefore use the nearest code. The gradient does
     not change, and the backward pass uses the noise of the forward pass.
@@ -27,7 +27,7 @@ class StochasticRounding(Estimator):
     def round(
         self, u: Tensor, previous: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Return one of the two neighbours, by `noise`; the nearest integer without noise."""
+        """Return one of the two nearest integers, chosen by `noise`; without noise, the nearest."""
         if noise is None:
             return torch.round(u)
         below = torch.floor(u)

@@ -1,4 +1,4 @@
-"""The file that quiesce adds to a checkpoint of the Trainer: what tracker, cures and watch know."""
+"""The file that quiesce adds to a Trainer checkpoint: the state of tracker, cures and watch."""
 
 import io
 import warnings
@@ -16,11 +16,11 @@ from quiesce.health.watching import Watch
 from quiesce.parallel.split_weights import whole
 
 NAME = "quiesce.pt"
-"""Its name in the folder of the checkpoint."""
+"""File name in the folder of the checkpoint."""
 
 
 def content(control: Control, watch: Watch) -> dict[str, Any]:
-    """What the file holds. All processes call this."""
+    """Return the content of the file. All processes must call this."""
     return {
         "version": 1,
         "control": whole(control.state_dict()),
@@ -42,16 +42,16 @@ def write(content: dict[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path, control: Control, watch: Watch) -> None:
-    """Go on from the file; where there is none, say that tracking starts anew.
+    """Load the file; without a file, warn that tracking restarts.
 
     Args:
-        folder: Of a checkpoint, whose weights are loaded.
-        control: Made with the same cures and momentum as the saved one.
-        watch: Of the same model.
+        folder: Folder of a checkpoint whose weights have been loaded.
+        control: A `Control` with the same cures and momentum as the saved one.
+        watch: The `Watch` of the same model.
 
     Raises:
-        CheckpointError: The file can not be read.
-        TrackingError: It belongs to other weights, or was written with other cures.
+        CheckpointError: The file cannot be read.
+        TrackingError: The file belongs to other weights, or was written with other cures.
     """
     path = folder / NAME
     if not path.exists():
@@ -73,5 +73,5 @@ def load(folder: Path, control: Control, watch: Watch) -> None:
 
 @torch.no_grad()
 def _fingerprint(control: Control) -> list[int]:
-    """Checksums of the weights, to tell those of one checkpoint from those of another."""
+    """Return checksums of the weights, to distinguish those of different checkpoints."""
     return torch.stack([checksum(weight.held) for weight in control.weights]).tolist()

@@ -1,16 +1,16 @@
-"""quiesce in the Trainer of Transformers: one callback, and no change to Trainer or model.
+"""Callback that runs quiesce in the Trainer of Transformers, without changes to Trainer or model.
 
     Trainer(model, args, callbacks=[QuiesceTrainerCallback([Freezing(0.02)])], ...)
 
-The callback makes a `Control` on the Trainer's optimizer once training starts, watches for numbers
-that go wrong (`quiesce.health.watching`), logs, and keeps its state in the Trainer's checkpoints.
-The model must be prepared before the Trainer is made.
+When training starts, the callback creates a `Control` on the optimizer of the Trainer. It watches
+for invalid numbers (`quiesce.health.watching`), logs, and saves its state in the checkpoints of the
+Trainer. The model must be prepared before the Trainer is created.
 
-The gradient of a sum is the sum of gradients. So the penalty is not added to the loss, which a
-callback does not see: its gradient is computed by itself, once per optimizer step, before the first
-batch of the step adds its own. How the loss is computed, scaled and accumulated is then without
-effect on it (label smoothing, `compute_loss_func`, subclasses that override `compute_loss`), it is
-clipped with the rest, and the loss that the Trainer logs stays that of the task.
+A callback has no access to the loss, so the penalty is not added to it. Instead, the gradient of
+the penalty is computed separately, once per optimizer step, before the first batch of the step adds
+its gradient. It is therefore independent of how the loss is computed, scaled and accumulated (label
+smoothing, `compute_loss_func`, subclasses that override `compute_loss`). It is clipped with the
+other gradients, and the Trainer logs the loss of the task only.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,26 +45,26 @@ except ImportError as error:
 
 
 class QuiesceTrainerCallback(TrainerCallback):
-    """Tracks oscillation, and cures it, in any Trainer whose model is prepared.
+    """Tracks and cures oscillation in any Trainer with a prepared model.
 
-    Every `logging_steps` the Trainer's log gets the shares of oscillating and of frozen weights
-    ("quiesce/oscillating", "quiesce/frozen"), the codes that change in a step
+    Every `logging_steps`, the callback logs the fractions of oscillating and frozen weights
+    ("quiesce/oscillating", "quiesce/frozen"), the number of codes that change per step
     ("quiesce/flips_per_step"), and the penalty ("quiesce/penalty").
 
-    Each checkpoint gets a file `quiesce.pt`. Training that is resumed from the checkpoint goes on
-    to the same bits.
+    The state is saved as `quiesce.pt` in each checkpoint. Resumed training is bit-identical to
+    uninterrupted training.
 
     Args:
-        cures: What to do about oscillation; none only tracks.
-        momentum: The tracker's, in (0, 1).
-        verify_every: Compare what the processes hold every so many optimizer steps, and stop all of
-            them where they part; see `quiesce.verify_ranks`. None: never.
-        resume_from: Folder of the checkpoint that training is resumed from. It is needed where that
-            is not the one of this step in the Trainer's output folder.
+        cures: The cures; without any, oscillation is only tracked.
+        momentum: Momentum of the tracker, in (0, 1).
+        verify_every: Number of optimizer steps between comparisons of all processes. All processes
+            stop if they differ; see `quiesce.verify_ranks`. None: never.
+        resume_from: Folder of the checkpoint to resume from. Required if it is not the checkpoint
+            of this step in the output folder of the Trainer.
 
     Attributes:
-        control: The `Control`, from the start of training on.
-        watch: The `Watch`, from the start of training on.
+        control: The `Control`, available once training starts.
+        watch: The `Watch`, available once training starts.
 
     Raises:
         ValueError: `verify_every` is below 1.
@@ -92,10 +92,10 @@ class QuiesceTrainerCallback(TrainerCallback):
         self._hooks: list[Any] = []
 
     def attach(self, trainer: Trainer) -> None:
-        """Add the callback to a Trainer, before those of `report_to`, so that they log it too.
+        """Add the callback to a Trainer before the callbacks of `report_to`.
 
-        `Trainer(callbacks=[...])` adds it after them: then the Trainer's own log, its progress bar
-        and `trainer.state.log_history` have the values, but TensorBoard and the like do not.
+        `Trainer(callbacks=[...])` adds it after them. The values then appear in the log of the
+        Trainer, its progress bar and `trainer.state.log_history`, but not in TensorBoard etc.
         """
         callbacks = trainer.callback_handler.callbacks
         if self in callbacks:
@@ -121,7 +121,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         optimizer: Any = None,
         **_: Any,
     ) -> None:
-        """Make `Control` and `Watch`; where training is resumed, load their state.
+        """Create `Control` and `Watch`, and load their state if training is resumed.
 
         Raises:
             TrackingError: The Trainer uses DeepSpeed or FSDP, or the state in the checkpoint does
@@ -130,7 +130,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         if model is None:
             raise TrackingError("the Trainer has no model")
         refuse_engine(optimizer)
-        self._release()  # of a training that an exception has ended
+        self._release()  # left from a training that ended with an exception
         weights = quantized_weights(model)
         tracker = OscillationTracker(weights, self.momentum)
         self.control = Control(optimizer, weights, tracker, self.cures)
@@ -142,7 +142,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         self._hooks = [model.register_forward_pre_hook(self._remember, with_kwargs=True)]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the gradients of an optimizer step with that of the penalty."""
+        """Initialise the gradients of an optimizer step with the gradient of the penalty."""
         penalty = self._running().penalty()
         self._penalty = penalty.detach()
         if penalty.requires_grad:
@@ -154,7 +154,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         """Check the step, after clipping.
 
         Raises:
-            DivergedError: As `Watch.check` does.
+            DivergedError: See `Watch.check`.
         """
         if self.watch is not None:
             self.watch.step = state.global_step
@@ -164,7 +164,7 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Compare the processes where that is due; before a checkpoint look at every number."""
+        """Compare the processes if this is due, and check all numbers before a checkpoint."""
         if self.verify_every is not None and state.global_step % self.verify_every == 0:
             verify_ranks(self._running())
         self._settle(state, control)
@@ -172,7 +172,7 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """As `on_step_end`, for checkpoints at the end of an epoch."""
+        """Do the same as `on_step_end`, for checkpoints at the end of an epoch."""
         self._settle(state, control)
 
     def on_log(
@@ -183,7 +183,7 @@ class QuiesceTrainerCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Add what the tracker sees to the log of a training step."""
+        """Add the statistics of the tracker to the log of a training step."""
         if self.control is None or not self.control.step or logs is None or "loss" not in logs:
             return
         seen = self.tracker.summary()
@@ -194,14 +194,15 @@ class QuiesceTrainerCallback(TrainerCallback):
             "quiesce/penalty": self._penalty.item(),
         }
         logs.update(values)
-        state.log_history[-1].update(values)  # the Trainer has copied `logs` to it before
+        state.log_history[-1].update(values)  # the Trainer has already copied `logs` to it
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Put the state of `Control` and `Watch` into the checkpoint.
+        """Save the state of `Control` and `Watch` in the checkpoint.
 
-        Checkpoints of the model alone, and those of a hyperparameter search, are not resumed.
+        Nothing is saved in model-only checkpoints and those of a hyperparameter search, because
+        they are not resumed.
         """
         if self.control is None or self.watch is None:
             return
@@ -214,7 +215,7 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Let go of optimizer and model; the tracker and its reports stay."""
+        """Release optimizer and model; the tracker and its reports remain available."""
         self._release()
         if self.watch is not None:
             self.watch.step = state.global_step
@@ -226,11 +227,11 @@ class QuiesceTrainerCallback(TrainerCallback):
         return self.control
 
     def _loss_scale(self) -> float:
-        """By what Accelerate multiplies the loss before the backward."""
+        """Return the factor by which Accelerate multiplies the loss before backward."""
         return 1.0 if self._scaler is None else self._scaler.get_scale()
 
     def _remember(self, model: nn.Module, args: Any, kwargs: Any) -> None:
-        """Keep how the last batch is run, should a layer have to be named."""
+        """Store the last batch, so that its forward pass can be repeated to find a faulty layer."""
         if model.training and torch.is_grad_enabled():
             self._forward = partial(model, *args, **kwargs)
 
@@ -248,5 +249,5 @@ class QuiesceTrainerCallback(TrainerCallback):
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer keeps the checkpoint of this step."""
+    """Return the folder of the checkpoint of this step."""
     return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"

@@ -1,4 +1,4 @@
-"""Runs quiesce in a Lightning Trainer, without changes to the LightningModule.
+"""Callback that runs quiesce in a Lightning Trainer, without changes to the LightningModule.
 
     Trainer(callbacks=[QuiesceCallback([Freezing(0.02)])])
 
@@ -6,7 +6,7 @@ When training starts, the callback creates a `Control` on the optimizers. It add
 loss that `training_step` returns, and saves its state in Lightning's checkpoints. It is also a
 `WatchCallback`. Prepare the model before the optimizers are created.
 
-A module with `automatic_optimization = False` calls the backward itself, and adds the penalty:
+A module with `automatic_optimization = False` calls backward itself and must add the penalty:
 
     self.manual_backward(loss + quiesce.lightning.penalty(self))
 """
@@ -42,10 +42,10 @@ class QuiesceCallback(WatchCallback):
         average_up_to: The tracker follows the average code of all weights with at most this many
             bits, which `quiesce.diagnosis.oscillating_choices` reads. None: only if a cure needs
             it.
-        verify_every: Compares the weights and records of all processes every this many optimizer
-            steps, counted from the start of this process, and stops all processes if they differ;
-            see `quiesce.verify_ranks`. None: never.
-        prefix: Prefix of the names in the module that messages of the watch leave out.
+        verify_every: Number of optimizer steps between comparisons of the weights and records of
+            all processes, counted from the start of this process. All processes stop if they
+            differ; see `quiesce.verify_ranks`. None: never.
+        prefix: Prefix of names in the module that messages of the watch omit.
 
     Attributes:
         control: The `Control`; None before training starts.
@@ -105,11 +105,11 @@ class QuiesceCallback(WatchCallback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """As `WatchCallback`; refuse a step by hand whose loss lacks the penalty.
+        """Check the step as in `WatchCallback`, and that a manual step includes the penalty.
 
         Raises:
-            TrackingError: A cure has a penalty, and `training_step` has not asked for it.
-            DivergedError: As `WatchCallback`.
+            TrackingError: A cure has a penalty, and `training_step` did not compute it.
+            DivergedError: As in `WatchCallback`.
         """
         if not pl_module.automatic_optimization:
             self._check_penalty(optimizer)
@@ -118,7 +118,7 @@ class QuiesceCallback(WatchCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compare the processes if that is due after this optimizer step."""
+        """Compare the processes if a comparison is due after this optimizer step."""
         if self.control is None or self.verify_every is None:
             return
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
@@ -127,7 +127,7 @@ class QuiesceCallback(WatchCallback):
                 verify_ranks(self.control)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Release optimizers and module; the tracker and its reports stay."""
+        """Release optimizers and module; the tracker and its reports remain available."""
         self._release()
         super().on_train_end(trainer, pl_module)
 
@@ -169,17 +169,17 @@ class QuiesceCallback(WatchCallback):
 
 
 def penalty(module: LightningModule) -> Tensor:
-    """Return what the cures add to the loss of the coming optimizer step: a scalar.
+    """Return the penalty of the cures for the next optimizer step: a scalar.
 
-    A module with `automatic_optimization = False` adds it in its `training_step`: once per
-    optimizer step, or a share of it to each of several accumulated losses. With automatic
-    optimization the callback does that.
+    A module with `automatic_optimization = False` adds it in its `training_step`, once per
+    optimizer step, or in parts to each of several accumulated losses. With automatic optimization
+    the callback adds it.
 
     Args:
-        module: In training, by a Trainer with a `QuiesceCallback`.
+        module: A module in training by a Trainer with a `QuiesceCallback`.
 
     Raises:
-        TrackingError: Its Trainer has no `QuiesceCallback`, or is not training.
+        TrackingError: The Trainer has no `QuiesceCallback`, or is not training.
     """
     for callback in module.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, QuiesceCallback) and callback.control is not None:
@@ -192,7 +192,7 @@ def penalty(module: LightningModule) -> Tensor:
 def _add_penalty(module: LightningModule, control: Control) -> Callable[[], None]:
     """Make `training_step` add the penalty to its loss; return a function that undoes this.
 
-    `training_step` may return a tensor, a dict with "loss", or None (a skipped batch).
+    `training_step` can return a tensor, a dict with "loss", or None (a skipped batch).
     """
     training_step, own = module.training_step, "training_step" in vars(module)
 

@@ -1,4 +1,4 @@
-"""Runs a `Watch` in a Lightning Trainer; for float networks, because `QuiesceCallback` does it too.
+"""Callback that runs a `Watch` in a Lightning Trainer; `QuiesceCallback` already includes it.
 
 Trainer(callbacks=[WatchCallback()])
 """
@@ -24,7 +24,7 @@ class WatchCallback(Callback):
     """Checks every optimizer step, and all numbers before each checkpoint; see `quiesce.Watch`.
 
     Args:
-        prefix: Prefix of the names in the module that messages leave out.
+        prefix: Prefix of names in the module that messages omit.
 
     Attributes:
         watch: The `Watch`; None before training starts.
@@ -49,15 +49,15 @@ class WatchCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what runs the forward pass of this batch again, to find the layer of a fault."""
+        """Store this batch, so that its forward pass can be repeated to find a faulty layer."""
         self._forward = None
-        if pl_module.automatic_optimization:  # else it would step the optimizer
+        if pl_module.automatic_optimization:  # otherwise repeating would step the optimizer
             self._forward = lambda: _run_again(trainer, pl_module, batch, batch_idx)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Note the loss, summed over accumulated batches."""
+        """Record the loss, summed over accumulated batches."""
         loss = loss.detach()
         self._loss = loss if self._loss is None else self._loss + loss
 
@@ -85,7 +85,7 @@ class WatchCallback(Callback):
         self._settle(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check all numbers once more, and release the last batch."""
+        """Check all numbers again and release the last batch."""
         self._forward = None
         self._settle(trainer)
 

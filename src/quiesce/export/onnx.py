@@ -84,7 +84,7 @@ def export_onnx(
         preprocessing: How images become inputs. If it is `folded`, the file takes uint8 images, and
             `example_input` is still the input of the model.
         round_biases: Round biases to integers that integer convolutions can add, see
-            `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most
+            `quiesce.export.biases.rounded_biases`, if they cannot add the trained ones: in most
             layers with activations of more than 5 bits. The layers are verified against a copy of
             the model with these biases, the whole file against the model. Only with `pack` int8.
         dynamic: Further dynamic dimensions of the inputs, by number: {2: "height", 3: "width"} of

@@ -37,12 +37,12 @@ MAX_POINTS = 0.5
 
 @dataclass(kw_only=True)
 class LayerCheck:
-    """The codes of one quantized input, with the trained codes as input of each layer."""
+    """Comparison of one quantized input, with the trained codes as input of each layer."""
 
     name: str
     """Name of the layer that reads these codes, with ":2" and so on for further calls."""
     made_by: str
-    """The layers that compute them."""
+    """The layers that compute these codes."""
     codes: int = 0
     """Number of codes compared."""
     differ: int = 0
@@ -62,7 +62,7 @@ class LayerCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the layer meets the rules."""
+        """Return whether the layer passes the rules."""
         most = max(self.differ, self.optimisations)
         return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
 
@@ -100,7 +100,7 @@ class LogitsCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether rounding explains the difference; NaN never passes."""
+        """Return whether rounding explains the difference; NaN never passes."""
         return isfinite(self.differ) and self.differ <= self.allowed
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Verification:
     error: float = 0.0
     """Largest difference of an output in the whole run, as a share of its largest value."""
     items: str = "images"
-    """What has a class: images, pixels or tokens; inputs if a function compares."""
+    """Items that have a class: images, pixels or tokens; inputs if a function compares."""
     compared: int = 0
     """Number of these items."""
     agree: float = 0
@@ -163,7 +163,7 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """The first broken rule in one line, or a summary."""
+        """Return the first broken rule in one line, or a summary."""
         failures = self._failures()
         if failures:
             return failures[0]
@@ -171,7 +171,7 @@ class Verification:
 
     @property
     def layer_status(self) -> str:
-        """How many layers compute the same codes as the network, each given the same inputs."""
+        """Return how many layers compute the network's codes, each from the same inputs."""
         part = [layer for layer in self.layers if layer.differ or layer.optimisations]
         if not part:
             return f"all {len(self.layers)} layers equal"
@@ -185,7 +185,7 @@ class Verification:
 
     @property
     def whole_status(self) -> str:
-        """How the outputs of the whole file compare with those of the network."""
+        """Return how the outputs of the whole file compare with those of the network."""
         if self.compare == "max_error":
             return f"outputs differ by at most {100 * self.error:.3g} % of the largest"
         how = "top-1" if self.compare == "top1" else self.compare

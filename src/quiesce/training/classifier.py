@@ -1,6 +1,6 @@
 """The LightningModule of both training stages: cross-entropy, one optimizer, one schedule.
 
-It does not know about oscillation or check for numbers that are not finite; the callbacks of
+It does not track oscillation or check for numbers that are not finite; the callbacks of
 `quiesce.lightning` do.
 """
 
@@ -45,7 +45,7 @@ class Classifier(LightningModule):
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
         self.busy_s = 0.0
-        """Seconds in training batches, without validation and data loading."""
+        """Time in training batches, in seconds, without validation and data loading."""
         self._done = 0  # batches of this process
         # summed over the epoch, because Lightning's averages are not in its checkpoints
         self._losses: Tensor | float = 0.0
@@ -108,11 +108,11 @@ class Classifier(LightningModule):
         self.log("top1_percent", top1, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_validation_end(self) -> None:
-        """Let DDP copy buffers again."""
+        """Allow DDP to copy buffers again."""
         self._copy_buffers(True)
 
     def on_train_end(self) -> None:
-        """Give all processes the buffers that the last checkpoint holds."""
+        """Copy the buffers of the first process, as saved in the last checkpoint, to all processes."""
         follow_first(self.network)
 
     def _copy_buffers(self, copies: bool) -> None:

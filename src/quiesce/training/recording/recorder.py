@@ -136,7 +136,7 @@ class Recorder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`; rows that were written after it are dropped from the files.
+        """Continue from `state_dict`, and drop later rows from the files.
 
         Raises:
             CheckpointError: A file is shorter than it was then.
@@ -155,7 +155,7 @@ class Recorder:
         return self._layers, self._norms, self._losses
 
     def _due(self, times: int) -> bool:
-        """Whether this is one of `times` evenly spread steps; the last step is one of them."""
+        """Return whether this is one of `times` evenly spread steps, including the last step."""
         return self._seen * times // self._total > (self._seen - 1) * times // self._total
 
     def _record_layers(self, step: int) -> None:
@@ -224,7 +224,7 @@ class Recorder:
 
 
 def check_layer(config: RecordingConfig, layers: Sequence[str]) -> None:
-    """Check that the layer whose weights are recorded exists, if the config names one.
+    """Check that the layer to record exists, if the config names one.
 
     Raises:
         RecipeError: It is not one of `layers`.

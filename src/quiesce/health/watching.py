@@ -49,7 +49,7 @@ log = logging.getLogger("quiesce.watching")
 
 
 class _Reading(NamedTuple):
-    """What a check has read of a step."""
+    """Values that a check has read at a step."""
 
     step: int
     flags: Deferred

@@ -41,7 +41,7 @@ class Decoder:
         """Return the image at `path`, a PIL image.
 
         Raises:
-            DamagedImageError: It can not be decoded.
+            DamagedImageError: It cannot be decoded.
         """
         read = require("torchvision.datasets.folder", _FEATURE, "train").pil_loader
         try:
@@ -65,7 +65,7 @@ def load(config: DataConfig, seed: int) -> Images:
 
     Raises:
         DataError: The folder is not given, missing or empty; it has only one class, or other
-            classes in train than in val; or an image can not be decoded.
+            classes in train than in val; or an image cannot be decoded.
         MissingExtraError: torchvision is not installed.
     """
     root = _root(config)
@@ -96,7 +96,7 @@ def check(paths: list[str]) -> None:
     """Decode every image.
 
     Raises:
-        DataError: Some can not be decoded; the message names the first one and their number.
+        DataError: Some cannot be decoded; the message names the first one and their number.
     """
 
     def defect(path: str) -> str | None:

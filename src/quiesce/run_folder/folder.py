@@ -68,7 +68,7 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
             process does.
 
     Raises:
-        RecipeError: The folder can not be created or written to.
+        RecipeError: The folder cannot be created or written to.
     """
     if not owner:
         yield folder

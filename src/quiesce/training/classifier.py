@@ -112,7 +112,7 @@ class Classifier(LightningModule):
         self._copy_buffers(True)
 
     def on_train_end(self) -> None:
-        """Copy the buffers of the first process, as saved in the last checkpoint, to all processes."""
+        """Copy the first process's buffers, which the last checkpoint holds, to all processes."""
         follow_first(self.network)
 
     def _copy_buffers(self, copies: bool) -> None:

@@ -17,7 +17,7 @@ from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
 from quiesce.user_code import is_user_code
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
-"""Entries of summary.json that are copied to the file; none of them is a path."""
+"""Entries of summary.json that are copied to the file; none is a path."""
 
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
 """Data sets that are read from a folder of the user."""

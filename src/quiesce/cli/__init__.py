@@ -1,6 +1,6 @@
 """The command `quiesce`: one file for each subcommand, which is imported when it runs.
 
-Exit codes: 0, done; 1, some runs of a sweep failed, or a file does not compute what its network
+Exit codes: 0, success; 1, some runs of a sweep failed, or a file does not compute what its network
 computes; 2, an error that the user can fix, in one line on stderr; 130, stopped by Ctrl-C. Any
 other exception is a bug in quiesce and keeps its traceback.
 """

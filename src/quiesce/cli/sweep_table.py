@@ -15,8 +15,7 @@ from quiesce.sweeps.status import SweepStatus, TaskStatus, read_status
 from quiesce.sweeps.task import Task
 
 ROWS = 20
-"""Maximum number of rows of a live table; done and waiting runs are counted, and shown if they fit.
-"""
+"""Maximum number of rows of a live table; done and waiting runs are counted, shown if they fit."""
 
 LIVE_S, LOG_S = 1.0, 60.0
 """Seconds between two tables, and between two lines in a log."""

@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def measures(self) -> list[Measure]:
-        """Return the measures that at least one run has."""
+        """Measures that at least one run has."""
         return [each for each in MEASURES if any(group.values(each) for group in self.groups)]
 
 

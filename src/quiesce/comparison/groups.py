@@ -22,7 +22,7 @@ NOT_THE_METHOD = {
     "trainer.log_every_n_steps",
     "trainer.loggers",
 }
-"""Fields of a recipe that do not change what is computed, besides those of `recording`."""
+"""Fields of a recipe that do not affect the results, besides those of `recording`."""
 
 FILE = "(a file)"
 """Replaces the path of a file of initial weights, because each seed has its own."""

@@ -2,7 +2,7 @@
 
 Weights are int8 codes and a scale; inputs are rounded by plain operators. The arithmetic and its
 order are those of training, so the verification requires equal codes and equal logits, bit for bit.
-The file contains nothing of the machine, and no image.
+The file contains no data about the machine, and no image.
 """
 
 import copy

@@ -105,10 +105,7 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
     Raises:
         RecipeError: Another process holds the lock.
     """
-    from filelock import (
-        FileLock,
-        Timeout,
-    )  # imported here because `quiesce report` does not need it
+    from filelock import FileLock, Timeout  # not at the top: `quiesce report` does not need it
 
     lock = FileLock(folder / LOCK, timeout=0)
     try:

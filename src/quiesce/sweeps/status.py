@@ -48,7 +48,7 @@ class TaskStatus:
 
     @property
     def part(self) -> float:
-        """Return the completed share, from 0 to 1."""
+        """Completed share, from 0 to 1."""
         if self.state in ("done", "failed"):
             return 1.0
         return min(1.0, (self.step or 0) / self.steps) if self.steps else 0.0
@@ -72,10 +72,9 @@ class SweepStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return the estimated time until all runs are done; None if no run has finished.
+        """Estimated time until all runs are done; None if it is unknown.
 
-        It is the mean time of a finished run times the remaining work, divided by the runs at a
-        time.
+        It is the mean time of a run, times the remaining work, divided by the runs at a time.
         """
         took = [run.seconds for run in self.runs if run.state == "done" and run.seconds]
         took += [

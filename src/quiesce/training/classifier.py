@@ -124,7 +124,7 @@ class Classifier(LightningModule):
         self._batch_started_s = perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop timing the batch; the watch keeps the device at most one step behind."""
+        """Stop timing the batch; because of the watch, the device is at most one step behind."""
         self.busy_s += perf_counter() - self._batch_started_s
         self._done += 1
 

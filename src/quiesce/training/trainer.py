@@ -39,7 +39,7 @@ LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
 def is_first_process() -> bool:
-    """Whether this process writes files: the only process, or the first of a distributed run."""
+    """Return whether this process writes files: it is the only one, or the first of several."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 

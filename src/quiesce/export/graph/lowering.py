@@ -17,7 +17,7 @@ constant weight between a DequantizeLinear and a QuantizeLinear itself.)
 
 Zero points that are 0 are not written, because that is the default.
 
-Names say what a tensor is: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
+Tensor names describe the content: <layer>.weight_codes, .weight_scale, .input_codes, ...
 """
 
 from typing import TYPE_CHECKING

@@ -44,12 +44,12 @@ class Site:
 
     @property
     def per_channel(self) -> np.ndarray:
-        """Return `scale` as (channels,)."""
+        """`scale` as (channels,)."""
         return np.broadcast_to(self.scale, (self.layer.channels,))
 
     @property
     def channel_codes(self) -> np.ndarray:
-        """Return the codes as (channels, weights of a channel); not for transposed convolutions."""
+        """Codes as (channels, weights of a channel); not for transposed convolutions."""
         return self.layer.codes.reshape(self.layer.channels, -1)
 
 

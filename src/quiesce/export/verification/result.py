@@ -28,7 +28,7 @@ MIN_AGREEMENT = 0.99
 MAX_ERROR = 0.05
 """Largest difference of a value, as a share of the largest value of its output, if the whole file
 is compared by values. Float operators such as layer norms round in another order in a runtime.
-This changes about one code in a million, and each changes codes in the layers behind it; with few
+This changes about one code in a million, and each changes codes in the layers after it; with few
 bits, one code is about a percent of an output."""
 
 MAX_POINTS = 0.5
@@ -62,7 +62,7 @@ class LayerCheck:
 
     @property
     def passed(self) -> bool:
-        """Return whether the layer passes the rules."""
+        """Whether the layer passes the rules."""
         most = max(self.differ, self.optimisations)
         return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
 
@@ -100,7 +100,7 @@ class LogitsCheck:
 
     @property
     def passed(self) -> bool:
-        """Return whether rounding explains the difference; NaN never passes."""
+        """Whether rounding explains the difference; NaN never passes."""
         return isfinite(self.differ) and self.differ <= self.allowed
 
     def __str__(self) -> str:
@@ -158,12 +158,12 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the file computes what the network computes."""
+        """Whether the file and the network compute the same."""
         return not self._failures()
 
     @property
     def verdict(self) -> str:
-        """Return the first broken rule in one line, or a summary."""
+        """First broken rule in one line, or a summary."""
         failures = self._failures()
         if failures:
             return failures[0]
@@ -171,7 +171,7 @@ class Verification:
 
     @property
     def layer_status(self) -> str:
-        """Return how many layers compute the network's codes, each from the same inputs."""
+        """Number of layers that compute the network's codes from the same inputs, as text."""
         part = [layer for layer in self.layers if layer.differ or layer.optimisations]
         if not part:
             return f"all {len(self.layers)} layers equal"
@@ -185,7 +185,7 @@ class Verification:
 
     @property
     def whole_status(self) -> str:
-        """Return how the outputs of the whole file compare with those of the network."""
+        """Comparison of the outputs of the whole file with those of the network, as text."""
         if self.compare == "max_error":
             return f"outputs differ by at most {100 * self.error:.3g} % of the largest"
         how = "top-1" if self.compare == "top1" else self.compare

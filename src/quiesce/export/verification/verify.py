@@ -1,4 +1,4 @@
-"""Verifies that an exported file computes what the trained network computes.
+"""Verifies that an exported file computes the same as the trained network.
 
 Weights are compared code by code. Then every layer gets the trained input codes, because one early
 difference would spread through all later layers. ONNX Runtime runs the layers with all graph

@@ -49,11 +49,11 @@ class Recorder:
         folder: An existing folder.
         network: The prepared network.
         control: The `Control` of its optimizer.
-        config: What to record, and how often.
+        config: The selection and the frequency of the records.
         total: Optimizer steps of the whole training, at least 1.
         batches: Images and labels to measure batch norm on. If empty, batch norm is not measured.
         max_bits: Layers with more bits are not chosen for trajectories.
-        prefix: What the tracker's names have before the names of the network's layers.
+        prefix: Prefix of the tracker's names before the names of the network's layers.
         board: A TensorBoard SummaryWriter that also gets scalars and histograms, or None.
         writes: Whether this process writes files. In a distributed run only the first process
             does; all of them measure batch norm.
@@ -102,7 +102,7 @@ class Recorder:
         check_layer(config, names)
 
     def step(self) -> None:
-        """Record what is due; call it at least once per optimizer step."""
+        """Write the records that are due; call this at least once per optimizer step."""
         if self._control.step == self._seen:
             return  # gradients are being accumulated, or the step was skipped
         self._seen = step = self._control.step
@@ -126,7 +126,7 @@ class Recorder:
             _write_arrays(self._trajectories, self._trajectory, self._prefix)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold to continue recording."""
+        """Return the state that a checkpoint needs to continue recording."""
         trajectory = self._trajectory
         return {
             "version": 1,

@@ -65,12 +65,12 @@ class RecordingCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Record what is due after the previous batch; the time does not count as training."""
+        """Write the records due after the previous batch; the time does not count as training."""
         if self._recorder is not None:
             self._recorder.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record what is due after the last batch, and close the files."""
+        """Write the records due after the last batch, and close the files."""
         if self._recorder is not None:
             self._recorder.step()
         with raised_together():

@@ -1,4 +1,4 @@
-"""Diagnoses a run on disk: the work of `quiesce diagnose`."""
+"""Diagnoses a run on disk, for `quiesce diagnose`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,17 +28,17 @@ def diagnose(
 ) -> Diagnosis:
     """Rebuild network and tracker from a run's last checkpoint and diagnose them.
 
-    In a run folder, diagnosis.json is written or replaced. The folder of `quiesce.record` has no
-    recipe to rebuild anything from; the diagnosis in it is returned.
+    In a run folder, diagnosis.json is written or replaced. A folder of `quiesce.record` has no
+    recipe, so its existing diagnosis is returned.
 
     Args:
         run: A run folder, finished or not, or a checkpoint.
         recipe: Name or path of the recipe, if `run` is a checkpoint.
         flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
-        display: Where progress is shown; the caller enters its context. None shows nothing.
+        display: Shows the progress; the caller enters its context. None shows nothing.
 
     Raises:
-        RecipeError, CheckpointError, DataError: As `restore` raises them.
+        RecipeError, CheckpointError, DataError: See `restore`.
     """
     if not (run / RECIPE).is_file() and (run / DIAGNOSIS).is_file():
         if recipe is not None or flags:

@@ -1,4 +1,4 @@
-"""Measures the network of a finished run again: the work of `quiesce evaluate`."""
+"""Measures the network of a finished run again, for `quiesce evaluate`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from quiesce.training.user_metric import user_metric
 
 
 class Evaluation(NamedTuple):
-    """What a network scores on the test images."""
+    """Scores of a network on the test images."""
 
     top1_percent: float
     """Accuracy in percent."""
@@ -31,7 +31,7 @@ def evaluate(folder: Path, flags: Sequence[str] = (), display: Display | None = 
     Raises:
         RecipeError: The folder does not hold a finished run, or a flag is wrong.
         CheckpointError: The network's file is damaged or does not fit the recipe.
-        DataError: The test images can not be read.
+        DataError: The test images cannot be read.
     """
     run = read_finished(folder, flags)
     count = batches_within(run.recipe.trainer.limit_val_batches, len(run.data.test))

@@ -17,13 +17,13 @@ from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
 from quiesce.user_code import is_user_code
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
-"""Entries of summary.json that go into the file; none of them is a path."""
+"""Entries of summary.json that are copied to the file; none is a path."""
 
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
 """Data sets that are read from a folder of the user."""
 
 PICTURES = "folder"
-"""The data set whose images are resized and cropped when they are read."""
+"""The data set whose images are resized and cropped on reading."""
 
 
 def export_run(
@@ -40,21 +40,21 @@ def export_run(
 ) -> Export:
     """Export the network of a run folder to ONNX, and verify it on some of its test images.
 
-    It takes as many images as every layer needs (see `images_needed`); `quiesce verify` takes all.
+    The number of images is that of `images_needed`; `quiesce verify` uses all.
 
     Args:
         folder: The folder of a finished run.
         path: The file to write.
         flags: Flags that override the recipe of the run.
-        pack: Narrowest data type for weight codes.
-        opset: Version of the ONNX operators; None lets `export_onnx` choose.
+        pack: Smallest data type for weight codes.
+        opset: Version of the ONNX operators; None selects the default of `export_onnx`.
         uint8: Make the file accept raw pixels, 0 to 255, and normalise them.
-        round_biases: Round biases to whole numbers, see `export_onnx`.
+        round_biases: Round biases to integers, see `export_onnx`.
         verify: Compare the file with the trained network before it is written.
         overwrite: Replace an existing file.
 
     Raises:
-        QuiesceError: What `read_finished` and `export_onnx` raise.
+        QuiesceError: See `read_finished` and `export_onnx`.
     """
     check_path(path, overwrite=overwrite)  # before data are read and the network is run
     run = read_finished(folder, flags)
@@ -113,12 +113,12 @@ def verify_run(
     Args:
         folder: The folder of a finished run.
         path: The exported file.
-        data: Folder of images to use instead of the one in the recipe, or None.
+        data: Folder of images that replaces the one in the recipe, or None.
         flags: Flags that override the recipe of the run.
 
     Raises:
         RecipeError: `data` is given, and the run's data set is not read from a folder.
-        QuiesceError: What `read_finished` and `verify_onnx` raise.
+        QuiesceError: See `read_finished` and `verify_onnx`.
     """
     given = [] if data is None else [f"--data.folder={data}"]
     run = read_finished(folder, [*flags, *given])
@@ -129,12 +129,12 @@ def verify_run(
 
 
 def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing | None:
-    """Return how the run's test images were preprocessed, for users of the file.
+    """Return the preprocessing of the run's test images, for users of the file.
 
-    None where a data set of the user does not say it.
+    It is None if a user data set does not provide it.
 
     Raises:
-        RecipeError: Nothing says it, and the file should normalise images itself (`folded`).
+        RecipeError: It is unknown, and the file should normalise images itself (`folded`).
     """
     config, data = run.recipe.data, run.data
     if data.mean is None or data.std is None:
@@ -159,7 +159,7 @@ def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing | None:
 
 
 def _finite(tree: Any) -> Any:
-    """Replace numbers that are not finite by None, as strict JSON needs."""
+    """Replace numbers that are not finite by None, as strict JSON requires."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
     if isinstance(tree, list):

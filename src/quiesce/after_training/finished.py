@@ -32,7 +32,7 @@ class FinishedRun:
     """The prepared network with its trained weights and scales, on the CPU."""
 
     def test_batches(self) -> Iterator[Batch]:
-        """Return test images and labels, as many as the recipe measures on."""
+        """Return test images and labels, as many as the recipe uses."""
         count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
         return islice(self.data.test, count)
 
@@ -62,7 +62,7 @@ def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:
     Raises:
         RecipeError: The folder does not hold a finished run, or a flag is wrong.
         CheckpointError: The network's file is damaged or does not fit the recipe.
-        DataError: The images can not be read.
+        DataError: The images cannot be read.
     """
     refuse_no_run(folder, RECIPE, NETWORK)
     recipe = read_recipe(str(folder / RECIPE), flags)

@@ -1,9 +1,9 @@
-"""Measures how much loss the final codes of oscillating weights cause: `quiesce probe`.
+"""Measures how much loss the final codes of oscillating weights cause, for `quiesce probe`.
 
 Each oscillating weight ended on one of two codes by chance. Codes that are drawn again, and codes
-that are learned from the task's loss, show whether the network could be better. Everything else
-stays fixed: the other weights, all scales, and the batch-norm statistics, which are re-estimated
-once for the network as it was trained.
+that are learned from the task's loss, show whether a better network exists. Everything else is
+fixed: the other weights, all scales, and the batch-norm statistics, which are re-estimated once for
+the trained network.
 
 Source: table 3 of Nagel et al., ICML 2022, arXiv:2203.11086.
 """
@@ -38,7 +38,7 @@ class ProbeConfig:
     """Numbers of samples, batches and steps."""
 
     samples: int = 20
-    """Networks with drawn codes, at least 1."""
+    """Number of networks with drawn codes, at least 1."""
     batches: int = 50
     """Training batches to measure the loss on and to learn from, at least 1."""
     steps: int = 300
@@ -53,12 +53,12 @@ class ProbeConfig:
 
 
 class Probe:
-    """The measurements on one network.
+    """Measurements of one network.
 
     Args:
         restored: The network and its tracker.
         config: Numbers of samples, batches and steps.
-        display: Where progress is shown.
+        display: Shows the progress.
     """
 
     def __init__(self, restored: Restored, config: ProbeConfig, display: Display) -> None:
@@ -138,14 +138,14 @@ def probe(
         config: Numbers of samples, batches and steps.
         recipe: Name or path of the recipe, if `run` is a checkpoint.
         flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
-        display: Where progress is shown; the caller enters its context. None shows nothing.
+        display: Shows the progress; the caller enters its context. None shows nothing.
 
     Returns:
         The content of probe.json. If no weight oscillates, nothing is measured.
 
     Raises:
-        RecipeError: The run recorded no averages of codes; and what `restore` raises.
-        CheckpointError, DataError: As `restore` raises them.
+        RecipeError: The run did not record average codes; see also `restore`.
+        CheckpointError, DataError: See `restore`.
     """
     restored = restore(run, recipe, flags)
     tree = Probe(restored, config, display or Display()).tree()

@@ -39,7 +39,7 @@ class Restored:
     tracker: OscillationTracker
     """The tracker after the last step; it can be read and stepped."""
     prefix: str
-    """What the tracker's names have before the names of the network's layers."""
+    """Prefix of the tracker's names before the names of the network's layers."""
     finished: bool
     """Whether the run is finished; True for a checkpoint outside a run folder."""
 
@@ -49,22 +49,22 @@ class Restored:
         return next(self.network.parameters()).device
 
     def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the first `count` training batches of the last epoch; the same each time."""
+        """Yield the first `count` training batches of the last epoch, the same in every call."""
         return self._there(self.data.train, min(count, len(self.data.train)), display, title)
 
     def test(self, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the test batches, as many as the recipe measures on."""
+        """Yield the test batches, as many as the recipe uses."""
         limit = self.recipe.trainer.limit_val_batches
         count = batches_within(limit, len(self.data.test))
         return self._there(self.data.test, count, display, title)
 
     @contextmanager
     def reestimated(self, display: Display) -> Iterator[dict[str, Tensor]]:
-        """Give the network re-estimated batch-norm statistics in the block.
+        """Use re-estimated batch-norm statistics in the block.
 
         Yields:
-            Name of the batch norm to KL(re-estimated || running) of its channels, in nats. Empty
-            if there is no batch norm, or if the recipe does not re-estimate.
+            Name of the batch norm to KL(re-estimated || running) of its channels, in nats. Empty if
+            there is no batch norm, or if the recipe does not re-estimate.
         """
         count = self.recipe.batchnorm.batches
         if count is None or not has_statistics(self.network):
@@ -86,7 +86,7 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
 
     Args:
         run: A run folder, or a checkpoint of a Trainer with a `QuiesceCallback`.
-        recipe: Name or path of the recipe. Required for a checkpoint; None takes the recipe of the
+        recipe: Name or path of the recipe. Required for a checkpoint; None uses the recipe of the
             run folder.
         flags: Flags that override the recipe: ["--data.folder", "/elsewhere"].
 
@@ -94,7 +94,7 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
         RecipeError: `run` is neither, has no checkpoint yet, or has a newer format; or the recipe
             or a flag is wrong.
         CheckpointError: The checkpoint is damaged or does not fit the recipe.
-        DataError: The images can not be read.
+        DataError: The images cannot be read.
     """
     checkpoint, recipe, finished = _locate(run, recipe)
     known = read_recipe(recipe, flags)
@@ -130,7 +130,7 @@ def untrained(recipe: Recipe) -> tuple[Data, nn.Module]:
 
 
 def _locate(run: Path, recipe: str | None) -> tuple[Path, str, bool]:
-    """Return checkpoint, recipe, and whether the run is finished."""
+    """Return the checkpoint, the recipe, and whether the run is finished."""
     if run.is_file():
         if recipe is None:
             raise RecipeError(f"{run}: a checkpoint needs its recipe: --recipe NAME or FILE")
@@ -156,7 +156,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
-    """Return what a user's module has before the names of the network's layers."""
+    """Return the prefix of a user's module before the names of the network's layers."""
     own = [weight.name for weight in quantized_weights(network)]
     prefix = names[0].removesuffix(own[0]) if names else ""
     if [prefix + name for name in own] != list(names):

@@ -23,24 +23,24 @@ from quiesce.export.runtime import session
 from quiesce.models.build import build_model
 
 ROUNDS = 30
-"""Timed runs of each file, in turns; the result is the median."""
+"""Number of timed runs of each file, alternating between files; the result is the median."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """An exported run and its float network, both in ONNX Runtime."""
+    """Exported run and its float network, both in ONNX Runtime."""
 
     path: Path
     verification: Verification
-    """Result on all test images that the recipe measures on."""
+    """Result on all test images that the recipe uses."""
     size: int
     """Bytes of the exported file."""
     float_size: int
     """Bytes of the float network's ONNX file."""
     milliseconds: float
-    """Time for one image on one thread."""
+    """Time per image of the exported file, on one thread."""
     float_milliseconds: float
-    """Time of the float network, measured in turns with the exported one."""
+    """Time per image of the float network, measured alternately with the exported file."""
 
     def tree(self) -> dict[str, Any]:
         """Return the content of shipped.json: sizes in bytes, times in milliseconds per image."""
@@ -61,7 +61,7 @@ def ship(folder: Path, path: Path) -> Shipped:
     """Export a run, verify it on its test images, and time it against its float network.
 
     Raises:
-        MismatchError: The file does not compute what the network computes.
+        MismatchError: The outputs of the file differ from those of the network.
     """
     made = export_run(folder, path)
     run = read_finished(folder)
@@ -82,7 +82,7 @@ def ship(folder: Path, path: Path) -> Shipped:
 
 
 def time_in_turns(contents: list[bytes], image: Tensor) -> list[float]:
-    """Return the median milliseconds of files in ONNX Runtime on one thread, timed in turns."""
+    """Return the median milliseconds of files in ONNX Runtime on one thread, timed alternately."""
     feed: dict[str, np.ndarray] = {"images": image.numpy()}
     sessions = [session(content, optimized=True, threads=1) for content in contents]
     calls: list[Callable[[], Any]] = [
@@ -100,7 +100,7 @@ def time_in_turns(contents: list[bytes], image: Tensor) -> list[float]:
 
 
 def _float_network(run: FinishedRun, images: Tensor) -> bytes:
-    """Return the float network as ONNX; size and time do not depend on its weights."""
+    """Return the float network as ONNX; size and time are independent of its weights."""
     start = replace(run.recipe.model, weights="random")
     data = run.data
     with torch.random.fork_rng(devices=[]):

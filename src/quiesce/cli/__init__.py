@@ -1,6 +1,6 @@
 """The command `quiesce`: one file for each subcommand, which is imported when it runs.
 
-Exit codes: 0, done; 1, some runs of a sweep failed, or a file does not compute what its network
+Exit codes: 0, success; 1, some runs of a sweep failed, or a file does not compute what its network
 computes; 2, an error that the user can fix, in one line on stderr; 130, stopped by Ctrl-C. Any
 other exception is a bug in quiesce and keeps its traceback.
 """
@@ -42,7 +42,7 @@ FOOT = """
 `quiesce help COMMAND` shows the help of a command, `quiesce --version` the version."""
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Variables that hold the rank of this process; the first one that is set counts."""
+"""Environment variables with the rank of this process; the first one that is set counts."""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The arguments after `quiesce`; None takes them from the command line.
+        argv: The arguments after `quiesce`; None reads them from the command line.
 
     Returns:
         The exit code.
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error)) if _is_first() else BAD_INPUT
     except QuiesceError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # `head` or `less` has closed our output
+    except BrokenPipeError:  # `head` or `less` has closed the output
         sys.stdout = None
         return 0
     except OSError as error:
@@ -107,7 +107,7 @@ def _fail(message: str) -> int:
 
 
 def _is_first() -> bool:
-    """Whether this is the first of the processes that Lightning, torchrun or Slurm started."""
+    """Return whether this is the first process of Lightning, torchrun or Slurm."""
     rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     return rank == "0"
 

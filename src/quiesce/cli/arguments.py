@@ -1,4 +1,4 @@
-"""The argument parser of the small commands. It raises our errors, which are one line each."""
+"""The argument parser of the small commands. It raises quiesce errors, which are one line each."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ PATHS = {"FILE", "FOLDER", "IMAGE", "RUN"}
 class Arguments(argparse.ArgumentParser):
     """An ArgumentParser that raises `RecipeError` instead of printing usage and exiting.
 
-    Flags can not be abbreviated: `--seed` is a field of a recipe and must not be read as `--seeds`.
+    Flags cannot be abbreviated: `--seed` is a field of a recipe and must not be read as `--seeds`.
     """
 
     def __init__(self, **options: Any) -> None:
         self.paths: list[argparse.Action] = []
-        """Arguments that are files or folders; `quiesce completion` completes them."""
+        """Actions of arguments that are files or folders, for `quiesce completion`."""
         super().__init__(**options, allow_abbrev=False)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
-        """Add an argument as argparse does, and note whether it is a file or a folder."""
+        """Add an argument as argparse does, and record whether it is a file or a folder."""
         action = super().add_argument(*names, **options)
         if action.metavar in PATHS or action.type is Path:
             self.paths.append(action)
         return action
 
     def add_json(self) -> None:
-        """Add the flag `--json`; docs/json.md documents what each command prints with it."""
+        """Add the flag `--json`; docs/json.md documents the output of each command."""
         self.add_argument(
             "--json", action="store_true", help="print JSON instead of text (see docs/json.md)"
         )
@@ -46,7 +46,7 @@ class Arguments(argparse.ArgumentParser):
         )
 
     def parse_with_recipe_flags(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Return the arguments, and the flags for the recipe, `--trust` among them."""
+        """Return the arguments, and the flags for the recipe, including `--trust`."""
         known, flags = self.parse_known_args(argv)
         return known, [*flags, *([TRUST] if known.trust else [])]
 
@@ -71,7 +71,7 @@ def check_output(output: Path, force: bool) -> None:
     """Check that a file can be written, and that it does not exist unless `force` is given.
 
     Raises:
-        RecipeError: It can not, or it exists.
+        RecipeError: It cannot be written, or it exists.
     """
     if not output.parent.is_dir():
         raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")

@@ -49,7 +49,7 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the comparison of the runs in `argv`, and write the files that it asks for."""
+    """Print the comparison of the runs in `argv`, and write the requested files."""
     known = parser().parse_args(argv)
     folders = [folder.expanduser() for folder in known.runs]
     compared = compare(folders, baseline=known.baseline, mixed_data=known.mixed_data)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def show_comparison(compared: Comparison) -> None:
-    """Print the tables, their legend, and which runs were left out."""
+    """Print the tables, their legend, and the excluded runs."""
     console = Console()
     for rows in (spreads(compared), differences(compared)):
         if len(rows) > 1:
@@ -75,7 +75,7 @@ def show_comparison(compared: Comparison) -> None:
 
 
 def tree(compared: Comparison) -> dict[str, Any]:
-    """Return the comparison as `--json` prints it, in the units of summary.json."""
+    """Return the comparison for `--json`, in the units of summary.json."""
     return {
         "baseline": compared.baseline.label if compared.baseline else None,
         "recipes": [

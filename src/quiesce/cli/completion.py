@@ -13,7 +13,7 @@ INSTALL = {
     "zsh": "quiesce completion zsh > ~/.zfunc/_quiesce   (with ~/.zfunc in fpath)",
     "fish": "quiesce completion fish > ~/.config/fish/completions/quiesce.fish",
 }
-"""Shell to the command that installs its script."""
+"""Maps a shell to the command that installs its script."""
 
 
 def parser() -> Arguments:
@@ -28,7 +28,7 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the script for the shell that `argv` names."""
+    """Print the script for the shell in `argv`."""
     known = parser().parse_args(argv)
     shtab = require("shtab", "`quiesce completion`", "train")
     print(shtab.complete(all_commands(paths=shtab.FILE), shell=known.shell))
@@ -36,10 +36,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def all_commands(paths: object) -> ArgumentParser:
-    """Return one parser that has every command as a subcommand.
+    """Return one parser with every command as a subcommand.
 
     Args:
-        paths: The `complete` of arguments that are files or folders; see the shtab documentation.
+        paths: The `complete` attribute of arguments that are files or folders; see the shtab
+            documentation.
     """
     whole = ArgumentParser(prog="quiesce", description=__doc__)
     whole.add_argument("-V", "--version", action="store_true", help="print the version")

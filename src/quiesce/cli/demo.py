@@ -29,13 +29,13 @@ EXPORTED = "model.onnx"
 TITLES = {"lsq": "LSQ", "dampening": "dampening", "freezing": "freezing"}
 
 FIRST_STEPS = 20
-"""Steps of the float network after which the demo says how long it will take."""
+"""Steps of the float network after which the demo estimates its duration."""
 
 START_S = 60.0
 """Seconds to start the quantized runs, compile their kernels, measure and export."""
 
 RATIO = 3.0
-"""Time of a quantized step over that of a float step, both with one thread, about."""
+"""Approximate ratio of the time of a quantized step to that of a float step, with one thread."""
 
 
 def parser() -> Arguments:
@@ -54,7 +54,7 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the networks side by side, one thread each, and print the table that compares them."""
+    """Train the networks in parallel, one thread each, and print the table that compares them."""
     known = parser().parse_args(argv)
     folder = (known.run or _free(Path("runs", "demo"))).expanduser()
     runs = planned(known.seed)
@@ -95,7 +95,7 @@ def planned(seed: int) -> list[PlannedRun]:
 
 
 def verdict(summaries: dict[str, dict[str, Any]]) -> str:
-    """Say in a line what oscillation cost here, or that it cost nothing.
+    """Describe in one line the accuracy lost to oscillation, if any.
 
     Args:
         summaries: Title to the content of summary.json; plain LSQ is among them.
@@ -125,7 +125,7 @@ def _say_row(console: Console, run: Path) -> None:
 def _say_how_long(
     folder: Path, runs: Sequence[PlannedRun], console: Console, over: threading.Event
 ) -> None:
-    """Say once how long the demo takes, from the first steps of the float network."""
+    """Print once the expected duration of the demo, from the first steps of the float network."""
     first: tuple[int, float] | None = None  # a step, and when it was done
     while not over.wait(0.2):
         try:
@@ -149,12 +149,12 @@ def _say_how_long(
 
 
 def _steps(run: PlannedRun, float_steps: int) -> float:
-    """Steps of a run, from those of its float network."""
+    """Return the number of steps of a run, from those of its float network."""
     recipe = run.recipe
     return float_steps * (recipe.trainer.max_epochs or 1) / (recipe.float_stage.epochs or 1)
 
 
 def _free(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3 ... that is not there."""
+    """Return `folder`, or the first of folder-2, folder-3 ... that does not exist."""
     names = (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 10_000)))
     return next(name for name in names if not name.exists())

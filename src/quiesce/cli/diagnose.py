@@ -1,4 +1,4 @@
-"""`quiesce diagnose RUN`: what oscillation did to a network, layer by layer."""
+"""`quiesce diagnose RUN`: measure the effects of oscillation on a network, layer by layer."""
 
 from collections.abc import Sequence
 from pathlib import Path

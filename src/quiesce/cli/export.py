@@ -60,7 +60,7 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the file that `argv` asks for; return 1 if it would not compute the same."""
+    """Write the requested file; return 1 if its outputs would differ."""
     known, flags = parser().parse_with_recipe_flags(argv)
     folder, path = Path(known.run).expanduser(), Path(known.output).expanduser()
     if known.format != "onnx":
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _other(known: Namespace, folder: Path, path: Path, flags: Sequence[str]) -> int:
-    """Export to a format that is not ONNX."""
+    """Export to a format other than ONNX."""
     options = {"pack": "int8", "input": "float", "opset": None, "round_biases": False}
     for name, default in options.items():
         if getattr(known, name) != default:

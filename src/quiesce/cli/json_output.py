@@ -1,4 +1,4 @@
-"""What commands print with `--json`: one object with a `version`, as docs/json.md documents it."""
+"""Output of commands with `--json`: one object with a `version`; see docs/json.md."""
 
 import json
 import math
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
-"""Version of the objects that only the command line prints; files have versions of their own."""
+"""Version of the objects that only the command line prints; files have their own versions."""
 
 
 def print_json(tree: Mapping[str, Any]) -> None:
     """Print `tree` as JSON; a number that is not finite becomes null, because JSON has none.
 
     Args:
-        tree: Its `version` stays; without one it gets `VERSION`.
+        tree: The object; its `version` is `VERSION` unless given.
     """
     print(json.dumps(_finite({"version": VERSION, **tree}), indent=2, allow_nan=False))
 

@@ -1,4 +1,4 @@
-"""Names and what they are, in two columns that fit the terminal."""
+"""Formats names and descriptions in two columns that fit the terminal."""
 
 import shutil
 import textwrap
@@ -10,7 +10,7 @@ def listing(texts: Mapping[str, str], indent: str = "") -> str:
 
     Args:
         texts: Name to description.
-        indent: What each line begins with.
+        indent: Prefix of each line.
     """
     width = max(40, shutil.get_terminal_size().columns)
     left = max(map(len, texts)) + 2

@@ -24,7 +24,7 @@ def parser() -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the likeliest classes of each image."""
+    """Print the most likely classes of each image."""
     made = parser()
     known = made.parse_args(argv)
     if known.top < 1:

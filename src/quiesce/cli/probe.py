@@ -1,4 +1,4 @@
-"""`quiesce probe RUN`: how much loss the final codes of oscillating weights cause."""
+"""`quiesce probe RUN`: measure the loss caused by the final codes of oscillating weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def results(tree: dict[str, Any]) -> Table:
-    """Return the table of a probe.json."""
+    """Return the table of probe.json."""
     table = make_table(f"{tree['weights']} oscillating weights", "training loss", "top-1")
     before, sampled, learned = tree["before"], tree["sampled"], tree["learned"]
     loss, top1 = sampled["loss"], sampled["top1_percent"]

@@ -1,4 +1,4 @@
-"""`quiesce recipes`: the recipes that come with quiesce."""
+"""`quiesce recipes`: list the recipes that quiesce includes."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""`quiesce report RUN... -o FILE`: one HTML page about runs."""
+"""`quiesce report RUN... -o FILE`: write an HTML page about runs."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables for the terminal, and the results that `quiesce train` and `quiesce demo` print."""
+"""Tables for the terminal, and the results of `quiesce train` and `quiesce demo`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +43,7 @@ def show_runs(summaries: Mapping[str, dict[str, Any]], folder: Path) -> None:
 
 
 def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
-    """Return the table: the float network, the same network rounded, then each run."""
+    """Return the table of the float network, the same network rounded, and each run."""
     table = make_table("network", *COLUMNS, no_wrap=False)
     first = next(iter(summaries.values()))["top1_percent"]
     table.add_row("float", _number(first["float"], 1))
@@ -54,7 +54,7 @@ def results(summaries: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def metrics(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each run that was scored by a metric of the user."""
+    """Return a line for each run with a user metric."""
     lines = []
     for name, summary in summaries.items():
         if found := summary.get("metric"):

@@ -114,7 +114,7 @@ def weights(layers: Sequence[LayerDiagnosis]) -> Table:
 
 
 def norms(norms: Sequence[NormDiagnosis]) -> Table:
-    """Return the table of batch norms: two columns for each kind of layer before one."""
+    """Return the table of batch norms: two columns for each kind of preceding layer."""
     kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
     table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
     for norm in norms:
@@ -147,7 +147,7 @@ def accuracy(diagnosis: Diagnosis) -> Table:
 
 
 def bars(histogram: Histogram) -> str:
-    """Return a histogram as a line of blocks; each shows two bins, the fullest is the highest."""
+    """Return a histogram as a line of blocks; each shows two bins, the fullest is the tallest."""
     pairs = _in_pairs(histogram.counts)
     highest = max(*pairs, 1)
     return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in pairs)

@@ -1,4 +1,4 @@
-"""The result of a verification, for `quiesce verify`, `quiesce export` and `quiesce demo`."""
+"""Prints a verification, for `quiesce verify`, `quiesce export` and `quiesce demo`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -46,7 +46,7 @@ def show_verification(found: Verification) -> None:
 
 
 def tree(found: Verification) -> dict[str, Any]:
-    """Return the verification as `quiesce verify --json` prints it."""
+    """Return the verification for `quiesce verify --json`."""
     fields = asdict(found)
     return {"passed": found.passed, "verdict": found.verdict, **fields}
 

@@ -1,4 +1,4 @@
-"""`quiesce sweep RECIPE`: a grid of recipes and seeds, on this machine, on Ray or on Slurm."""
+"""`quiesce sweep RECIPE`: run a grid of recipes and seeds on this machine, on Ray or on Slurm."""
 
 import sys
 from argparse import Namespace
@@ -42,7 +42,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the sweep that `argv` describes, and compare its runs."""
+    """Run the sweep in `argv`, and compare its runs."""
     known, flags = parser().parse_known_args(argv)
     if known.list:
         _list()
@@ -131,7 +131,7 @@ def parser() -> Arguments:
 
 
 def _engine(known: Namespace, slurm: dict[str, Any], folder: Path) -> Engine:
-    """Return the engine that the flags ask for."""
+    """Return the engine selected by the flags."""
     if slurm and known.on != SLURM:
         raise RecipeError(f"--slurm.{next(iter(slurm))} needs --on slurm")
     if known.on == HERE:
@@ -157,7 +157,7 @@ def _bytes(text: str) -> int:
 
 
 def _slurm_fields(flags: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Take the fields of sbatch out of the flags: --slurm.time=120 or --slurm.time 120."""
+    """Extract the fields of sbatch from the flags: --slurm.time=120 or --slurm.time 120."""
     fields, others, left = {}, [], list(flags)
     while left:
         flag = left.pop(0)

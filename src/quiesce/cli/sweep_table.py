@@ -1,4 +1,4 @@
-"""The table of a sweep: live in a terminal, a line now and then in a log."""
+"""The table of a sweep: live in a terminal, occasional lines in a log."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ from quiesce.sweeps.status import SweepStatus, TaskStatus, read_status
 from quiesce.sweeps.task import Task
 
 ROWS = 20
-"""The most rows of a live table; runs that are done or wait are counted, and shown if they fit."""
+"""Maximum number of rows of a live table; done and waiting runs are counted, shown if they fit."""
 
 LIVE_S, LOG_S = 1.0, 60.0
 """Seconds between two tables, and between two lines in a log."""
@@ -26,8 +26,8 @@ class SweepTable:
 
     Args:
         folder: The folder of the sweep.
-        console: Where to show it. A console that is not a terminal gets a line when a run ends, and
-            one every `LOG_S` seconds.
+        console: The console. One that is not a terminal gets a line when a run ends, and one every
+            `LOG_S` seconds.
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
@@ -74,8 +74,8 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
     """Return the counts of a sweep, and a row for each run.
 
     Args:
-        status: Where the sweep stands.
-        rows: The most rows; None shows all. Running and failed runs come first then.
+        status: The status of the sweep.
+        rows: Maximum number of rows, running and failed runs first; None shows all.
     """
     tasks = [*status.floats, *status.runs]
     if rows is not None and len(tasks) > rows:
@@ -93,7 +93,7 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
 
 
 def counts(status: SweepStatus) -> str:
-    """Return in a line how many runs wait, run, are done and have failed, and the time left."""
+    """Return one line: the number of waiting, running, done and failed runs, and the time left."""
     known = {
         state: status.count(state) for state in ("waiting", "running", "done", "failed", "lost")
     }
@@ -112,7 +112,7 @@ def _cells(task: TaskStatus) -> list[str]:
 
 
 def time_of(seconds: float) -> str:
-    """Return a time as minutes:seconds, or hours:minutes:seconds."""
+    """Format a time as minutes:seconds, or hours:minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

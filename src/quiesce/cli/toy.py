@@ -1,4 +1,4 @@
-"""`quiesce toy`: one weight that oscillates, with every method, beside the theory."""
+"""`quiesce toy`: compare one oscillating weight, with every method, to the theory."""
 
 import math
 from argparse import Namespace
@@ -23,7 +23,7 @@ ENERGY = 1 / 3  # mean square of an input that is uniform in [-1, 1]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Try the methods, print the results, and write the page that draws them."""
+    """Run the methods, print the results, and write the page with their charts."""
     known = parser().parse_args(argv)
     _check(known)
     for module in ("plotly", "jinja2"):
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def _all_may_freeze() -> Iterator[None]:
-    """Silence the warning that a whole layer is frozen: here the layer is one weight."""
+    """Silence the warning that a whole layer is frozen, because the layer has one weight."""
     before = warnings_of_freezing.disabled
     warnings_of_freezing.disabled = True
     try:

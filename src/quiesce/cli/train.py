@@ -36,7 +36,7 @@ def parser() -> "ArgumentParser":
         "Train a quantized network from a recipe: a name that `quiesce recipes` lists, or a YAML "
         "file. Flags override fields of the recipe."
     )
-    names = shipped_recipes()  # completed by the shell; `main` also takes a file
+    names = shipped_recipes()  # completed by the shell; `main` also accepts a file
     made.add_argument("recipe", metavar="RECIPE", choices=names, help="name or file of a recipe")
     made.add_argument(RESUME, action="store_true", help="continue the run if its folder exists")
     made.add_argument(
@@ -47,7 +47,7 @@ def parser() -> "ArgumentParser":
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train from the recipe that `argv` names first, with the flags after it."""
+    """Train the recipe that is first in `argv`, with the flags after it."""
     if {"-h", "--help"} & set(argv):
         parser().print_help()
         return 0
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _refuse_network(name: str) -> None:
-    """Refuse the name of a timm network: it is a value of `model.name`, and no recipe.
+    """Refuse the name of a timm network: it is a value of `model.name`, not a recipe.
 
     Raises:
         RecipeError: `name` is no recipe, and timm has a network of this name.

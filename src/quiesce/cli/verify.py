@@ -1,4 +1,4 @@
-"""`quiesce verify RUN model.onnx`: check that a file computes what the trained network computes."""
+"""`quiesce verify RUN model.onnx`: check that a file computes the same as the trained network."""
 
 from collections.abc import Sequence
 from pathlib import Path

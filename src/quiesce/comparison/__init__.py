@@ -1,1 +1,1 @@
-"""Compares finished runs over their seeds; it reads run folders, without torch."""
+"""Compares finished runs over their seeds; reads run folders, without torch."""

@@ -16,9 +16,9 @@ class Comparison:
     """Runs, grouped by recipe."""
 
     groups: list[Group]
-    """In the order in which each recipe first appears."""
+    """The groups, in the order in which each recipe first appears."""
     baseline: Group | None
-    """The group that the others are compared with."""
+    """The baseline of the comparison."""
     left_out: dict[Path, str]
     """Folders of runs that are not compared, and the reason."""
 
@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def measures(self) -> list[Measure]:
-        """The measures that at least one run has."""
+        """Measures that at least one run has."""
         return [each for each in MEASURES if any(group.values(each) for group in self.groups)]
 
 
@@ -45,8 +45,8 @@ def compare(
 
     Args:
         folders: Run folders, sweeps, or folders of runs.
-        baseline: Label of a group, or the name of its recipe. None takes the baseline of the sweep
-            if there is one sweep, and no baseline otherwise.
+        baseline: Label of a group, or the name of its recipe. None uses the baseline of the sweep
+            if there is exactly one sweep, and no baseline otherwise.
         mixed_data: Whether runs of different data may be compared.
 
     Raises:

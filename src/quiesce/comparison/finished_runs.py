@@ -18,16 +18,16 @@ class FoundRuns:
     finished: list[RunFiles] = field(default_factory=list)
     """Runs that can be compared, in the order of the folders."""
     left_out: dict[Path, str] = field(default_factory=dict)
-    """Folders of the other runs, and the reason: interrupted, or not run yet."""
+    """Folders of the other runs, and the reason: interrupted, or not started."""
     baselines: list[str] = field(default_factory=list)
-    """The baselines that the sweeps name."""
+    """The baselines of the sweeps."""
 
 
 def find_runs(folders: Iterable[Path]) -> FoundRuns:
     """Read the runs in some folders, each run once.
 
     Args:
-        folders: Run folders, folders of sweeps, or folders of runs as `quiesce demo` makes them.
+        folders: Run folders, folders of sweeps, or folders of runs such as those of `quiesce demo`.
 
     Raises:
         RecipeError: A folder holds no run, or a file in it is damaged or of a newer version.
@@ -64,7 +64,7 @@ def _read_finished(folder: Path) -> RunFiles:
 
 
 def _how_far(folder: Path) -> str:
-    """Return why a run without a summary is left out, with the last step in its metrics."""
+    """Return why a run without a summary is left out, and the last step in its metrics."""
     if not folder.is_dir():
         return "not run yet"
     try:

@@ -14,7 +14,7 @@ from quiesce.run_folder.reading import RunFiles
 
 NOT_THE_METHOD = {
     "version",
-    "name",  # compared on its own
+    "name",  # compared separately
     "seed",
     "run",
     "data.workers",
@@ -22,7 +22,7 @@ NOT_THE_METHOD = {
     "trainer.log_every_n_steps",
     "trainer.loggers",
 }
-"""Fields of a recipe that do not change what is computed, besides those of `recording`."""
+"""Fields of a recipe that do not affect the results, besides those of `recording`."""
 
 FILE = "(a file)"
 """Replaces the path of a file of initial weights, because each seed has its own."""
@@ -33,16 +33,16 @@ class Group:
     """Runs that differ only in their seed."""
 
     label: str
-    """Name of the recipe, and the fields in which other groups of this name differ."""
+    """Name of the recipe, with the fields in which other groups of this name differ."""
     name: str
     """Name of the recipe."""
     fields: dict[str, Any]
-    """Dotted field to value, for the fields in the label."""
+    """Maps the dotted fields in the label to their values."""
     runs: dict[int, RunFiles]
-    """Seed to run."""
+    """Maps seeds to runs."""
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Return seed to number, for the runs that measured it."""
+        """Return a mapping from seed to number, for the runs that measured it."""
         found = {seed: measure.of(run) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -78,7 +78,7 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
 
 
 def _differing(method: dict[str, Any], methods: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the fields of `method` that are not the same in all of `methods`."""
+    """Return the fields of `method` that differ among `methods`."""
     known = dict.fromkeys(field for each in methods for field in each)
     return {
         field: method.get(field)
@@ -91,7 +91,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
     """Return the group with a label, or the only group with a recipe name.
 
     Raises:
-        RecipeError: No group has it, or several have.
+        RecipeError: No group matches, or several do.
     """
     if found := [group for group in groups if group.label == name]:
         return found[0]
@@ -108,7 +108,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
-    """Refuse runs that do not classify the same images.
+    """Refuse runs with different test images.
 
     Raises:
         RecipeError: Two runs have different data.
@@ -123,7 +123,7 @@ def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
 
 
 def _method(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted field and value of what a run computes, without its seed."""
+    """Yield dotted field and value of everything that decides a run, except for its seed."""
     for field, value in dotted(recipe):
         if field in NOT_THE_METHOD or field.startswith("recording."):
             continue

@@ -1,4 +1,4 @@
-"""The numbers of summary.json that are compared, and how they are shown."""
+"""The numbers of summary.json that are compared, and their format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from quiesce.run_folder.contents import Summary
 from quiesce.run_folder.reading import RunFiles
 
 LARGEST = 1e100
-"""Bound of a number, so that its square is finite."""
+"""Upper limit of a number, so that its square is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,13 @@ class Measure:
     key: str
     """Name in CSV files."""
     title: str
-    """Head of the column."""
+    """Header of the column."""
     read: Callable[[Summary], float | None]
-    """Returns the number; None if the run did not measure it."""
+    """Function that returns the number; None if the run did not measure it."""
     unit: str
     """Unit of the number in the file: percent, share (0 to 1), nats or number."""
     digits: int
-    """Decimals that are shown."""
+    """Number of decimals shown."""
     help: str
     """Description in the legend."""
 
@@ -40,7 +40,7 @@ class Measure:
 
     @property
     def factor(self) -> float:
-        """Factor of the number when it is shown: shares are shown in percent."""
+        """Factor for display: shares are shown in percent."""
         return 100.0 if self.unit == "share" else 1.0
 
 
@@ -102,4 +102,4 @@ MEASURES = (
         help="% of low-bit weights",
     ),
 )
-"""In the order of the columns."""
+"""All measures, in the order of the columns."""

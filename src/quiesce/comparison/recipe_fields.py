@@ -1,4 +1,4 @@
-"""Fields of a recipe by their dotted names."""
+"""Accesses the fields of a recipe by their dotted names."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Whether runs classify the same images; if not, their accuracies can not be compared."""
+"""Checks whether runs use the same test images; otherwise their accuracies are not comparable."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from quiesce.run_folder.contents import KeptData
 
 
 def data_of(data: KeptData) -> dict[str, Any]:
-    """Return the fields in which compared runs must agree, with the folder as an absolute path."""
+    """Return the fields that must be equal in compared runs; the folder is an absolute path."""
     found = asdict(data)
     if data.folder is not None:
         found["folder"] = str(in_home(data.folder).resolve())

@@ -14,12 +14,12 @@ from typing import Literal
 from quiesce.extras import require
 
 COVERAGE = 0.95
-"""Share of repetitions in which an interval holds the true difference."""
+"""Confidence level: the share of repetitions in which an interval holds the true difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A number over seeds."""
+    """Mean and standard deviation of a number over seeds."""
 
     n: int
     """Number of seeds, at least 1."""
@@ -58,8 +58,8 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
 
     Args:
         values: Seed to number.
-        baseline: Seed to number. The interval is paired if both have at least two seeds in common.
-            Otherwise it is Welch's, which needs at least two seeds in each.
+        baseline: Seed to number. The interval is paired if they share at least two seeds. Otherwise
+            it is Welch's, which needs at least two seeds in each.
 
     Returns:
         The difference, or None if a group has no value.
@@ -80,9 +80,7 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     if n < 2:
         return Difference(value=value, low=None, high=None, method="none", n=n)
     stats = require("scipy.stats", "an interval over seeds", "train")
-    with (
-        warnings.catch_warnings()
-    ):  # equal numbers are no reason to warn: the interval has no width
+    with warnings.catch_warnings():  # equal numbers need no warning: the interval has no width
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         test = (
             stats.ttest_rel(ours, theirs)

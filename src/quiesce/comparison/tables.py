@@ -1,4 +1,4 @@
-"""A comparison as rows of text, as CSV and as Markdown."""
+"""Formats a comparison as rows of text, as CSV and as Markdown."""
 
 import csv
 import io
@@ -23,11 +23,11 @@ METHODS = {
     "welch": "Welch, {n} seeds or more each",
     "none": "none: n = {n}",
 }
-"""How an interval was computed, in words."""
+"""Description of each kind of interval."""
 
 
 def spreads(comparison: Comparison) -> Rows:
-    """Return the table of means: a head, then a row for each group."""
+    """Return the table of means: a header, then a row for each group."""
     measures = comparison.measures
     rows = [["recipe", "n", *(measure.title for measure in measures)]]
     for group in comparison.groups:
@@ -37,7 +37,7 @@ def spreads(comparison: Comparison) -> Rows:
 
 
 def differences(comparison: Comparison) -> Rows:
-    """Return the table of differences: a head, then a row for each group and measure."""
+    """Return the table of differences: a header, then a row for each group and measure."""
     if comparison.baseline is None:
         return []
     head = f"minus {comparison.baseline.label}"
@@ -59,7 +59,7 @@ def legend(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return both tables, their legend and the runs that were left out, as Markdown."""
+    """Return both tables, their legend and the excluded runs, as Markdown."""
     tables = [rows for rows in (spreads(comparison), differences(comparison)) if len(rows) > 1]
     parts = ["\n".join(_markdown_lines(rows)) for rows in tables]
     parts.append(" ".join(legend(comparison).split()))

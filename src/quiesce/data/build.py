@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training and test batches, and what they contain."""
+    """Training and test batches, and their properties."""
 
     train: DataLoader
     """Shuffled batches: images float32 (batch, channels, height, width), labels int64 (batch,)."""
@@ -25,10 +25,10 @@ class Data:
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     mean: tuple[float, ...] | None
-    """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images. None if it is
-    not known."""
+    """Mean of each channel, for pixels from 0 to 1; it is subtracted from the images. None if
+    unknown."""
     std: tuple[float, ...] | None
-    """Standard deviation of each channel; the images are divided by it. None if not known."""
+    """Standard deviation of each channel; the images are divided by it. None if unknown."""
 
 
 # name of a data set -> module with its `load(config, seed) -> Images`
@@ -44,7 +44,7 @@ _MODULES = {
 def build_data(config: DataConfig, *, seed: int) -> Data:
     """Create the training and test loaders that `config` describes.
 
-    The order of the images, their augmentation, and made-up images depend only on `seed` and the
+    The order of the images, their augmentation, and synthetic images depend only on `seed` and the
     epoch, not on the number of workers or torch's global generator. The loaders divide the images
     among the processes of torch.distributed, so Lightning's Trainer needs
     `use_distributed_sampler=False`.
@@ -54,8 +54,8 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
         seed: Seed, at least 0.
 
     Raises:
-        DataError: The files are missing, damaged, or can not be trained on.
-        RecipeError: A function of the user is not there, or fails.
+        DataError: The files are missing, damaged, or unsuitable for training.
+        RecipeError: A user function does not exist, or fails.
         MissingExtraError: The data set needs a package that is not installed.
         ValueError: `seed` is below 0.
     """

@@ -1,7 +1,8 @@
 """Images in one folder per class, like ImageNet: train/<class>/ and val/<class>/.
 
-Errors name a damaged image. In a folder of at most `check_up_to` images all are decoded before
-training. In a larger folder, where this could take an hour, the error comes when the image is read.
+Errors name a damaged image. In a folder of at most `check_up_to` images, all are decoded before
+training. In a larger folder, where this could take an hour, the error occurs when the image is
+read.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ _FEATURE = "the data set folder"
 
 
 class DamagedImageError(DataError):
-    """An image can not be decoded."""
+    """An image cannot be decoded."""
 
     def __init__(self, message: str) -> None:
         # torch raises the exception of a worker again with its traceback as the message
@@ -31,7 +32,7 @@ class DamagedImageError(DataError):
 
 
 class Decoder:
-    """Reads images as RGB, and counts them for the error about a damaged one."""
+    """Reads images as RGB, and counts them for the error message about a damaged one."""
 
     def __init__(self) -> None:
         self.good = 0
@@ -40,7 +41,7 @@ class Decoder:
         """Return the image at `path`, a PIL image.
 
         Raises:
-            DamagedImageError: It can not be decoded.
+            DamagedImageError: It cannot be decoded.
         """
         read = require("torchvision.datasets.folder", _FEATURE, "train").pil_loader
         try:
@@ -64,7 +65,7 @@ def load(config: DataConfig, seed: int) -> Images:
 
     Raises:
         DataError: The folder is not given, missing or empty; it has only one class, or other
-            classes in train than in val; or an image can not be decoded.
+            classes in train than in val; or an image cannot be decoded.
         MissingExtraError: torchvision is not installed.
     """
     root = _root(config)
@@ -95,7 +96,7 @@ def check(paths: list[str]) -> None:
     """Decode every image.
 
     Raises:
-        DataError: Some can not be decoded; the message names the first one and their number.
+        DataError: Some cannot be decoded; the message names the first one and their number.
     """
 
     def defect(path: str) -> str | None:

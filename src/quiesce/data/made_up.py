@@ -1,4 +1,4 @@
-"""Small random images that can be learned: one random pattern per class, with noise."""
+"""Small synthetic images that can be learned: one random pattern per class, with noise."""
 
 import math
 

@@ -49,7 +49,7 @@ class EpochSampler(Sampler[Key]):
 
 
 class ShareSampler(Sampler[int]):
-    """Yields every image once and in order, divided among processes; for test images."""
+    """Yields every test image once and in order, divided among processes."""
 
     def __init__(self, size: int) -> None:
         self.size = size

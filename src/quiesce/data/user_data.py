@@ -1,4 +1,4 @@
-"""A data set of the user: `data.name` is `module:name` of a function that makes `Images`."""
+"""User data sets: `data.name` is `module:name` of a function that returns `Images`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELD = "data.name"
 
 
 class MakeData(Protocol):
-    """A function that makes a data set. Parameters that it does not read may be left out."""
+    """A function that creates a data set. It may omit parameters that it does not use."""
 
     def __call__(self, config: DataConfig, seed: int) -> Images:
         """Return both halves of the data set, image by image.
@@ -29,19 +29,19 @@ class MakeData(Protocol):
 
         Returns:
             Data sets with a length, whose items are an image, float32 of `input_shape`, and the
-            index of its class. Random augmentation must use torch's generator; it is seeded for
-            each image. `mean` and `std` describe how the images are normalised, for
-            `quiesce predict`.
+            index of its class. Random augmentation must use torch's generator, which is seeded for
+            each image. `mean` and `std` describe the normalisation of the images, for `quiesce
+            predict`.
         """
         ...
 
 
 def load(config: DataConfig, seed: int) -> Images:
-    """Call the function that `config.name` names, and check what it returns.
+    """Call the function in `config.name`, and check its result.
 
     Raises:
-        RecipeError: The function is not there, or fails.
-        DataError: What it returns is not what `MakeData` describes.
+        RecipeError: The function does not exist, or fails.
+        DataError: The result does not match the description in `MakeData`.
     """
     images = call(config.name, FIELD, config=config, seed=seed)
     where = f"{FIELD}: {config.name}"

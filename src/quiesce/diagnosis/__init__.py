@@ -1,4 +1,4 @@
-"""Measures what oscillation does to the weights, batch norms and loss of a network.
+"""Measures the effects of oscillation on the weights, batch norms and loss of a network.
 
     tracker                                    of a training loop, see quiesce.Control
     diagnose_layers(tracker)                   kind, frequencies, offsets, codes of each layer

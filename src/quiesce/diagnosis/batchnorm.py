@@ -73,7 +73,7 @@ def diagnose_batchnorm(
     Args:
         model: Float or prepared; it runs once in inference mode, and does not change.
         kl: The result of `reestimate_batchnorm` or `population_statistics`.
-        example: What the model takes; shows which layer feeds which batch norm.
+        example: An input of the model; shows which layer feeds which batch norm.
     """
     feeds = feeding_layers(model, example)
     return [
@@ -91,7 +91,7 @@ def diagnose_batchnorm(
 
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether a batch norm of `model` has running statistics."""
+    """Return whether a batch norm of `model` has running statistics."""
     return bool(batch_norms(model))
 
 

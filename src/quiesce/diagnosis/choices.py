@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def now(self) -> Tensor:
-        """The codes in use: integral floats (K,)."""
+        """Codes in use: integral floats (K,)."""
         return self.weight.codes().flatten()[self.index].to(self.lower.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Diagnoses the weights of each layer: what the tracker saw, and where the latent weights are."""
+"""Diagnoses the weights of each layer: the tracker's report, and the latent weights."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDiagnosis(LayerReport):
-    """The report of the tracker about a layer, and the positions of its weights."""
+    """The tracker's report of a layer, and the positions of its weights."""
 
     kind: Kind
     """See `layer_kind`."""

@@ -1,4 +1,4 @@
-"""The rows of layers.csv: what a tracker says of each layer at a step."""
+"""The rows of layers.csv: the tracker's report of each layer at a step."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def layer_rows(
         tracker: After optimizer step `step`.
         step: Number of optimizer steps so far.
         since: Step of the previous rows, and `flips_so_far` of that step.
-        prefix: What the tracker's names have before the names of the network's layers.
+        prefix: Prefix of the tracker's names before the names of the network's layers.
     """
     last, before = since
     return [

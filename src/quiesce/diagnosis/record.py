@@ -1,4 +1,4 @@
-"""A run folder of your own training loop, for `quiesce diagnose` and `quiesce report`.
+"""Records your own training loop in a run folder, for `quiesce diagnose` and `quiesce report`.
 
     with quiesce.record(control, "runs/mine") as recording:
         for images, labels in batches:
@@ -6,8 +6,8 @@
             optimizer.step()
             recording.log(loss=loss)
 
-It writes metrics.csv, layers.csv and diagnosis.json, as docs/run-folder.md describes them. It needs
-torch alone, and changes no weight.
+It writes metrics.csv, layers.csv and diagnosis.json; see docs/run-folder.md. It needs only torch,
+and changes no weight.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ METRIC_COLUMNS = ("step", "loss", "top1_percent", "oscillating", "frozen", "flip
 
 
 def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recording":
-    """Record a training loop of yours in a new folder, from now on.
+    """Record your training loop in a new folder.
 
     The tables grow every `every` steps, and diagnosis.json is written when the recording is closed.
 
@@ -52,7 +52,7 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
         distributed run, call this in every process; only the first one writes.
 
     Raises:
-        RecipeError: `folder` exists, or can not be created.
+        RecipeError: `folder` exists, or cannot be created.
         TrackingError: Weights are split over processes.
         ValueError: `every` is below 1.
     """
@@ -60,7 +60,7 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
 
 
 class Recording(Cure):
-    """What `record` returns. It is among the cures of its `Control`, which tells it of each step.
+    """The recording that `record` returns. Its `Control` calls it at each step, as it calls a cure.
 
     Args:
         control: The `Control` of the loop.
@@ -92,10 +92,10 @@ class Recording(Cure):
         control.cures.append(self)
 
     def log(self, *, loss: float | Tensor | None = None, top1_percent: float | None = None) -> None:
-        """Note numbers of the loop; the next row of metrics.csv holds the last of each.
+        """Log numbers of the loop; the next row of metrics.csv holds the last value of each.
 
         Args:
-            loss: Of a batch. A tensor is read when the row is written.
+            loss: Loss of a batch. A tensor is read when the row is written.
             top1_percent: Accuracy on the test images, in percent.
         """
         given = {"loss": loss, "top1_percent": top1_percent}
@@ -104,10 +104,10 @@ class Recording(Cure):
                 self._logged[name] = value.detach() if isinstance(value, Tensor) else value
 
     def close(self, *, finished: bool = True) -> None:
-        """Write the last rows, and let go of the control. A second call does nothing.
+        """Write the last rows, and detach from the control. A second call does nothing.
 
         Args:
-            finished: Whether the training came to its end; the report says so if it did not.
+            finished: Whether the training is complete; the report says so if it is not.
         """
         if self not in self._control.cures:
             return
@@ -128,13 +128,13 @@ class Recording(Cure):
         self.close(finished=error is None)
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
-        """Do nothing: the control is known."""
+        """Do nothing, because the control is already known."""
 
     def penalty(self, step: int) -> None:
         """Add nothing to the loss."""
 
     def after_step(self, step: int) -> None:
-        """Write the rows of the step that is over, if they are due."""
+        """Write the rows of the completed step, if they are due."""
         if (step + 1) % self._every == 0:
             self._write_rows(step + 1)
 

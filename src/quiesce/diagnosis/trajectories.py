@@ -44,7 +44,7 @@ class Trajectory:
         self._rows.append((self._tracker.steps, row.cpu()))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was recorded so far, and the layer and indices."""
+        """Return the records so far, and the layer and indices."""
         return {"layer": self.layer, "index": self.index, "rows": list(self._rows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class Trajectory:
         self._rows = [(step, row) for step, row in state["rows"]]
 
     def arrays(self) -> dict[str, Tensor]:
-        """Return what was recorded, for T steps and K weights.
+        """Return the records for T steps and K weights.
 
         Returns:
             "steps" int64 (T,): number of optimizer steps; "index" int64 (K,); "scale", "latent" and

@@ -1,4 +1,4 @@
-"""Exports a trained network to a file of integers, and verifies that it computes the same.
+"""Exports a trained network to a file of integers, and verifies that the outputs agree.
 
 The functions need the extra "onnx". Names are imported at their first use, so that `quiesce
 predict` does not import torch.

@@ -2,7 +2,7 @@
 
 For each layer, y = scale * (codes * x_codes) * input_scale + bias, with x_codes = clip(round((x -
 input_offset) / input_scale), low, high). Codes are as trained; batch norms are folded into scale
-and bias. A network that can not be written in this form is refused.
+and bias. A network that cannot be written in this form is refused.
 """
 
 import json
@@ -33,27 +33,27 @@ def export_arrays(
 ) -> dict[str, Any]:
     """Write codes, scales, zero points and biases of a prepared model as an .npz file.
 
-    For each use of a layer there are the arrays `<name>.codes`, int8 in the shape of the weight;
+    The arrays for each use of a layer are `<name>.codes`, int8 in the shape of the weight;
     `<name>.scale`, float32 (1,) or (channels,), negative where a batch norm changed the sign;
     `<name>.bias`, float32 (channels,), if there is one; `<name>.input_scale`, float32 ();
     `<name>.input_zero_point`, int8 (); and with a learned offset `<name>.input_offset`, float32 ().
-    For each operand of an addition on a grid there is `<name>.scale`, and with an offset
+    The arrays for each operand of an addition on a grid are `<name>.scale` and, with an offset,
     `<name>.offset`. The array `header` is a JSON text with the kind, bits, geometry and limits of
-    input codes of each layer, under `shared_with` the layer that has the same weight, the limits of
-    the operands, and under `left_float` the modules with weights that have no arrays.
+    input codes of each layer; under `shared_with`, the layer that has the same weight; the limits
+    of the operands; and under `left_float`, the modules with weights that have no arrays.
 
     Args:
         model: A prepared and calibrated model, or an AveragedModel of one; it does not change.
         path: The file to write.
-        example_input: What the model takes.
+        example_input: An example of the model's input.
         overwrite: Replace an existing file.
 
     Returns:
         The header.
 
     Raises:
-        ExportError: The file exists or its folder does not; the model can not be traced; or the
-            arrays would not describe a layer completely: a batch norm is not folded, or something
+        ExportError: The file exists or its folder does not; the model cannot be traced; or the
+            arrays would not describe a layer completely: a batch norm is not folded, or an operator
             is between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
@@ -129,7 +129,7 @@ def _scale(site: Site) -> np.ndarray:
 
 
 def _additions(folded: Folded, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Describe the operands of additions on grids; adds their scales and offsets to `arrays`."""
+    """Describe the operands of additions on grids, and add their scales and offsets to `arrays`."""
     names = {site.name for site in folded.sites}
     operands = []
     for source in folded.inputs.values():

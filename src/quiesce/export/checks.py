@@ -28,15 +28,15 @@ def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def check_runs(model: nn.Module, example_input: Input) -> Example:
-    """Run a prepared model once, and refuse what no trace of it could become: that takes minutes.
+    """Run a prepared model once, and refuse a model that cannot be exported before the slow trace.
 
     Returns:
-        The arguments that `example_input` stands for.
+        The arguments for `example_input`.
 
     Raises:
-        TypeError, ValueError: `example_input` holds no tensor, or one without entries.
+        TypeError, ValueError: `example_input` holds no tensor, or an empty one.
         DivergedError: A parameter holds NaN.
-        ExportError: The model does not run on it, or returns something else than tensors.
+        ExportError: The model does not run on it, or returns something other than tensors.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is not called.
     """

@@ -1,4 +1,4 @@
-"""What goes into a file and what comes out of it: named tensors, whatever the model takes."""
+"""Inputs and outputs of a file: named tensors for any arguments of a model."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -21,21 +21,22 @@ from quiesce.inference import (
 )
 
 IMAGES = "images"
-"""Name of the only input of a file, where it is floating."""
+"""Name of a single floating-point input of a file."""
 
 LOGITS = "logits"
-"""Name of the only output of a file, where the model returns a tensor and no collection."""
+"""Name of the output of a file, if the model returns a single tensor and no collection."""
 
 BATCH = "batch"
-"""Name of the dimension that stays open."""
+"""Name of the dynamic batch dimension."""
 
 
 class Example:
-    """Arguments of a model, and the tensors among them by the names that they have in a file.
+    """Arguments of a model, with the names of their tensors in a file.
 
     Args:
-        arguments: Tensors on any device, and what else the forward takes: that is a constant.
-        names: Of the tensors, in the order in which the arguments hold them.
+        arguments: Tensors on any device, and other arguments of the forward, which become
+            constants.
+        names: Names of the tensors, in the order of the arguments.
         batched: Names of the tensors whose first dimension is the batch.
     """
 
@@ -45,20 +46,20 @@ class Example:
         self.tensors = dict(zip(names, tensors, strict=True))
         self.batched = batched
         self.size = next((len(self.tensors[name]) for name in names if name in batched), 1)
-        """Entries of the batch."""
+        """Number of entries of the batch."""
 
     def changed(self, change: Callable[[str, Tensor], Tensor]) -> "Example":
         """Return an example with other tensors.
 
         Args:
-            change: From the name and the tensor to another tensor.
+            change: Function from a name and a tensor to another tensor.
         """
         names = iter(self.tensors)
         made = map_tensors(tuple(self.arguments), lambda tensor: change(next(names), tensor))
         return Example(Arguments(*made), list(self.tensors), self.batched)
 
     def to(self, device: torch.device) -> "Example":
-        """Return the same on a device, without gradients."""
+        """Return the example on a device, without gradients."""
         return self.changed(lambda _, tensor: tensor.detach().to(device))
 
     def rows(self, start: int, stop: int) -> "Example":
@@ -66,7 +67,7 @@ class Example:
         return self.changed(lambda name, t: t[start:stop] if name in self.batched else t)
 
     def run(self, model: nn.Module) -> Any:
-        """Return what a model makes of the arguments."""
+        """Return the output of a model for the arguments."""
         return model(*self.arguments.args, **self.arguments.kwargs)
 
 
@@ -74,9 +75,9 @@ class OfTensors(nn.Module):
     """A network as a function from tensors to tensors.
 
     Args:
-        network: What `example` is for.
-        example: How the arguments are made of tensors.
-        note: Gets the names of the outputs in each forward. A trace puts attributes back.
+        network: The network of `example`.
+        example: The structure of the arguments.
+        note: Called with the names of the outputs in each forward; a trace resets attributes.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class OfTensors(nn.Module):
         self._note = note
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The tensors that the network returns, in order."""
+        """Return the tensors in the output of the network, in order."""
         given = iter(tensors)
         args, kwargs = map_tensors(tuple(self._arguments), lambda _: next(given))
         found = output_tensors(self.network(*args, **kwargs))
@@ -99,9 +100,10 @@ class OfTensors(nn.Module):
 def named_arguments(model: nn.Module, arguments: Arguments) -> Example:
     """Return arguments of a model, with names for the tensors among them.
 
-    A tensor is named as the forward names its argument: "input_ids", "features.0"; the only one,
-    where it is floating, is called "images". The first dimension of the first tensor is the batch.
-    Other tensors with a first dimension of that size have it too; tensors in a list have none.
+    A tensor has the name of its argument in the forward: "input_ids", "features.0". A single
+    floating tensor is called "images". The first dimension of the first tensor is the batch. It is
+    also the batch of other tensors whose first dimension has that size, except for tensors in a
+    list.
     """
     listed: set[str] = set()
     tensors: dict[str, Tensor] = {}
@@ -120,7 +122,7 @@ def named_arguments(model: nn.Module, arguments: Arguments) -> Example:
 
 
 def example_of(model: nn.Module, example_input: Input) -> Example:
-    """Return the arguments that `example_input` stands for.
+    """Return the arguments for `example_input`.
 
     Raises:
         TypeError: It holds no tensor, or the forward takes other arguments.
@@ -145,7 +147,7 @@ def example_of_batch(model: nn.Module, batch: Batch, forward: Forward | None) ->
     """Return the arguments with which a model is called on a batch.
 
     Args:
-        model: Run, in its present mode, where there is a `forward`.
+        model: The model; it runs in its present mode if `forward` is given.
         batch: See `quiesce.inference`.
         forward: Calls the model on a batch, or None.
 
@@ -169,13 +171,13 @@ def example_of_batch(model: nn.Module, batch: Batch, forward: Forward | None) ->
 
 
 def output_tensors(output: Any) -> dict[str, Tensor]:
-    """Return the tensors that a model returns, by the names that they have in a file.
+    """Return the tensors in the output of a model, by their names in a file.
 
-    A tensor by itself is called "logits"; others as the mapping or dataclass names them, or
-    "output.0" by their place. None is left out.
+    A single tensor is called "logits"; others have the names of the mapping or dataclass, or
+    "output.0" by position. None is left out.
 
     Raises:
-        ExportError: There is anything but tensors and None.
+        ExportError: The output contains something other than tensors and None.
     """
     if isinstance(output, Tensor):
         return {LOGITS: output}
@@ -199,12 +201,12 @@ def output_tensors(output: Any) -> dict[str, Tensor]:
 def open_dimensions(
     example: Example, dynamic: Mapping[int, str], kind: Callable[[str], Any] = torch.export.Dim
 ) -> tuple[Any, ...]:
-    """Return the dimensions of each tensor that stay open, as torch.export takes them.
+    """Return the dynamic dimensions of each tensor, in the format of torch.export.
 
     Args:
-        example: Whose batch stays open.
+        example: The example, whose batch dimension is dynamic.
         dynamic: Names of further dimensions of the tensors with a batch, by number: {2: "height"}.
-        kind: From a name to what torch.export takes.
+        kind: Function from a name to a dimension of torch.export.
     """
     sizes = {BATCH: torch.export.Dim(BATCH), **{name: kind(name) for name in dynamic.values()}}
     opened = {0: BATCH, **dynamic}
@@ -217,7 +219,7 @@ def open_dimensions(
 
 
 def _names(model: nn.Module, count: int) -> list[str]:
-    """What the forward calls its first positional arguments."""
+    """Return the names of the first positional arguments of the forward."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):  # a forward that is not written in Python

@@ -22,7 +22,7 @@ LARGEST_SIDE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image becomes the network's input."""
+    """Preprocessing of an image for the network."""
 
     mean: tuple[float, ...]
     """Mean of each channel, for pixels from 0 to 1; it is subtracted."""
@@ -69,15 +69,15 @@ class Codes:
     """One tensor of codes in the file."""
 
     name: str
-    """Name of the layer, or of the operand of an addition, that reads it first, with ":2" and so on
-    for further calls. The name of the tensor is this name and ".input_codes"."""
+    """Name of the first layer, or operand of an addition, that reads it, with ":2" and so on for
+    further calls. The tensor has this name and the suffix ".input_codes"."""
     place: str
     """Name of the layer or operand in the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a file contains, and how to use it."""
+    """The content of a file, and how to use it."""
 
     version: int = VERSION
     layers: tuple[Exported, ...] = ()
@@ -99,7 +99,7 @@ class Description:
 
 
 def check_stored(labels: Sequence[str], summary: Mapping[str, Any]) -> None:
-    """Refuse labels and a summary that can not be written to a file.
+    """Refuse labels and a summary that cannot be written to a file.
 
     Raises:
         TypeError: A label is not a string, or the summary contains a value that JSON does not have.

@@ -71,20 +71,20 @@ def export_onnx(
         model: A prepared model, or an AveragedModel of one; exported in inference mode, and not
             changed.
         path: The file to write; it appears only when it is complete.
-        example_input: What the model takes, as for `prepare`; the batch size of the file is
+        example_input: An input of the model, as for `prepare`; the batch size of the file is
             dynamic. The verification uses it, so give a batch of real inputs. In the file, a single
             floating input is called "images", and others have the names of the arguments. A single
             output is called "logits"; others have the names of the mapping or dataclass, or
             "output.0" and so on.
         pack: Type of the weight codes: int8; int4 or int2 for several codes per byte, in float
             convolutions (runtimes have no integer kernels for them).
-        opset: Version of the ONNX operators; None for 21, or what `pack` needs.
+        opset: Version of the ONNX operators; None for 21, or the version that `pack` needs.
         labels: Names of the classes, for `quiesce predict`.
         summary: Numbers about the network to store in the file: JSON values.
         preprocessing: How images become inputs. If it is `folded`, the file takes uint8 images, and
             `example_input` is still the input of the model.
         round_biases: Round biases to integers that integer convolutions can add, see
-            `quiesce.export.biases.rounded_biases`, if they can not add the trained ones: in most
+            `quiesce.export.biases.rounded_biases`, if they cannot add the trained ones: in most
             layers with activations of more than 5 bits. The layers are verified against a copy of
             the model with these biases, the whole file against the model. Only with `pack` int8.
         dynamic: Further dynamic dimensions of the inputs, by number: {2: "height", 3: "width"} of
@@ -98,7 +98,8 @@ def export_onnx(
 
     Raises:
         ExportError: The file exists, or model, opset and `pack` do not fit together.
-        MismatchError: The file would not compute what the model computes; nothing is written.
+        MismatchError: The outputs of the file would differ from those of the model; no file is
+            written.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
@@ -153,7 +154,7 @@ def build_model(
 ) -> tuple[Any, Description]:
     """Return a checked onnx.ModelProto and its description.
 
-    The arguments are those of `export_onnx`; `rounded_biases` says whether `model` is a copy made
+    The arguments are those of `export_onnx`; `rounded_biases` is whether `model` is a copy made
     by `with_rounded_biases`.
     """
     folded = fold(model, example, opset, preprocessing, dynamic)

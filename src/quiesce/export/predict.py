@@ -1,4 +1,4 @@
-"""Classifies images with an exported file: needs onnx, onnxruntime and pillow, and no torch."""
+"""Classifies images with an exported file. Needs onnx, onnxruntime and pillow, but not torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +53,8 @@ class Predictor:
 
         Raises:
             ValueError: `count` is below 1.
-            DataError: The image can not be decoded.
-            ExportError: The file can not be run, or its labels do not fit its logits.
+            DataError: The image cannot be decoded.
+            ExportError: The file cannot be run, or its labels do not fit its logits.
         """
         if count < 1:
             raise ValueError(f"`count` must be at least 1 class, got {count}")
@@ -95,10 +95,10 @@ class Predictor:
 
 
 def read_pixels(picture: Path, how: Preprocessing, channels: int) -> np.ndarray:
-    """Return an image as the network takes it: (channels, height, width), uint8 or float32.
+    """Return an image as network input: (channels, height, width), uint8 or float32.
 
     Raises:
-        DataError: It can not be decoded.
+        DataError: It cannot be decoded.
     """
     image = _decode(picture, channels)
     images: Any = require("PIL.Image", "reading an image", "onnx")

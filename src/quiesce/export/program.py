@@ -2,7 +2,7 @@
 
 Weights are int8 codes and a scale; inputs are rounded by plain operators. The arithmetic and its
 order are those of training, so the verification requires equal codes and equal logits, bit for bit.
-The file contains nothing of the machine, and no image.
+The file contains no data about the machine, and no image.
 """
 
 import copy
@@ -56,8 +56,8 @@ def export_program(
         model: A prepared model, or an AveragedModel of one; exported in inference mode on the CPU,
             and not changed.
         path: The file to write.
-        example_input: What the model takes, on which the file is compared with the model. The batch
-            size of the file is dynamic, and the file takes the same arguments as the model.
+        example_input: An example of the model's input, on which file and model are compared. The
+            file takes the same arguments as the model, with a dynamic batch size.
         dynamic: Further dynamic dimensions of the inputs, by number: {2: "height", 3: "width"} of
             images, {1: "tokens"} of texts.
         verify: Compare before writing.
@@ -67,9 +67,10 @@ def export_program(
         The file, and the modules in float.
 
     Raises:
-        ExportError: The file exists or its folder does not; torch.export can not express the model;
-            it returns something else than tensors; or its parameters are not float32.
-        MismatchError: The file would not compute what the model computes; nothing is written.
+        ExportError: The file exists or its folder does not; torch.export cannot express the model;
+            it returns something other than tensors; or its parameters are not float32.
+        MismatchError: The outputs of the file would differ from those of the model; nothing is
+            written.
         NotCalibratedError: A quantizer has no scale yet.
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         TypeError, ValueError: `example_input` is wrong.
@@ -141,7 +142,7 @@ def _plain(model: nn.Module) -> nn.Module:
 def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> bytes:
     # the example is stored in the file
     example = traceable(example).changed(lambda _, tensor: torch.zeros_like(tensor))
-    # torch.export finds out itself how sizes have to relate, such as height to a multiple of 2
+    # torch.export derives constraints between sizes, such as a height that is a multiple of 2
     dims = iter(open_dimensions(example, dynamic, lambda _: torch.export.Dim.DYNAMIC))
     args, kwargs = map_leaves(
         tuple(example.arguments), lambda leaf: next(dims) if isinstance(leaf, Tensor) else None
@@ -171,7 +172,7 @@ def _saved(model: nn.Module, example: Example, dynamic: Mapping[int, str]) -> by
 def _by_argument(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Dimensions by the names of the forward's arguments, as torch.export takes them."""
+    """Return the dimensions by the names of the forward's arguments, as torch.export expects."""
     return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 

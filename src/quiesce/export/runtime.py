@@ -12,7 +12,7 @@ from quiesce.extras import require
 
 FED = ".fed"
 CODES = ".input_codes"
-"""Suffix of the name of a layer in the name of the codes of its input."""
+"""Suffix of a layer name that gives the name of its input codes."""
 
 
 def session(
@@ -62,9 +62,9 @@ def with_codes(model: Any, names: list[str]) -> Any:
 
 
 def cut_at_codes(model: Any, codes: Mapping[str, np.ndarray]) -> Any:
-    """Return a copy of a model in which every layer and addition gets its codes from inputs.
+    """Return a copy of a model in which every layer and addition reads its codes from inputs.
 
-    The codes are still computed, as outputs; their readers read the inputs "<name>.fed" instead.
+    The codes are still computed, as outputs; their readers use the inputs "<name>.fed" instead.
 
     Args:
         model: An onnx.ModelProto.
@@ -89,7 +89,7 @@ def _value(onnx: Any, name: str, kind: int, shape: list[Any] | None) -> Any:
 
 
 def _code_types(model: Any) -> dict[str, int]:
-    """Return the element type of every value of codes: that of its zero point."""
+    """Return the element type of each tensor of codes, which is that of its zero point."""
     types = {each.name: each.data_type for each in model.graph.initializer}
     kinds: dict[str, int] = {}
     for node in model.graph.node:

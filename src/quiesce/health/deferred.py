@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class Deferred:
-    """A copy of `values` on the host that is made asynchronously; only `read` waits for it.
+    """An asynchronous copy of `values` on the host; only `read` waits for it.
 
     Args:
         values: A tensor of any shape; later changes to it have no effect.

@@ -1,4 +1,4 @@
-"""Explains why a step can not be taken: what is not finite, in which layer and process."""
+"""Explains why a step cannot be taken: which number is not finite, in which layer and process."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ _SCALES_RATE = "the learning rate of the scales (scales_optimizer.lr in a recipe
 
 
 class Finding(NamedTuple):
-    """What is wrong with a step."""
+    """The problem of a step."""
 
     loss: bool
-    """Whether the loss is wrong; otherwise a gradient is."""
+    """Whether the problem is the loss; otherwise it is a gradient."""
     what: str
     where: str
     lasting: bool
@@ -30,7 +30,7 @@ def explain(
     forward: Callable[[], Any] | None,
     shown: Callable[[str], str],
 ) -> Finding | None:
-    """Find what is not finite; all processes call this together and get the same answer.
+    """Find numbers that are not finite. All processes call this together and get the same result.
 
     Args:
         model: The model after the backward pass.
@@ -65,7 +65,7 @@ def explain(
 
 
 def describe_parameter(name: str) -> str:
-    """Describe a parameter or running statistic that is not finite, and what to do."""
+    """Describe a parameter or running statistic that is not finite, and the remedy."""
     scale = name.endswith(("scale", "offset"))
     what = "a scale" if scale else "a statistic" if "running_" in name else "a weight"
     return (

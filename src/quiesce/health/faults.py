@@ -14,7 +14,7 @@ from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
 class Forward(NamedTuple):
-    """What a repeated forward pass shows."""
+    """Result of a repeated forward pass."""
 
     broken: str | None
     """The first layer whose output is not finite, or None."""
@@ -65,7 +65,7 @@ def layer_of(parameter: str) -> str:
 
 @torch.no_grad()
 def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
-    """Repeat a forward pass operator by operator, and inspect what each layer gets and returns.
+    """Repeat a forward pass operator by operator, and inspect the inputs and outputs of each layer.
 
     Buffers and random states are restored afterwards.
 
@@ -104,7 +104,7 @@ def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
 def mend_statistics(model: nn.Module) -> list[str]:
     """Reset running statistics that are not finite to mean 0 and variance 1.
 
-    Batch norm averages them, so a number that is not finite would stay.
+    Batch norm averages them, so a number that is not finite would persist.
 
     Returns:
         Names of the batch norms that were changed.

@@ -11,7 +11,7 @@ A check reads the norm of all gradients, the loss, and the scales. It inspects s
 one of them is wrong. In a distributed training all processes call it and get the same result. On an
 accelerator a step is judged at the next check, or before a checkpoint, so that nothing waits.
 
-What a check finds, and what happens then (docs/reliability.md):
+Problems and reactions (docs/reliability.md):
 
     loss or gradient is NaN or inf     DivergedError, before the optimizer step
     the same with a GradScaler         it skips the step; an error after MOST_SKIPPED in a row;
@@ -49,7 +49,7 @@ log = logging.getLogger("quiesce.watching")
 
 
 class _Reading(NamedTuple):
-    """What a check has read of a step."""
+    """Values that a check has read at a step."""
 
     step: int
     flags: Deferred

@@ -20,7 +20,7 @@ _LITE0_CLASSES = 1000
 
 
 class MakeModel(Protocol):
-    """A class or function that makes a float network. Parameters may be left out."""
+    """A class or function that creates a float network. It may omit parameters."""
 
     def __call__(self, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
         """Return a network from (batch, channels, height, width) to logits (batch, classes).
@@ -68,7 +68,7 @@ def build_model(
         num_classes).
 
     Raises:
-        RecipeError: There is no such network, or it can not take `input_shape`.
+        RecipeError: There is no such network, or it does not accept `input_shape`.
         CheckpointError: The weights are missing, damaged, unsafe, or of another network.
         MissingExtraError: timm, torchvision or the package of weights is not installed.
     """

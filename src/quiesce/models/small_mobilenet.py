@@ -34,7 +34,7 @@ class InvertedResidual(nn.Module):
 
 
 class SmallMobileNetV2(nn.Module):
-    """About 42,000 weights in 20 convolutions, 6 of them depth-wise.
+    """A network with about 42,000 weights in 20 convolutions, 6 of them depth-wise.
 
     Args:
         channels: Channels of the images; 1 for digits.

@@ -1,1 +1,1 @@
-"""A recipe: everything that decides a run, as one tree of dataclasses, read from YAML and flags."""
+"""Recipes: the configuration of a run as one tree of dataclasses, read from YAML and flags."""

@@ -1,13 +1,13 @@
-"""The recipes that come with quiesce. Listing them imports no library, so it is fast."""
+"""The recipes that quiesce includes. Listing them imports no library, so it is fast."""
 
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the recipes that come with quiesce."""
+"""Folder of the recipes that quiesce includes."""
 
 
 def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with quiesce, sorted."""
+    """Return the names of the recipes that quiesce includes, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 

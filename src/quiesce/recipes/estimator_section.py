@@ -1,4 +1,4 @@
-"""The section of a recipe that names an estimator and its number."""
+"""The section of a recipe for an estimator and its parameter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ KINDS: Mapping[str, Any] = {
     "stochastic_rounding": estimators.StochasticRounding,
     "hysteresis": estimators.Hysteresis,
 }
-"""Kind to class."""
+"""Maps a kind to its class."""
 
 READ_BY = {
     "delta": "ewgs",
@@ -26,7 +26,7 @@ READ_BY = {
     "amplitude": "stableqat",
     "width": "hysteresis",
 }
-"""Number to the kind that reads it."""
+"""Maps a parameter to the kind that uses it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,6 @@ class EstimatorConfig:
         self.estimator()
 
     def estimator(self) -> estimators.Estimator:
-        """Return the quiesce.Estimator, which checks its number."""
+        """Return the quiesce.Estimator, which checks its parameter."""
         reads = [name for name, kind in READ_BY.items() if kind == self.kind]
         return KINDS[self.kind](**{name: getattr(self, name) for name in reads})

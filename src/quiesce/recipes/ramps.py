@@ -1,4 +1,4 @@
-"""Schedules of a recipe, once the number of optimizer steps is known."""
+"""Creates the schedules of a recipe for a known number of optimizer steps."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from quiesce.schedules import Schedule, constant, cosine, linear
 
 
 def ramp(config: RampConfig, total: int) -> Schedule:
-    """Return the schedule over `total` optimizer steps that `config` describes."""
+    """Return the schedule of `config` over `total` optimizer steps."""
     if config.schedule == "constant":
         return constant(config.start)
     shape = linear if config.schedule == "linear" else cosine
@@ -15,7 +15,7 @@ def ramp(config: RampConfig, total: int) -> Schedule:
 
 
 def learning_rate_factor(config: LrScheduleConfig, total: int) -> Callable[[int], float]:
-    """Return the function from optimizer step to what the first learning rate is multiplied by."""
+    """Return a function from optimizer step to the factor on the initial learning rate."""
     end = 1.0 if config.kind == "constant" else config.end
     shape = linear if config.kind == "linear" else cosine
     way_down = shape(1.0, end, total, config.warmup)

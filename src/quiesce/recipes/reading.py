@@ -1,8 +1,8 @@
-"""Reads a recipe from the name of a shipped one, or a YAML file, and flags.
+"""Reads a recipe from the name of a shipped recipe, or a YAML file, and flags.
 
 The dataclasses of a recipe define its fields and their types: msgspec checks values against them,
 and jsonargparse prints them as help. An error is one line that names the file or flag, the field,
-and the nearest right name.
+and the closest valid name.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def find_recipe(recipe: str) -> Path:
     """Return the YAML file of a shipped name or a path.
 
     Raises:
-        RecipeError: There is neither; the message says which name is nearest.
+        RecipeError: Neither exists; the message suggests the closest name.
     """
     shipped = SHIPPED / f"{recipe}.yaml"
     if recipe in shipped_recipes():
@@ -52,17 +52,17 @@ def find_recipe(recipe: str) -> Path:
 
 
 def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and check every field of it.
+    """Read a recipe and check all its fields.
 
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         flags: Flags that override it, as on the command line: ["--seed", "3", "--data.workers=2"].
-            `TRUST` among them allows what `refuse_untrusted` refuses.
+            The flag `TRUST` permits what `refuse_untrusted` refuses.
 
     Raises:
         RecipeError: There is no such recipe, a field is unknown, or a value has a wrong type or is
-            out of range; or it is the recipe of a run folder and names code of the user. The
-            message is one line.
+            out of range; or it is the recipe of a run folder and refers to user code. The message
+            is one line.
     """
     path = find_recipe(recipe)
     trusted = TRUST in flags or path.name != RECIPE
@@ -79,10 +79,10 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
 
 
 def refuse_untrusted(recipe: Recipe, path: Path, flags: Sequence[str]) -> None:
-    """Refuse code that the recipe of a run folder names: the folder may be from anywhere.
+    """Refuse user code in the recipe of a run folder, because its source may be untrusted.
 
     Raises:
-        RecipeError: A field names a function of the user, and no flag names it again.
+        RecipeError: A field refers to a user function, and no flag sets it again.
     """
     given = {flag.removeprefix("--").partition("=")[0] for flag in flags}
     for field, name in recipe.user_code.items():
@@ -94,13 +94,13 @@ def refuse_untrusted(recipe: Recipe, path: Path, flags: Sequence[str]) -> None:
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
-    """Return `recipe` with other values in some fields, checked like a recipe that is read.
+    """Return `recipe` with changed fields, checked like a recipe from a file.
 
     Args:
         recipe: The recipe, which does not change.
         changes: Dotted field to value: {"cure.strength.end": 0.1}; a mapping replaces a whole
-            section, whose other fields get their defaults.
-        where: What made the changes; the message of an error begins with it.
+            section and resets its other fields to their defaults.
+        where: Source of the changes; error messages begin with it.
 
     Raises:
         RecipeError: A field is unknown, or a value has a wrong type or is out of range.
@@ -112,7 +112,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Rec
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML that `read_recipe` reads to an equal recipe."""
+    """Return the recipe as YAML that `read_recipe` restores."""
     return yaml.safe_dump(recipe.tree(), sort_keys=False)
 
 
@@ -127,10 +127,10 @@ def recipe_parser(usage: str | None = None) -> "ArgumentParser":
 
 
 def load_yaml(path: Path) -> Any:
-    """Return what a YAML file holds.
+    """Return the content of a YAML file.
 
     Raises:
-        RecipeError: It can not be read, or is no YAML.
+        RecipeError: It cannot be read, or is not YAML.
     """
     try:
         return read_yaml(path)
@@ -156,8 +156,8 @@ def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "")
     Args:
         cls: The dataclass.
         tree: Field to value; a section is a mapping, and stays a dict.
-        where: What the message of an error begins with.
-        prefix: What the names of the fields begin with in the message.
+        where: Prefix of error messages.
+        prefix: Prefix of field names in error messages.
 
     Raises:
         RecipeError: A field is unknown, or its value has a wrong type.
@@ -202,7 +202,7 @@ def _leaves(cls: Any, values: dict[str, Any], prefix: str) -> Iterator[tuple[str
 
 
 def _from_text(text: str, hint: Any) -> Any:
-    """Return the value that a flag's text stands for: YAML, unless the field takes text."""
+    """Parse the text of a flag as YAML, unless the field takes text."""
     kinds = get_args(hint) or (hint,)
     if type(None) in kinds and text == "null":
         return None
@@ -225,7 +225,7 @@ def _put(tree: dict[str, Any], field: str, value: Any) -> None:
 
 
 def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
-    """Return one value with the type of its field; a number may be written as text, as in 1e-3."""
+    """Return one value with the type of its field; a number may be given as text, as in 1e-3."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise RecipeError(f"{where}: `{field}` is a section of fields, got {value!r:.60}")
@@ -243,7 +243,7 @@ def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
 
 
 def _build(base: Any, values: dict[str, Any], where: str, prefix: str = "") -> Any:
-    """Return a section with other values; a value that it refuses is named by its whole path."""
+    """Return a section with changed values; an error names the whole path of the invalid value."""
     inner = {}
     for name, value in values.items():
         now = getattr(base, name)
@@ -262,7 +262,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted name and type of every field and section."""
+    """Yield the dotted name and the type of every field and section."""
     for name, hint in _hints(cls).items():
         yield f"{prefix}{name}", hint
         if dataclasses.is_dataclass(hint):
@@ -270,7 +270,7 @@ def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _kind(hint: Any) -> str:
-    """Return a type in the words of YAML: "a whole number or null"."""
+    """Return the YAML name of a type: "a whole number or null"."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     words |= {type(None): "null", dict: "a mapping", list: "a list"}
     origin, arguments = get_origin(hint), get_args(hint)

@@ -1,4 +1,4 @@
-"""The recipe: everything that decides a run, as one tree of frozen dataclasses.
+"""The recipe: the complete configuration of a run, as one tree of frozen dataclasses.
 
 The same tree defines the YAML file, the command-line flags, their help, and recipe.yaml in a run
 folder. Defaults are the settings that the published recipes share.
@@ -78,13 +78,13 @@ class Recipe:
 
     @property
     def user_code(self) -> dict[str, str]:
-        """Fields that name a function or class of the user, and what they name."""
+        """Fields that refer to user functions or classes, and their values."""
         values = {"data.name": self.data.name, "model.name": self.model.name, "metric": self.metric}
         return {field: name for field, name in values.items() if name and is_user_code(name)}
 
     @property
     def folder(self) -> Path:
-        """Where the run's files go."""
+        """The folder for the run's files."""
         return in_home(self.run) if self.run else Path("runs", f"{self.name}-seed{self.seed}")
 
     def tree(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(ok: bool, name: str, rule: str, got: object) -> None:
-    """Raise the ValueError of a bad field: "`lr` must be above 0, got -1"."""
+    """Raise a ValueError if a field is invalid: "`lr` must be above 0, got -1"."""
     if not ok:
         raise ValueError(f"`{name}` must be {rule}, got {got}")
 
@@ -67,7 +67,7 @@ class SchemeConfig:
     def scheme(self) -> Scheme:
         """Return the quiesce.Scheme, which checks its fields."""
         from quiesce.quantization.scheme import (
-            Scheme,  # here: it brings in torch, and help need not wait
+            Scheme,  # imported here because it loads torch, which help does not need
         )
 
         given = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -167,7 +167,7 @@ class CureConfig:
         check(most is None or 0 < most < 1, "max_frozen", "above 0 and below 1, or null", most)
 
     def _unread(self) -> list[str]:
-        """Fields that were set although this kind does not read them."""
+        """Return the fields that were set although this kind does not use them."""
         others = () if self.kind == "dampen" else DAMPEN_FIELDS
         others += () if self.kind == "freeze" else FREEZE_FIELDS
         return [name for name in others if getattr(self, name) != getattr(type(self), name)]
@@ -272,7 +272,7 @@ class RecordingConfig:
         check(begin is None or begin >= 0, "trajectory_begin", "0 or more", begin)
 
     def window(self, total: int) -> tuple[int, int]:
-        """Return the first and the last step of the trajectories, of `total` steps; 1 is first."""
+        """Return the first and the last step of the trajectories among `total` steps, from 1."""
         begin = self.trajectory_begin
         if begin is None:
             begin = max(total - self.trajectory_steps, total // 2)

@@ -1,4 +1,4 @@
-"""The sections of a recipe about the Trainer and its checkpoints."""
+"""The recipe sections for the Trainer and its checkpoints."""
 
 from __future__ import annotations
 

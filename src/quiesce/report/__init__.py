@@ -1,1 +1,1 @@
-"""One page that shows what happened in a run."""
+"""Writes an HTML page about one or more runs."""

@@ -1,4 +1,4 @@
-"""Finds the runs that a page is about, names them, and groups them."""
+"""Finds, names and groups the runs of a page."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -17,10 +17,10 @@ Fields = tuple[tuple[str, object], ...]
 
 
 def collect(folders: Sequence[Path]) -> Subject:
-    """Read the runs that a page is about.
+    """Read the runs of a page.
 
     Args:
-        folders: Run folders; or one sweep; or folders whose sub-folders are runs.
+        folders: Run folders, one sweep, or folders whose sub-folders are runs.
 
     Raises:
         RecipeError: A folder holds no run, or a file in it is damaged or too new.
@@ -34,7 +34,7 @@ def collect(folders: Sequence[Path]) -> Subject:
 
 
 def named(folders: Iterable[Path]) -> list[Run]:
-    """Read runs, each with the shortest end of its path that no other has."""
+    """Read runs, and name each by the shortest unique end of its path."""
     given = {folder.resolve(): folder for folder in folders}
     runs = []
     for path, folder in given.items():
@@ -47,7 +47,7 @@ def named(folders: Iterable[Path]) -> list[Run]:
 
 
 def group(runs: Sequence[Run]) -> tuple[Group, ...]:
-    """Put runs together that differ in nothing but the seed, in the order of their first."""
+    """Group runs that differ only in the seed, in the order of the first run of each group."""
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.settings, []).append(run)
@@ -62,7 +62,7 @@ def group(runs: Sequence[Run]) -> tuple[Group, ...]:
 
 
 def _sweep(folder: Path, sweep: SweepFile) -> Subject:
-    """Return one group for each setting of the sweep, in its order."""
+    """Return one group for each setting of the sweep, in the order of the sweep."""
     members: dict[tuple[str, Fields], list[Run]] = {}
     missing = []
     for planned in sweep.runs:
@@ -90,7 +90,7 @@ def _sweep(folder: Path, sweep: SweepFile) -> Subject:
 
 
 def _value(value: object) -> object:
-    """Return a value that a sweep set, as a number if it is one, else as text."""
+    """Return a value of the sweep as a number if possible, else as text."""
     return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
 
 

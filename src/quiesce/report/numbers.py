@@ -1,4 +1,4 @@
-"""Numbers as the page writes them."""
+"""Formats numbers for the page."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -7,18 +7,18 @@ MISSING = "\u2013"  # an en dash
 
 
 def known(values: Iterable[float | None]) -> list[float]:
-    """Return the values that there are."""
+    """Return the values that are not None."""
     return [value for value in values if value is not None]
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that there are; None of none."""
+    """Return the mean of the values that are not None; None if there are none."""
     there = known(values)
     return statistics.fmean(there) if there else None
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1: "7.9 %", "0.04 %", "below 0.01 %"."""
+    """Format a share from 0 to 1: "7.9 %", "0.04 %", "below 0.01 %"."""
     value = 100 * share
     if 0 < value < 0.01:
         return "below 0.01 %"
@@ -26,19 +26,19 @@ def percent(share: float) -> str:
 
 
 def nats(value: float) -> str:
-    """Write a KL with two decimals, or the first digits that count: "1.00 nats", "0.0012 nats"."""
+    """Format a KL with two decimals, or two significant digits: "1.00 nats", "0.0012 nats"."""
     if value >= 0.01:
         return f"{value:.2f} nats"
     return f"{value:.2g} nats" if value >= 1e-4 else "below 0.0001 nats" if value else "0 nats"
 
 
 def count(value: int, one: str, many: str | None = None) -> str:
-    """Write a number of things: "1 run", "3 runs"."""
+    """Format a count: "1 run", "3 runs"."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
 def cell(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
-    """Write one number, or the mean and standard deviation of several: "97.8", "97.8 ± 0.2"."""
+    """Format one number, or the mean and standard deviation of several: "97.8", "97.8 ± 0.2"."""
     there = [factor * value for value in known(values)]
     if not there:
         return MISSING

@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds all it needs, and asks the network for nothing."""
+"""Builds the page: one self-contained HTML file that needs no network access."""
 
 import json
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def page(subject: Subject) -> str:
 
 
 def embedded(data: str) -> Markup:
-    """Return JSON as it may stand inside a script element: no name in it can close the element."""
+    """Return JSON that is safe inside a script element: no name can close the element."""
     for sign in "<>&\u2028\u2029":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(data)
@@ -72,6 +72,6 @@ def typeset(text: str) -> str:
 
 
 def _versions(subject: Subject) -> Sequence[str]:
-    """Return the versions that the runs tell, each once."""
+    """Return the distinct versions recorded by the runs."""
     told = (f"{name} {at}" for run in subject.runs for name, at in run.versions.items())
     return list(dict.fromkeys(told))

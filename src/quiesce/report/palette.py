@@ -1,8 +1,8 @@
 """Colours of the page, in light and in dark, by name.
 
-Charts are drawn in the light colours; in dark, the page replaces each by its partner. Groups of
-runs take colours that people with any kind of colour vision tell apart (after Okabe and Ito), with
-at least 3 : 1 against the background; text has at least 4.5 : 1; `tests/report/test_palette.py`.
+Charts are drawn in the light colours; in dark mode, the page replaces each by its partner. The
+colours of groups are distinct for all kinds of colour vision (after Okabe and Ito), with a contrast
+of at least 3 : 1 to the background; text has at least 4.5 : 1; see `tests/report/test_palette.py`.
 """
 
 LIGHT = {
@@ -51,7 +51,7 @@ DARK = {
 
 INK, MUTED, RULE = LIGHT["ink"], LIGHT["muted"], LIGHT["rule"]
 HIGHLIGHT = LIGHT["highlight"]
-"""Of thresholds and other lines that are not data."""
+"""Colour of thresholds and other lines that are not data."""
 
 GROUPS = tuple(value for name, value in LIGHT.items() if name.startswith("group"))
 SCALE = tuple(value for name, value in LIGHT.items() if name.startswith("scale"))
@@ -59,17 +59,17 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def color(place: int) -> str:
-    """Colour of the group at a place."""
+    """Return the colour of the group at an index."""
     return GROUPS[place % len(GROUPS)]
 
 
 def dash(place: int) -> str:
-    """Dashes of the group at a place: solid until all colours are used."""
+    """Return the dash style of the group at an index: solid until all colours are used."""
     return DASHES[place // len(GROUPS) % len(DASHES)]
 
 
 def scale() -> list[tuple[float, str]]:
-    """Return the colours of heat maps, from nothing to most, as plotly takes them."""
+    """Return the colour scale of heat maps, from lowest to highest, in plotly's format."""
     return [(i / (len(SCALE) - 1), each) for i, each in enumerate(SCALE)]
 
 

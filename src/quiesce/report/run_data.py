@@ -1,4 +1,4 @@
-"""The data of the page, from whatever file they come.
+"""The data of the page, independent of the source files.
 
 Shares are from 0 to 1, accuracies in percent, KL in nats, steps are optimizer steps.
 """
@@ -16,10 +16,10 @@ DEPTHWISE = "depth-wise"
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A number over the steps at which it was recorded."""
+    """A quantity and the steps at which it was recorded."""
 
     steps: np.ndarray
-    """Shape (points,), rising."""
+    """Shape (points,), ascending."""
     values: np.ndarray
     """Shape (points,)."""
 
@@ -29,11 +29,11 @@ class LayersOverTime:
     """Oscillating share of each layer over the steps of training."""
 
     layers: tuple[str, ...]
-    """Names, in the order of the file."""
+    """Names of the layers, in the order of the file."""
     steps: np.ndarray
     """Shape (steps,)."""
     oscillating: np.ndarray
-    """Shape (layers, steps); NaN where nothing was recorded."""
+    """Shape (layers, steps); NaN for missing values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Trajectories:
     steps: np.ndarray
     """Shape (steps,)."""
     index: np.ndarray
-    """Shape (weights,): indices in the flattened weight of the layer."""
+    """Shape (weights,): indices into the flattened weight of the layer."""
     position: np.ndarray
-    """Shape (steps, weights): latent weight divided by scale, so in codes."""
+    """Shape (steps, weights): latent weight divided by scale, in codes."""
     code: np.ndarray
     """Shape (steps, weights)."""
     frequency: np.ndarray
@@ -57,7 +57,7 @@ class Trajectories:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The loss caused by the final codes of oscillating weights."""
+    """The training loss caused by the final codes of oscillating weights."""
 
     weights: int
     """Number of oscillating weights."""
@@ -75,7 +75,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """One measure with the two kinds of batch-norm statistics."""
+    """One measure with running and with re-estimated batch-norm statistics."""
 
     running: float | None = None
     reestimated: float | None = None
@@ -83,7 +83,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What was trained, on what, and how large and fast it is; None where no file tells it."""
+    """Network, data, size and latency; None if no file contains the value."""
 
     network: str | None = None
     """Name of the network."""
@@ -94,57 +94,57 @@ class Facts:
     epochs: str | None = None
     """Epochs of the quantized network, and of the float network before it."""
     weights_bytes: float | None = None
-    """Size of the codes of all quantized weights, each with the bits of its layer."""
+    """Size of the codes of all quantized weights, with the bits of each layer."""
     file_bytes: float | None = None
     """Size of the exported file."""
     latency_ms: float | None = None
-    """Time for one image in the exported file, on one thread."""
+    """Time per image of the exported file, on one thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything about a run; None or empty where the folder has no file about it."""
+    """Everything known about a run; None or empty if the folder has no file with the value."""
 
     folder: Path
     title: str
-    """Its name on the page."""
+    """Name of the run on the page."""
     recipe: str
     """Name of the recipe."""
     settings: str
-    """The recipe without seed and paths: equal for runs that differ only in their seed."""
+    """The recipe without seed and paths: equal for runs that differ only in the seed."""
     seed: int | None
     cure: str | None
     """none, dampen or freeze."""
     finished: bool
     steps: int
-    """Optimizer steps so far."""
+    """Number of optimizer steps so far."""
     momentum: float | None = None
     """Momentum of the tracker's frequencies."""
     facts: Facts = Facts()
     cut: float = 0.005
     """Frequency above which a weight oscillates."""
     near: float = 0.01
-    """Distance from a threshold, in codes, that `near_threshold` of a layer means."""
+    """Distance from a threshold, in codes, that counts as near in `near_threshold` of a layer."""
     low_bits: int | None
-    """Largest number of bits of the layers that the headline is about."""
+    """Largest number of bits of the layers in the headline."""
     top1_float: float | None = None
     """Top-1 of the float network."""
     top1_rounded: float | None = None
     """Top-1 after calibration, before training."""
     top1: Accuracy
-    """Top-1 at the end."""
+    """Final top-1."""
     metric: float | None = None
     """Score of the final network by the metric of the recipe."""
     train_loss: float | None
-    """Cross-entropy in the last epoch."""
+    """Cross-entropy of the last epoch."""
     batchnorm_loss: Accuracy = Accuracy()
-    """Training loss at the end."""
+    """Final training loss."""
     oscillating: float | None
-    """Share of low-bit weights."""
+    """Share of low-bit weights that oscillate."""
     oscillating_depthwise: float | None = None
-    """Share of low-bit depth-wise weights."""
+    """Share of low-bit depth-wise weights that oscillate."""
     frozen: float | None
-    """Share of low-bit weights."""
+    """Share of low-bit weights that are frozen."""
     layers: tuple[DiagnosedLayer, ...] = ()
     batchnorms: tuple[DiagnosedNorm, ...] = ()
     curves: dict[str, Series] = field(default_factory=dict)
@@ -153,24 +153,24 @@ class Run:
     planned_bits: dict[str, int] = field(default_factory=dict)
     """Bits of each layer by the recipe, used while `layers` is empty."""
     batchnorm_curves: dict[str, Series] = field(default_factory=dict)
-    """Mean KL over the steps, of depth-wise layers and of the others."""
+    """Mean KL per step, for depth-wise layers and for the others."""
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)
     """Columns of batchnorm_loss.csv."""
     trajectories: Trajectories | None = None
     probe: Probe | None = None
     data: dict[str, object] | None = None
-    """Which images it classifies."""
+    """Identity of the test images."""
     diagnosed: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def too_few_steps(self) -> bool:
-        """Whether the frequencies are still so close to their start that 0 says nothing."""
+        """Whether the frequencies are still so near their initial value that 0 is inconclusive."""
         return self.momentum is not None and self.steps < steps_needed(self.momentum)
 
     @property
     def low_bit_layers(self) -> tuple[DiagnosedLayer, ...]:
-        """The layers that the headline is about."""
+        """The layers of the headline."""
         return tuple(layer for layer in self.layers if self._is_low_bit(layer))
 
     @property
@@ -185,10 +185,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """One or more runs that differ only in their seed."""
+    """One or more runs that differ only in the seed."""
 
     label: str
-    """Its name on the page."""
+    """Name of the group on the page."""
     runs: tuple[Run, ...]
     variant: str = ""
     """Name of the variant in a sweep."""
@@ -205,7 +205,7 @@ class Subject:
     swept: tuple[str, ...] = ()
     """Fields of the recipe that a sweep varied."""
     missing: tuple[str, ...] = ()
-    """Runs of the sweep that have not begun."""
+    """Runs of the sweep that have not started."""
 
     @property
     def runs(self) -> tuple[Run, ...]:

@@ -1,4 +1,4 @@
-"""What the page says, in its order: one section for each question, or a sentence in its place."""
+"""The sections of the page, in order: one per question, with charts or a sentence instead."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -21,30 +21,29 @@ from quiesce.report.run_data import Group, Run, Subject
 from quiesce.report.verdict import TOO_FEW_STEPS
 
 SHOWN = 4
-"""Most groups that are shown run by run, of each its first run; the others are in tables and
-curves."""
+"""Largest number of groups shown run by run; tables and curves show all groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One question, and the charts that answer it, or a sentence in their place."""
+    """One question with the charts that answer it, or a sentence instead."""
 
     name: str
-    """Of its place in the page, for links."""
+    """Identifier of the section, used in links."""
     short: str
-    """In the list of sections."""
+    """Title in the list of sections."""
     title: str
-    """Above it."""
+    """Heading of the section."""
     lead: str
-    """What is to be seen, in a sentence or two."""
+    """What the charts show, in one or two sentences."""
     charts: tuple[Chart, ...] = ()
-    """Of all runs together."""
+    """Charts that show all runs together."""
     by_run: tuple[Chart, ...] = ()
-    """One for each run that is shown, side by side."""
+    """One chart for each run shown, side by side."""
     instead: str
-    """Where there are no charts: why, and how to get them."""
+    """Text without charts: the reason, and how to get them."""
     command: str = ""
-    """What to type for it."""
+    """Command that produces the missing data."""
 
 
 def sections(subject: Subject) -> list[Section]:
@@ -64,7 +63,7 @@ def sections(subject: Subject) -> list[Section]:
 
 
 def quiet(run: Run) -> bool:
-    """Whether it is known that no low-bit weight oscillates at the end, nor did on the way."""
+    """Return whether it is known that no low-bit weight oscillates, now or earlier in training."""
     at_the_end = run.oscillating == 0 and not run.oscillating_depthwise
     shares = low_bit_shares(run)
     on_the_way = (shares is not None and np.nansum(shares[1]) > 0) or (
@@ -211,19 +210,19 @@ def _quiet(groups: Sequence[Group]) -> bool:
 
 
 def _moving(groups: Sequence[Group]) -> list[tuple[int, Group]]:
-    """Groups whose first run does not rest, with their places."""
+    """Return the groups whose first run oscillates, with their positions."""
     return [(i, group) for i, group in enumerate(groups) if not quiet(group.runs[0])]
 
 
 def _at_rest(groups: Sequence[Group]) -> str:
-    """Say that nothing oscillates in any of these, or that it is too early to say."""
+    """Say that no weight oscillates in these runs, or that it is too early to decide."""
     if any(group.runs[0].too_few_steps for group in groups):
         return f"{TOO_FEW_STEPS}."
     return "No low-bit weight oscillates."
 
 
 def _of_the_quiet(groups: Sequence[Group]) -> str:
-    """Which of several runs have no chart, as there is nothing to draw."""
+    """Name the runs that have no chart because no weight oscillates."""
     still = [group for group in groups if quiet(group.runs[0])]
     if not still or len(still) == len(groups):
         return ""

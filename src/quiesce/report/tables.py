@@ -1,4 +1,4 @@
-"""The tables of the page: numbers as text, units in the heads."""
+"""Tables of the page: numbers as text, units in the headers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from quiesce.run_folder.contents import DiagnosedLayer
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a table."""
+    """One row of a table."""
 
     name: str
-    """What it is of."""
+    """Name of the row."""
     cells: tuple[str, ...]
-    """One for each column."""
+    """One number for each column."""
     color: str | None = None
-    """Light colour of its group."""
+    """Light colour of the group."""
     remark: str = ""
-    """Below the name."""
+    """Text below the name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under heads."""
+    """Rows below a header."""
 
     names: str
-    """Head of the names."""
+    """Header of the names."""
     columns: tuple[str, ...]
-    """Heads of the numbers."""
+    """Headers of the numbers."""
     rows: tuple[Row, ...]
-    """At least one."""
+    """The rows, at least one."""
 
 
 def _text(value: str | None) -> str:
@@ -48,11 +48,11 @@ FACTS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("file, kB", lambda facts: cell([facts.file_bytes], 1, 1e-3)),
     ("latency, ms", lambda facts: cell([facts.latency_ms], 2)),
 )
-"""Head, and what stands below it."""
+"""Header of the column, and the text below it."""
 
 
 def facts(groups: Sequence[Group]) -> Table | None:
-    """Return what was trained: a row for all groups that agree, a column for all that is known."""
+    """Return the training setup: one row for all groups that agree, one column per known fact."""
     labels: dict[tuple[str, ...], list[int]] = {}
     for i, group in enumerate(groups):
         labels.setdefault(tuple(tell(group.runs[0].facts) for _, tell in FACTS), []).append(i)
@@ -91,11 +91,11 @@ HEADLINE: Measures = (
     ("depth-wise, %", lambda run: run.oscillating_depthwise, 2, 100),
     ("frozen, %", lambda run: run.frozen, 2, 100),
 )
-"""Head, measure, digits, factor."""
+"""Header, measure, digits, factor."""
 
 
 def headline(groups: Sequence[Group]) -> Table:
-    """Return one row for each group: means and standard deviations over its seeds."""
+    """Return one row for each group: means and standard deviations over seeds."""
     several = any(len(group.runs) > 1 for group in groups)
     columns = _headline_columns(groups)
     rows = []
@@ -115,7 +115,7 @@ def headline(groups: Sequence[Group]) -> Table:
 
 
 def every_run(groups: Sequence[Group]) -> Table | None:
-    """Return one row for each run; None where the headline has that already."""
+    """Return one row for each run; None if the headline already contains it."""
     if all(len(group.runs) == 1 for group in groups):
         return None
     columns = _headline_columns(groups)
@@ -136,7 +136,7 @@ def every_run(groups: Sequence[Group]) -> Table | None:
 
 
 def _headline_columns(groups: Sequence[Group]) -> Measures:
-    """Return all but the metric of recipes where no run has one."""
+    """Return the columns of the headline, without the recipe metric if no run has one."""
     scored = any(run.metric is not None for group in groups for run in group.runs)
     return tuple(each for each in HEADLINE if scored or each[0] != METRIC)
 

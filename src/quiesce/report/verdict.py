@@ -1,7 +1,7 @@
-"""What the numbers of a run mean, in sentences; docs/report.md lists the rules.
+"""Turn the numbers of a run into sentences; docs/report.md lists the rules.
 
-Each rule is a function from a run to a finding, or to None where the run can not say. The limits
-are constants here, so that a sentence can be traced to a number.
+Each rule is a function that maps a run to a finding, or to None if the run lacks the data. The
+limits are constants in this module, so each sentence can be traced to a number.
 """
 
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from quiesce.report.numbers import cell, count, mean, nats, percent
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Group, Run
 
 RARE = 0.01
-"""Share of oscillating weights below which they are called few."""
+"""Share of oscillating weights below which the verdict says "few"."""
 
 OFF_NATS = 0.02
-"""KL above which statistics are called off: a mean that is wrong by 0.2 standard deviations."""
+"""KL above which statistics count as wrong: equivalent to a mean off by 0.2 standard deviations."""
 
 GAIN_POINTS = 0.5
-"""Change of top-1, in percentage points, that is told as one."""
+"""Smallest change of top-1, in percentage points, that the verdict reports."""
 
 GAIN_OF_LOSS = 0.05
-"""Change of a loss, as a share of it, that is told as one."""
+"""Smallest relative change of a loss that the verdict reports."""
 
 CROWDED = 2.0
-"""How many times as many weights as even spacing would put near a threshold count as crowded."""
+"""Density near thresholds, relative to even spacing, from which weights count as crowded."""
 
 LOST_POINTS = 1.0
-"""Top-1 below the float network's, in percentage points, that is told."""
+"""Smallest loss of top-1 against the float network, in percentage points, that is reported."""
 
 HEALTHY_SHARE = 0.9
-"""Share of the float network's top-1 below which a network is not called healthy."""
+"""Minimum top-1 of a healthy network, as a share of the float network's top-1."""
 
 TOO_FEW_STEPS = "Too few steps to tell whether weights oscillate"
 
 MOSTLY_FROZEN = 0.9
-"""Frozen share above which little is left to learn."""
+"""Frozen share above which few weights can still learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,13 @@ class Finding:
     rule: str
     """Name of the rule in docs/report.md."""
     tone: Literal["good", "note", "bad"]
-    """How the page marks it."""
+    """How the page marks the finding."""
     text: str
-    """Plain text."""
+    """The sentence, as plain text."""
 
 
 def verdict(run: Run) -> list[Finding]:
-    """Return what can be said of one run, what to do last."""
+    """Return the findings for one run; the advice comes last."""
     rules = (
         cut_off,
         accuracy,
@@ -69,7 +69,7 @@ def verdict(run: Run) -> list[Finding]:
 
 
 def cut_off(run: Run) -> Finding | None:
-    """A run without a summary.json did not come to its end."""
+    """Report a run without summary.json as incomplete."""
     if run.finished:
         return None
     text = (
@@ -82,7 +82,7 @@ def cut_off(run: Run) -> Finding | None:
 
 
 def accuracy(run: Run) -> Finding | None:
-    """How much accuracy the network has lost against the float network."""
+    """Compare top-1 with that of the float network."""
     final, first = final_top1(run), run.top1_float
     if final is None or first is None or first - final < LOST_POINTS:
         return None
@@ -94,7 +94,7 @@ def accuracy(run: Run) -> Finding | None:
 
 
 def oscillation(run: Run) -> Finding | None:
-    """How many of the low-bit weights oscillate, and where most do."""
+    """Report how many low-bit weights oscillate, and which layers have most of them."""
     worst = max(_shares(run), default=None)
     if worst is None:
         return None
@@ -117,7 +117,7 @@ def oscillation(run: Run) -> Finding | None:
 
 
 def _none_oscillates(run: Run) -> Finding:
-    """Say that no low-bit weight oscillates, and what of the other layers; or that it is early."""
+    """Report that no low-bit weight oscillates, or that the run is too short to decide."""
     if run.too_few_steps and run.momentum is not None:
         text = (
             f"{TOO_FEW_STEPS}: {count(run.steps, 'step')} of the {steps_needed(run.momentum):,} "
@@ -139,7 +139,7 @@ def _none_oscillates(run: Run) -> Finding:
 
 
 def crowding(run: Run) -> Finding | None:
-    """Whether latents pile up at thresholds, against what even spacing would put there."""
+    """Report whether latent weights accumulate at thresholds, relative to even spacing."""
     known = [layer for layer in run.low_bit_layers if layer.near_threshold is not None]
     if not known:
         return None
@@ -156,7 +156,7 @@ def crowding(run: Run) -> Finding | None:
 
 
 def frozen(run: Run) -> Finding | None:
-    """How many weights a cure has pinned."""
+    """Report how many weights a cure has frozen."""
     if not run.frozen:
         return None
     text = f"{percent(run.frozen)} of low-bit weights are frozen"
@@ -166,7 +166,7 @@ def frozen(run: Run) -> Finding | None:
 
 
 def statistics_off(run: Run) -> Finding | None:
-    """How far running batch-norm statistics are from those of the population, at the worst."""
+    """Report the largest difference between running and population batch-norm statistics."""
     if not run.batchnorms:
         return None
     worst = max(run.batchnorms, key=lambda norm: norm.kl_mean)
@@ -184,7 +184,7 @@ def statistics_off(run: Run) -> Finding | None:
 
 
 def reestimation(run: Run) -> Finding | None:
-    """What measuring batch norm again changed: top-1 if it changed, else the training loss."""
+    """Report the effect of re-estimation on top-1, or on the training loss if top-1 is the same."""
     top1, loss = run.top1, run.batchnorm_loss
     gain = _change(top1)
     if gain is not None and abs(gain) >= GAIN_POINTS:
@@ -211,7 +211,7 @@ def reestimation(run: Run) -> Finding | None:
 
 
 def probed(run: Run) -> Finding | None:
-    """Whether better codes for the weights that oscillate lower the training loss."""
+    """Report whether other codes of the oscillating weights lower the training loss."""
     if run.probe is None:
         return None
     before = run.probe.before[0]
@@ -233,7 +233,7 @@ def probed(run: Run) -> Finding | None:
 
 
 def advice(run: Run) -> Finding | None:
-    """What to do, by the limits of the other rules."""
+    """Recommend what to do, based on the limits of the other rules."""
     steps = []
     off = any(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
     harmful = (_change(run.top1) or 0.0) <= -GAIN_POINTS
@@ -262,10 +262,10 @@ MORE_CURE = {
 
 
 def comparison(groups: Sequence[Group]) -> list[Finding]:
-    """Return what each cure did, against the first runs without one, or else the first runs.
+    """Return the effect of each cure, against the first groups without a cure, or the first group.
 
-    Means are over seeds; a group of fewer than two has no spread to judge a difference by, and the
-    sentence says so. Groups that classify other images are not compared, and why is said.
+    Means are over seeds. A group with fewer than two has no standard deviation, and the sentence
+    says so. Groups with different test images are not compared; the sentence gives the reason.
     """
     bare = [group for group in groups if all(run.cure == "none" for run in group.runs)]
     base = (bare or list(groups))[0]
@@ -302,7 +302,7 @@ def _against(group: Group, base: Group) -> Finding | None:
 
 
 def ranking(groups: Sequence[Group]) -> list[Finding]:
-    """Return which setting of a sweep is best by accuracy, and by oscillation."""
+    """Return the best setting of a sweep by accuracy, and the best by oscillation."""
     found = []
     for rule, measure, order, factor, digits in (
         ("Highest top-1", final_top1, max, 1, 1),
@@ -320,18 +320,18 @@ def ranking(groups: Sequence[Group]) -> list[Finding]:
 
 
 def final_top1(run: Run) -> float | None:
-    """Top-1 of the network that the run leaves: re-estimated where it was."""
+    """Return top-1 of the final network, with re-estimated statistics if the run has them."""
     return run.top1.running if run.top1.reestimated is None else run.top1.reestimated
 
 
 def _healthy(run: Run) -> bool:
-    """Whether the network has most of the float network's accuracy, or nothing tells."""
+    """Return whether the network keeps most of the float accuracy, or the data are missing."""
     final, first = final_top1(run), run.top1_float
     return final is None or first is None or final >= HEALTHY_SHARE * first
 
 
 def _left_reestimated(run: Run) -> bool:
-    """Whether the network that is in the folder has statistics that were measured again."""
+    """Return whether the network in the folder has re-estimated statistics."""
     return run.finished and run.top1.reestimated is not None
 
 

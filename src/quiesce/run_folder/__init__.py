@@ -1,1 +1,1 @@
-"""The files that a run leaves, and their formats."""
+"""The files of a run, and their formats."""

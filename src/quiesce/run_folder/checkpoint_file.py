@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, the last two kept, checked by the CRCs of their zip archive."""
+"""Atomic checkpoint files: the last two are kept, and the CRCs of their zip archive are checked."""
 
 import io
 import zipfile
@@ -16,14 +16,14 @@ from quiesce.run_folder.folder import LAST, PREVIOUS
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, and keep the one that was there as `PREVIOUS`.
+    """Write a checkpoint, and keep the existing one as `PREVIOUS`.
 
     Args:
-        content: What `torch.load(weights_only=True)` can read.
-        path: The file; its name is `LAST`. Its folder is made if needed.
+        content: Content that `torch.load(weights_only=True)` can read.
+        path: The file; its name is `LAST`. Its folder is created if needed.
 
     Raises:
-        DiskFullError: There is no space. The earlier checkpoints stay as they were.
+        DiskFullError: There is no space. The earlier checkpoints are unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     archive = io.BytesIO()
@@ -31,7 +31,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
     def write(beside: Path) -> None:
         beside.write_bytes(archive.getbuffer())
-        sync(beside)  # before the older checkpoint loses its name
+        sync(beside)  # before the older checkpoint is renamed
         if path.exists():
             _keep(path)
 
@@ -60,7 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:
-    """Return path and content of the newest checkpoint of a folder that can be read.
+    """Return path and content of the newest readable checkpoint in a folder.
 
     Args:
         folder: The folder of the checkpoints.
@@ -98,7 +98,7 @@ class SoundCheckpoints(CheckpointIO):
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint; code in it is never run, whatever the options say."""
+        """Read a checkpoint; its code is never run, whatever the options are."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -107,7 +107,7 @@ class SoundCheckpoints(CheckpointIO):
 
 
 def _keep(path: Path) -> None:
-    """Give the newest checkpoint the name of the previous one, before the next one is renamed."""
+    """Rename the newest checkpoint to the previous one, before the next one is renamed."""
     other = path.with_name(f".{PREVIOUS}")
     other.unlink(missing_ok=True)
     try:

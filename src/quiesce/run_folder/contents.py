@@ -1,4 +1,4 @@
-"""The content of the JSON files of a run and of a sweep, as structs that write and read them.
+"""The content of the JSON files of a run and of a sweep, as structs for writing and reading.
 
 docs/run-folder.md explains the fields. A field with a default may be missing in a file.
 """
@@ -47,7 +47,7 @@ class Shares(Struct, frozen=True, kw_only=True):
 
 
 class LayerNumbers(Struct, frozen=True, kw_only=True):
-    """What `quiesce.LayerReport` holds."""
+    """The fields of `quiesce.LayerReport`."""
 
     name: str
     weights: Count
@@ -92,9 +92,9 @@ class Metric(Struct, frozen=True, kw_only=True):
     name: str
     """The function of the user, "module:name"."""
     scores: dict[str, float | None] = {}
-    """Of the states of `top1_percent`."""
+    """Scores of the states of `top1_percent`."""
     final: float | None = None
-    """Of the network that the run leaves."""
+    """Score of the final network."""
 
 
 class Summary(File, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ class Summary(File, frozen=True, kw_only=True):
 
 
 class OffsetCounts(Struct, frozen=True, kw_only=True):
-    """Weights between edges, of which there is one more."""
+    """Counts of weights between edges; there is one more edge than counts."""
 
     edges: tuple[float, ...]
     counts: tuple[Count, ...]
@@ -228,7 +228,7 @@ class SweptRun(Struct, frozen=True, kw_only=True):
     """A run in sweep.json."""
 
     folder: str
-    """Its name inside the folder of the sweep."""
+    """Name of the run inside the folder of the sweep."""
     variant: str | UnsetType = UNSET
     fields: dict[str, Any] = {}
     seed: int | None = None
@@ -252,7 +252,7 @@ class SweepFile(File, frozen=True, kw_only=True):
 
 
 class KeptData(Struct, frozen=True, kw_only=True):
-    """The fields of `data` in recipe.yaml that say which images are classified."""
+    """The fields of `data` in recipe.yaml that identify the test images."""
 
     name: str | None = None
     folder: str | None = None
@@ -264,7 +264,7 @@ class KeptData(Struct, frozen=True, kw_only=True):
 
 
 class KeptOverride(Struct, frozen=True, kw_only=True):
-    """The bits that `scheme.overrides` gives to some layers."""
+    """The bits of some layers from `scheme.overrides`."""
 
     weight_bits: Count | None = None
 
@@ -285,7 +285,7 @@ class KeptCure(Struct, frozen=True, kw_only=True):
 
 
 class KeptModel(Struct, frozen=True, kw_only=True):
-    """The network of recipe.yaml, and where it starts."""
+    """The network of recipe.yaml, and its initial weights."""
 
     name: str | None = None
     weights: str | None = None
@@ -310,7 +310,7 @@ class KeptTrainer(Struct, frozen=True, kw_only=True):
 
 
 class KeptRecipe(File, frozen=True, kw_only=True):
-    """What comparisons and reports read of recipe.yaml; `quiesce.recipes` describes all of it."""
+    """The fields of recipe.yaml that comparisons and reports read; `quiesce.recipes` has all."""
 
     name: str | None = None
     seed: int | None = None
@@ -324,7 +324,7 @@ class KeptRecipe(File, frozen=True, kw_only=True):
 
 
 class ShippedFile(File, frozen=True, kw_only=True):
-    """What the report reads of shipped.json."""
+    """The fields of shipped.json that the report reads."""
 
     bytes: Count | None = None
     milliseconds: float | None = None

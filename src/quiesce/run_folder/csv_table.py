@@ -1,4 +1,4 @@
-"""CSV files that grow during a run. Every row is in the file as soon as it is added."""
+"""CSV files that grow during a run. Each row is written to the file immediately."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ class CsvTable:
         return self._path.stat().st_size
 
     def go_on(self, size: int) -> None:
-        """Continue after the first `size` bytes of the file; later rows are dropped.
+        """Continue after the first `size` bytes of the file, and drop later rows.
 
         Raises:
             CheckpointError: The file is shorter than `size`.

@@ -1,4 +1,4 @@
-"""The run folder: its file names, how it is created, locked, and removed if a run fails early."""
+"""The run folder: its file names, its creation, its lock, and its removal if a run fails early."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
 SHIPPED_NUMBERS = "shipped.json"
 SWEEP = "sweep.json"
-"""In the folder of a sweep: its runs."""
+"""Subfolder of a sweep that holds its runs."""
 
 
 def refuse_existing(folder: Path) -> None:
@@ -42,7 +42,7 @@ def refuse_existing(folder: Path) -> None:
 
 
 def refuse_no_run(folder: Path, *files: str) -> None:
-    """Refuse a folder that lacks one of the files of a run.
+    """Refuse a folder without one of the files of a run.
 
     Raises:
         RecipeError: The folder or a file is missing.
@@ -53,7 +53,7 @@ def refuse_no_run(folder: Path, *files: str) -> None:
 
 
 def no_run(folder: Path, file: str) -> RecipeError:
-    """Return the error for a folder that lacks a file of a run."""
+    """Return the error for a folder without a file of a run."""
     what = f"it has no {file}" if folder.is_dir() else "there is no such folder"
     return RecipeError(f"{folder} is not a run folder: {what}; `quiesce train RECIPE` makes one")
 
@@ -68,7 +68,7 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
             process does.
 
     Raises:
-        RecipeError: The folder can not be created or written to.
+        RecipeError: The folder cannot be created or written to.
     """
     if not owner:
         yield folder
@@ -105,7 +105,7 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
     Raises:
         RecipeError: Another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # here: `quiesce report` does without it
+    from filelock import FileLock, Timeout  # not at the top: `quiesce report` does not need it
 
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -116,7 +116,7 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
         ) from error
     try:
         yield
-        with suppress(OSError):  # the run is finished, the lock file has served
+        with suppress(OSError):  # the run is finished, and the lock file is no longer needed
             (folder / LOCK).unlink()
     finally:
         lock.release()
@@ -124,7 +124,7 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Add to the error that stops a run how to resume it.
+    """Add instructions for resuming to the error that stops a run.
 
     Raises:
         DiskFullError: The block raised the OSError of a full disk.
@@ -142,7 +142,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds a checkpoint to resume from."""
+    """Return whether the folder holds a checkpoint to resume from."""
     return _newest(folder) is not None
 
 
@@ -174,12 +174,12 @@ def _not_writable(folder: Path, error: OSError) -> RecipeError:
 
 def _probe(folder: Path) -> None:
     probe = folder / ".probe"
-    probe.write_bytes(b"quiesce")  # finds a full or read-only disk before hours of training
+    probe.write_bytes(b"quiesce")  # detects a full or read-only disk before hours of training
     probe.unlink()
 
 
 def topmost_new(folder: Path) -> Path:
-    """Return `folder`, or the highest of its parents that do not exist."""
+    """Return `folder`, or its topmost parent that does not exist."""
     return next(path for path in (folder, *folder.parents) if path.parent.exists())
 
 
@@ -194,6 +194,6 @@ def remove_new(folder: Path, topmost: Path) -> None:
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    """Append a note to the message of one of our errors, or of Ctrl-C."""
+    """Append a note to the message of a quiesce error, or of Ctrl-C."""
     if isinstance(error, QuiesceError | KeyboardInterrupt):
         error.args = (f"{error}; {note}" if str(error) else f"stopped; {note}",)

@@ -1,4 +1,4 @@
-"""The trained network as a safetensors file whose header says how it is quantized."""
+"""Stores the trained network as a safetensors file whose header describes its quantization."""
 
 import errno
 import json
@@ -29,8 +29,8 @@ def save_network(network: nn.Module, path: Path) -> None:
     """Write the state dict of `network`, float or prepared, and its description.
 
     Args:
-        network: Every tensor of its state dict is written, a shared one under each of its names.
-        path: Written beside and renamed.
+        network: Every tensor of its state dict is written, a shared tensor under each of its names.
+        path: The file; written to a temporary file, then renamed.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
@@ -41,7 +41,7 @@ def save_network(network: nn.Module, path: Path) -> None:
     def write(beside: Path) -> None:
         try:
             save_file(tensors, beside, metadata=metadata)
-        except SafetensorError as error:  # its own word for what the system says
+        except SafetensorError as error:  # safetensors wraps the system error in its own message
             if "os error 28" not in str(error):
                 raise
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -51,7 +51,7 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return what the header of a file of `save_network` says, without reading its tensors.
+    """Return the description in the header of a file from `save_network`, without reading tensors.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -64,7 +64,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
-    """Return how each layer is quantized, ready for JSON.
+    """Return the quantization of each layer, ready for JSON.
 
     Returns:
         {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},

@@ -1,4 +1,4 @@
-"""Reads what a run folder holds, within limits and without torch. Every error is one line."""
+"""Reads the files of a run folder, within limits and without torch. Every error is one line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a recipe or a summary, or what `quiesce.record` writes."""
+    """Return whether a folder holds a recipe or a summary, or the files of `quiesce.record`."""
     return any((folder / name).is_file() for name in (RECIPE, SUMMARY, DIAGNOSIS, LAYERS))
 
 
@@ -97,7 +97,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn any error of a block that reads `path` into one line with the name of the file.
 
     Raises:
-        RecipeError: The block raised something other than one of our errors.
+        RecipeError: The block raised an error that is not from quiesce.
     """
     try:
         yield

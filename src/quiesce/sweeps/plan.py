@@ -1,4 +1,4 @@
-"""From a sweep to its runs: every recipe made and checked before anything is run."""
+"""Turns a sweep into runs: every recipe is built and checked before a run starts."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from quiesce.recipes.recipe import Recipe
 from quiesce.sweeps.sweep import Sweep
 
 LONGEST = 120
-"""Characters of a folder's name; a longer one is cut, and ends in a digest."""
+"""Maximum length of a folder name in characters; a longer one is cut and ends in a digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,25 +23,26 @@ class PlannedRun:
     """One run of a sweep."""
 
     name: str
-    """Name of its folder, inside that of the sweep."""
+    """Name of its folder, inside the folder of the sweep."""
     variant: str | None
-    """The variant it is of, where the sweep has any."""
+    """Name of its variant; empty if the sweep has none."""
     fields: dict[str, Any]
-    """Dotted field to value, of the grid."""
+    """Maps the dotted fields of the grid to their values."""
     recipe: Recipe
-    """All that decides it; `run` and the shared float network are filled in when it starts."""
+    """Its recipe; `run` and the shared float network are filled in when the run starts."""
 
 
 def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
-    """Return the runs of a sweep: all of the first seed, then all of the next.
+    """Return the runs of a sweep: all runs of the first seed, then all of the next.
 
     Args:
-        sweep: What to combine.
-        flags: Override the recipes before variants and grid do: ["--data.folder", "/pictures"].
+        sweep: The sweep.
+        flags: Flags that override the recipes before variants and grid: ["--data.folder",
+            "/pictures"].
 
     Raises:
-        RecipeError: A recipe is not there, or combinations are refused; the message holds every
-            reason, each with the first combination that it refuses.
+        RecipeError: A recipe does not exist, or combinations are invalid; the message holds every
+            reason, each with the first combination that causes it.
     """
     recipes: list[tuple[str | None, dict[str, Any], Recipe]] = []
     refused: dict[str, list[str]] = {}
@@ -76,9 +77,9 @@ def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
 
 
 def float_key(recipe: Recipe) -> str | None:
-    """Return what names the float network of a run: equal where the float stages are.
+    """Return a key of the float network of a run: equal for equal float stages.
 
-    None where the recipe trains none.
+    It is None if the recipe trains no float network.
     """
     if recipe.float_stage.epochs is None:
         return None

@@ -1,7 +1,7 @@
 """Runs a task as a process of this machine, and waits for it.
 
 Every engine calls `run_process` on the machine that it has chosen. So a task computes the same
-numbers on every engine, and its memory goes when it ends.
+numbers on every engine, and its memory is freed when it ends.
 """
 
 import os
@@ -15,16 +15,16 @@ from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import BEAT_S, touch, write_state
 
 WORKER = (sys.executable, "-m", "quiesce.sweeps.worker")
-"""The command that does a task, which is its last argument."""
+"""The command that runs a task; the task is appended as the last argument."""
 
 GRACE_S = 60.0
-"""Seconds for a process to end after Ctrl-C, before it is killed."""
+"""Seconds that a process has to end after Ctrl-C before it is killed."""
 
 INTERRUPTED = 130
 """Exit code of a worker after Ctrl-C."""
 
 STOPPED = "stopped"
-"""Why a task failed that was stopped from outside; the same sweep continues it later."""
+"""Reason for a task that was stopped from outside; a later call of the sweep continues it."""
 
 Running = set["subprocess.Popen[bytes]"]
 
@@ -33,12 +33,12 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     """Run a task to its end.
 
     Args:
-        task: What to run.
+        task: The task.
         threads: Threads of the process, unless OMP_NUM_THREADS is set; None sets none.
-        running: The process is in this set while it runs, so that another thread can stop it.
+        running: Set that contains the process while it runs, so that another thread can stop it.
 
     Returns:
-        Why it failed, in one line; nothing if it is done.
+        The reason of a failure in one line, or "".
     """
     share = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
             stderr=subprocess.STDOUT,
             cwd=task.directory,
             env={**share, **os.environ},
-            start_new_session=True,  # Ctrl-C reaches only us, and we pass it on once
+            start_new_session=True,  # only this process receives Ctrl-C; it forwards it once
         )
     running = set() if running is None else running
     running.add(process)

@@ -1,4 +1,4 @@
-"""A whole sweep: continue where an earlier call ended, and train what is missing."""
+"""Runs a whole sweep: continues an earlier call and trains the missing runs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import read_state
 
 FLOAT = "float"
-"""Begins the name of the task that trains a shared float network."""
+"""Prefix of the name of a task that trains a shared float network."""
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of a sweep's runs."""
+    """The result of a sweep."""
 
     total: int
-    """Runs of the sweep."""
+    """Number of runs of the sweep."""
 
     finished: int
-    """Of them, those with a summary, earlier ones too."""
+    """Number of runs with a summary, including earlier ones."""
 
     failed: dict[str, str] = field(default_factory=dict)
-    """Name of a run, or of the float network that runs need, and why it failed."""
+    """Maps the name of a failed run, or of a float network, to the reason."""
 
 
 def run_sweep(
@@ -45,17 +45,17 @@ def run_sweep(
     """Train the runs of a sweep that are not finished.
 
     Args:
-        sweep: What `runs` were planned from.
+        sweep: The sweep that `runs` were planned from.
         runs: From `quiesce.sweeps.plan.plan`.
         folder: The folder of the sweep; created, or continued.
-        engine: Where the runs are trained; None trains one at a time on this machine.
-        at_most: The number of runs to do in this call, the first that are missing; None does all.
+        engine: The engine that trains the runs; None trains one at a time on this machine.
+        at_most: Maximum number of missing runs to train in this call; None trains all.
         tell: Called at the end of each run and each float network.
 
     Raises:
-        RecipeError: `folder` is something else, or its recipes were others.
-        EngineError: The engine cannot run them.
-        KeyboardInterrupt: The running runs were stopped; a later call continues them.
+        RecipeError: `folder` is not a sweep, or its recipes differ.
+        EngineError: The engine cannot run the tasks.
+        KeyboardInterrupt: The active runs were stopped; a later call continues them.
     """
     files = SweepFolder(folder)
     outcome = Outcome(total=len(runs), finished=0)
@@ -70,7 +70,7 @@ def run_sweep(
         missing = [run for run in runs if not files.is_finished(run)]
         tasks = tasks_of(files, missing[:at_most])
         for task in tasks:
-            if read_state(task.state).state != "running":  # a job of Slurm still runs
+            if read_state(task.state).state != "running":  # a Slurm job is still running
                 task.state.unlink(missing_ok=True)
                 task.progress.unlink(missing_ok=True)
         (engine or LocalEngine()).run(tasks, note)
@@ -90,7 +90,7 @@ def _undone(folder: Path, topmost: Path | None) -> Iterator[None]:
 
 
 def tasks_of(files: SweepFolder, runs: Sequence[PlannedRun]) -> list[Task]:
-    """Return a task for each run, and before it one for its float network where that is missing."""
+    """Return a task for each run, preceded by one for its float network if that is missing."""
     tasks: dict[str, Task] = {}
     for run in runs:
         key = float_key(run.recipe)

@@ -1,4 +1,4 @@
-"""Where a sweep stands, from its folder alone: from any machine, while it runs or later."""
+"""Reads the status of a sweep from its folder alone: on any machine, during or after the sweep."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ LOGS = "logs"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStatus:
-    """Where a run stands, or a float network that runs wait for."""
+    """The status of a run, or of a float network that runs wait for."""
 
     name: str
     state: State
 
     epoch: int | None = None
-    """Epochs that are complete."""
+    """Number of completed epochs."""
 
     step: int | None = None
-    """Steps that are done in the training stage now: of a run that trains its own float network,
-    first of that."""
+    """Completed steps of the current training stage; a run that trains its own float network starts
+    with that stage."""
 
     steps: int | None = None
-    """Steps of this stage."""
+    """Total steps of this stage."""
 
     top1_percent: float | None = None
     """Accuracy after the last epoch."""
 
     host: str = ""
-    """The machine that runs it, or ran it last."""
+    """The machine that runs it or ran it last."""
 
     why: str = ""
-    """Why it failed."""
+    """Reason of a failure."""
 
     seconds: float | None = None
-    """Time since it began, or that it took."""
+    """Seconds since its start, or its duration."""
 
     @property
     def part(self) -> float:
-        """How much of it is done, from 0 to 1."""
+        """Completed share, from 0 to 1."""
         if self.state in ("done", "failed"):
             return 1.0
         return min(1.0, (self.step or 0) / self.steps) if self.steps else 0.0
@@ -56,7 +56,7 @@ class TaskStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStatus:
-    """Where a sweep stands."""
+    """The status of a sweep."""
 
     folder: Path
 
@@ -64,7 +64,7 @@ class SweepStatus:
     """All runs, in the order of the sweep."""
 
     floats: list[TaskStatus]
-    """The float networks that are being trained, or whose training failed."""
+    """The float networks in training, and those whose training failed."""
 
     def count(self, *states: State) -> int:
         """Return the number of runs in these states."""
@@ -72,9 +72,9 @@ class SweepStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated time until all runs are done; None if nothing is known about it.
+        """Estimated time until all runs are done; None if it is unknown.
 
-        The mean time of a finished run, times the work that is left, over the runs at a time.
+        It is the mean time of a run, times the remaining work, divided by the runs at a time.
         """
         took = [run.seconds for run in self.runs if run.state == "done" and run.seconds]
         took += [
@@ -103,10 +103,10 @@ class SweepStatus:
 
 
 def read_status(folder: Path) -> SweepStatus:
-    """Read where a sweep stands.
+    """Read the status of a sweep.
 
     Raises:
-        RecipeError: The folder is not that of a sweep.
+        RecipeError: The folder is not a sweep folder.
     """
     if not (folder / SWEEP).is_file():
         raise RecipeError(f"{folder} has no {SWEEP}: it is not the folder of a sweep")
@@ -142,7 +142,7 @@ def _status(folder: Path, name: str) -> TaskStatus:
 
 
 def _last_epoch(metrics: Path) -> tuple[int | None, float | None]:
-    """Return how many epochs are complete, and the accuracy after the last one."""
+    """Return the number of completed epochs, and the accuracy after the last one."""
     try:
         with metrics.open(encoding="utf-8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row.get("top1_percent")]

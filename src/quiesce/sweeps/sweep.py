@@ -1,4 +1,4 @@
-"""What a sweep is: a recipe, named variants of it, a grid of fields, and seeds."""
+"""A sweep: a recipe, named variants of it, a grid of fields, and seeds."""
 
 import math
 from collections.abc import Sequence
@@ -12,39 +12,40 @@ from quiesce.files.untrusted.yaml_and_json import parse_yaml
 from quiesce.recipes.reading import checked_fields, load_yaml
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the sweeps that come with quiesce."""
+"""Folder of the sweeps that quiesce includes."""
 
 VERSION = 1
 """Version of the format of sweep files."""
 
 MOST_RUNS = 10_000
-"""Of a sweep; a grid of ten fields with ten values each would be planned for ever."""
+"""Maximum number of runs of a sweep; planning ten fields with ten values each would not end."""
 
 NOT_SWEPT = {
     "seed": "--seeds sweeps it",
     "run": "-o names the folder",
     "name": "runs get their own",
 }
-"""Fields of a recipe that a grid may not hold, and why."""
+"""Recipe fields that a grid must not contain, and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Every variant at every point of the grid with every seed is one run."""
+    """One run for each combination of variant, grid point and seed."""
 
     name: str
     """Name of the sweep; its default folder is runs/<name>."""
     recipe: str
     """Name of a shipped recipe, or path of a YAML file."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds, each 0 or more, no two alike."""
+    """Distinct seeds, each 0 or more."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Name to changed fields, dotted: {"cosine": {"cure.strength.schedule": "cosine"}}. `recipe`
-    among them takes another recipe to start from. The name becomes that of the variant's recipe."""
+    """Maps a name to changed dotted fields: {"cosine": {"cure.strength.schedule": "cosine"}}. The
+    field `recipe` selects another base recipe. The name becomes the name of the variant's recipe.
+    """
     grid: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted field to its values."""
+    """Maps dotted fields to their values."""
     baseline: str | None = None
-    """What `quiesce compare` compares to when it is not told: the name of a variant or recipe."""
+    """Default baseline of `quiesce compare`: the name of a variant or recipe."""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or self.name != Path(self.name).name:
@@ -67,12 +68,12 @@ class Sweep:
 
 
 def shipped_sweeps() -> list[str]:
-    """Return the names of the sweeps that come with quiesce, sorted."""
+    """Return the names of the sweeps that quiesce includes, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def find_sweep(name: str) -> Path | None:
-    """Return the file of a shipped sweep, or of a path to one; None where it may be a recipe."""
+    """Return the file of a shipped sweep, or of a path to one; None if it may be a recipe."""
     if name in shipped_sweeps():
         return SHIPPED / f"{name}.yaml"
     path = in_home(name)
@@ -83,7 +84,7 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        RecipeError: It is no YAML, has an unknown field, a wrong type or a wrong value.
+        RecipeError: It is not YAML, has an unknown field, a wrong type or a wrong value.
     """
     tree = {"name": path.stem, **_load(path)}
     version = tree.pop("version", VERSION)
@@ -98,7 +99,7 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds that the command line asks for: "5" is 0 to 4, "3,7" is 3 and 7.
+    """Return the seeds of a command-line value: "5" is 0 to 4, "3,7" is 3 and 7.
 
     Raises:
         RecipeError: It is neither.
@@ -108,12 +109,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the grid that the command line asks for: ["cure.strength.end=0.1,0.2"].
+    """Return the grid of command-line settings: ["cure.strength.end=0.1,0.2"].
 
-    Values are YAML; a list or a text with a comma stands in brackets or quotes.
+    Values are YAML; put lists and texts with a comma in brackets or quotes.
 
     Raises:
-        RecipeError: A setting is not field=value,value, or names a field twice.
+        RecipeError: A setting is not field=value,value, or a field occurs twice.
     """
     grid = {}
     for setting in settings:

@@ -29,10 +29,10 @@ from quiesce.sweeps.sweep import Sweep
 
 
 class SweepFolder:
-    """Where the files of a sweep are.
+    """Locates the files of a sweep.
 
     Args:
-        folder: The sweep's; made when it is opened.
+        folder: The folder of the sweep; created when it is opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,11 +40,11 @@ class SweepFolder:
 
     @contextmanager
     def opened(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> Iterator[None]:
-        """Make the folder, or go on in it, and keep other sweeps out meanwhile.
+        """Create or continue the folder, and lock it against other sweeps in the block.
 
         Raises:
-            RecipeError: The folder holds something else, or a run of this name by another recipe,
-                or another process sweeps in it, or it holds a symbolic link.
+            RecipeError: The folder holds other files, a run of the same name with another recipe,
+                or a symbolic link; or another process sweeps in it.
         """
         if self.folder.exists() and not (self.folder / SWEEP).is_file():
             raise RecipeError(f"{self.folder} exists and is no sweep; name another: -o FOLDER")
@@ -64,10 +64,10 @@ class SweepFolder:
             yield
 
     def refuse_changed(self, runs: Sequence[PlannedRun]) -> None:
-        """Refuse to go on with recipes that are not those of the earlier runs.
+        """Refuse to continue with recipes that differ from those of the earlier runs.
 
         Raises:
-            RecipeError: A field of a run's recipe has changed since the folder was made.
+            RecipeError: A field of a run's recipe has changed since the folder was created.
         """
         for run in runs:
             if not (path := self.recipe(run)).is_file():
@@ -81,7 +81,7 @@ class SweepFolder:
                     )
 
     def recipe(self, run: PlannedRun) -> Path:
-        """Return the file of a run's recipe, as it was planned."""
+        """Return the file of a run's recipe, as planned."""
         return self.folder / "recipes" / f"{run.name}.yaml"
 
     def run(self, run: PlannedRun) -> Path:
@@ -89,7 +89,7 @@ class SweepFolder:
         return self.folder / run.name
 
     def log(self, name: str) -> Path:
-        """Return the file of what a process says."""
+        """Return the log file of a process."""
         return self.folder / "logs" / f"{name}.log"
 
     def float_network(self, key: str) -> Path:
@@ -97,21 +97,21 @@ class SweepFolder:
         return self.folder / "float" / key / FLOAT_NETWORK
 
     def is_finished(self, run: PlannedRun) -> bool:
-        """Whether a run has written its summary, which comes last."""
+        """Return whether a run has written its summary, which is its last file."""
         return (self.run(run) / SUMMARY).is_file()
 
     def goes_on(self, run: PlannedRun) -> bool:
-        """Whether a run was cut off late enough to be resumed."""
+        """Return whether an interrupted run can be resumed."""
         folder = self.run(run)
         return (folder / RECIPE).is_file() and has_checkpoint(folder)
 
     def clear(self, run: Path) -> None:
-        """Take away what a run that did not finish has left."""
+        """Remove the files of an unfinished run."""
         if run.exists():
             shutil.rmtree(run)
 
     def _content(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> SweepFile:
-        """Return the content of sweep.json; the runs of earlier calls stay in it."""
+        """Return the content of sweep.json, including the runs of earlier calls."""
         earlier = maybe_read(self.folder / SWEEP, SweepFile)
         names = {run.name for run in runs}
         listed = [run for run in earlier.runs if run.folder not in names] if earlier else []

@@ -1,4 +1,4 @@
-"""A task of a sweep: a run, or a float network that runs share; plain data for any machine."""
+"""A task of a sweep: a run, or a shared float network, as plain data for any machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """What a worker needs to know. All paths must mean the same on every machine."""
+    """The input of a worker. All paths must be valid on every machine."""
 
     name: str
     """Unique among the tasks of a sweep."""
@@ -22,16 +22,16 @@ class Task(Struct, frozen=True, kw_only=True):
     """The run folder, or the folder of the float network."""
 
     log: Path
-    """Output of the worker."""
+    """Log file of the worker."""
 
     directory: Path = field(default_factory=Path.cwd)
-    """Working directory: relative paths in the recipe start here."""
+    """Working directory; relative paths in the recipe start here."""
 
     needs: str | None = None
-    """Name of the task that must be done first: the float network of this run."""
+    """Name of the task that must finish first: the float network of this run."""
 
     weights: Path | None = None
-    """File of the float network that a run starts from, instead of training one."""
+    """File of the float network that a run starts from instead of training one."""
 
     only_float: bool = False
     """Whether to train only the float stage."""
@@ -43,7 +43,7 @@ class Task(Struct, frozen=True, kw_only=True):
 
     @property
     def progress(self) -> Path:
-        """The file with the steps that a running task has done."""
+        """The file with the number of steps that a running task has completed."""
         return self.log.with_suffix(".progress")
 
     def to_json(self) -> str:
@@ -52,7 +52,7 @@ class Task(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        """Undo `to_json`."""
+        """Return the task of a line from `to_json`."""
         return msgspec.json.decode(text, type=cls, dec_hook=_path)
 
 

@@ -1,7 +1,7 @@
-"""The files with the state of a task, which every machine that sees the sweep's folder can read.
+"""The state files of a task, readable by every machine that sees the sweep's folder.
 
 The process that waits for a worker writes the state, and touches the file every `BEAT_S` seconds. A
-task whose state is "running" in a file that is no longer touched is lost: its machine is gone.
+"running" task whose file is no longer touched is lost: its machine is gone.
 """
 
 import os
@@ -22,28 +22,28 @@ BEAT_S = 10.0
 """Seconds between two touches."""
 
 LOST_S = 60.0
-"""Age of a state file from which a running task counts as lost."""
+"""Age of a state file from which a running task counts as lost, in seconds."""
 
 
 class TaskState(Struct, frozen=True, kw_only=True):
-    """What is known of a task."""
+    """The state of a task."""
 
     state: State = "waiting"
 
     why: str = ""
-    """Why it failed, in one line."""
+    """Reason of a failure, in one line."""
 
     host: str = ""
-    """The machine that runs it, or ran it last."""
+    """The machine that runs it or ran it last."""
 
     pid: int = 0
     """The process on that machine that waits for the worker."""
 
     began_s: float = 0.0
-    """When it began, in seconds since the epoch; 0 if it has not."""
+    """Start time in seconds since the epoch; 0 before the start."""
 
     ended_s: float = 0.0
-    """When it ended; 0 if it has not."""
+    """End time in seconds since the epoch; 0 before the end."""
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -69,12 +69,12 @@ def write_state(path: Path, state: State, *, why: str = "", began_s: float) -> N
 
 
 def touch(path: Path) -> None:
-    """Record that the task still runs."""
+    """Record that the task is still running."""
     os.utime(path)
 
 
 def read_state(path: Path) -> TaskState:
-    """Read a state file; a file that is missing or damaged gives "waiting"."""
+    """Read a state file; a missing or damaged file gives "waiting"."""
     known = _read(path, TaskState)
     if known is None:
         return TaskState()
@@ -84,7 +84,7 @@ def read_state(path: Path) -> TaskState:
 
 
 def write_progress(path: Path, stage: str, step: int, steps: int) -> None:
-    """Write how many steps of a training stage are done."""
+    """Write the number of completed steps of a training stage."""
     _write(path, Progress(stage=stage, step=step, steps=steps))
 
 

@@ -1,10 +1,10 @@
-"""`python -m quiesce.sweeps.worker TASK`: one task, in a process of its own.
+"""`python -m quiesce.sweeps.worker TASK`: runs one task in a separate process.
 
-A worker looks at the folder first, so a task can be given to any machine any number of times: what
-is finished stays, a run with a checkpoint continues, and anything else begins again.
+A worker checks the folder first, so a task can be given to any machine any number of times:
+finished work is kept, a run with a checkpoint resumes, and anything else starts again.
 
-It ends when the process that started it is gone. So a machine or scheduler that stops the parent
-leaves no training behind that writes into the folder of another try.
+It ends when its parent process is gone. So after a machine or scheduler stops the parent, no
+training process remains that writes into the folder of another attempt.
 """
 
 import os
@@ -38,26 +38,26 @@ from quiesce.training.stages import float_stage
 from quiesce.training.trainer import is_first_process
 
 PARENT_S = 0.5
-"""Seconds between two looks at the parent."""
+"""Seconds between two checks of the parent."""
 
 GRACE_S = 30.0
-"""Seconds for a run to stop by itself once its parent is gone."""
+"""Seconds that a run has to stop by itself once its parent is gone."""
 
 ORPHAN_S = 60.0
-"""Seconds to wait for an earlier try of the same task that has not noticed its end yet."""
+"""Seconds to wait for an earlier attempt at the same task that has not ended yet."""
 
 BAD_INPUT = 2
-"""Exit code, as of the command `quiesce`."""
+"""Exit code, as for the command `quiesce`."""
 
 CONTINUES = "QUIESCE_CONTINUES"
-"""Variable with the decision of the first process, for the processes that it starts."""
+"""Environment variable that passes the decision of the first process to its child processes."""
 
 
 def work(task: Task, display: Display) -> None:
-    """Do a task, or what is left of it.
+    """Run a task, or the rest of it.
 
     Raises:
-        QuiesceError: The message says what to change.
+        QuiesceError: The message states what to change.
     """
     last = task.folder / (FLOAT_NETWORK if task.only_float else SUMMARY)
     if CONTINUES not in os.environ:
@@ -86,7 +86,7 @@ def work(task: Task, display: Display) -> None:
 
 
 def _wait_for_orphan(folder: Path) -> None:
-    """Wait until no process of an earlier try trains in `folder`; `resume` refuses if one does."""
+    """Wait until no earlier attempt trains in `folder`; `resume` refuses otherwise."""
     if (folder / LOCK).exists():
         try:
             FileLock(folder / LOCK, timeout=ORPHAN_S).acquire().lock.release()
@@ -104,7 +104,7 @@ def _end_with(parent: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do the task that `argv` holds; an error is one line on stderr."""
+    """Run the task in `argv`; an error is one line on stderr."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     task = Task.from_json(argv[0])
 

@@ -1,4 +1,4 @@
-"""Whole runs: from a recipe to a folder with the trained network and what was measured.
+"""Runs a recipe and writes a folder with the trained network and its measurements.
 
 Needs the extra `train`: pip install 'quiesce[train]'.
 """

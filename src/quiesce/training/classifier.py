@@ -1,6 +1,6 @@
 """The LightningModule of both training stages: cross-entropy, one optimizer, one schedule.
 
-It does not know about oscillation or check for numbers that are not finite; the callbacks of
+It does not track oscillation or check for numbers that are not finite; the callbacks of
 `quiesce.lightning` do.
 """
 
@@ -45,7 +45,7 @@ class Classifier(LightningModule):
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
         self.busy_s = 0.0
-        """Seconds in training batches, without validation and data loading."""
+        """Time in training batches, in seconds, without validation and data loading."""
         self._done = 0  # batches of this process
         # summed over the epoch, because Lightning's averages are not in its checkpoints
         self._losses: Tensor | float = 0.0
@@ -108,11 +108,11 @@ class Classifier(LightningModule):
         self.log("top1_percent", top1, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_validation_end(self) -> None:
-        """Let DDP copy buffers again."""
+        """Allow DDP to copy buffers again."""
         self._copy_buffers(True)
 
     def on_train_end(self) -> None:
-        """Give all processes the buffers that the last checkpoint holds."""
+        """Copy the first process's buffers, which the last checkpoint holds, to all processes."""
         follow_first(self.network)
 
     def _copy_buffers(self, copies: bool) -> None:
@@ -124,7 +124,7 @@ class Classifier(LightningModule):
         self._batch_started_s = perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop timing the batch; the watch keeps the device at most one step behind."""
+        """Stop timing the batch; because of the watch, the device is at most one step behind."""
         self.busy_s += perf_counter() - self._batch_started_s
         self._done += 1
 

@@ -1,4 +1,4 @@
-"""Shows progress: bars in a terminal, a plain line now and then in a log."""
+"""Shows progress: bars in a terminal, an occasional plain line in a log."""
 
 import logging
 import warnings
@@ -25,10 +25,10 @@ from rich.text import Text
 T = TypeVar("T")
 
 Beat = Callable[[str, int, int], None]
-"""Called with the name of a training stage, its steps that are done, and all of its steps."""
+"""Callback with the name of a training stage, its completed steps, and its total steps."""
 
 BEAT_S = 1.0
-"""Least seconds between two calls of a `Beat`."""
+"""Minimum number of seconds between two calls of a `Beat`."""
 
 NOTES = {
     "loss": "loss {:.3f}",
@@ -48,8 +48,8 @@ LOG_EVERY_S = 30.0
 def progress_console() -> Console:
     """Return the console for progress, on stderr, and silence Lightning's hints.
 
-    Lightning logs its devices and tips and warns about the number of workers of a data loader.
-    None of that is about quantization, and `data.workers` is the user's choice.
+    Lightning logs its devices and tips, and warns about the number of workers of a data loader.
+    None of that concerns quantization, and `data.workers` is the user's choice.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -60,10 +60,9 @@ class Display:
     """Shows the progress of the stages of a run; used as a context manager.
 
     Args:
-        console: Where to show it. A console that is not a terminal gets plain lines: one every
-            `LOG_EVERY_S` seconds of training, and one at the end of each training stage. None
-            shows nothing.
-        beat: Called now and then in training stages, for programs that follow the run.
+        console: The console. One that is not a terminal gets plain lines: one every `LOG_EVERY_S`
+            seconds of training, and one at the end of each training stage. None shows nothing.
+        beat: Called regularly in training stages, for programs that monitor the run.
     """
 
     def __init__(self, console: Console | None = None, beat: Beat = lambda *_: None) -> None:

@@ -1,4 +1,4 @@
-"""What is odd about the epochs of a run, and likely not meant."""
+"""Checks the epochs of a run for settings that are probably unintended."""
 
 from math import ceil
 

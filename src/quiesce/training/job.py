@@ -1,4 +1,4 @@
-"""What the stages of a run share, and how it is loaded."""
+"""The state that the stages of a run share, and its loading."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from quiesce.training.trainer import make_trainer
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A loaded run: the stages take it and change its network and its measurements."""
+    """A loaded run; the stages change its network and its measurements."""
 
     recipe: Recipe
     display: Display
@@ -35,13 +35,13 @@ class Job:
     """The checkpoint that the run resumes from, or None."""
     data: Data
     network: nn.Module
-    """Float until the stage `quantize`, then prepared."""
+    """The network: float until the stage `quantize`, then prepared."""
     trainer: Trainer
     """The Trainer of the quantized stage."""
     tracking: RecipeCallback
     recording: RecordingCallback
     measured: Measured
-    """What the stages have measured so far."""
+    """The measurements of the stages so far."""
     clock: Clock
 
     @property
@@ -72,7 +72,7 @@ class Job:
         """Measure the network's accuracy on the test images.
 
         Args:
-            state: What the network is: float, rounded, trained or reestimated.
+            state: State of the network: float, rounded, trained or reestimated.
         """
         self.network.to(self.device)
         self.measured.top1_percent[state] = self.measuring.top1(self.network, state)
@@ -83,13 +83,13 @@ class Job:
 
 
 def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:
-    """Load data and network, create the Trainer, and reject what can not work.
+    """Load data and network, create the Trainer, and refuse combinations that fail.
 
     Nothing is written to disk. Seeds the global generators of python, numpy and torch.
 
     Args:
         recipe: The recipe of the run.
-        display: Where progress is shown.
+        display: Shows the progress.
         found: The checkpoint to resume from, or None.
 
     Raises:
@@ -134,7 +134,7 @@ def checkpoints(
     """Return the callback that saves the checkpoints of a stage.
 
     Args:
-        recipe: Says how often.
+        recipe: The recipe, which sets the interval.
         path: The newest checkpoint.
         measured: Measurements that a resumed run does not repeat.
         clock: The times of the run.

@@ -48,7 +48,7 @@ class Measuring:
         return loss_and_top1(network, self.test(f"top-1, {what}")).top1_percent
 
     def metric(self, name: str, network: nn.Module, what: str) -> float:
-        """Return the score by a function of the user on the test images."""
+        """Return the score of a user function on the test images."""
         return user_metric(name, network, self.test(f"metric, {what}"))
 
     def training_loss(self, network: nn.Module, what: str, count: int) -> float:

@@ -53,7 +53,7 @@ class JoinedOptimizer(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` of a joined optimizer with the same members returned."""
+        """Load a result of `state_dict` from a joined optimizer with the same members."""
         super().load_state_dict(state_dict)  # makes new group dicts and a new state
         self._share()
 

@@ -28,7 +28,7 @@ def refuse_other_checkpoints(found: Found | None, folder: Path) -> None:
 
 
 def refuse_empty_share(limit: int | float | None, test: DataLoader[Any]) -> None:
-    """Check that every process has test images; the others would wait forever for one without.
+    """Check that every process has test images; otherwise the other processes wait forever.
 
     Args:
         limit: `trainer.limit_val_batches`.

@@ -16,7 +16,7 @@ from quiesce.training.recording.oscillation_shares import over, up_to
 
 
 class RecipeCallback(QuiesceCallback):
-    """The QuiesceCallback that a recipe describes; it also logs what the tracker sees.
+    """The QuiesceCallback of a recipe; it also logs the tracker's values.
 
     Every `log_every_n_steps` it logs, over the layers with at most the bits of the scheme:
     `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, a number of codes. It also
@@ -47,7 +47,7 @@ class RecipeCallback(QuiesceCallback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Remember learning rate and step: after the batch they are those of the next step."""
+        """Store learning rate and step: after the batch they are those of the next step."""
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if self.control is not None:
             self._step = self.control.step
@@ -84,7 +84,7 @@ def cure_level(config: CureConfig, total: int) -> Callable[[int], float | None]:
 
 
 def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
-    """Return the cures that `config` describes, over `total` optimizer steps."""
+    """Return the cures of `config`, over `total` optimizer steps."""
     if config.kind == "dampen":
         return [qs.Dampening(ramp(config.strength, total), aggregation=config.aggregation)]
     if config.kind == "freeze":

@@ -19,8 +19,9 @@ def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
     """Run a copy of `network` on two training images, in training mode, and prepare it.
 
     Raises:
-        DataError: Batch norm gets one value per channel, which it can not normalize.
-        RecipeError: The network does not accept these images, or lacks the layer to record.
+        DataError: Batch norm gets one value per channel, which it cannot normalize.
+        RecipeError: The network does not accept these images, or has no layer of the name to
+            record.
         PrepareError, NothingToDoError: The scheme does not fit the network.
     """
     if recipe.metric is not None:

@@ -1,6 +1,6 @@
-"""A whole run: from a recipe to a folder with the trained network and its measurements.
+"""Runs a recipe and writes a folder with the trained network and its measurements.
 
-Nothing is written to disk before everything that can be checked was checked.
+All checks that are possible in advance run before anything is written to disk.
 """
 
 from contextlib import nullcontext
@@ -41,13 +41,13 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
 
     Args:
         recipe: The recipe of the run.
-        display: Where progress is shown; the caller enters its context. None shows nothing.
+        display: Shows the progress; the caller enters its context. None shows nothing.
 
     Returns:
         The content of summary.json; `recipe.folder` holds all files.
 
     Raises:
-        QuiesceError: The message says what to change. The folder is kept only if it holds a
+        QuiesceError: The message states what to change. The folder is kept only if it holds a
             checkpoint.
     """
     if is_first_process():
@@ -63,19 +63,19 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
 
 
 def resume(folder: Path, display: Display | None = None, *, trust: bool = False) -> dict[str, Any]:
-    """Continue an interrupted run; the result is bit for bit that of an uninterrupted one.
+    """Continue an interrupted run; the result is bit-identical to that of an uninterrupted one.
 
     Args:
         folder: The run folder.
-        display: As in `run`. It also tells which checkpoint the run resumes from.
-        trust: Import the modules of the user that the recipe in the folder names.
+        display: See `run`. It also shows which checkpoint the run resumes from.
+        trust: Import the user modules that the recipe in the folder refers to.
 
     Returns:
         The content of summary.json.
 
     Raises:
         QuiesceError: The folder is not a run folder, the run is finished, another process is
-            training in it, or all checkpoints are damaged; and what `run` raises.
+            training in it, or all checkpoints are damaged; also the errors of `run`.
     """
     display = display or Display()
     recipe = recipe_of(folder, [TRUST] if trust else [])
@@ -91,14 +91,15 @@ def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
     """Run a recipe, or resume it if its folder holds a run: for launchers that restart processes.
 
     Args:
-        recipe: As in `run`. If the run has begun, its recipe must be the same.
-        display: As in `resume`.
+        recipe: See `run`. If the run has begun, its recipe must be the same.
+        display: See `resume`.
 
     Returns:
-        The content of summary.json; if the run is finished, without training.
+        The content of summary.json; for a finished run, without training.
 
     Raises:
-        QuiesceError: The run in the folder has another recipe; and what `run` and `resume` raise.
+        QuiesceError: The run in the folder has another recipe; also the errors of `run` and
+            `resume`.
     """
     folder = recipe.folder
     if not (folder / RECIPE).is_file():

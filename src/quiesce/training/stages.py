@@ -50,7 +50,7 @@ def run_stages(job: Job) -> dict[str, Any]:
 
 
 def float_stage(job: Job) -> None:
-    """Train the float network if the recipe asks for it, save it, and measure it."""
+    """Train the float network if the recipe has a float stage, save it, and measure it."""
     recipe, found, stage = job.recipe, job.found_in(FLOAT), job.recipe.float_stage
     if stage.epochs is not None:
         path = job.folder / FLOAT_CHECKPOINT

@@ -32,14 +32,14 @@ HARMLESS = (
     r".*Detected call of `lr_scheduler\.step\(\)` before.*",  # a GradScaler skipped it
     r".*Starting from v1\.9\.0, `tensorboardX` has been removed.*",
 )
-"""Warnings of Lightning about things that are intended here."""
+"""Lightning warnings about intended behaviour."""
 
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
 """Loggers of Lightning, whose tips and hints on devices are not shown."""
 
 
 def is_first_process() -> bool:
-    """Whether this process writes files: the only process, or the first of a distributed run."""
+    """Return whether this process writes files: it is the only one, or the first of several."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -90,7 +90,7 @@ def make_trainer(
 def gather_processes(trainer: Trainer) -> None:
     """Start the processes of a distributed run and connect them.
 
-    `fit` would do this too, but the data is divided among the processes before.
+    `fit` would do this too, but the data is divided among the processes earlier.
     """
     if trainer.strategy.launcher is None:
         return
@@ -117,10 +117,10 @@ def fit(
 
 
 def _environment() -> list[SLURMEnvironment]:
-    """Return Slurm's environment, if Lightning would use it, without its automatic checkpoints.
+    """Return Slurm's environment without automatic checkpoints, if Lightning would use it.
 
-    Lightning would write a checkpoint to its root folder when Slurm stops the job, and load any
-    checkpoint that it finds there without being asked.
+    Lightning would write a checkpoint to its root folder when Slurm stops the job, and would load
+    any checkpoint that it finds there.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []

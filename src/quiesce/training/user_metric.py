@@ -1,4 +1,4 @@
-"""A score of the user, besides top-1: `metric` is `module:name` of a function in a recipe."""
+"""User metrics besides top-1: `metric` in a recipe is `module:name` of a function."""
 
 from collections.abc import Iterable
 from math import isfinite
@@ -31,7 +31,7 @@ class Metric(Protocol):
 
 
 def user_metric(name: str, network: nn.Module, batches: Iterable[Batch]) -> float:
-    """Score a network with the function that a recipe names.
+    """Score a network with the user function of a recipe.
 
     Args:
         name: "mymodule:score", see `Metric`.
@@ -39,7 +39,7 @@ def user_metric(name: str, network: nn.Module, batches: Iterable[Batch]) -> floa
         batches: Images and labels, on any device.
 
     Raises:
-        RecipeError: The function is not there, fails, or returns no finite number.
+        RecipeError: The function does not exist, fails, or does not return a finite number.
     """
     score, where = find(name, FIELD), f"{FIELD}: {name}"
     with inference(network), torch.no_grad():

@@ -38,7 +38,7 @@ CLEARANCE = 4e-6
 """Distance of thresholds from reachable accumulators, as a share of the farthest threshold: some 60
 roundings of float32, so that runtimes that compute in floats agree. The integer runtime needs none,
 because its arithmetic is checked directly. If a trained threshold is that near to an accumulator,
-floats can not decide it, and no distance is kept."""
+floats cannot decide it, and no distance is kept."""
 
 INT32_MAX = 2**31 - 1
 
@@ -46,16 +46,16 @@ TINY = float(np.finfo(np.float32).tiny)
 """Smallest scale that is written: runtimes may treat smaller ones as 0."""
 
 MANY = 63
-"""With more thresholds than this it is unlikely that all are clear, so the trained numbers are
+"""With more thresholds than this, they are unlikely to be all clear, so the trained numbers are
 tried first."""
 
 MAX_DOUBTS = 2e-4
-"""Share of the accumulators of a channel that may get the other code of a threshold that near: one
-of 5,000. Most channels have none; verification allows 1e-4 in a layer."""
+"""Share of the accumulators of a channel that may get the neighbouring code at a threshold that
+near: one of 5,000. Most channels have none; verification allows 1e-4 in a layer."""
 
 
 class Integers(NamedTuple):
-    """What replaces scale and bias of a channel, see `IntegerBiases`."""
+    """Replacement for scale and bias of a channel, see `IntegerBiases`."""
 
     multiple: int
     bias: int
@@ -64,7 +64,7 @@ class Integers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerBiases:
-    """What replaces scale and bias of a layer; all have the shape (channels,)."""
+    """Replacement for scale and bias of a layer; all fields have the shape (channels,)."""
 
     multiple: np.ndarray
     """int64, at least 1: n, the factor of the codes."""

@@ -18,7 +18,7 @@ from quiesce.quantization.quantizer import FakeQuantizer
 
 @dataclass(frozen=True, kw_only=True)
 class InputGrid:
-    """How the input of a layer is rounded: code = clip(round((x - offset) / scale), low, high)."""
+    """Rounding of a layer's input: code = clip(round((x - offset) / scale), low, high)."""
 
     bits: int
     """Bits of a code."""
@@ -33,7 +33,7 @@ class InputGrid:
 
     @property
     def zero_point(self) -> int:
-        """What is added to a code so that the smallest is 0 in uint8.
+        """Offset added to a code so that the smallest is 0 in uint8.
 
         Signed codes are stored in uint8 too, because ONNX Runtime creates integer convolutions only
         for inputs and outputs of one type.
@@ -73,7 +73,7 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
 
     Raises:
         NothingToDoError: The model is not prepared.
-        NotCalibratedError: A quantizer has no scale yet; the message names it.
+        NotCalibratedError: A quantizer has no scale yet; the message contains its name.
         ExportError: A parameter is not float32, or a layer shares a weight whose scales do not
             match its own output channels.
     """
@@ -90,7 +90,7 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
 
 
 class Place(NamedTuple):
-    """Where a quantizer of activations is: at the input of a layer, or at an addition."""
+    """The location of an activation quantizer: the input of a layer, or an addition."""
 
     name: str
     """Name of the layer, or of the addition with ".left" or ".right"."""
@@ -105,7 +105,7 @@ class Place(NamedTuple):
 
 
 def input_places(model: nn.Module) -> list[Place]:
-    """Return where a prepared model rounds activations, in the order of the modules."""
+    """Return the locations of activation quantizers, in the order of the modules."""
     places = []
     for name, module in model.named_modules():
         if isinstance(module, Addition):
@@ -116,10 +116,10 @@ def input_places(model: nn.Module) -> list[Place]:
 
 
 def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
-    """Return the grids of the activations of a prepared model, by the names of their places.
+    """Return the grids of the activations of a prepared model, by the names of their locations.
 
     Raises:
-        NotCalibratedError: A quantizer has no scale yet; the message names it.
+        NotCalibratedError: A quantizer has no scale yet; the message contains its name.
     """
     return {place.name: _input_grid(place.quantizer) for place in input_places(model)}
 
@@ -128,7 +128,7 @@ def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> N
     """Check that every layer is on a path from input to output.
 
     Raises:
-        NothingToDoError: One is not; the message names the first.
+        NothingToDoError: A layer is not; the message names the first one.
     """
     if idle := [name for name in layers if name not in called]:
         raise NothingToDoError(

@@ -32,14 +32,14 @@ def with_rounded_biases(model: nn.Module, example: Example) -> nn.Module:
 
     A convolution between two quantizers adds its bias to a sum of integers. In the file, that bias
     is an integer in units of input scale * weight scale / n, with n the factor of the weight codes
-    in their 8-bit type. Here it is rounded to such units, after folding batch norms: the shift of
-    the batch norm, or else the bias of the convolution, changes by at most half a unit (two and a
-    half where thresholds would lie on accumulators). The result is deterministic.
+    in their 8-bit type. This function rounds it to such units, after folding batch norms: the shift
+    of the batch norm, or else the bias of the convolution, changes by at most half a unit (two and
+    a half where thresholds would lie on accumulators). The result is deterministic.
 
-    These biases do not change: of layers that already run in integers; that the network reads more
-    than once; of a batch norm without a shift; of layers with 8-bit weights and inputs, whose
-    products do not fit into the 16 bits of older processors; and of layers that are not between two
-    quantizers.
+    These biases do not change: those of layers that already run in integers; of layers that the
+    network reads more than once; of a batch norm without a shift; of layers with 8-bit weights and
+    inputs, whose products do not fit into the 16 bits of older processors; and of layers that are
+    not between two quantizers.
 
     Args:
         model: A prepared, calibrated and trained model; it does not change.
@@ -66,7 +66,7 @@ def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.
     """Return values for the parameter `own` with which `find_biases` finds integers for a site.
 
     Returns:
-        None if it finds them without a change, or with no values.
+        None if it finds them without a change, or not at all.
     """
     bias: np.ndarray = site.bias  # pyright: ignore[reportAssignmentType]
     scale, codes = site.per_channel, site.channel_codes
@@ -91,9 +91,9 @@ def _whole(site: Site, own: np.ndarray, inputs: Inputs, outputs: Outputs) -> np.
 
 
 def _tried(own: np.ndarray, bias: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Return values for a parameter: those that make a bias an integer, and the present one last.
+    """Return candidate values: those that make a bias an integer, then the present value.
 
-    Nothing makes the bias of a dead channel an integer, because its units are too small.
+    No value makes the bias of a dead channel an integer, because its units are too small.
 
     Args:
         own: float32 (channels,), the parameter.

@@ -1,4 +1,4 @@
-"""Where the codes of a channel change, and whether a runtime changes them at the same places.
+"""Thresholds of a channel, and a check that a runtime changes the codes at the same ones.
 
 Codes increase with the accumulator, the sum of products of integers. If a runtime gives the trained
 codes on both sides of every threshold, it gives them everywhere.
@@ -49,7 +49,7 @@ def reaches(codes: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Channel(NamedTuple):
-    """Where the codes of a channel change; arrays are (codes - 1,), ascending.
+    """Thresholds of a channel; arrays are (codes - 1,), ascending.
 
     Accumulators are counted in the direction of increasing codes: negated if `sign` is -1.
     """
@@ -62,7 +62,7 @@ class Channel(NamedTuple):
     first_above: np.ndarray
     """The first reachable accumulator with the code above the threshold."""
     doubt: np.ndarray
-    """float64, the distance from a threshold within which float32 can not decide."""
+    """float64, the distance from a threshold within which float32 cannot decide."""
     unit: float
     """Floats per accumulator, above 0."""
     sign: int
@@ -92,7 +92,7 @@ def runtime_codes(
 def is_right(
     channel: Channel, multiple: int, bias: int, scale: np.float32, doubts: float = 0.0
 ) -> bool:
-    """Whether the runtime gives the trained codes on both sides of every threshold.
+    """Return whether the runtime gives the trained codes on both sides of every threshold.
 
     Args:
         channel: The channel with the trained thresholds.
@@ -100,7 +100,7 @@ def is_right(
         bias: int32, in units of the multiplied accumulator.
         scale: Floats per unit of the multiplied code.
         doubts: Share of the accumulators between the first and the last threshold that may get the
-            neighbouring code, where floats can not decide.
+            neighbouring code, where floats cannot decide.
     """
     reach, first_above = channel.reach, channel.first_above
     near = first_above[:, None] + np.array([-2, -1, 0, 1])
@@ -120,9 +120,9 @@ def is_right(
 def count_doubts(
     scale: np.ndarray, bias: np.ndarray, codes: np.ndarray, inputs: Inputs, outputs: Outputs
 ) -> np.ndarray:
-    """Count the thresholds of each channel that lie on an accumulator, as far as floats can tell.
+    """Count the thresholds of each channel that lie on an accumulator, to float precision.
 
-    Arguments as in `quiesce.export.biases.integer_biases.find_biases`.
+    The arguments are those of `quiesce.export.biases.integer_biases.find_biases`.
 
     Returns:
         int64 (channels,).
@@ -144,7 +144,7 @@ def _unit(scale: np.ndarray | float, step: np.float32) -> np.ndarray:
 def _crossings(
     bias: np.ndarray | float, unit: np.ndarray | float, outputs: Outputs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the accumulator at each threshold, and within which distance floats can not decide."""
+    """Return the accumulator at each threshold, and the distance within which floats are unsure."""
     crossed = (_edges(outputs) * float(outputs.scale) - bias) / unit
     return crossed, DOUBT * (np.abs(crossed) + np.abs(bias / unit))
 
@@ -159,8 +159,8 @@ def look(scale: float, bias: float, reach: Reach, step: np.float32, outputs: Out
 
     Args:
         scale: Floats per weight code.
-        bias: In floats.
-        reach: Its smallest and largest accumulator.
+        bias: Bias in floats.
+        reach: Smallest and largest accumulator of the channel.
         step: Scale of the input.
         outputs: The grid after the layer.
     """

@@ -1,1 +1,1 @@
-"""The traced network: what is found in its graph, and how it is rewritten."""
+"""Analyses and rewrites the traced graph."""

@@ -2,7 +2,7 @@
 
 A layer with codes z gives y = s z*x + b, and the batch norm after it g (y - m) / sqrt(v + eps) + h.
 With k = g / sqrt(v + eps), both together are (s k) z*x + (b - m) k + h: a scale per output channel,
-negative where g is, and another bias. All in float64.
+negative where g is negative, and a new bias. All arithmetic is in float64.
 """
 
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ def fold_batchnorms(sites: list[Site]) -> None:
 
 
 def _is_per_channel(site: Site) -> bool:
-    """Whether the channels of the weight are those of a batch norm after it."""
+    """Return whether the batch norm after the weight has the same channels as the weight."""
     node = site.node
     if node is None:
         return False

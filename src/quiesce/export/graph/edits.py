@@ -47,7 +47,7 @@ class Builder:
         self._after = after
 
     def constant(self, name: str, array: np.ndarray) -> "ir.Value":
-        """Return the initializer of this name, which is created at its first use."""
+        """Return the initializer of this name, and create it at its first use."""
         ir = onnx_ir()
         made = self._graph.initializers.get(name)
         if made is not None and np.array_equal(constant(made), array):  # pyright: ignore[reportArgumentType]

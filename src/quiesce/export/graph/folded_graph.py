@@ -43,7 +43,7 @@ def fold(
     preprocessing: Preprocessing | None = None,
     dynamic: Mapping[int, str] | None = None,
 ) -> Folded:
-    """Trace a prepared model and fold what can be folded, without changing a code.
+    """Trace a prepared model and fold all foldable operators, without changing a code.
 
     Raises:
         NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.

@@ -17,7 +17,7 @@ constant weight between a DequantizeLinear and a QuantizeLinear itself.)
 
 Zero points that are 0 are not written, because that is the default.
 
-Names say what a tensor is: <layer>.weight_codes, .weight_scale, .input_scale, .input_codes, ...
+Tensor names describe the content: <layer>.weight_codes, .weight_scale, .input_codes, ...
 """
 
 from typing import TYPE_CHECKING
@@ -144,10 +144,10 @@ def _values(
 
 
 def _is_integer_product(site: Site) -> bool:
-    """Whether a runtime may multiply the integers of a linear layer and of its input.
+    """Return whether a runtime may multiply the integers of a linear layer and of its input.
 
     The layer must read a DequantizeLinear, with no offset in between, and no two products of
-    integers may exceed what processors without VNNI add them in.
+    integers may exceed the 16 bits of processors without VNNI.
     """
     value = None if site.node is None else site.node.inputs[0]
     feeder = None if value is None else value.producer()

@@ -1,4 +1,4 @@
-"""The normalization of raw pixels, as a part of the network."""
+"""The normalization of raw pixels, as a module of the network."""
 
 from collections.abc import Sequence
 

@@ -99,7 +99,7 @@ def between_quantizers(
 
 
 def _producers(inputs: "Mapping[ir.Node, QuantizedInput]") -> "list[ir.Node]":
-    """What computes the quantized values, each once."""
+    """Return the producers of the quantized values, each once."""
     values = [marker.inputs[0] for marker in inputs]
     nodes = [None if value is None else value.producer() for value in values]
     return list(dict.fromkeys(node for node in nodes if node is not None))

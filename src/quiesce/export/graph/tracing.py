@@ -84,7 +84,7 @@ def trace(
         An onnx_ir.Model.
 
     Raises:
-        ExportError: torch.export or torch.onnx can not express the model.
+        ExportError: torch.export or torch.onnx cannot express the model.
         MissingExtraError: onnxscript is not installed.
     """
     marked = _marked(model)
@@ -102,7 +102,7 @@ def translate(
 ) -> Any:
     """Return any network as an onnx_ir.Model, with dynamic batch size.
 
-    Inputs and outputs have the names that `Example` and `output_tensors` give.
+    Inputs and outputs have the names from `Example` and `output_tensors`.
 
     Args:
         network: A network on the CPU, in inference mode.
@@ -112,7 +112,7 @@ def translate(
         dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Raises:
-        ExportError: torch.export or torch.onnx can not express it.
+        ExportError: torch.export or torch.onnx cannot express it.
         MissingExtraError: onnxscript is not installed.
     """
     require("onnxscript", "export to ONNX", "onnx")
@@ -144,9 +144,9 @@ def translate(
 
 
 def traceable(example: Example) -> Example:
-    """Return two entries of an example, on the CPU; its only one twice.
+    """Return two entries of an example, on the CPU; a single entry is repeated.
 
-    torch.export would make a constant of a batch of one.
+    torch.export would specialize a batch of one to a constant.
     """
     example = example.rows(0, 2).to(torch.device("cpu"))
     if example.size > 1:
@@ -155,9 +155,9 @@ def traceable(example: Example) -> Example:
 
 
 def not_expressible(name: str, error: Exception) -> ExportError:
-    """Return what to raise where torch.export or torch.onnx refuse a network called `name`.
+    """Return the error for a network called `name` that torch.export or torch.onnx refuses.
 
-    Their own text may hold the whole graph. It goes to the log, at level debug.
+    The original message may hold the whole graph; it is logged at level debug.
     """
     log.debug("%s can not be exported", name, exc_info=error)
     return ExportError(
@@ -167,7 +167,7 @@ def not_expressible(name: str, error: Exception) -> ExportError:
 
 
 def _name_outputs(graph: "ir.Graph", names: Sequence[str]) -> None:
-    """Name the outputs of a graph; one that is an input, a weight, or another output is copied."""
+    """Name the outputs of a graph; copy one that is an input, a weight, or another output."""
     named = set()
     for place, name in enumerate(names):
         value = graph.outputs[place]
@@ -181,7 +181,7 @@ def _name_outputs(graph: "ir.Graph", names: Sequence[str]) -> None:
 
 
 def _set_apart(graph: "ir.Graph") -> None:
-    """Give the network's own tensors names that lowering, inputs and outputs do not have."""
+    """Rename the network's own tensors to avoid conflicts with lowering, inputs and outputs."""
     for value in list(graph.initializers.values()):
         value.name = OWN + (value.name or "").removeprefix(WRAPPED)
     ends = {value.name for value in (*graph.inputs, *graph.outputs)}

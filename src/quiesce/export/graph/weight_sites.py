@@ -1,4 +1,4 @@
-"""Finds the uses of quantized weights in a traced graph, and takes out their biases."""
+"""Finds the uses of quantized weights in a traced graph, and extracts their biases."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +37,8 @@ class Site:
     bias: np.ndarray | None = None
     """float64 (channels,), taken out of the graph."""
     turned: bool = False
-    """Whether the file holds the codes transposed: of a linear layer, and of what shares them."""
+    """Whether the file holds the codes transposed, as for a linear layer and layers that share its
+    codes."""
     bias_parameter: str | None = None
     """Name of the parameter that is added to the output as part of `bias`."""
 
@@ -48,7 +49,7 @@ class Site:
 
     @property
     def channel_codes(self) -> np.ndarray:
-        """The codes as (channels, weights of a channel); not for transposed convolutions."""
+        """Codes as (channels, weights of a channel); not for transposed convolutions."""
         return self.layer.codes.reshape(self.layer.channels, -1)
 
 

@@ -33,7 +33,7 @@ def check_same_network(
 def check_all_listed(
     codes: dict[str, np.ndarray], names: list[str], grids: dict[str, InputGrid], where: str | Path
 ) -> None:
-    """Refuse a file that does not list all codes of the network, which could not be compared.
+    """Refuse a file that does not list all codes of the network, because they cannot be compared.
 
     If several quantizers round one tensor to one grid, a file lists the first.
     """
@@ -44,7 +44,7 @@ def check_all_listed(
 
 
 def _grid(name: str, grids: dict[str, InputGrid]) -> InputGrid:
-    """Return the grid of a place and call: "conv", "conv:2"."""
+    """Return the grid of a location and call: "conv", "conv:2"."""
     return grids[name] if name in grids else grids[name.rpartition(":")[0]]
 
 
@@ -54,7 +54,7 @@ def wrong_weights(
     """Find layers whose integers in the file are not the trained codes, or are not used.
 
     Returns:
-        One text per layer, which starts with its name.
+        One text per layer, starting with its name.
     """
     from onnx import numpy_helper
 
@@ -129,7 +129,7 @@ def last_layers(proto: Any, description: Description) -> tuple[dict[str, str], s
 
 
 def _without_layer(name: str, producer: Mapping[str, Any]) -> str:
-    """Return what computes the codes of `name` without a layer."""
+    """Describe the source of the codes of `name` if no layer computes them."""
     value = name + CODES
     while value in producer:
         node = producer[value]

@@ -1,4 +1,4 @@
-"""An exact integer network, which decides who is wrong if runtime and training differ.
+"""An exact integer network, the reference when runtime and training differ.
 
 Every quantized layer multiplies and adds the trained codes as integers; the sums must fit into
 int32. Everything between the sums and the next codes (scale, bias, batch norm, activation,
@@ -33,13 +33,14 @@ def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.nda
     Args:
         model: A prepared and calibrated model; it does not change.
         example: Arguments of the model; integers stay integers.
-        codes: The trained codes from `run_trained`, which every layer gets as input.
+        codes: The trained codes from `run_trained`, used as input of every layer.
 
     Returns:
-        Codes by name: int16, so that values outside the 8-bit range show. Outputs in float64.
+        Codes by name, in int16, so that values outside the 8-bit range are visible; and outputs in
+        float64.
 
     Raises:
-        ExportError: A sum of products does not fit into int32, or the model can not compute in
+        ExportError: A sum of products does not fit into int32, or the model cannot compute in
             float64.
     """
     made, computed = _integer_network(model, codes)
@@ -73,7 +74,7 @@ def _integer_network(
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, QuantizedLayer):
             continue
-        if isinstance(layer, EMBEDDINGS):  # it multiplies nothing: its rows are values
+        if isinstance(layer, EMBEDDINGS):  # no multiplication: its rows are values
             rows = of_layer[name] * layer.weight_quantizer.step_size
             layer.add_module("weight_quantizer", _Given(rows))
             continue
@@ -98,14 +99,14 @@ def _layer_scale(layer: QuantizedLayer) -> Tensor:
 
 
 def _along_channels(layer: nn.Module, values: Tensor) -> Tensor:
-    """Return (channels,) in a shape that broadcasts to the output of a layer."""
+    """Reshape (channels,) to broadcast to the output of a layer."""
     weight = layer._parameters["weight"]
     spatial = 0 if isinstance(layer, nn.Linear) or weight is None else weight.dim() - 2
     return values.reshape(-1, *(1,) * spatial)
 
 
 class _Given(nn.Module):
-    """Returns the codes of a weight."""
+    """Module that returns the codes of a weight."""
 
     def __init__(self, codes: Tensor) -> None:
         super().__init__()
@@ -116,9 +117,9 @@ class _Given(nn.Module):
 
 
 class _Judge(nn.Module):
-    """Notes the code of each value, and returns the trained code.
+    """Module that records the code of each value, and returns the trained code.
 
-    A layer gets integers, whose sums are scaled after it; an addition gets their values.
+    A layer gets integers, and its sums are scaled afterwards; an addition gets values.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class _Judge(nn.Module):
 
 
 class _Scaling:
-    """Turns the integer sums of a layer into its output."""
+    """Module that turns the integer sums of a layer into its output."""
 
     def __init__(self, name: str, layer: QuantizedLayer, scale: Tensor) -> None:
         quantizer = layer.input_quantizer

@@ -1,4 +1,4 @@
-"""How the outputs of a whole file are compared with those of the network: by the task.
+"""Comparison of the outputs of a file and of the network, depending on the task.
 
 - "top1": the class with the largest value, of an image, a pixel or a token.
 - "max_error": the largest difference, as a share of the largest value.
@@ -13,31 +13,31 @@ import numpy as np
 from quiesce.export.interface import LOGITS
 
 Outputs: TypeAlias = Mapping[str, np.ndarray]
-"""What a network or a file returns for a batch, by the names of the outputs in the file."""
+"""Outputs of a network or a file for a batch, by their names in the file."""
 
 Compare: TypeAlias = Literal["top1", "max_error"] | Callable[[Outputs, Outputs], float]
-"""How outputs are compared; a function takes those of the network and those of the file, and
-returns the share that agrees, 0 to 1."""
+"""Comparison method; a function takes the outputs of the network and of the file, and returns the
+share that agrees, 0 to 1."""
 
 ITEMS = {2: "images", 3: "tokens"}
-"""What has a class, by the number of dimensions of an output; of more dimensions, a pixel has."""
+"""Items that have a class, by the number of dimensions of an output; pixels for more dimensions."""
 
 
 class Agreement(NamedTuple):
-    """Of one batch."""
+    """Agreement on one batch."""
 
     items: str
-    """What was compared: images, pixels, tokens, values."""
+    """Items compared: images, pixels, tokens, values."""
 
     compared: int
-    """Number of them."""
+    """Number of items."""
 
     agree: float
-    """Number of them on which both agree."""
+    """Number of items on which both agree."""
 
 
 def check_compare(compare: Compare | None) -> None:
-    """Refuse what is no way to compare.
+    """Check a comparison method.
 
     Raises:
         ValueError: It is not "top1", "max_error", a function or None.
@@ -47,13 +47,13 @@ def check_compare(compare: Compare | None) -> None:
 
 
 def chosen(compare: Compare | None, outputs: Outputs) -> Compare:
-    """Return how these outputs are compared where nothing is said.
+    """Return the comparison method for these outputs; None selects the default.
 
     One output of shape (batch, classes), (batch, tokens, classes) or (batch, classes, height,
     width), or an output called "logits", is compared by top-1, everything else by its values.
 
     Raises:
-        ValueError: Top-1 is asked for, and no output has classes.
+        ValueError: The method is top-1, and no output has classes.
     """
     by_class = class_output(outputs) is not None
     if compare == "top1" and not by_class:
@@ -65,7 +65,7 @@ def chosen(compare: Compare | None, outputs: Outputs) -> Compare:
 
 
 def class_output(outputs: Outputs) -> str | None:
-    """Return the name of the output that has classes: the only one, or "logits"; None without."""
+    """Return the name of the output with classes: the only one, or "logits"; None if absent."""
     name = next(iter(outputs)) if len(outputs) == 1 else LOGITS
     values = outputs.get(name)
     if values is None or values.dtype.kind != "f" or values.ndim < 2:
@@ -77,7 +77,7 @@ def classes_of(outputs: Outputs) -> np.ndarray:
     """Return the class of every image, pixel or token: int64, the shape without the classes.
 
     Args:
-        outputs: Of which `class_output` finds one.
+        outputs: Outputs for which `class_output` returns a name.
     """
     values = outputs[class_output(outputs) or LOGITS]
     return values.argmax(_class_axis(values))
@@ -87,16 +87,16 @@ def agreement(compare: Compare, ours: Outputs, theirs: Outputs, size: int) -> Ag
     """Compare the outputs of one batch.
 
     Args:
-        compare: As `chosen` returned it.
-        ours: Of the network.
-        theirs: Of the file, of the same shapes.
+        compare: The result of `chosen`.
+        ours: Outputs of the network.
+        theirs: Outputs of the file, with the same shapes.
         size: Entries of the batch.
 
     Returns:
         None for "max_error", which has its own measure.
 
     Raises:
-        ValueError: A function returned something else than a share.
+        ValueError: A function returned something other than a share.
     """
     if compare == "max_error":
         return None
@@ -113,7 +113,7 @@ def agreement(compare: Compare, ours: Outputs, theirs: Outputs, size: int) -> Ag
 def largest_error(ours: Outputs, theirs: Outputs) -> float:
     """Return the largest difference of a value, as a share of the largest value of its output.
 
-    Of integers and truth values, it is the share of those that differ.
+    For integers and booleans, return the share of values that differ.
     """
     return max((_error(ours[name], theirs[name]) for name in ours if ours[name].size), default=0.0)
 
@@ -126,18 +126,18 @@ def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def farthest(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the largest difference; infinite where one alone, or both, are no number.
+    """Return the largest difference; infinite if a value is NaN in one or both.
 
     Raises:
-        ValueError: They have other shapes.
+        ValueError: The shapes differ.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"an output has the shape {ours.shape}, and not {theirs.shape}")
-    with np.errstate(invalid="ignore"):  # of infinities, which are equal or infinitely far apart
+    with np.errstate(invalid="ignore"):  # differences of infinities: 0 if equal, else infinite
         distance = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
     return float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def _class_axis(values: np.ndarray) -> int:
-    """Classes come last for images and tokens, and second where pixels follow."""
+    """Return the axis of the classes: last for images and tokens, second for pixels."""
     return 1 if values.ndim > 3 else values.ndim - 1

@@ -28,7 +28,7 @@ MIN_AGREEMENT = 0.99
 MAX_ERROR = 0.05
 """Largest difference of a value, as a share of the largest value of its output, if the whole file
 is compared by values. Float operators such as layer norms round in another order in a runtime.
-This changes about one code in a million, and each changes codes in the layers behind it; with few
+This changes about one code in a million, and each changes codes in the layers after it; with few
 bits, one code is about a percent of an output."""
 
 MAX_POINTS = 0.5
@@ -37,12 +37,12 @@ MAX_POINTS = 0.5
 
 @dataclass(kw_only=True)
 class LayerCheck:
-    """The codes of one quantized input, with the trained codes as input of each layer."""
+    """Comparison of one quantized input, with the trained codes as input of each layer."""
 
     name: str
     """Name of the layer that reads these codes, with ":2" and so on for further calls."""
     made_by: str
-    """The layers that compute them."""
+    """The layers that compute these codes."""
     codes: int = 0
     """Number of codes compared."""
     differ: int = 0
@@ -62,7 +62,7 @@ class LayerCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the layer meets the rules."""
+        """Whether the layer passes the rules."""
         most = max(self.differ, self.optimisations)
         return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
 
@@ -127,7 +127,7 @@ class Verification:
     error: float = 0.0
     """Largest difference of an output in the whole run, as a share of its largest value."""
     items: str = "images"
-    """What has a class: images, pixels or tokens; inputs if a function compares."""
+    """Items that have a class: images, pixels or tokens; inputs if a function compares."""
     compared: int = 0
     """Number of these items."""
     agree: float = 0
@@ -158,12 +158,12 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the file computes what the network computes."""
+        """Whether the file and the network compute the same."""
         return not self._failures()
 
     @property
     def verdict(self) -> str:
-        """The first broken rule in one line, or a summary."""
+        """First broken rule in one line, or a summary."""
         failures = self._failures()
         if failures:
             return failures[0]
@@ -171,7 +171,7 @@ class Verification:
 
     @property
     def layer_status(self) -> str:
-        """How many layers compute the same codes as the network, each given the same inputs."""
+        """Number of layers that compute the network's codes from the same inputs, as text."""
         part = [layer for layer in self.layers if layer.differ or layer.optimisations]
         if not part:
             return f"all {len(self.layers)} layers equal"
@@ -185,7 +185,7 @@ class Verification:
 
     @property
     def whole_status(self) -> str:
-        """How the outputs of the whole file compare with those of the network."""
+        """Comparison of the outputs of the whole file with those of the network, as text."""
         if self.compare == "max_error":
             return f"outputs differ by at most {100 * self.error:.3g} % of the largest"
         how = "top-1" if self.compare == "top1" else self.compare

@@ -30,14 +30,14 @@ class Computed(NamedTuple):
 
 @torch.no_grad()
 def run_trained(model: nn.Module, example: Example) -> Computed:
-    """Run a prepared model in inference mode, and note its codes.
+    """Run a prepared model in inference mode, and record its codes.
 
     Args:
         model: A prepared and calibrated model; its modes are restored.
         example: Arguments of the model, on any device.
 
     Raises:
-        ExportError: It returns something else than tensors.
+        ExportError: It returns something other than tensors.
     """
     codes: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
@@ -52,14 +52,14 @@ def run_trained(model: nn.Module, example: Example) -> Computed:
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as numpy holds it; half precision as float32."""
+    """Return a tensor as a numpy array; half precision becomes float32."""
     tensor = tensor.detach().cpu()
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return (tensor.float() if half else tensor).numpy()
 
 
 def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
-    """Return the codes of values that a quantizer returned: int8 or uint8, of the same shape."""
+    """Return the codes of a quantizer's output values: int8 or uint8, of the same shape."""
     if quantizer.offset is not None:
         values = values - quantizer.offset
     integers = torch.round(values / quantizer.step_size)
@@ -68,7 +68,7 @@ def codes_of(quantizer: FakeQuantizer, values: Tensor) -> np.ndarray:
 
 
 class _Noted(nn.Module):
-    """Replaces a quantizer at one of its places, because several places may share it."""
+    """Replaces a quantizer at one of its locations, because several may share it."""
 
     def __init__(self, name: str, quantizer: FakeQuantizer, note: Note) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Verifies that an exported file computes what the trained network computes.
+"""Verifies that an exported file computes the same as the trained network.
 
 Weights are compared code by code. Then every layer gets the trained input codes, because one early
 difference would spread through all later layers. ONNX Runtime runs the layers with all graph
@@ -57,13 +57,13 @@ from quiesce.inference import Batch, Forward, Input, label_of
 from quiesce.parallel.processes import unwrapped
 
 CHUNK = 16
-"""Images compared at a time; all codes of all layers are in memory for these."""
+"""Images per comparison; all codes of all layers are in memory for these."""
 
 LAYER_IMAGES = 256
 """Images on which layers are compared; the whole file runs on all images."""
 
 ENOUGH_CODES = round(3 / MAX_SHARE)
-"""With fewer codes in a layer, chance decides whether one or two that differ are too many."""
+"""Minimum number of codes of a layer; with fewer, one or two different codes could decide."""
 
 LEAST_IMAGES = 64
 """Smallest number of images to compare, even if every layer has many codes."""
@@ -80,7 +80,7 @@ def verify_onnx(
     """Compare an ONNX file of `export_onnx` with its model.
 
     Args:
-        model: The prepared, trained model, maybe in an AveragedModel.
+        model: The prepared, trained model, or an AveragedModel of it.
         path: The file.
         batches: Inputs of the model, or pairs of an input and a label; see `quiesce.inference`.
             Labels count if they are classes, in the shape of the classes of the output.
@@ -101,7 +101,7 @@ def verify_onnx(
         ExportError: The file is missing, damaged, or not an export of this network.
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
-        TypeError, ValueError: A batch or `compare` is not as said above.
+        TypeError, ValueError: A batch or `compare` does not match this description.
     """
     check_compare(compare)
     model = unwrapped(model)
@@ -221,7 +221,7 @@ class _Runner:
         self._outputs = [output.name for output in proto.graph.output]
 
     def check_inputs(self, example: Example) -> None:
-        """Refuse arguments that are not those of the file."""
+        """Refuse arguments that differ from the inputs of the file."""
         takes = {each.name: each.shape for each in self._whole.get_inputs()}
         if missing := [name for name in takes if name not in example.tensors]:
             raise ExportError(
@@ -306,7 +306,7 @@ def _compare_outputs(
     found: LogitsCheck, trained: Computed, reference: Computed, runtime: dict[bool, Computed]
 ) -> None:
     for name, exact in reference.outputs.items():
-        if exact.dtype.kind != "f":  # integers are compared where the file is run whole
+        if exact.dtype.kind != "f":  # integers are compared in the run of the whole file
             continue
         size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
         ours = farthest(trained.outputs[name], exact)

@@ -1,1 +1,1 @@
-"""The charts of the page: one idea per file, each None where a run has not what it shows."""
+"""Charts of the page: one per file; each returns None if the run lacks the data."""

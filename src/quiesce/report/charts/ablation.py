@@ -1,4 +1,4 @@
-"""What a swept field does: its values against accuracy and against oscillation."""
+"""Accuracy and oscillation against the values of a swept field."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from quiesce.report.verdict import final_top1
 
 
 def ablation(groups: Sequence[Group], field: str) -> list[Chart]:
-    """Return two charts of the groups over the values of a field: top-1 and oscillating share."""
+    """Return two charts over the values of a field: top-1 and oscillating share."""
     made = [
         _chart(groups, field, final_top1, "Accuracy", "top-1, %", 1),
         _chart(
@@ -72,12 +72,12 @@ def _chart(
 
 
 def _points(points: Sequence[tuple[Group, list[float]]], field: str, place: int) -> go.Scatter:
-    """The settings of one variant: means, with standard deviations where there are several seeds.
+    """Return the settings of one variant: means, and standard deviations for several seeds.
 
     Args:
         points: Each setting with the values of its seeds.
-        field: What was set.
-        place: Of the variant's colour.
+        field: The swept field.
+        place: Index of the variant's colour.
     """
     settings = [group.fields[field] for group, _ in points]
     spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]

@@ -1,4 +1,4 @@
-"""How wrong running batch-norm statistics are: depth-wise against the others, and over training."""
+"""Error of running batch-norm statistics: by kind of layer, and over training."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from quiesce.report.run_data import DEPTHWISE, Group, Run, Series
 from quiesce.report.verdict import OFF_NATS
 
 FLOOR_NATS = 1e-6
-"""What is drawn for a KL below it: a logarithmic axis has no zero."""
+"""Smallest KL drawn, because a logarithmic axis has no zero."""
 
 KINDS = (DEPTHWISE, "point-wise", "full", "linear", "other", "not diagnosed")
 
 
 def by_kind(groups: Sequence[Group]) -> Chart | None:
-    """Return a dot for each batch norm, in a row for each kind of layer; None of fewer than two."""
+    """Return one dot per batch norm, one row per kind of layer; None for fewer than two."""
     runs = [group.runs[0] for group in groups]
     present = {norm.kind for run in runs for norm in run.batchnorms}
     kinds = [kind for kind in KINDS if kind in present] + sorted(present - set(KINDS))
@@ -48,7 +48,7 @@ def by_kind(groups: Sequence[Group]) -> Chart | None:
         "range": [len(kinds) - 0.5, -0.5],
         "showgrid": False,
     }
-    # more than a decade from end to end, on which there are ticks always
+    # more than a decade, so that the axis always has ticks
     low = max(min(norm.kl_mean for run in runs for norm in run.batchnorms), FLOOR_NATS) / 4
     high = 4 * max(worst.kl_mean, OFF_NATS)
     made = figure(

@@ -1,4 +1,4 @@
-"""What all charts share: how they look, and what the page writes around one."""
+"""Style shared by all charts, and the texts that the page shows around a chart."""
 
 import html
 import math
@@ -12,52 +12,52 @@ from quiesce.report.palette import INK, MUTED, RULE
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 LONGEST = 24
-"""Most characters of a layer's name beside a chart."""
+"""Maximum length of a layer name beside a chart, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """One entry of the legend that the page writes above a chart."""
+    """One entry of the legend above a chart."""
 
     label: str
-    """What the mark is of."""
+    """Label of the entry."""
     color: str
     """A light colour of the palette."""
     dash: str = "solid"
-    """As plotly names dashes; "point" for a dot."""
+    """A dash style of plotly, or "point" for a dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure, and the words around it."""
+    """A figure and its texts."""
 
     title: str
-    """Above it."""
+    """Heading of the chart."""
     alt: str
-    """What a person who can not see it is told."""
+    """Text alternative for screen readers."""
     figure: go.Figure
-    """In light colours."""
+    """The figure, in light colours."""
     note: str = ""
-    """Below the title: what to look for."""
+    """Text below the title: what to look for."""
     keys: tuple[Key, ...] = ()
-    """Legend; none where labels are in the chart, or one colour is drawn."""
+    """Legend; empty if the chart has labels or only one colour."""
     scale: tuple[str, str] | None = None
     """Ends of the colour scale of a heat map."""
     rows: int = 0
-    """Layers of a heat map; the page folds a map of many."""
+    """Number of layers of a heat map; the page folds a large map."""
     wide: bool = False
-    """Whether it takes the whole width of a laptop."""
+    """Whether the chart takes the full width of a laptop screen."""
 
 
 def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, **axes: Any) -> Any:
-    """Return a figure with the page's look.
+    """Return a figure in the style of the page.
 
     Args:
-        traces: What is drawn.
+        traces: The plotly traces.
         x: Title of the horizontal axis, with its unit.
-        y: Title of the vertical axis, with its unit; None where names say it.
-        height: In pixels; the width follows the page.
-        axes: `xaxis` and `yaxis`: more about them, as plotly takes it.
+        y: Title of the vertical axis, with its unit; None if tick labels suffice.
+        height: Height in pixels; the width follows the page.
+        axes: Further options of `xaxis` and `yaxis`, in plotly's format.
     """
     line = {"linecolor": RULE, "zeroline": False, "automargin": True, "gridcolor": RULE}
     line |= {"exponentformat": "power", "minexponent": 4}
@@ -84,17 +84,18 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
 
 
 LARGEST = 1e300
-"""At the end of a logarithmic axis: the decade above is a number too."""
+"""Largest end of a logarithmic axis: the next decade must be finite too."""
 
 
 def logarithmic(low: float, high: float) -> dict[str, Any]:
-    """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 where there are few of them.
+    """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 if there are few decades.
 
-    Where fewer than two of these lie between the ends, or an end is no number, the axis is linear.
+    The axis is linear if fewer than two of these ticks lie between the ends, or an end is not
+    finite.
 
     Args:
-        low: Least value on it, above 0.
-        high: Greatest.
+        low: Smallest value on the axis, above 0.
+        high: Largest value on the axis.
     """
     if not high < LARGEST:
         return {"type": "linear"}
@@ -121,18 +122,18 @@ def _power(value: float) -> str:
 
 
 def written(name: str) -> str:
-    """Return a name as plotly shows it word for word: its texts are a kind of HTML."""
+    """Return a name escaped for plotly, which reads texts as a kind of HTML."""
     return html.escape(" ".join(name.split()), quote=False)
 
 
 def shortened(name: str) -> str:
-    """Return the end of a long name, ready for plotly; ends tell layers apart."""
+    """Return the end of a long name, escaped for plotly; layer names differ at the end."""
     name = " ".join(name.split())
     return written(name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}")
 
 
 def ticks(names: Iterable[str]) -> dict[str, Any]:
-    """Return an axis of names, the first on top, at 0, 1, 2 ..."""
+    """Return an axis of names at 0, 1, 2 ..., with the first on top."""
     short = [shortened(name) for name in names]
     return {
         "tickmode": "array",

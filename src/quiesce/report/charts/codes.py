@@ -1,4 +1,4 @@
-"""Which codes weights have in the end, over all layers and in each."""
+"""Final distribution of the weight codes, over all layers and in each layer."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ def codes(groups: Sequence[Group]) -> Chart | None:
 
 
 def codes_by_layer(run: Run, label: str) -> Chart | None:
-    """Return the share of each code in each low-bit layer of a run, a row each."""
+    """Return the share of each code in each low-bit layer of a run, one row per layer."""
     layers = most_oscillating([layer for layer in run.low_bit_layers if layer.codes])
     known = [layer.codes for layer in layers if layer.codes]
     if not known:
@@ -74,11 +74,11 @@ def _known(run: Run) -> list[CodeCounts]:
 
 
 def _places(histograms: Sequence[CodeCounts]) -> np.ndarray:
-    """All codes that any of them knows, rising."""
+    """Return all codes that occur in any of the counts, ascending."""
     return np.unique(np.concatenate([np.asarray(each.code, float) for each in histograms]))
 
 
 def _counts(histogram: CodeCounts, places: np.ndarray) -> np.ndarray:
-    """Its counts at `places`, 0 where it has no such code."""
+    """Return the counts at `places`, and 0 for codes that do not occur."""
     counts = dict(zip(histogram.code, histogram.counts, strict=True))
     return np.array([float(counts.get(place, 0)) for place in places])

@@ -1,4 +1,4 @@
-"""The schedules of a run: its learning rate, and how strong its cure was when."""
+"""Schedules of a run: learning rate and strength of the cure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +14,10 @@ CURES = {
 
 
 def cure(groups: Sequence[Group]) -> list[Chart]:
-    """Return the schedules that metrics.csv has, and what freezing has frozen."""
+    """Return the schedules in metrics.csv, and the frozen share."""
 
     def of(kind: str, column: str) -> Sequence[Group]:
-        # groups without the cure keep their place, and so the others their colours
+        # groups without the cure keep their position, so the others keep their colours
         return [
             replace(group, runs=tuple(_only(run, kind, column) for run in group.runs))
             for group in groups

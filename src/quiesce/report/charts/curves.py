@@ -1,4 +1,4 @@
-"""Numbers over the steps of training, all runs on one axis: one colour a group, one line a run."""
+"""Curves over the steps of training: one colour per group, one line per run."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ STEPS = "optimizer step"
 
 
 def legend(groups: Sequence[Group]) -> tuple[Key, ...]:
-    """Return who has which colour; nothing where there is one group."""
+    """Return the colours of the groups; empty for a single group."""
     keys = (Key(label=group.label, color=color(i), dash=dash(i)) for i, group in enumerate(groups))
     return tuple(keys) if len(groups) > 1 else ()
 
@@ -28,17 +28,17 @@ def curves(
     log: bool = False,
     zero: bool = False,
 ) -> Chart | None:
-    """Return one curve for each run that has two points of it; None where no run has.
+    """Return one curve for each run with at least two points; None if no run has them.
 
     Args:
-        groups: In the order of their colours.
-        series: A column of metrics.csv, or what finds the curve of a run.
-        title: Of the chart.
+        groups: Groups in the order of their colours.
+        series: A column of metrics.csv, or a function that returns the curve of a run.
+        title: Title of the chart.
         y: Title of the axis, with its unit.
         note: What to look for.
-        factor: From the series to the axis: 100 for shares in percent.
-        log: Whether the axis is logarithmic, where all values are above 0.
-        zero: Whether a linear axis shows 0.
+        factor: Factor from the series to the axis: 100 for shares in percent.
+        log: Whether the axis is logarithmic, if all values are above 0.
+        zero: Whether a linear axis includes 0.
     """
     find = series if callable(series) else lambda run: run.curves.get(series)
     found = [

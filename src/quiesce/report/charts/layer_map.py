@@ -1,4 +1,4 @@
-"""A heat map with a row for each layer: what oscillates when, offsets, and codes are such maps."""
+"""Heat map with one row per layer, used for oscillation, offsets and codes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from quiesce.report.palette import scale
 from quiesce.run_folder.contents import DiagnosedLayer
 
 ROWS = 60
-"""Most layers of a map."""
+"""Maximum number of layers in a map."""
 
 FOLDED = 24
-"""Most rows of a map that is open on the page: it fills about half of a laptop's screen."""
+"""Maximum number of rows of an unfolded map: about half of a laptop's screen."""
 
 ROW, REST = 17, 70
-"""Height of a row, and of what is not rows, in pixels."""
+"""Height of a row, and of the rest of the figure, in pixels."""
 
 
 def layer_map(
@@ -33,13 +33,13 @@ def layer_map(
     """Return the map.
 
     Args:
-        names: Of the layers, from top to bottom.
-        across: Places or edges on the horizontal axis.
+        names: Names of the layers, from top to bottom.
+        across: Positions or edges on the horizontal axis.
         values: Shape (layers, columns).
-        top: What has the strongest colour.
+        top: Value of the strongest colour.
         x: Title of the horizontal axis, with its unit.
-        hover: What is told of a cell, with plotly's %{x} and %{z}.
-        xaxis: More about that axis.
+        hover: Hover text of a cell, with plotly's %{x} and %{z}.
+        xaxis: Further options of that axis.
     """
     cells = go.Heatmap(
         x=across,

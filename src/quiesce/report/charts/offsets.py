@@ -1,4 +1,4 @@
-"""Where latents lie between two codes: weights that oscillate stand at the thresholds."""
+"""Position of latent weights between two codes; oscillating weights gather at the thresholds."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ from quiesce.run_folder.contents import OffsetCounts
 OFFSET = "offset from the nearest code"
 
 BRIGHTEST = 5.0
-"""Density, in multiples of even spacing, that has the strongest colour."""
+"""Density of the strongest colour, in multiples of even spacing."""
 
 HIGHEST = 4.0
-"""Most density that is drawn: frozen weights all stand at 0, and would flatten the rest."""
+"""Largest density drawn: frozen weights are all at 0 and would flatten the rest."""
 
 
 def offsets(groups: Sequence[Group]) -> Chart | None:
@@ -67,7 +67,7 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
 
 
 def offsets_by_layer(run: Run, label: str) -> Chart | None:
-    """Return the offsets of each low-bit layer of a run, a row each."""
+    """Return the offsets of each low-bit layer of a run, one row per layer."""
     layers = most_oscillating([layer for layer in run.low_bit_layers if layer.offsets])
     histograms = [layer.offsets for layer in layers if layer.offsets]
     if not histograms:
@@ -92,12 +92,12 @@ def offsets_by_layer(run: Run, label: str) -> Chart | None:
 
 
 def density(counts: np.ndarray) -> np.ndarray:
-    """Return the weights in each bin, as multiples of what even spacing would put there."""
+    """Return the weights in each bin, in multiples of even spacing."""
     return counts * len(counts) / max(counts.sum(), 1)
 
 
 def _all_offsets(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Edges and counts over all low-bit layers of a run; none where none are known."""
+    """Return edges and counts over all low-bit layers of a run; none if there is no data."""
     known: list[OffsetCounts] = [layer.offsets for layer in run.low_bit_layers if layer.offsets]
     if not known:
         return []

@@ -1,4 +1,4 @@
-"""Where weights oscillate, and when: one row a layer, one column a moment of training."""
+"""Oscillation over layers and training: one row per layer, one column per step."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from quiesce.report.run_data import Run
 
 
 def over_time(run: Run, label: str, top: float) -> Chart | None:
-    """Return the heat map of a run; None without two steps in layers.csv.
+    """Return the heat map of a run; None for fewer than two steps in layers.csv.
 
     Args:
-        run: Any.
-        label: What the page calls it.
-        top: Share, 0 to 1, that has the strongest colour.
+        run: The run.
+        label: Name of the run on the page.
+        top: Share of the strongest colour, 0 to 1.
     """
     matrix = low_bit_shares(run)
     if matrix is None or run.over_time is None or len(run.over_time.steps) < 2:
@@ -44,9 +44,9 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
 
 
 def low_bit_shares(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Return names and shares of low-bit layers, of all where bits are not known; None of none.
+    """Return names and shares of low-bit layers, or of all if bits are unknown; None if empty.
 
-    Where neither a summary nor a diagnosis tells of layers, the recipe says which have more bits.
+    Without a summary and a diagnosis, the bits of the layers come from the recipe.
     """
     if run.over_time is None:
         return None

@@ -1,4 +1,4 @@
-"""What oscillation still costs: the loss with other codes for the weights that oscillate."""
+"""Remaining cost of oscillation: the loss with other codes of the oscillating weights."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,7 +9,7 @@ from quiesce.report.run_data import Run
 
 
 def other_codes(run: Run, label: str, place: int) -> Chart | None:
-    """Return the losses of a probe, a row for each way to choose codes; None without a probe."""
+    """Return the losses of a probe, one row per way to choose codes; None without a probe."""
     if run.probe is None:
         return None
     rows = {

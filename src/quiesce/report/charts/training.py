@@ -1,4 +1,4 @@
-"""How training went: loss, accuracy, and what oscillates and is frozen on the way."""
+"""Course of training: loss, accuracy, oscillating and frozen shares."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from quiesce.report.run_data import Group, Run, Series
 
 
 def training(groups: Sequence[Group]) -> list[Chart]:
-    """Return the curves that metrics.csv has, but for what oscillates where nothing ever does."""
+    """Return the curves in metrics.csv; oscillation is left out if no weight ever oscillates."""
     made = [
         curves(
             groups,
@@ -38,7 +38,7 @@ def training(groups: Sequence[Group]) -> list[Chart]:
 
 
 def happens(groups: Sequence[Group], column: str) -> bool:
-    """Whether a column of metrics.csv is above 0 at some step of some run."""
+    """Return whether a column of metrics.csv is above 0 at some step of some run."""
     runs = [run for group in groups for run in group.runs]
     return any(run.curves[column].values.any() for run in runs if column in run.curves)
 

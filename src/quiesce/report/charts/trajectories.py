@@ -1,4 +1,4 @@
-"""Single weights, step by step: the latent crosses a threshold, and the code goes with it."""
+"""Single weights, step by step: the latent weight crosses a threshold and the code changes."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from quiesce.report.palette import HIGHLIGHT, INK, MUTED, RULE, color
 from quiesce.report.run_data import Run, Trajectories
 
 WEIGHTS = 3
-"""How many are drawn, of those recorded: the ones that oscillated most at the end."""
+"""Number of recorded weights that are drawn: those that oscillated most at the end."""
 
 STEPS_SHOWN = 300
-"""Last steps that are drawn; more would hide single oscillations."""
+"""Number of last steps that are drawn; more would hide single oscillations."""
 
 PANEL = 170
-"""Height of one weight, in pixels."""
+"""Height of the panel of one weight, in pixels."""
 
 TITLE, LATENT, GAP = 0.17, 0.51, 0.06
-"""Shares of a panel: its title on top, the latent below it, a gap; the rest is the code's."""
+"""Shares of a panel for the title, the latent weight and a gap; the rest is for the code."""
 
 
 def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
-    """Return some weights of a run, one above the other; None without two steps of one.
+    """Return some weights of a run, one above the other; None for fewer than two steps.
 
     Args:
-        run: Any.
-        label: What the page calls it.
-        place: Of its colour.
+        run: The run.
+        label: Name of the run on the page.
+        place: Index of its colour.
     """
     seen = run.trajectories
     if seen is None or len(seen.steps) < 2:
@@ -61,7 +61,7 @@ def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
 def _panel(
     made: go.Figure, seen: Trajectories, weight: int, row: int, height: float, light: str
 ) -> None:
-    """Draw one weight: its latent, close up, and its code below."""
+    """Draw one weight: its latent value on a narrow axis, and its code below."""
     last = slice(-STEPS_SHOWN, None)
     steps = seen.steps[last].astype("int32")
     position, code = seen.position[last, weight], seen.code[last, weight]

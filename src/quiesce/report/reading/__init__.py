@@ -1,1 +1,1 @@
-"""Run folders as data for the page."""
+"""Reads run folders as data for the page."""

@@ -1,4 +1,4 @@
-"""What was trained, on what, and how large and fast it is, from the recipe and shipped.json."""
+"""Reads network, data, size and latency of a run from the recipe and shipped.json."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +17,8 @@ def facts_of(
 
     Args:
         recipe: The recipe; all its fields are None if there is none.
-        shipped: What `quiesce demo` measured of the exported file, or None.
-        layers: All that are known.
+        shipped: Measurements of the exported file by `quiesce demo`, or None.
+        layers: All known layers.
         low_bits: Bits of most layers, for a run without a recipe.
     """
     known = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]

@@ -14,7 +14,7 @@ from quiesce.run_folder.contents import (
 
 
 def summarized_layers(summary: Summary) -> tuple[DiagnosedLayer, ...]:
-    """Return the layers of a summary, which only tells whether a layer is depth-wise."""
+    """Return the layers of a summary, which only records whether a layer is depth-wise."""
     return tuple(
         DiagnosedLayer(
             **{field: getattr(each, field) for field in LayerNumbers.__struct_fields__},
@@ -25,7 +25,7 @@ def summarized_layers(summary: Summary) -> tuple[DiagnosedLayer, ...]:
 
 
 def summarized_batchnorms(summary: Summary) -> tuple[DiagnosedNorm, ...]:
-    """Return the batch norms of a summary, which does not tell what feeds them."""
+    """Return the batch norms of a summary, which does not record their input layers."""
     return tuple(
         DiagnosedNorm(name=name, kind="not diagnosed", kl_mean=kl.mean, kl_max=kl.max)
         for name, kl in summary.batchnorm_kl.items()
@@ -33,11 +33,11 @@ def summarized_batchnorms(summary: Summary) -> tuple[DiagnosedNorm, ...]:
 
 
 def planned_bits(scheme: KeptScheme, names: Sequence[str]) -> dict[str, int]:
-    """Return the bits that a recipe has for each layer; nothing if it has no scheme.
+    """Return the bits of each layer by the recipe; empty if it has no scheme.
 
     Args:
         scheme: The scheme of the recipe.
-        names: The layers in the order of the network: the first and the last are special.
+        names: The layers in the order of the network; the first and the last are special.
     """
     if scheme.weight_bits is None or not names:
         return {}

@@ -1,4 +1,4 @@
-"""Reads one run folder for the page. Any file may be missing; one of `record` has no recipe."""
+"""Reads one run folder for the page. Any file may be missing; `record` writes no recipe."""
 
 import json
 from dataclasses import replace
@@ -34,8 +34,8 @@ def page_run(folder: Path, title: str) -> Run:
     """Read everything that the page shows of a run.
 
     Args:
-        folder: With a recipe.yaml, a summary.json, or both.
-        title: The name of the run on the page.
+        folder: Folder with a recipe.yaml, a summary.json, or both.
+        title: Name of the run on the page.
 
     Raises:
         RecipeError: A file is damaged, or newer than this quiesce.
@@ -134,7 +134,7 @@ def _last_values(curves: dict[str, Series]) -> dict[str, Any]:
 
 
 def _diagnosed(diagnosis: DiagnosisFile, known: Accuracy) -> dict[str, Any]:
-    """Return what a diagnosis adds; its accuracy counts only if training did not measure one."""
+    """Return the data of a diagnosis; its accuracy counts only if training did not measure one."""
     top1, loss = diagnosis.accuracy.top1_percent, diagnosis.accuracy.train_loss
     running, reestimated = known.running, known.reestimated
     return {
@@ -153,7 +153,7 @@ def _diagnosed(diagnosis: DiagnosisFile, known: Accuracy) -> dict[str, Any]:
 
 
 def _from_its_layers(run: Run) -> Run:
-    """Fill in shares that a run without a summary has only in its diagnosis."""
+    """Compute the shares that a run without a summary has only in its diagnosis."""
     low = run.low_bit_layers
     depthwise = [layer for layer in low if layer.kind == DEPTHWISE]
     shares = {

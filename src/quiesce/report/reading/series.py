@@ -1,4 +1,4 @@
-"""What a run wrote down while it trained: tables of steps, kept small enough for a page."""
+"""Reads the tables of steps of a run, reduced to a size that suits a page."""
 
 import math
 from array import array
@@ -12,18 +12,18 @@ from quiesce.report.run_data import DEPTHWISE, LayersOverTime, Series
 from quiesce.run_folder.reading import reading
 
 POINTS = 300
-"""Most points of a curve: about one for each pixel of a chart that fills half a screen."""
+"""Maximum number of points of a curve: about one per pixel of a chart on half a screen."""
 
 
 MOST_CELLS = 4_000_000
-"""Of the matrix of layers by steps: 2,000 layers at 200 steps are a tenth of it."""
+"""Maximum size of the matrix of layers by steps: ten times 2,000 layers at 200 steps."""
 
 WINDOW = 0.08
-"""Share of a curve that a running mean is over."""
+"""Window of the running mean, as a share of the curve."""
 
 
 def curves(path: Path) -> dict[str, Series]:
-    """Return each column of a table by step, without its empty cells; nothing where it is not.
+    """Return each column of a table by step, without empty cells; empty if there is no table.
 
     Raises:
         RecipeError: The file is damaged.
@@ -44,7 +44,7 @@ def curves(path: Path) -> dict[str, Series]:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series:
-    """Return at most so many points: means over equal stretches, and the last point as it is.
+    """Return at most `most` points: means over equal stretches, and the last point unchanged.
 
     Args:
         steps: Shape (points,), in any order.
@@ -61,7 +61,7 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series
 
 
 def smoothed(series: Series) -> Series:
-    """Return running means over `WINDOW` of the points, over half of it at the ends."""
+    """Return running means over `WINDOW` of the points, and over half of it at the ends."""
     half = max(1, round(WINDOW * len(series.values) / 2))
     total = np.concatenate([[0.0], np.cumsum(series.values)])
     place = np.arange(len(series.values))
@@ -70,7 +70,7 @@ def smoothed(series: Series) -> Series:
 
 
 def layers_over_time(path: Path) -> LayersOverTime | None:
-    """Return layers.csv as a matrix; None where it is not, or is empty.
+    """Return layers.csv as a matrix; None if it is missing or empty.
 
     Raises:
         RecipeError: The file is damaged.

@@ -1,4 +1,4 @@
-"""Single weights of a run: their trajectories, and what a probe found out about their codes."""
+"""Reads single weights of a run: their trajectories, and the result of a probe of their codes."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from quiesce.run_folder.contents import ProbeFile
 from quiesce.run_folder.reading import maybe_read, reading
 
 LARGEST_POSITION = 1e30
-"""Codes from 0 that a chart's float32 holds with room."""
+"""Largest latent weight, in codes; well within the range of a chart's float32."""
 
 LARGEST_CODE = 255
-"""Of 8 bits without a sign."""
+"""Largest code: 8 bits, unsigned."""
 
 
 def trajectories(path: Path) -> Trajectories | None:
-    """Return trajectories.npz, its latents in codes; None where there is no such file.
+    """Return trajectories.npz, with latent weights in codes; None if there is no such file.
 
     Raises:
         RecipeError: The file is damaged.

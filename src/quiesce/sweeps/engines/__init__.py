@@ -1,1 +1,1 @@
-"""Where the tasks of a sweep run: one file for each engine."""
+"""Engines that run the tasks of a sweep, one file each."""

@@ -1,4 +1,4 @@
-"""What an engine is, and the order of tasks that all engines keep."""
+"""The interface of an engine, and the order of tasks that all engines follow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Protocol
 from quiesce.sweeps.task import Task
 
 Tell = Callable[[Task, str], None]
-"""Called when a task has ended, with the reason if it failed, in one line, and "" if it is done."""
+"""Callback for the end of a task: its argument is the reason of a failure in one line, or ""."""
 
 
 class Engine(Protocol):
     """Runs the tasks of a sweep somewhere."""
 
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
-        """Run all tasks. A task that fails stops no other than those that need it.
+        """Run all tasks. A failed task stops only the tasks that need it.
 
         Args:
             tasks: In order of importance; a task comes after the one that it needs.
@@ -41,10 +41,10 @@ def run_in_order(
     """Submit each task once the task that it needs is done, earlier tasks first.
 
     Args:
-        tasks: As in `Engine.run`.
-        submit: Starts a task; the result of the future is why it failed, or "".
-        tell: As in `Engine.run`.
-        at_once: The number of tasks that may be submitted and not ended; None for no limit.
+        tasks: See `Engine.run`.
+        submit: Starts a task; the result of the future is the reason of a failure, or "".
+        tell: See `Engine.run`.
+        at_once: Maximum number of submitted tasks that have not ended; None for no limit.
     """
     place = {task.name: i for i, task in enumerate(tasks)}
     waiting: dict[str, list[Task]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Processes on this machine: the default engine."""
+"""Runs tasks as processes on this machine: the default engine."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ class LocalEngine:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does, which a scheduler's time limit sends."""
+    """Make SIGTERM, sent at a scheduler's time limit, end a sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster. Needs the extra `ray`: pip install 'quiesce[ray]'.
 
-Ray places each task on a node with the resources that it asks for. If the node is lost, Ray gives
-the task to another node, where it continues from its last checkpoint.
+Ray places each task on a node with the required resources. If the node is lost, Ray moves the task
+to another node, where it resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ LOCAL = "ray"
 """The address that starts Ray on this machine."""
 
 TRIES = 20
-"""How often a task is given to another node because its node was lost."""
+"""Number of times that a task moves to another node because its node was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What each task needs."""
+    """Resources that each task needs."""
 
     cpus: float = 1.0
-    """Cores; a run gets as many threads, at least one."""
+    """Number of cores; a run gets as many threads, at least one."""
 
     gpus: float = 0.0
-    """Devices; a fraction shares one."""
+    """Number of devices; with a fraction, several tasks share one."""
 
     memory: int = 0
-    """Bytes; 0 does not reserve any."""
+    """Memory in bytes; 0 reserves none."""
 
     def as_ray(self) -> dict[str, float]:
-        """Return the amounts under the names that Ray's nodes report."""
+        """Return the amounts by the names that Ray's nodes report."""
         amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory)}
         return {name: amount for name, amount in amounts.items() if amount}
 
@@ -51,10 +51,10 @@ class RayEngine:
     """Runs tasks on a Ray cluster.
 
     Args:
-        address: "ray" to start Ray on this machine, or what `ray.init` takes: "auto",
+        address: "ray" to start Ray on this machine, or an address for `ray.init`: "auto",
             "ray://HOST:PORT", "HOST:PORT".
         folder: The folder of the sweep, which all nodes must see under this path.
-        resources: What each task needs.
+        resources: Resources that each task needs.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -65,7 +65,7 @@ class RayEngine:
         self._address, self._folder, self._resources = address, folder, resources
 
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
-        """Run all tasks; see `Engine.run`. Ctrl-C cancels what has not ended.
+        """Run all tasks; see `Engine.run`. Ctrl-C cancels the tasks that have not ended.
 
         Raises:
             EngineError: The cluster does not answer, no node has the resources, or a node does not
@@ -100,7 +100,7 @@ class RayEngine:
     @contextmanager
     def _connected(self) -> Iterator[None]:
         ray = self._ray
-        if ray.is_initialized():  # the user's own program has connected already
+        if ray.is_initialized():  # the user's own program is already connected
             yield
             return
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -132,7 +132,7 @@ class RayEngine:
             )
 
     def _refuse_folder(self, nodes: list[dict[str, Any]]) -> None:
-        """Let every node look for a file that this process has written."""
+        """Check that every node sees a file that this process has written."""
         ray = self._ray
         placed = require("ray.util.scheduling_strategies", "--on ray", "ray")
         mark = self._folder / f".seen-{uuid.uuid4().hex}"
@@ -168,7 +168,7 @@ def _sees(path: Path) -> bool:
 
 
 def _explained(future: Future[str]) -> Future[str]:
-    """Return a future whose result also says in one line how Ray itself failed."""
+    """Return a future whose result also explains a failure of Ray itself in one line."""
     explained: Future[str] = Future()
 
     def end(done: Future[str]) -> None:

@@ -1,11 +1,11 @@
 """Tasks as job arrays of Slurm. Needs the extra `slurm`: pip install 'quiesce[slurm]'.
 
-There are at most two arrays: the float networks, and the runs, which Slurm holds back until the
-float networks have ended. A job that reaches its time limit saves nothing more, is put back in the
-queue by submitit, and continues from its last checkpoint.
+There are at most two arrays: the float networks, and the runs, which Slurm holds until the float
+networks have ended. A job that reaches its time limit saves nothing more; submitit requeues it, and
+it resumes from its last checkpoint.
 
-The command may be stopped at any time: the jobs go on without it. When it is called again, it
-submits only what is neither finished nor in the queue.
+The command can be stopped at any time; the jobs continue. A later call submits only tasks that are
+neither finished nor in the queue.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import read_state
 
 POLL_S = 5.0
-"""Seconds between two looks at the jobs. submitit asks Slurm itself at most once a minute."""
+"""Seconds between two checks of the jobs. submitit queries Slurm at most once a minute."""
 
 TIMEOUTS = 100
-"""How often a job may reach its time limit."""
+"""Number of times that a job may reach its time limit."""
 
 JOBS = "jobs.json"
-"""Name of a task to the id of its job; in the folder of the jobs."""
+"""File in the folder of the jobs that maps task names to job ids."""
 
 
 class SlurmEngine:
@@ -41,8 +41,8 @@ class SlurmEngine:
     Args:
         folder: The folder of the sweep, on a file system that all nodes share.
         fields: Fields of sbatch by the names of submitit: {"partition": "gpu", "time": 120}.
-        executor: What submits: `submitit.SlurmExecutor`, or another class of submitit with the
-            same interface.
+        executor: The executor class: `submitit.SlurmExecutor`, or another class of submitit with
+            the same interface.
 
     Raises:
         MissingExtraError: submitit is not installed.
@@ -58,7 +58,7 @@ class SlurmEngine:
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
         """Submit all tasks that are not in the queue, and wait; see `Engine.run`.
 
-        Ctrl-C stops the waiting, and not the jobs.
+        Ctrl-C stops the waiting but not the jobs.
 
         Raises:
             EngineError: sbatch has no such field, this machine has no Slurm, or sbatch refuses.
@@ -85,7 +85,7 @@ class SlurmEngine:
             executor.update_parameters(**self._fields)
         except (ValueError, NameError, TypeError, AssertionError) as error:
             raise EngineError(f"--slurm: {' '.join(str(error).split())}") from error
-        except RuntimeError as error:  # submitit looks for srun
+        except RuntimeError as error:  # submitit checks for srun
             raise EngineError(
                 f"--on slurm: {error}; call this on a machine that can submit jobs"
             ) from error
@@ -102,7 +102,7 @@ class SlurmEngine:
         return {name: job for name, job in jobs.items() if not job.done()}
 
     def _submit(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        """Submit tasks as one array; remember their jobs."""
+        """Submit tasks as one array, and save their job ids."""
         if not tasks:
             return {}
         try:
@@ -116,14 +116,14 @@ class SlurmEngine:
         return named
 
     def _known(self) -> dict[str, str]:
-        """Return the ids of all jobs that were submitted, by the name of their task."""
+        """Return the ids of all submitted jobs, by task name."""
         path = self._folder / JOBS
         return typed(read_json(path), dict[str, str]) if path.is_file() else {}
 
     def _wait(
         self, tasks: Sequence[Task], jobs: dict[str, Any], later: list[Task], tell: Tell
     ) -> None:
-        """Wait for jobs; submit `later` once what it needs has ended, where Slurm does not."""
+        """Wait for jobs; submit `later` once its dependencies have ended, unless Slurm does so."""
         by_name = {task.name: task for task in tasks}
         failed: set[str] = set()
         while jobs or later:
@@ -140,16 +140,16 @@ class SlurmEngine:
 
 
 class SlurmTask:
-    """What a job calls; submitit submits it again when the job has reached its time limit."""
+    """The callable of a job; submitit submits it again when the job reaches its time limit."""
 
     def __call__(self, task: Task) -> str:
-        """Run a task whose float network is there; return why it failed, or ""."""
+        """Run a task whose float network exists; return the reason of a failure, or ""."""
         if task.weights is not None and not task.weights.is_file():
             return f"{task.needs} failed"
         return run_process(task)
 
     def checkpoint(self, task: Task) -> Any:
-        """Return what submitit submits again: the same task, which continues."""
+        """Return the same task for submitit to submit again; it resumes."""
         submitit: Any = require("submitit", "--on slurm", "slurm")
         return submitit.helpers.DelayedSubmission(self, task)
 
@@ -158,7 +158,7 @@ def _why(task: Task, job: Any, failed: set[str]) -> str:
     """Return why an ended job failed, in one line, or ""."""
     try:
         return job.result()
-    except Exception as error:  # of any kind: what the job raised, or how Slurm ended it
+    except Exception as error:  # any exception: raised by the job, or by Slurm at its end
         if task.needs in failed:
             return f"{task.needs} failed"
         return read_state(task.state).why or f"Slurm: {job.state}: {first_line(error)}"

@@ -1,1 +1,1 @@
-"""What a run writes down while it trains."""
+"""Records data while a run trains."""

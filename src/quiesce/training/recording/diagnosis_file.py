@@ -62,7 +62,7 @@ class Diagnosis:
         ).tree()
 
     def see_layers(self, tracker: OscillationTracker, prefix: str = "") -> None:
-        """Diagnose the layers; `prefix` is removed from their names."""
+        """Diagnose the layers, and remove `prefix` from their names."""
         self.step = tracker.steps
         self.momentum = tracker.momentum
         self.layers = [
@@ -71,7 +71,7 @@ class Diagnosis:
         ]
 
     def see_score(self, kind: str, train_loss: float, top1_percent: float | None) -> None:
-        """Add what was measured with one kind of batch-norm statistics, `RUNNING` or `REESTIMATED`.
+        """Add the scores with one kind of batch-norm statistics, `RUNNING` or `REESTIMATED`.
 
         Args:
             kind: The kind of the statistics.

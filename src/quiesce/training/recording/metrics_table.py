@@ -1,4 +1,4 @@
-"""metrics.csv: what a Trainer logs, in one table with fixed columns.
+"""Writes metrics.csv: the values that a Trainer logs, in one table with fixed columns.
 
 Lightning's CSVLogger removes an existing file, and rewrites it when a column is added. This logger
 only appends rows, so a resumed run continues in the same file.
@@ -39,7 +39,7 @@ class MetricsTable(Logger):
 
     @property
     def version(self) -> str:
-        """Empty: a run has one version."""
+        """Empty version: a run has only one."""
         return ""
 
     @rank_zero_only
@@ -47,7 +47,7 @@ class MetricsTable(Logger):
         """Add a row.
 
         Raises:
-            KeyError: There is no column for one of them.
+            KeyError: A metric has no column.
             DiskFullError: There is no space for it.
         """
         if unknown := sorted(set(metrics) - set(COLUMNS)):
@@ -56,4 +56,4 @@ class MetricsTable(Logger):
         self.table.add([[row.get(column) for column in COLUMNS]])
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Do nothing: recipe.yaml holds them."""
+        """Do nothing, because recipe.yaml holds the hyperparameters."""

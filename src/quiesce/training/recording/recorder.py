@@ -49,11 +49,11 @@ class Recorder:
         folder: An existing folder.
         network: The prepared network.
         control: The `Control` of its optimizer.
-        config: What to record, and how often.
+        config: The selection and the frequency of the records.
         total: Optimizer steps of the whole training, at least 1.
         batches: Images and labels to measure batch norm on. If empty, batch norm is not measured.
         max_bits: Layers with more bits are not chosen for trajectories.
-        prefix: What the tracker's names have before the names of the network's layers.
+        prefix: Prefix of the tracker's names before the names of the network's layers.
         board: A TensorBoard SummaryWriter that also gets scalars and histograms, or None.
         writes: Whether this process writes files. In a distributed run only the first process
             does; all of them measure batch norm.
@@ -102,7 +102,7 @@ class Recorder:
         check_layer(config, names)
 
     def step(self) -> None:
-        """Record what is due; call it at least once per optimizer step."""
+        """Write the records that are due; call this at least once per optimizer step."""
         if self._control.step == self._seen:
             return  # gradients are being accumulated, or the step was skipped
         self._seen = step = self._control.step
@@ -126,7 +126,7 @@ class Recorder:
             _write_arrays(self._trajectories, self._trajectory, self._prefix)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold to continue recording."""
+        """Return the state that a checkpoint needs to continue recording."""
         trajectory = self._trajectory
         return {
             "version": 1,
@@ -136,7 +136,7 @@ class Recorder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`; rows that were written after it are dropped from the files.
+        """Continue from `state_dict`, and drop later rows from the files.
 
         Raises:
             CheckpointError: A file is shorter than it was then.
@@ -155,7 +155,7 @@ class Recorder:
         return self._layers, self._norms, self._losses
 
     def _due(self, times: int) -> bool:
-        """Whether this is one of `times` evenly spread steps; the last step is one of them."""
+        """Return whether this is one of `times` evenly spread steps, including the last step."""
         return self._seen * times // self._total > (self._seen - 1) * times // self._total
 
     def _record_layers(self, step: int) -> None:
@@ -224,7 +224,7 @@ class Recorder:
 
 
 def check_layer(config: RecordingConfig, layers: Sequence[str]) -> None:
-    """Check that the layer whose weights are recorded exists, if the config names one.
+    """Check that the layer to record exists, if the config names one.
 
     Raises:
         RecipeError: It is not one of `layers`.

@@ -15,15 +15,15 @@ from quiesce.training.scores import Batch
 
 
 class RecordingCallback(Callback):
-    """Records what the section `recording` of a recipe asks for.
+    """Records the data of the section `recording` of a recipe.
 
     Args:
         recipe: The recipe of the run.
         tracking: The callback that tracks oscillation. It must precede this one in the Trainer.
 
     Attributes:
-        batches: Images and labels to measure batch norm on. Set them before training, if the
-            recipe asks for it.
+        batches: Images and labels to measure batch norm on. Set them before training, if the recipe
+            requires it.
     """
 
     def __init__(self, recipe: Recipe, tracking: QuiesceCallback) -> None:
@@ -65,12 +65,12 @@ class RecordingCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Record what is due after the previous batch; the time does not count as training."""
+        """Write the records due after the previous batch; the time does not count as training."""
         if self._recorder is not None:
             self._recorder.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record what is due after the last batch, and close the files."""
+        """Write the records due after the last batch, and close the files."""
         if self._recorder is not None:
             self._recorder.step()
         with raised_together():
@@ -79,7 +79,7 @@ class RecordingCallback(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Write what was recorded, so that an interrupted run can be inspected."""
+        """Write the recorded data, so that an interrupted run can be inspected."""
         self._close()
 
     def _close(self) -> None:

@@ -28,7 +28,7 @@ class Measured:
     """Accuracy of the float network, after calibration, after training, and after batch-norm
     re-estimation (None if nothing is re-estimated)."""
     metric: dict[str, float | None] = field(default_factory=dict)
-    """Score by the metric of the recipe, of the same states; empty without one."""
+    """Score of the same states by the metric of the recipe; empty without one."""
     train_loss: float | None = None
     """Cross-entropy, averaged over the last epoch."""
     steps: int = 0

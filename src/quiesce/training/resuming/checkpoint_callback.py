@@ -1,9 +1,9 @@
-"""When a Trainer saves a checkpoint, and what quiesce adds to Lightning's content.
+"""Saves checkpoints of a Trainer, with additional entries for quiesce.
 
 A checkpoint is saved at the start of the first batch after an optimizer step, before the batch is
-used. At that moment everything that follows from the step, or from the end of an epoch, is done:
-rows are written, schedules are updated, test images are measured. So a resumed run repeats
-nothing and skips nothing. Lightning has already counted the new batch; the checkpoint corrects it.
+used. By then everything that follows from the step, or from the end of an epoch, is done: rows are
+written, schedules are updated, test images are measured. So a resumed run repeats nothing and skips
+nothing. Lightning has already counted the new batch; the checkpoint corrects this.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class CheckpointCallback(Checkpoint):
     Args:
         path: The newest checkpoint.
         every: Optimizer steps between two checkpoints; None saves only after epochs.
-        job: Returns what the run has measured so far.
+        job: Returns the measurements of the run so far.
         resumed: Content of the checkpoint that this training resumes from, or None.
     """
 
@@ -114,7 +114,7 @@ class CheckpointCallback(Checkpoint):
         _count_back(checkpoint["loops"]["fit_loop"], epoch, self._batches)
 
     def _save(self, trainer: Trainer) -> None:
-        """Save a checkpoint; an error of the process that writes is raised in all processes.
+        """Save a checkpoint; an error of the writing process is raised in all processes.
 
         Raises:
             DiskFullError: There is no space.
@@ -123,7 +123,7 @@ class CheckpointCallback(Checkpoint):
             try:
                 trainer.save_checkpoint(self._path)
             except (QuiesceError, OSError):
-                trainer.strategy.barrier()  # the other processes wait here when all is written
+                trainer.strategy.barrier()  # the other processes wait here until all is written
                 raise
 
 

@@ -17,7 +17,7 @@ CONTROL_VERSION = 1
 """Newest readable version of the state of `quiesce.Control`."""
 
 PASSED_ON = QuiesceError, OSError, OutOfMemoryError
-"""Errors that already say what is wrong."""
+"""Errors whose messages are already complete."""
 
 
 def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -58,7 +58,7 @@ def tracker_of(
     Args:
         network: The network, with the weights of the same checkpoint.
         state: The saved state of the tracker.
-        prefix: What the tracker's names have before the names of the network's layers.
+        prefix: Prefix of the tracker's names before the names of the network's layers.
         path: The checkpoint, for error messages.
 
     Raises:
@@ -94,7 +94,7 @@ def one_line(path: Path) -> Iterator[None]:
 
 
 def _wrapped(prefix: str, network: nn.Module) -> nn.Module:
-    """Wrap the network in modules, so that its layers have the names they had in training."""
+    """Wrap the network in modules, so that its layers have the names used in training."""
     for name in reversed(prefix.split(".")[:-1]):
         outer = nn.Module()
         outer.add_module(name, network)

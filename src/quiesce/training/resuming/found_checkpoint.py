@@ -1,4 +1,4 @@
-"""The checkpoint that an interrupted run has left, and how training continues from it."""
+"""Finds the checkpoint of an interrupted run, and continues training from it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ QUANTIZED: Final = "quantized"
 """The two training stages."""
 
 NEEDED = ("state_dict", "loops", "optimizer_states", "lr_schedulers", "callbacks")
-"""Entries that Lightning would skip without a word if they were missing."""
+"""Entries that Lightning would silently skip if they were missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +37,17 @@ class Found:
     """A readable checkpoint of a run."""
 
     stage: Literal["float", "quantized"]
-    """The stage that was being trained."""
+    """The training stage of the checkpoint."""
     path: Path
     content: dict[str, Any]
     over: bool
-    """Whether the training of this stage was finished."""
+    """Whether the training of this stage is finished."""
     step: int
     """Optimizer steps of this stage."""
     epoch: int
     """Epoch of the next batch, or the last epoch if `over`."""
     train_loss: float | None
-    """Average over the last complete epoch."""
+    """Average loss over the last complete epoch."""
     busy_s: float
     """Seconds spent in training batches."""
     top1_percent: dict[str, float | None]
@@ -71,7 +71,7 @@ class Found:
         """Explain errors that occur while the block resumes training from this checkpoint.
 
         Args:
-            module: What is trained in the block. Once it has made a step, the checkpoint fits.
+            module: The module trained in the block. Once it has made a step, the checkpoint fits.
 
         Raises:
             CheckpointError: The checkpoint does not fit this training.
@@ -97,11 +97,11 @@ def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
 
     Args:
         folder: The run folder.
-        flags: As in `read_recipe`; only `TRUST` leaves the recipe as it is.
+        flags: See `read_recipe`; any flag except `TRUST` changes the recipe.
 
     Raises:
-        RecipeError: The folder is not a run folder, the run is finished, or its recipe names code
-            of the user that is not trusted.
+        RecipeError: The folder is not a run folder, the run is finished, or its recipe refers to
+            untrusted user code.
     """
     refuse_no_run(folder, RECIPE)
     if (folder / SUMMARY).is_file():
@@ -114,7 +114,7 @@ def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
 
 
 def refuse_other_recipe(recipe: Recipe, begun: Recipe) -> None:
-    """Refuse to continue a run with another recipe than its own; the folder's name may differ.
+    """Refuse to continue a run with a different recipe; the folder's name may differ.
 
     Raises:
         RecipeError: Some fields differ.
@@ -142,7 +142,7 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
 
     Args:
         folder: The run folder.
-        tell: Called with messages: which checkpoint is used, and why.
+        tell: Called with messages: which checkpoint is used, and the reason.
 
     Raises:
         CheckpointError: There are checkpoints, and all are damaged, or of a newer quiesce.
@@ -184,7 +184,7 @@ def _found(stage: Literal["float", "quantized"], path: Path, content: dict[str, 
 
 
 def _compare_versions(own: dict[str, Any], tell: Callable[[str], object]) -> None:
-    """Tell what may make this process compute other bits than the one before."""
+    """Report version differences that may change the bits of the result."""
     now = {"threads": torch.get_num_threads(), **versions()}
     then = {"threads": own["threads"], **own["versions"]}
     for what, value in then.items():

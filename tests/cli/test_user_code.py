@@ -35,6 +35,7 @@ def home(tmp_path_factory):
         train, *_ = COMMANDS
         assert train[0] == "train"
         assert main([*train, "--recording.layers=4", "--trainer.accelerator=cpu"]) == 0
+        assert main(next(command for command in COMMANDS if command[0] == "export")) == 0
     yield home
     sys.modules.pop("shapes", None)
 
@@ -62,7 +63,7 @@ def test_the_metric_is_in_the_summary(home):
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: command[0])
 def test_the_later_commands_of_the_page(command, home, capsys):
-    assert main(command) == 0
+    assert main([*command, "--force"] if command[0] == "export" else command) == 0
     out = capsys.readouterr().out
     final = json.loads((home / RUN / "summary.json").read_text("utf-8"))["metric"]["final"]
     if command[0] == "evaluate":

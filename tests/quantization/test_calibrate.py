@@ -134,7 +134,7 @@ def test_nothing_but_quantizers_moves() -> None:
     [
         ([], NothingToDoError, "batches is empty"),
         ([IMAGES, IMAGES[:, :2]], RuntimeError, "channels"),
-        ([IMAGES, "a file"], TypeError, "batches"),
+        ([IMAGES, "a file"], TypeError, "a batch must be"),
         ([IMAGES, IMAGES * torch.nan], DivergedError, r"3\.input got NaN or inf"),
         ([IMAGES, IMAGES * torch.inf], DivergedError, r"3\.input got NaN or inf"),
     ],

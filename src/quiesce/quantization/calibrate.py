@@ -120,7 +120,7 @@ def calibrate(
     for quantizer, observation in seen.items():
         if not observation.finite:
             raise DivergedError(
-                f"{quantizer.name} saw NaN or inf in float; mend the data or the network"
+                f"{quantizer.name} got NaN or inf in float; correct the data or the network"
             )
     for quantizer, observation in seen.items():
         _settle(quantizer, observation)

@@ -177,7 +177,7 @@ class Control:
 
     def _finish(self) -> None:
         self._stepped.clear()
-        self._omissions.step_taken(self.step)
+        self._omissions.step_taken(self.step, self._optimizers)
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)

@@ -44,16 +44,25 @@ class Omissions:
         with torch.no_grad():
             return any(cure.penalty(step) is not None for cure in self._cures)
 
-    def step_taken(self, step: int) -> None:
-        """Warn if the finished optimizer step `step` did not include the penalty."""
+    def step_taken(self, step: int, optimizers: Iterable[Optimizer]) -> None:
+        """Warn if the finished optimizer step `step` did not include the penalty.
+
+        A step in which all learning rates are 0 needs none. torch.distributed.checkpoint takes one
+        to create the state of an optimizer.
+        """
         self._penalties = 0
-        if self.penalty_missing(step):
+        if self.penalty_missing(step) and _moves(optimizers):
             self._known = True
             warnings.warn(
                 f"optimizer step {step} was taken without the penalty of the cures, so dampening "
                 "has no effect; add it to the loss: loss = loss + control.penalty()",
                 stacklevel=3,
             )
+
+
+def _moves(optimizers: Iterable[Optimizer]) -> bool:
+    """Return whether a learning rate is not 0; a group without one counts as moving."""
+    return any(float(group.get("lr", 1)) for one in optimizers for group in one.param_groups)
 
 
 def warn_of_restart(optimizers: Iterable[Optimizer]) -> None:

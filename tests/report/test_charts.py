@@ -10,7 +10,7 @@ from msgspec import structs
 from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
-from quiesce.report.charts.chart import logarithmic, shortened, written
+from quiesce.report.charts.chart import shortened, written
 from quiesce.report.charts.codes import codes, codes_by_layer
 from quiesce.report.charts.cure import cure
 from quiesce.report.charts.curves import curves
@@ -21,6 +21,7 @@ from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
 from quiesce.report.collect import collect
+from quiesce.report.page import figure_json
 from quiesce.report.reading.layers import planned_bits
 from quiesce.report.run_data import Group
 from quiesce.report.sections import quiet, sections
@@ -239,37 +240,15 @@ def test_names_reach_plotly_as_text():
     assert len(shortened("x" * 40)) == 24
 
 
-@pytest.mark.parametrize("high", [float("inf"), 1.7e308, float("nan")])
-def test_an_axis_that_ends_at_no_number_is_linear(high):
-    assert logarithmic(0.1, high) == {"type": "linear"}
-
-
-def test_logarithmic_axes_have_few_and_readable_ticks():
-    assert logarithmic(0.04, 0.5)["ticktext"] == ["0.05", "0.1", "0.2", "0.5"]
-    assert logarithmic(2e-5, 0.4)["ticktext"] == [
-        "10<sup>-4</sup>",
-        "0.001",
-        "0.01",
-        "0.1",
-    ]
-
-
-@pytest.mark.parametrize(("low", "high"), [(1.2, 1.6), (2.1, 4.9), (1.5, 2.4), (0.3, 0.3)])
-def test_an_axis_without_two_ticks_in_sight_is_linear(low, high):
-    assert logarithmic(low, high) == {"type": "linear"}
-    assert logarithmic(0.9 * low, 10 * high)["type"] == "log"
-
-
-@pytest.mark.parametrize("kl", [0.0, 0.019, 0.03, 7.0])
+@pytest.mark.parametrize("kl", [0.0, 0.019, 7.0, float("inf")])
 def test_kl_is_on_a_logarithmic_axis_always(kl, made):
     run = made()
     one = structs.replace(run.batchnorms[0], kl_mean=kl)
     chart = by_kind([group(replace(run, batchnorms=(one, one)))])
     assert chart is not None
-    axis = chart.figure.layout.xaxis
-    low, high = axis.range
-    assert axis.type == "log"
-    assert sum(low <= np.log10(tick) <= high for tick in axis.tickvals) >= 2
+    assert chart.figure.layout.xaxis.type == "log"
+    assert min(chart.figure.data[0].x) > 0
+    assert '"log"' in str(figure_json(chart))
 
 
 def test_numbers_are_packed(made):

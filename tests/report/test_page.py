@@ -56,7 +56,7 @@ def test_missing_files_say_how_to_get_them(tmp_path):
     folder = make_run(tmp_path / "a run", diagnosed=False, recorded=False, probed=False)
     said = " ".join(words(page(collect([folder]))).split())
     assert f"A diagnosis measures it: quiesce diagnose &#39;{folder}&#39;" in said
-    assert f"A probe finds out: quiesce probe &#39;{folder}&#39;" in said
+    assert f"A probe measures it: quiesce probe &#39;{folder}&#39;" in said
     assert "recording.trajectory_steps" in said
     assert "There is no layers.csv" in said
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_off_is_reported_and_said(tmp_path):
 def test_a_run_without_oscillation_says_so(quiet_run):
     said = words(page(collect([quiet_run])))
     assert "No weight oscillates: none has a frequency above 0.005." in said
-    assert "There is nothing to mend." in said
+    assert "Nothing needs to be changed." in said
     assert "Nothing to probe. No low-bit weight oscillates." in said
 
 
@@ -106,7 +106,7 @@ def test_a_sweep_has_its_table_and_its_ablation(tmp_path):
     html = page(collect([folder]))
     said = words(html)
     assert "What the setting does" in said
-    assert "Not begun yet: 1 planned run." in said
+    assert "Not started yet: 1 planned run." in said
     assert "97.8 ± 0.0" in said
     assert "Least oscillation" in said
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from msgspec import structs
 
@@ -11,7 +10,7 @@ from quiesce.comparison.same_data import data_of
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
 from quiesce.report.run_data import Accuracy, Group
-from quiesce.run_folder.contents import DiagnosedNorm, KeptData
+from quiesce.run_folder.contents import DiagnosedNorm, KeptData, Learned, Sampled
 from support.made_runs import QUIET
 
 
@@ -24,10 +23,10 @@ def test_the_sentences_of_the_issue_with_oscillation(made):
     assert texts == [
         "7.3 % of depth-wise weights oscillate (3.5 % of all low-bit weights), most in "
         "blocks.2.conv_dw: 10.7 %.",
-        "Latents pile up at the thresholds: 4.1 % lie within 0.01 codes of one, where even "
-        "spacing would put 2.0 %.",
+        "Latent weights gather at the thresholds: 4.1 % lie within 0.01 codes of one, and even "
+        "spacing would put 2.0 % there.",
         "Batch-norm statistics of blocks.2.conv_dw.bn are off by 0.41 nats, and those of 5 other "
-        "layers by 0.02 nats or more; the network that the run left has re-estimated ones.",
+        "layers by 0.02 nats or more; the saved network has re-estimated ones.",
         "Re-estimating batch norm raises top-1 from 97.2 to 97.8 %.",
         "Oscillation still costs: other codes for the 120 oscillating weights, found by learning "
         "them, lower the training loss from 0.057 to 0.041.",
@@ -42,9 +41,9 @@ def test_without_oscillation_there_is_nothing_to_mend(made):
     )
     assert rules.crowding(run) is None
     assert text_of(rules.statistics_off(run)) == (
-        "Batch-norm statistics are right: off by 0.001 nats at the most."
+        "Batch-norm statistics are right: they are off by at most 0.001 nats."
     )
-    assert text_of(rules.advice(run)) == "There is nothing to mend."
+    assert text_of(rules.advice(run)) == "Nothing needs to be changed."
     assert "bad" not in {finding.tone for finding in rules.verdict(run)}
 
 
@@ -89,7 +88,7 @@ def test_a_network_that_lost_its_accuracy_is_not_healthy(top1, tone, healthy, ma
     finding = rules.accuracy(run)
     assert (finding and finding.tone) == tone
     said = text_of(rules.advice(run)) or ""
-    assert said.startswith("There is nothing to mend" if healthy else "What to do")
+    assert said.startswith("Nothing needs to be changed" if healthy else "What to do")
     if not healthy:
         assert finding is not None
         assert "36.9 % of its 97.7 %" in finding.text  # the issue's case
@@ -98,7 +97,7 @@ def test_a_network_that_lost_its_accuracy_is_not_healthy(top1, tone, healthy, ma
 def test_cut_off(made):
     assert rules.cut_off(made()) is None
     run = replace(made("b"), finished=False, steps=812)
-    assert "cut off at step 812" in (text_of(rules.cut_off(run)) or "")
+    assert "step 812" in (text_of(rules.cut_off(run)) or "")
     assert "before it wrote down a step" in (text_of(rules.cut_off(replace(run, steps=0))) or "")
 
 
@@ -175,7 +174,7 @@ def test_statistics_are_off_from_a_fifth_of_a_standard_deviation(made):
     [
         ((65.0, 69.5), (None, None), "raises top-1 from 65.0 to 69.5 %."),
         ((69.5, 65.0), (None, None), "lowers top-1 from 69.5 to 65.0 %."),
-        ((97.0, 97.4), (0.047, 0.028), "from 0.047 to 0.028 and leaves top-1 where it was."),
+        ((97.0, 97.4), (0.047, 0.028), "from 0.047 to 0.028 and does not change top-1."),
         ((None, None), (0.047, 0.028), "lowers the training loss from 0.047 to 0.028."),
         ((97.0, 97.4), (0.0470, 0.0465), "changes top-1 by less than 0.5 points."),
         ((97.0, None), (None, None), None),
@@ -193,10 +192,14 @@ def test_re_estimation(top1, loss, said, made):
 def test_a_probe_that_finds_nothing_better(made):
     run = made()
     assert run.probe is not None
-    probe = replace(run.probe, drawn=np.array([[0.06, 97.0]]), learned=(0.056, 97.0))
+    probe = structs.replace(
+        run.probe,
+        sampled=Sampled(each=((0.06, 97.0),)),
+        learned=Learned(loss=0.056, top1_percent=97.0),
+    )
     text = text_of(rules.probed(replace(run, probe=probe))) or ""
     assert text.startswith("No better codes were found for the 120 oscillating weights")
-    drawn = replace(probe, drawn=np.array([[0.04, 97.0]]))
+    drawn = structs.replace(probe, sampled=Sampled(each=((0.04, 97.0),)))
     assert "drawing them at random" in (text_of(rules.probed(replace(run, probe=drawn))) or "")
     assert rules.probed(replace(run, probe=None)) is None
 
@@ -225,7 +228,7 @@ def test_re_estimation_is_advised_to_runs_that_were_cut_off_alone(made):
     mended = rules.statistics_off(made("finished"))
     assert mended is not None
     assert mended.tone == "note"
-    assert mended.text.endswith("; the network that the run left has re-estimated ones.")
+    assert mended.text.endswith("; the saved network has re-estimated ones.")
     assert "re-estimate" not in (text_of(rules.advice(made("other"))) or "")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quiesce.oscillation.steps_needed import steps_needed
-from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm
+from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm, ProbeFile
 
 DEPTHWISE = "depth-wise"
 
@@ -29,7 +29,6 @@ class LayersOverTime:
     """Oscillating share of each layer over the steps of training."""
 
     layers: tuple[str, ...]
-    """Names of the layers, in the order of the file."""
     steps: np.ndarray
     """Shape (steps,)."""
     oscillating: np.ndarray
@@ -56,24 +55,6 @@ class Trajectories:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """The training loss caused by the final codes of oscillating weights."""
-
-    weights: int
-    """Number of oscillating weights."""
-    samples: int
-    """Number of sampled networks."""
-    before: tuple[float, float]
-    """Training loss and top-1 of the trained network."""
-    drawn: np.ndarray
-    """Shape (samples, 2): training loss and top-1 of each sampled network."""
-    learned: tuple[float, float] | None
-    """Training loss and top-1 with learned codes."""
-    changed: int | None
-    """Number of codes that learning changed."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """One measure with running and with re-estimated batch-norm statistics."""
 
@@ -82,34 +63,12 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """Network, data, size and latency; None if no file contains the value."""
-
-    network: str | None = None
-    """Name of the network."""
-    bits: str | None = None
-    """Bits of weights and inputs: "W3A4, first and last 8"."""
-    data: str | None = None
-    """Name of the data set."""
-    epochs: str | None = None
-    """Epochs of the quantized network, and of the float network before it."""
-    weights_bytes: float | None = None
-    """Size of the codes of all quantized weights, with the bits of each layer."""
-    file_bytes: float | None = None
-    """Size of the exported file."""
-    latency_ms: float | None = None
-    """Time per image of the exported file, on one thread."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything known about a run; None or empty if the folder has no file with the value."""
 
     folder: Path
     title: str
-    """Name of the run on the page."""
     recipe: str
-    """Name of the recipe."""
     settings: str
     """The recipe without seed and paths: equal for runs that differ only in the seed."""
     seed: int | None
@@ -117,10 +76,9 @@ class Run:
     """none, dampen or freeze."""
     finished: bool
     steps: int
-    """Number of optimizer steps so far."""
     momentum: float | None = None
-    """Momentum of the tracker's frequencies."""
-    facts: Facts = Facts()
+    facts: dict[str, str] = field(default_factory=dict)
+    """Network, bits, data, size and latency, as texts by the header of their column."""
     cut: float = 0.005
     """Frequency above which a weight oscillates."""
     near: float = 0.01
@@ -157,7 +115,8 @@ class Run:
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)
     """Columns of batchnorm_loss.csv."""
     trajectories: Trajectories | None = None
-    probe: Probe | None = None
+    probe: ProbeFile | None = None
+    """None if no weight oscillated."""
     data: dict[str, object] | None = None
     """Identity of the test images."""
     diagnosed: bool = False
@@ -188,10 +147,8 @@ class Group:
     """One or more runs that differ only in the seed."""
 
     label: str
-    """Name of the group on the page."""
     runs: tuple[Run, ...]
     variant: str = ""
-    """Name of the variant in a sweep."""
     fields: dict[str, object] = field(default_factory=dict)
     """The fields that a sweep set."""
 

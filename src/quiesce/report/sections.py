@@ -79,11 +79,11 @@ def _sweep(subject: Subject) -> Section:
         short="Settings",
         title="What the setting does",
         lead="Each point is one setting of the sweep."
-        + (f" Not begun yet: {waiting}." if subject.missing else ""),
+        + (f" Not started yet: {waiting}." if subject.missing else ""),
         charts=_there(
             chart for field in subject.swept for chart in ablation(subject.groups, field)
         ),
-        instead="Fewer than two settings of the sweep have come to a result yet.",
+        instead="Fewer than two settings of the sweep have a result yet.",
     )
 
 
@@ -97,8 +97,8 @@ def _training(groups: Sequence[Group]) -> Section:
         lead="All runs on one axis, over the optimizer steps of the quantized stage."
         + (f" {_at_rest(groups)}" if told and not moving else ""),
         charts=_there(training(groups)),
-        instead="No metrics.csv has two rows to draw a curve through: train with csv among "
-        "trainer.loggers, and with a lower trainer.log_every_n_steps.",
+        instead="No metrics.csv has two rows, which a curve needs: add csv to trainer.loggers, or "
+        "lower trainer.log_every_n_steps.",
     )
 
 
@@ -107,7 +107,7 @@ def _schedules(groups: Sequence[Group]) -> Section:
         name="schedules",
         short="Schedules",
         title="Schedules",
-        lead="The learning rate, and how strong a cure was when.",
+        lead="The learning rate and the strength of the cure over training.",
         charts=_there(cure(groups)),
         instead="metrics.csv has no columns for them: runs of quiesce train write lr and cure.",
     )
@@ -121,14 +121,14 @@ def _over_time(groups: Sequence[Group]) -> Section:
         name="layers-over-time",
         short="Layers",
         title="Where weights oscillate, and when",
-        lead="Share of weights of each layer that oscillate. First and last layer are left out "
-        "where they have more bits: their codes lie so close that most change, to no harm."
+        lead="Share of weights of each layer that oscillate. First and last layers with more bits "
+        "are left out: their codes are so close together that most change, without harm."
         + _of_the_quiet(groups),
         by_run=_there(over_time(group.runs[0], group.label, top) for _, group in moving),
         instead=_at_rest(groups)
         if still
-        else "There is no layers.csv with two steps: quiesce train writes it where "
-        "recording.layers is above 1.",
+        else "There is no layers.csv with two steps: quiesce train writes it if recording.layers "
+        "is above 1.",
     )
 
 
@@ -150,7 +150,7 @@ def _codes(groups: Sequence[Group]) -> Section:
         name="codes",
         short="Codes",
         title="Which codes are in use",
-        lead="The integers that weights have in the end.",
+        lead="How many weights have each code after training.",
         charts=_there([codes(groups)]),
         by_run=_there(codes_by_layer(group.runs[0], group.label) for group in groups),
         instead="A diagnosis counts them:",
@@ -164,8 +164,8 @@ def _trajectories(groups: Sequence[Group]) -> Section:
         name="trajectories",
         short="Single weights",
         title="Single weights",
-        lead="Each time the latent crosses a threshold, the code jumps; back and forth is "
-        "oscillation." + _of_the_quiet(groups),
+        lead="The code changes each time the latent weight crosses a threshold. A change back is "
+        "an oscillation." + _of_the_quiet(groups),
         by_run=_there(
             weights_over_time(group.runs[0], group.label, i) for i, group in _moving(groups)
         ),
@@ -181,10 +181,10 @@ def _batchnorm(groups: Sequence[Group]) -> Section:
         name="batch-norm",
         short="Batch norm",
         title="Batch-norm statistics",
-        lead="Running statistics are averages over recent steps. Where weights oscillate they are "
-        "of no single network, and measuring them again mends that.",
+        lead="Running statistics are averages over recent steps. If weights oscillate, these steps "
+        "belong to different networks, and re-estimation corrects the statistics.",
         charts=_there([by_kind(groups), *during_training(groups)]),
-        instead="One batch norm makes no chart; the verdict has its number."
+        instead="A chart needs two batch norms; the verdict has the number of this one."
         if measured
         else "A diagnosis measures how far they are off:",
         command="" if measured else _command("diagnose", groups),
@@ -198,9 +198,9 @@ def _probe(groups: Sequence[Group]) -> Section:
         name="probe",
         short="Probe",
         title="What oscillation still costs",
-        lead="The training loss, were the weights that oscillate to rest on other codes.",
+        lead="The training loss if the oscillating weights had other codes.",
         by_run=() if still else _there(charts),
-        instead=f"Nothing to probe. {_at_rest(groups)}" if still else "A probe finds out:",
+        instead=f"Nothing to probe. {_at_rest(groups)}" if still else "A probe measures it:",
         command="" if still else _command("probe", groups),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quiesce.report.numbers import MISSING, cell
 from quiesce.report.palette import color
-from quiesce.report.run_data import Facts, Group, Run
+from quiesce.report.run_data import Group, Run
 from quiesce.run_folder.contents import DiagnosedLayer
 
 
@@ -14,9 +14,7 @@ class Row:
     """One row of a table."""
 
     name: str
-    """Name of the row."""
     cells: tuple[str, ...]
-    """One number for each column."""
     color: str | None = None
     """Light colour of the group."""
     remark: str = ""
@@ -30,44 +28,26 @@ class Table:
     names: str
     """Header of the names."""
     columns: tuple[str, ...]
-    """Headers of the numbers."""
     rows: tuple[Row, ...]
-    """The rows, at least one."""
-
-
-def _text(value: str | None) -> str:
-    return MISSING if value is None else value
-
-
-FACTS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
-    ("network", lambda facts: _text(facts.network)),
-    ("bits", lambda facts: _text(facts.bits)),
-    ("data", lambda facts: _text(facts.data)),
-    ("epochs", lambda facts: _text(facts.epochs)),
-    ("weights, kB", lambda facts: cell([facts.weights_bytes], 1, 1e-3)),
-    ("file, kB", lambda facts: cell([facts.file_bytes], 1, 1e-3)),
-    ("latency, ms", lambda facts: cell([facts.latency_ms], 2)),
-)
-"""Header of the column, and the text below it."""
 
 
 def facts(groups: Sequence[Group]) -> Table | None:
     """Return the training setup: one row for all groups that agree, one column per known fact."""
-    labels: dict[tuple[str, ...], list[int]] = {}
+    places: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for i, group in enumerate(groups):
-        labels.setdefault(tuple(tell(group.runs[0].facts) for _, tell in FACTS), []).append(i)
-    known = [k for k in range(len(FACTS)) if any(cells[k] != MISSING for cells in labels)]
-    if not known:
+        places.setdefault(tuple(group.runs[0].facts.items()), []).append(i)
+    columns = tuple(dict.fromkeys(head for known in places for head, _ in known))
+    if not columns:
         return None
     rows = tuple(
         Row(
-            name=_names([groups[i].label for i in places], len(groups)),
-            cells=tuple(cells[k] for k in known),
-            color=color(places[0]) if len(places) == 1 < len(groups) else None,
+            name=_names([groups[i].label for i in same], len(groups)),
+            cells=tuple(dict(known).get(head, MISSING) for head in columns),
+            color=color(same[0]) if len(same) == 1 < len(groups) else None,
         )
-        for cells, places in labels.items()
+        for known, same in places.items()
     )
-    return Table(names="runs", columns=tuple(FACTS[k][0] for k in known), rows=rows)
+    return Table(names="runs", columns=columns, rows=rows)
 
 
 def _names(labels: Sequence[str], everyone: int) -> str:

@@ -73,11 +73,11 @@ def cut_off(run: Run) -> Finding | None:
     if run.finished:
         return None
     text = (
-        f"The run was cut off at step {run.steps:,}, or still runs; the page shows it as far as it "
-        "went."
+        f"The run stopped at step {run.steps:,} or is still running; the page shows what it has "
+        "written so far."
     )
     if not run.steps:
-        text = "The run was cut off, or still runs, before it wrote down a step."
+        text = "The run stopped before it wrote its first step, or has just started."
     return Finding(rule="cut off", tone="bad", text=text)
 
 
@@ -149,8 +149,8 @@ def crowding(run: Run) -> Finding | None:
     if near < CROWDED * even:
         return None
     text = (
-        f"Latents pile up at the thresholds: {percent(near)} lie within {run.near:g} codes of one, "
-        f"where even spacing would put {percent(even)}."
+        f"Latent weights gather at the thresholds: {percent(near)} lie within {run.near:g} codes "
+        f"of one, and even spacing would put {percent(even)} there."
     )
     return Finding(rule="crowding", tone="note", text=text)
 
@@ -162,7 +162,7 @@ def frozen(run: Run) -> Finding | None:
     text = f"{percent(run.frozen)} of low-bit weights are frozen"
     if run.frozen < MOSTLY_FROZEN:
         return Finding(rule="frozen", tone="note", text=f"{text}.")
-    return Finding(rule="frozen", tone="bad", text=f"{text}: little is left that can learn.")
+    return Finding(rule="frozen", tone="bad", text=f"{text}: few weights can still learn.")
 
 
 def statistics_off(run: Run) -> Finding | None:
@@ -171,14 +171,14 @@ def statistics_off(run: Run) -> Finding | None:
         return None
     worst = max(run.batchnorms, key=lambda norm: norm.kl_mean)
     if worst.kl_mean < OFF_NATS:
-        text = f"Batch-norm statistics are right: off by {nats(worst.kl_mean)} at the most."
+        text = f"Batch-norm statistics are right: they are off by at most {nats(worst.kl_mean)}."
         return Finding(rule="statistics", tone="good", text=text)
     text = f"Batch-norm statistics of {worst.name} are off by {nats(worst.kl_mean)}"
     off = sum(norm.kl_mean >= OFF_NATS for norm in run.batchnorms)
     if off > 1:
         text += f", and those of {count(off - 1, 'other layer')} by {OFF_NATS:g} nats or more"
     if _left_reestimated(run):
-        text += "; the network that the run left has re-estimated ones"
+        text += "; the saved network has re-estimated ones"
         return Finding(rule="statistics", tone="note", text=f"{text}.")
     return Finding(rule="statistics", tone="bad", text=f"{text}.")
 
@@ -202,7 +202,7 @@ def reestimation(run: Run) -> Finding | None:
                 f"Re-estimating batch norm {word} the training loss from {loss.running:.3f} "
                 f"to {loss.reestimated:.3f}"
             )
-            text += " and leaves top-1 where it was." if gain is not None else "."
+            text += " and does not change top-1." if gain is not None else "."
             return Finding(rule="re-estimation", tone="note", text=text)
     if gain is None:
         return None
@@ -212,14 +212,16 @@ def reestimation(run: Run) -> Finding | None:
 
 def probed(run: Run) -> Finding | None:
     """Report whether other codes of the oscillating weights lower the training loss."""
-    if run.probe is None:
+    probe = run.probe
+    if probe is None or probe.before is None:
         return None
-    before = run.probe.before[0]
-    ways = {"drawing them at random": run.probe.drawn[:, 0].min(initial=before)}
-    if run.probe.learned is not None:
-        ways["learning them"] = run.probe.learned[0]
+    before = probe.before.loss
+    drawn = [loss for loss, _ in probe.sampled.each] if probe.sampled else []
+    ways = {"drawing them at random": min(drawn, default=before)}
+    if probe.learned is not None:
+        ways["learning them"] = probe.learned.loss
     way, best = min(ways.items(), key=lambda pair: pair[1])
-    weights = count(run.probe.weights, "oscillating weight")
+    weights = count(probe.weights, "oscillating weight")
     if not before or (before - best) / before < GAIN_OF_LOSS:
         text = (
             f"No better codes were found for the {weights}: the training loss stays {before:.3f}."
@@ -251,7 +253,7 @@ def advice(run: Run) -> Finding | None:
     costs = harmful or (cost is not None and cost.tone == "bad")
     if not run.finished or not _shares(run) or costs or run.too_few_steps:
         return None
-    return Finding(rule="advice", tone="good", text="There is nothing to mend.")
+    return Finding(rule="advice", tone="good", text="Nothing needs to be changed.")
 
 
 MORE_CURE = {

@@ -1,7 +1,6 @@
 """Style shared by all charts, and the texts that the page shows around a chart."""
 
 import html
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -81,44 +80,6 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
             yaxis=down | {"title": titled | {"text": y}} | axes.get("yaxis", {}),
         ),
     )
-
-
-LARGEST = 1e300
-"""Largest end of a logarithmic axis: the next decade must be finite too."""
-
-
-def logarithmic(low: float, high: float) -> dict[str, Any]:
-    """Return a logarithmic axis, labelled at decades, or at 1, 2, 5 if there are few decades.
-
-    The axis is linear if fewer than two of these ticks lie between the ends, or an end is not
-    finite.
-
-    Args:
-        low: Smallest value on the axis, above 0.
-        high: Largest value on the axis.
-    """
-    if not high < LARGEST:
-        return {"type": "linear"}
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    heads = (1, 2, 5) if last - first <= 2 else (1,)
-    values = [head * 10.0**power for power in range(first, last + 1) for head in heads]
-    if sum(low <= value <= high for value in values) < 2:
-        return {"type": "linear"}
-    values = [value for value in values if low / 1.3 <= value <= high * 1.3]
-    return {
-        "type": "log",
-        "tickmode": "array",
-        "tickvals": values,
-        "ticktext": [_power(value) for value in values],
-        "showgrid": True,
-    }
-
-
-def _power(value: float) -> str:
-    if 1e-3 <= value < 1e4:
-        return f"{value:g}"
-    head, power = f"{value:.0e}".split("e")
-    return f"{'' if head == '1' else head + '·'}10<sup>{int(power)}</sup>"
 
 
 def written(name: str) -> str:

@@ -35,7 +35,7 @@ def codes(groups: Sequence[Group]) -> Chart | None:
         return None
     return Chart(
         title="All low-bit weights",
-        note="A code that hardly any weight has is a level of the grid that is lost.",
+        note="A code with hardly any weights is an unused level of the grid.",
         alt=f"Share of weights on each code, {len(bars)} networks side by side.",
         figure=figure(bars, x="code", y="share of low-bit weights, %", xaxis={"dtick": 1}),
         keys=legend(groups),
@@ -51,21 +51,17 @@ def codes_by_layer(run: Run, label: str) -> Chart | None:
     places = _places(known)
     counts = np.array([_counts(each, places) for each in known])
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return Chart(
+    return layer_map(
+        [layer.name for layer in layers],
+        places.astype("int16"),
+        shares,
         title=label,
-        alt=f"Share of each code in each of {len(layers)} layers, "
-        f"at the most {shares.max():.0f} %.",
-        figure=layer_map(
-            [layer.name for layer in layers],
-            places.astype("int16"),
-            shares,
-            top=float(shares.max()),
-            x="code",
-            hover="code %{x}: %{z:.1f} %",
-            xaxis={"dtick": 1},
-        ),
-        rows=len(layers),
+        alt=f"Share of each code in each of {len(layers)} layers, at most {shares.max():.0f} %.",
+        top=float(shares.max()),
         scale=("0 %", f"{shares.max():.0f} %"),
+        x="code",
+        hover="code %{x}: %{z:.1f} %",
+        xaxis={"dtick": 1},
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import Chart, Key, figure, logarithmic, written
+from quiesce.report.charts.chart import Chart, Key, figure, written
 from quiesce.report.palette import color, dash
 from quiesce.report.run_data import Group, Run, Series
 
@@ -63,9 +63,7 @@ def curves(
         for i, group, run, line in found
     ]
     low, high = (factor * end(end(line.values) for *_, line in found) for end in (min, max))
-    axis = (
-        logarithmic(low, high) if log and low > 0 else {"rangemode": "tozero" if zero else "normal"}
-    )
+    axis = {"type": "log"} if log and low > 0 else {"rangemode": "tozero" if zero else "normal"}
     drawn = {i for i, *_ in found}
     return Chart(
         title=title,

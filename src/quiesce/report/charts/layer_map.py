@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from quiesce.report.charts.chart import figure, ticks
-from quiesce.report.palette import scale
+from quiesce.report.charts.chart import Chart, figure, ticks
+from quiesce.report.palette import scale as colors
 from quiesce.run_folder.contents import DiagnosedLayer
 
 ROWS = 60
@@ -25,20 +25,28 @@ def layer_map(
     across: np.ndarray,
     values: np.ndarray,
     *,
+    title: str,
+    alt: str,
     top: float,
+    scale: tuple[str, str],
     x: str,
     hover: str,
+    note: str = "",
     xaxis: dict[str, Any] | None = None,
-) -> go.Figure:
-    """Return the map.
+) -> Chart:
+    """Return the chart of a map.
 
     Args:
         names: Names of the layers, from top to bottom.
         across: Positions or edges on the horizontal axis.
         values: Shape (layers, columns).
-        top: Value of the strongest colour.
+        title: See `Chart`.
+        alt: See `Chart`.
+        top: Value of the strongest colour; the weakest is 0.
+        scale: See `Chart`.
         x: Title of the horizontal axis, with its unit.
         hover: Hover text of a cell, with plotly's %{x} and %{z}.
+        note: See `Chart`.
         xaxis: Further options of that axis.
     """
     cells = go.Heatmap(
@@ -47,12 +55,13 @@ def layer_map(
         z=values.astype("float32"),
         zmin=0,
         zmax=top or 1,
-        colorscale=scale(),
+        colorscale=colors(),
         showscale=False,
         hovertemplate=f"%{{y}}<br>{hover}<extra></extra>",
     )
     height = REST + ROW * len(names)
-    return figure([cells], x=x, y=None, height=height, xaxis=xaxis or {}, yaxis=ticks(names))
+    made = figure([cells], x=x, y=None, height=height, xaxis=xaxis or {}, yaxis=ticks(names))
+    return Chart(title=title, alt=alt, figure=made, note=note, scale=scale, rows=len(names))
 
 
 def most_oscillating(layers: Sequence[DiagnosedLayer]) -> list[DiagnosedLayer]:

@@ -56,8 +56,8 @@ def offsets(groups: Sequence[Group]) -> Chart | None:
     ends = (f"{group.label} {max(each[0], each[-1]):.2g}" for _, group, _, each in found)
     return Chart(
         title="All low-bit weights",
-        note="1 is even spacing. Weights that oscillate stand at the two ends, at the thresholds; "
-        "frozen and dampened ones stand in the middle, on their code."
+        note="1 is even spacing. Oscillating weights are at the two ends, near the thresholds; "
+        "frozen and dampened weights are in the middle, on their code."
         + (f" Beyond the chart, {', and '.join(outside)}." if outside else ""),
         alt=f"Density of offsets between -1/2 and 1/2; at the thresholds: {', '.join(ends)}.",
         figure=made,
@@ -73,21 +73,18 @@ def offsets_by_layer(run: Run, label: str) -> Chart | None:
     if not histograms:
         return None
     values = np.array([density(np.asarray(each.counts, float)) for each in histograms])
-    return Chart(
+    return layer_map(
+        [layer.name for layer in layers],
+        np.asarray(histograms[0].edges, "float32"),
+        values,
         title=label,
-        alt=f"Density of offsets in each of {len(layers)} layers, at the most {values.max():.2g} "
+        alt=f"Density of offsets in each of {len(layers)} layers, at most {values.max():.2g} "
         "times even spacing.",
-        figure=layer_map(
-            [layer.name for layer in layers],
-            np.asarray(histograms[0].edges, "float32"),
-            values,
-            top=BRIGHTEST,
-            x=OFFSET,
-            hover="offset %{x:.2f}: %{z:.2f} times even",
-            xaxis={"tickvals": [-0.5, 0, 0.5]},
-        ),
-        rows=len(layers),
+        top=BRIGHTEST,
         scale=("0", f"{BRIGHTEST:g} times even and more"),
+        x=OFFSET,
+        hover="offset %{x:.2f}: %{z:.2f} times even",
+        xaxis={"tickvals": [-0.5, 0, 0.5]},
     )
 
 

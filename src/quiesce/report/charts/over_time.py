@@ -25,21 +25,18 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
     kept = np.sort(np.argsort(-peak, kind="stable")[:ROWS])
     names = [rows[i] for i in kept]
     most = names[int(np.argmax(peak[kept]))]
-    return Chart(
+    return layer_map(
+        names,
+        run.over_time.steps.astype("int32"),
+        100 * shares[kept],
         title=label,
         note=f"The {ROWS} of {len(rows)} layers that oscillate most." if len(rows) > ROWS else "",
-        alt=f"Oscillating share of {len(names)} layers over optimizer steps, at the most "
+        alt=f"Oscillating share of {len(names)} layers over optimizer steps, at most "
         f"{percent(float(peak.max()))} in {most}.",
-        figure=layer_map(
-            names,
-            run.over_time.steps.astype("int32"),
-            100 * shares[kept],
-            top=100 * top,
-            x=STEPS,
-            hover="step %{x}: %{z:.2f} %",
-        ),
-        rows=len(names),
+        top=100 * top,
         scale=("0 %", percent(top)),
+        x=STEPS,
+        hover="step %{x}: %{z:.2f} %",
     )
 
 

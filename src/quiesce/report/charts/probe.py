@@ -6,18 +6,20 @@ import plotly.graph_objects as go
 from quiesce.report.charts.chart import Chart, figure
 from quiesce.report.palette import color
 from quiesce.report.run_data import Run
+from quiesce.run_folder.contents import Scored
 
 
 def other_codes(run: Run, label: str, place: int) -> Chart | None:
     """Return the losses of a probe, one row per way to choose codes; None without a probe."""
-    if run.probe is None:
+    probe = run.probe
+    if probe is None or probe.before is None:
         return None
     rows = {
-        "as trained": np.array([run.probe.before]),
-        "drawn": run.probe.drawn,
-        "learned": np.array([run.probe.learned]) if run.probe.learned else np.empty((0, 2)),
+        "as trained": _point(probe.before),
+        "drawn": list(probe.sampled.each) if probe.sampled else [],
+        "learned": _point(probe.learned),
     }
-    rows = {name: points for name, points in rows.items() if len(points)}
+    rows = {name: np.array(points, float) for name, points in rows.items() if points}
     traces = [
         go.Scatter(
             x=points[:, 0].astype("float32"),
@@ -42,8 +44,12 @@ def other_codes(run: Run, label: str, place: int) -> Chart | None:
     }
     return Chart(
         title=label,
-        note=f"{run.probe.weights:,} oscillating weights; drawn: {run.probe.samples} networks, "
+        note=f"{probe.weights:,} oscillating weights; drawn: {probe.samples} networks, "
         "each code by how long training held it; learned: by the training loss.",
         alt=f"Training loss by choice of codes: {losses}.",
         figure=figure(traces, x="training loss, nats", y=None, height=190, yaxis=axis),
     )
+
+
+def _point(scored: Scored | None) -> list[tuple[float, float]]:
+    return [(scored.loss, scored.top1_percent)] if scored else []

@@ -1,9 +1,9 @@
-"""Reads network, data, size and latency of a run from the recipe and shipped.json."""
+"""Network, data, size and latency of a run, from its recipe and shipped.json."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from quiesce.report.run_data import Facts
+from quiesce.report.numbers import cell
 from quiesce.run_folder.contents import DiagnosedLayer, KeptData, KeptRecipe, ShippedFile
 
 
@@ -12,25 +12,26 @@ def facts_of(
     shipped: ShippedFile | None,
     layers: Iterable[DiagnosedLayer],
     low_bits: int | None,
-) -> Facts:
-    """Return the facts of a run.
+) -> dict[str, str]:
+    """Return the known facts of a run, by the header of their column.
 
     Args:
         recipe: The recipe; all its fields are None if there is none.
         shipped: Measurements of the exported file by `quiesce demo`, or None.
-        layers: All known layers.
+        layers: All known layers, for the size of their codes.
         low_bits: Bits of most layers, for a run without a recipe.
     """
-    known = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]
-    return Facts(
-        network=recipe.model.name,
-        bits=_bits(recipe, low_bits),
-        data=_data(recipe.data),
-        epochs=_epochs(recipe),
-        weights_bytes=sum(known) if known else None,
-        file_bytes=shipped.bytes if shipped else None,
-        latency_ms=shipped.milliseconds if shipped else None,
-    )
+    sizes = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]
+    facts = {
+        "network": recipe.model.name,
+        "bits": _bits(recipe, low_bits),
+        "data": _data(recipe.data),
+        "epochs": _epochs(recipe),
+        "weights, kB": cell([sum(sizes)], 1, 1e-3) if sizes else None,
+        "file, kB": cell([shipped.bytes], 1, 1e-3) if shipped else None,
+        "latency, ms": cell([shipped.milliseconds], 2) if shipped else None,
+    }
+    return {head: text for head, text in facts.items() if text is not None}
 
 
 def _bits(recipe: KeptRecipe, low_bits: int | None) -> str | None:

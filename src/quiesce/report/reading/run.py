@@ -14,9 +14,9 @@ from quiesce.report.reading.layers import (
     summarized_layers,
 )
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
-from quiesce.report.reading.weights import probe, trajectories
+from quiesce.report.reading.weights import trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
-from quiesce.run_folder.contents import DiagnosisFile, ShippedFile, Summary
+from quiesce.run_folder.contents import DiagnosisFile, ProbeFile, ShippedFile, Summary
 from quiesce.run_folder.folder import (
     BATCHNORM,
     BATCHNORM_LOSS,
@@ -33,10 +33,6 @@ from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
 def page_run(folder: Path, title: str) -> Run:
     """Read everything that the page shows of a run.
 
-    Args:
-        folder: Folder with a recipe.yaml, a summary.json, or both.
-        title: Name of the run on the page.
-
     Raises:
         RecipeError: A file is damaged, or newer than this quiesce.
     """
@@ -51,6 +47,7 @@ def page_run(folder: Path, title: str) -> Run:
         fields["low_bits"] = diagnosis.low_bits
     shipped = maybe_read(folder / SHIPPED_NUMBERS, ShippedFile)
     facts = facts_of(files.recipe, shipped, fields.get("layers", ()), fields["low_bits"])
+    probe = maybe_read(folder / PROBE, ProbeFile)
     recorded = diagnosis is not None and diagnosis.finished and not files.tree
     run = Run(
         folder=folder,
@@ -65,7 +62,7 @@ def page_run(folder: Path, title: str) -> Run:
         batchnorm_curves=batchnorm_curves(folder / BATCHNORM),
         batchnorm_losses=curves(folder / BATCHNORM_LOSS),
         trajectories=trajectories(folder / TRAJECTORIES),
-        probe=probe(folder / PROBE),
+        probe=probe if probe and probe.before else None,
     )
     return run if files.summary else _from_its_layers(run)
 

@@ -1,19 +1,17 @@
 """Reads the tables of steps of a run, reduced to a size that suits a page."""
 
-import math
-from array import array
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from quiesce.report.reading.files import read_table
+from quiesce.files.untrusted.csv_rows import read_rows
 from quiesce.report.run_data import DEPTHWISE, LayersOverTime, Series
 from quiesce.run_folder.reading import reading
 
 POINTS = 300
 """Maximum number of points of a curve: about one per pixel of a chart on half a screen."""
-
 
 MOST_CELLS = 4_000_000
 """Maximum size of the matrix of layers by steps: ten times 2,000 layers at 200 steps."""
@@ -22,24 +20,43 @@ WINDOW = 0.08
 """Window of the running mean, as a share of the curve."""
 
 
+def read_columns(path: Path, text: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the columns of a CSV file: lists of text, or floats with NaN in empty cells.
+
+    A last line without its end is left out, because it is still being written.
+
+    Args:
+        path: The file, which may be missing.
+        text: Columns that are not numbers.
+
+    Raises:
+        RecipeError: A row does not fit the first line, or a cell is not a number.
+    """
+    columns: dict[str, list[Any]] = defaultdict(list)
+    if path.exists():
+        with reading(path):
+            for row in read_rows(path):
+                for name, cell in row.items():
+                    columns[name].append(cell if name in text else float(cell or "nan"))
+    return {
+        name: cells if name in text else np.asarray(cells, float) for name, cells in columns.items()
+    }
+
+
 def curves(path: Path) -> dict[str, Series]:
     """Return each column of a table by step, without empty cells; empty if there is no table.
 
     Raises:
         RecipeError: The file is damaged.
     """
-    columns: dict[str, tuple[array[float], array[float]]] = {}
+    columns = read_columns(path)
     with reading(path):
-        for row in read_table(path):
-            step = row.pop("step")
-            for name, value in row.items():
-                if step is not None and value is not None:
-                    steps, values = columns.setdefault(name, (array("d"), array("d")))
-                    steps.append(step)
-                    values.append(value)
+        steps = columns.pop("step") if columns else np.empty(0)
+    known = {name: ~np.isnan(values) & ~np.isnan(steps) for name, values in columns.items()}
     return {
-        name: thinned(np.asarray(steps), np.asarray(values))
-        for name, (steps, values) in columns.items()
+        name: thinned(steps[known[name]], values[known[name]])
+        for name, values in columns.items()
+        if known[name].any()
     }
 
 
@@ -75,20 +92,16 @@ def layers_over_time(path: Path) -> LayersOverTime | None:
     Raises:
         RecipeError: The file is damaged.
     """
+    columns = read_columns(path, text=("layer",))
+    if not columns:
+        return None
     with reading(path):
-        line: dict[str, int] = {}
-        lines, at, oscillating = array("q"), array("d"), array("d")
-        for row in read_table(path, text=("layer",)):
-            lines.append(line.setdefault(str(row["layer"]), len(line)))
-            at.append(row["step"])
-            oscillating.append(math.nan if row["oscillating"] is None else row["oscillating"])
-        if not line:
-            return None
-        steps, columns = np.unique(np.asarray(at), return_inverse=True)
+        line = {name: i for i, name in enumerate(dict.fromkeys(columns["layer"]))}
+        steps, places = np.unique(columns["step"], return_inverse=True)
         if len(line) * len(steps) > MOST_CELLS:
             raise ValueError(f"{len(line):,} layers at {len(steps):,} steps are too many to show")
         shares = np.full((len(line), len(steps)), np.nan)
-        shares[np.asarray(lines), columns] = oscillating
+        shares[[line[name] for name in columns["layer"]], places] = columns["oscillating"]
     return LayersOverTime(layers=tuple(line), steps=steps, oscillating=shares)
 
 
@@ -98,12 +111,15 @@ def batchnorm_curves(path: Path) -> dict[str, Series]:
     Raises:
         RecipeError: The file is damaged.
     """
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    columns = read_columns(path, text=("layer", "kind"))
+    found = {}
+    if not columns:
+        return found
     with reading(path):
-        for row in read_table(path, text=("layer", "kind")):
-            kind = DEPTHWISE if row["kind"] == DEPTHWISE else "other"
-            found[kind][float(row["step"])].append(float(row["kl_mean"]))
-    return {
-        kind: thinned(np.array(list(by_step)), np.array([np.mean(kl) for kl in by_step.values()]))
-        for kind, by_step in found.items()
-    }
+        depthwise = np.array([kind == DEPTHWISE for kind in columns["kind"]], bool)
+        for kind, chosen in ((DEPTHWISE, depthwise), ("other", ~depthwise)):
+            if chosen.any():
+                steps, places = np.unique(columns["step"][chosen], return_inverse=True)
+                sums = np.bincount(places, columns["kl_mean"][chosen])
+                found[kind] = thinned(steps, sums / np.bincount(places))
+    return found

@@ -98,7 +98,7 @@ def test_cut_off(made):
     assert rules.cut_off(made()) is None
     run = replace(made("b"), finished=False, steps=812)
     assert "step 812" in (text_of(rules.cut_off(run)) or "")
-    assert "before it wrote down a step" in (text_of(rules.cut_off(replace(run, steps=0))) or "")
+    assert "before it wrote its first step" in (text_of(rules.cut_off(replace(run, steps=0))) or "")
 
 
 @pytest.mark.parametrize(("share", "tone"), [(0.0, "good"), (0.0099, "note"), (0.01, "bad")])

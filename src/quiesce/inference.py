@@ -106,7 +106,6 @@ def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
     Args:
         tree: Arguments or output of a model: lists, tuples, mappings and dataclasses.
-        name: Name of the tree itself.
     """
     entries = _entries(tree)
     if entries is None:
@@ -186,11 +185,7 @@ def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in inference mode and restore its mode after the block.
-
-    Args:
-        model: A model whose modules can be in different modes.
-    """
+    """Put every module of `model` in inference mode and restore its mode after the block."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -206,9 +201,6 @@ def plain_average(norms: Iterable[BatchNorm]) -> Iterator[None]:
 
     In the block, the norms are in training mode, but not their children. Mode and momentum are
     restored afterwards. If the block raises an error, the statistics are restored too.
-
-    Args:
-        norms: Batch norms with running statistics.
     """
     norms = list(norms)
     before = [(norm.training, norm.momentum) for norm in norms]
@@ -243,11 +235,6 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put_back(module: nn.Module, buffers: dict[str, Tensor]) -> None:
-    """Copy `buffers` into those of `module`.
-
-    Args:
-        module: The module, changed in place.
-        buffers: Result of `buffers_of` for the module.
-    """
+    """Copy `buffers` into those of `module`."""
     for name, old in buffers.items():
         module.get_buffer(name).copy_(old)

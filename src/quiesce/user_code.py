@@ -33,7 +33,6 @@ def find(name: str, field: str) -> Callable[..., Any]:
     """Import a user module and return the named function or class.
 
     Args:
-        name: Module and name in it, such as "mymodule:make_data".
         field: Field of the recipe that contains the name. Error messages begin with it.
 
     Raises:
@@ -65,11 +64,6 @@ def find(name: str, field: str) -> Callable[..., Any]:
 
 def call(name: str, field: str, **offered: Any) -> Any:
     """Call a user function with those of the offered arguments that it takes, by keyword.
-
-    Args:
-        name: As in `find`.
-        field: As in `find`.
-        offered: All available arguments.
 
     Raises:
         RecipeError: As in `find`; or the function takes other arguments, or fails. Errors of

@@ -111,10 +111,7 @@ def verify_run(
     """Compare an exported file with the network of a run folder, on test images with labels.
 
     Args:
-        folder: The folder of a finished run.
-        path: The exported file.
         data: Folder of images that replaces the one in the recipe, or None.
-        flags: Flags that override the recipe of the run.
 
     Raises:
         RecipeError: `data` is given, and the run's data set is not read from a folder.

@@ -56,7 +56,6 @@ def read_finished(folder: Path, flags: Sequence[str] = ()) -> FinishedRun:
     """Rebuild the network of a run folder, and its data.
 
     Args:
-        folder: The folder of a finished run.
         flags: Flags that override its recipe: ["--data.folder", "/elsewhere"].
 
     Raises:

@@ -53,13 +53,7 @@ class ProbeConfig:
 
 
 class Probe:
-    """Measurements of one network.
-
-    Args:
-        restored: The network and its tracker.
-        config: Numbers of samples, batches and steps.
-        display: Shows the progress.
-    """
+    """Measurements of one network."""
 
     def __init__(self, restored: Restored, config: ProbeConfig, display: Display) -> None:
         self.restored = restored

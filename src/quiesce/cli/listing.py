@@ -6,12 +6,7 @@ from collections.abc import Mapping
 
 
 def listing(texts: Mapping[str, str], indent: str = "") -> str:
-    """Return one entry for each name, wrapped to the width of the terminal.
-
-    Args:
-        texts: Name to description.
-        indent: Prefix of each line.
-    """
+    """Return one entry for each name, wrapped to the width of the terminal."""
     width = max(40, shutil.get_terminal_size().columns)
     left = max(map(len, texts)) + 2
     lines = []

@@ -18,13 +18,7 @@ frozen"""
 
 
 def make_table(first: str, *numbers: str, no_wrap: bool = True) -> Table:
-    """Return an empty table: a column of names, then columns of numbers.
-
-    Args:
-        first: Title of the column of names.
-        numbers: Titles of the columns of numbers.
-        no_wrap: Whether the columns of numbers keep their width in a narrow terminal.
-    """
+    """Return an empty table: a column of names, then columns of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True)
     for title in numbers:

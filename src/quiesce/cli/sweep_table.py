@@ -25,7 +25,6 @@ class SweepTable:
     """Shows a sweep while it runs; used as a context manager.
 
     Args:
-        folder: The folder of the sweep.
         console: The console. One that is not a terminal gets a line when a run ends, and one every
             `LOG_S` seconds.
     """
@@ -74,7 +73,6 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
     """Return the counts of a sweep, and a row for each run.
 
     Args:
-        status: The status of the sweep.
         rows: Maximum number of rows, running and failed runs first; None shows all.
     """
     tasks = [*status.floats, *status.runs]

@@ -52,7 +52,6 @@ class FrozenLimit:
         """Count all frozen weights if a count is due.
 
         Args:
-            step: The optimizer step that has just finished.
             threshold: The freezing threshold of this step, for the message.
             anew: Whether weights may have been frozen without `admit` since the last call.
 
@@ -73,8 +72,6 @@ class FrozenLimit:
 
         Args:
             chosen: Weights on a CPU. Some may already be frozen.
-            step: The optimizer step that has just finished.
-            threshold: The freezing threshold of this step, for the message.
 
         Raises:
             FreezingError: A layer would exceed the limit. Nothing is counted.

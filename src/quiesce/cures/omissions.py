@@ -14,11 +14,7 @@ WITHOUT_STEP = 1000
 
 
 class Omissions:
-    """Detects a training loop that omits the penalty, or whose optimizer steps are not observed.
-
-    Args:
-        cures: Cures whose penalty must be added to the loss.
-    """
+    """Detects a training loop that omits the penalty, or whose optimizer steps are not observed."""
 
     def __init__(self, cures: Sequence[Cure]) -> None:
         self._cures = cures

@@ -49,10 +49,6 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
     among the processes of torch.distributed, so Lightning's Trainer needs
     `use_distributed_sampler=False`.
 
-    Args:
-        config: The data set and its options.
-        seed: Seed, at least 0.
-
     Raises:
         DataError: The files are missing, damaged, or unsuitable for training.
         RecipeError: A user function does not exist, or fails.

@@ -27,7 +27,6 @@ def load(config: DataConfig, seed: int) -> Images:
 
     Args:
         config: `name` is cifar10 or cifar100; `image_size` is 32 or None.
-        seed: Not used.
 
     Raises:
         DataError: `config.folder` is missing, or does not contain the complete files.

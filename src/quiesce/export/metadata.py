@@ -141,10 +141,6 @@ def load_model(path: Path) -> Any:
 def description_of(model: Any, where: str | Path) -> Description:
     """Return the description in an onnx.ModelProto.
 
-    Args:
-        model: The model.
-        where: Name of its file in error messages.
-
     Raises:
         ExportError: There is none, or it is damaged or of a newer version.
     """

@@ -21,9 +21,7 @@ def session(
     """Return an onnxruntime.InferenceSession on the CPU.
 
     Args:
-        model: An onnx.ModelProto, or its bytes.
         optimized: Whether all graph optimizations are on, as by default, or none.
-        where: Name of the file in error messages.
         threads: Threads inside an operator; 0 lets ONNX Runtime choose.
 
     Raises:
@@ -67,7 +65,6 @@ def cut_at_codes(model: Any, codes: Mapping[str, np.ndarray]) -> Any:
     The codes are still computed, as outputs; their readers use the inputs "<name>.fed" instead.
 
     Args:
-        model: An onnx.ModelProto.
         codes: Codes by name; the inputs have their shapes, except for the batch.
     """
     onnx = require("onnx", "verifying an ONNX file", "onnx")

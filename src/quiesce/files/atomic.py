@@ -31,7 +31,6 @@ def write_beside(path: Path, write: Callable[[Path], object], needed: int | None
     is either the old file or the new one.
 
     Args:
-        path: The file to write.
         write: Gets the temporary path.
         needed: Bytes that it writes, for an error message, or None.
 

@@ -33,7 +33,6 @@ def explain(
     """Find numbers that are not finite. All processes call this together and get the same result.
 
     Args:
-        model: The model after the backward pass.
         loss: A scalar, or None.
         forward: Runs the forward pass of the step again, in all processes, or None in all.
         shown: Function from a name in the model to the name in messages.

@@ -68,10 +68,6 @@ def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
     """Repeat a forward pass operator by operator, and inspect the inputs and outputs of each layer.
 
     Buffers and random states are restored afterwards.
-
-    Args:
-        model: The model whose layers are inspected.
-        forward: Runs it on the same input as before.
     """
     broken: list[tuple[str, torch.dtype, bool]] = []
     silent: list[str] = []

@@ -26,7 +26,6 @@ class MakeModel(Protocol):
         """Return a network from (batch, channels, height, width) to logits (batch, classes).
 
         Args:
-            num_classes: Classes of the data set.
             input_shape: Channels, height and width of an image.
         """
         ...
@@ -57,11 +56,6 @@ def build_model(
 
     Random weights use torch's global generator. With `pretrained` and `package`, a classifier for
     another number of classes is random; a file must fit completely.
-
-    Args:
-        config: The network and its weights.
-        num_classes: Number of classes, at least 1.
-        input_shape: Channels, height and width of an image.
 
     Returns:
         A float network in training mode, from (batch, channels, height, width) to logits (batch,

@@ -28,10 +28,6 @@ class DistanceSampling(NamedTuple):
 class DistanceMeter:
     """Sums the distances travelled by latent and quantized weights, per layer.
 
-    Args:
-        groups: The weights.
-        sampling: The weights and steps to sample.
-
     Raises:
         ValueError: A number in `sampling` is below 1.
     """

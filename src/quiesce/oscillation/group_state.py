@@ -21,9 +21,6 @@ _SPARSE = 16
 class GroupState:
     """A group of weights and the tracker state of each weight.
 
-    Args:
-        group: The group.
-
     Attributes:
         group: The group.
         frequency: F: float32 (entries,).
@@ -138,8 +135,6 @@ class GroupState:
         """Return the averages of codes without the codes of this step.
 
         Args:
-            chosen: The weights.
-            records: Their history records.
             growth: Growth of D since the base.
 
         Raises:

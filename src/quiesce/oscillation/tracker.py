@@ -198,10 +198,6 @@ class OscillationTracker:
     def average_before(self, chosen: SelectedWeights | Block, records: Tensor) -> Tensor:
         """Return the averages of codes without the codes of this step.
 
-        Args:
-            chosen: The weights.
-            records: Their history records.
-
         Raises:
             TrackingError: The averages of these layers are not tracked.
         """

@@ -13,11 +13,7 @@ _SAMPLE = 16
 
 
 class UnseenSteps:
-    """Stores a few latents of each layer at the time when a tracker is created.
-
-    Args:
-        weights: The weights of the tracker.
-    """
+    """Stores a few latents of each layer at the time when a tracker is created."""
 
     def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
         self._weights = weights

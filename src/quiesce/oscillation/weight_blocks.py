@@ -63,8 +63,6 @@ class Block:
     """Some weights of a group as a 2-D table that a pass can change in place.
 
     Args:
-        group: The group.
-        start: The first entry.
         shape: Rows and columns; the block has rows times columns entries.
 
     Attributes:
@@ -116,13 +114,7 @@ class Block:
     def run(
         self, function: weight_passes.Pass, now: weight_passes.Operands, *args: Tensor | None
     ) -> Tensor:
-        """Run a pass, as one kernel if kernels are compiled.
-
-        Args:
-            function: The pass.
-            now: Result of `read`.
-            args: Further arguments of the pass.
-        """
+        """Run a pass, as one kernel if kernels are compiled."""
         return self.group.weights[0].kernels.over_weights(function, now, *args)
 
     @torch.no_grad()
@@ -144,7 +136,6 @@ class LayerBlock(Block):
     """Rows of one large layer, read in place.
 
     Args:
-        group: The group.
         index: Position of the layer in `group.weights`.
         rows: Range of rows of the layer, with dimension 0 in storage order as rows.
     """
@@ -195,13 +186,7 @@ class LayerBlock(Block):
 
 
 class GatheredBlock(Block):
-    """Small layers in consecutive rows of `ROW` entries in a scratch buffer.
-
-    Args:
-        group: The group.
-        indices: Consecutive positions in `group.weights`.
-        scratch: The buffer.
-    """
+    """Small layers in consecutive rows of `ROW` entries in a scratch buffer."""
 
     def __init__(self, group: WeightGroup, indices: list[int], scratch: _Scratch) -> None:
         start, end = group.starts[indices[0]], group.starts[indices[-1] + 1]

@@ -45,9 +45,6 @@ def weight_groups(weights: Sequence[QuantizedWeight]) -> list[WeightGroup]:
 class WeightGroup:
     """Weights with the same grid, dtype and device, and the order of their entries.
 
-    Args:
-        weights: A group of weights from `weight_groups`.
-
     Attributes:
         weights: The weights.
         grid: The grid of every weight.

@@ -64,10 +64,6 @@ def run(model: nn.Module, example_input: Input) -> Any:
     Compiled parts run in eager mode. torch's fused attention is disabled, because it reads weights
     without calling their layers.
 
-    Args:
-        model: The model. Its training modes are restored afterwards.
-        example_input: Input of the model.
-
     Returns:
         The output of the model.
     """
@@ -83,8 +79,6 @@ def watch(model: nn.Module, example_input: Input, chosen: Mapping[str, nn.Module
     operands are not recorded.
 
     Args:
-        model: The float model. Its training modes are restored afterwards.
-        example_input: Input of the model, see `run`.
         chosen: Layers to quantize, by name. Only these can be first or last.
     """
     watcher = _Watcher(chosen, example_input)

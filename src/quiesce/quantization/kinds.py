@@ -11,9 +11,6 @@ Kind = Literal["depth-wise", "point-wise", "full", "linear", "other"]
 def layer_kind(module: nn.Module | None) -> Kind:
     """Return the kind of a layer, float or quantized.
 
-    Args:
-        module: Any module, or None.
-
     Returns:
         "depth-wise": a convolution with one group per input channel and more than one group.
         "point-wise": another convolution whose kernels are single points. "full": any other

@@ -7,10 +7,6 @@ from fnmatch import fnmatchcase
 def covering(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Return shell patterns that match all of `names` and none of `others`.
 
-    Args:
-        names: Dotted names.
-        others: Names that no pattern may match.
-
     >>> covering(["aux.conv", "aux.fc", "fc"], ["conv1"])
     ['aux.*', 'fc']
     """

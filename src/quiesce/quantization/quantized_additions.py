@@ -147,8 +147,6 @@ def quantize_block(block: nn.Module, name: str, additions: Sequence[Addition | N
     """Quantize the additions of a block in place.
 
     Args:
-        block: A float block.
-        name: Name of the block in the model.
         additions: One entry per addition in order of call, None for an addition that stays in
             float. Empty if all stay in float.
     """

@@ -35,11 +35,6 @@ def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> 
 
     A checkpoint of a quantized layer contains scales. A checkpoint without the layer, such as that
     of a backbone for another head, changes nothing.
-
-    Args:
-        owner: The layer or block.
-        state_dict: The state to load.
-        prefix: Prefix of the owner in `state_dict`.
     """
     mine = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
     for name, quantizer in owner.named_modules():

@@ -24,12 +24,6 @@ Make = Callable[[str], FakeQuantizer]
 class Residuals:
     """The additions of a float model, as recorded in a forward pass.
 
-    Args:
-        model: The float model.
-        example_input: Input of the model.
-        flow: Data flow of a forward pass of the model.
-        scheme: Scheme that selects the additions to quantize.
-
     Raises:
         PrepareError: A pattern of the scheme matches no module that adds.
     """

@@ -138,13 +138,7 @@ class Scheme:
     def resolve(
         self, names: Sequence[str], *, first: Collection[str], last: Collection[str]
     ) -> dict[str, LayerScheme]:
-        """Return the scheme of each layer.
-
-        Args:
-            names: Names of the layers to quantize.
-            first: Names of the first layers among them.
-            last: Names of the last layers among them.
-        """
+        """Return the scheme of each layer."""
         layers = dict.fromkeys(names, self._base())
         if self.first_last_bits is not None:
             bits = self.first_last_bits

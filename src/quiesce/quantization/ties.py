@@ -30,11 +30,6 @@ def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[s
 def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme) -> None:
     """Raise an error if quantization would break tied weights.
 
-    Args:
-        model: The float model.
-        chosen: Layers to quantize, by name.
-        scheme: Scheme that selects the modules to leave in float.
-
     Raises:
         PrepareError: A tie would break. The message names both modules and suggests a fix.
     """

@@ -97,7 +97,6 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Rec
     """Return `recipe` with changed fields, checked like a recipe from a file.
 
     Args:
-        recipe: The recipe, which does not change.
         changes: Dotted field to value: {"cure.strength.end": 0.1}; a mapping replaces a whole
             section and resets its other fields to their defaults.
         where: Source of the changes; error messages begin with it.
@@ -154,7 +153,6 @@ def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "")
     """Return the fields of a dataclass in `tree` with values of the right types.
 
     Args:
-        cls: The dataclass.
         tree: Field to value; a section is a mapping, and stays a dict.
         where: Prefix of error messages.
         prefix: Prefix of field names in error messages.

@@ -63,7 +63,6 @@ def newest_sound(folder: Path, tell: Callable[[str], object]) -> tuple[Path, dic
     """Return path and content of the newest readable checkpoint in a folder.
 
     Args:
-        folder: The folder of the checkpoints.
         tell: Called with a message if the newest checkpoint is damaged and an older one is used.
 
     Returns:

@@ -11,12 +11,7 @@ from quiesce.files.atomic import full_disk_named, sync
 
 
 class CsvTable:
-    """A CSV file with a header, to which rows are appended.
-
-    Args:
-        path: The file; it is created with the first row.
-        names: Column names.
-    """
+    """A CSV file with a header, to which rows are appended."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._path = path

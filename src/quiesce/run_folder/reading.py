@@ -75,10 +75,6 @@ def runs_in(folder: Path) -> list[Path]:
 def read_json(path: Path, kind: type[F]) -> F:
     """Read a JSON file of a run or a sweep.
 
-    Args:
-        path: The file.
-        kind: The struct that describes it.
-
     Raises:
         RecipeError: The file is missing, damaged, or of a newer version.
     """

@@ -36,7 +36,6 @@ def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
     """Return the runs of a sweep: all runs of the first seed, then all of the next.
 
     Args:
-        sweep: The sweep.
         flags: Flags that override the recipes before variants and grid: ["--data.folder",
             "/pictures"].
 

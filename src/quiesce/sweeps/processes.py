@@ -33,7 +33,6 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     """Run a task to its end.
 
     Args:
-        task: The task.
         threads: Threads of the process, unless OMP_NUM_THREADS is set; None sets none.
         running: Set that contains the process while it runs, so that another thread can stop it.
 

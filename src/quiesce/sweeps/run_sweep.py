@@ -45,9 +45,6 @@ def run_sweep(
     """Train the runs of a sweep that are not finished.
 
     Args:
-        sweep: The sweep that `runs` were planned from.
-        runs: From `quiesce.sweeps.plan.plan`.
-        folder: The folder of the sweep; created, or continued.
         engine: The engine that trains the runs; None trains one at a time on this machine.
         at_most: Maximum number of missing runs to train in this call; None trains all.
         tell: Called at the end of each run and each float network.

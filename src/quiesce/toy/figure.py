@@ -25,8 +25,6 @@ def page(outcomes: Sequence[Outcome], regression: Regression, settings: Mapping[
     """Return the page.
 
     Args:
-        outcomes: The outcomes of the methods to show, in this order.
-        regression: The regression that they were tried on.
         settings: Names and values of the settings, for the text of the page.
 
     Raises:

@@ -87,11 +87,6 @@ def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:
 
     Nothing is written to disk. Seeds the global generators of python, numpy and torch.
 
-    Args:
-        recipe: The recipe of the run.
-        display: Shows the progress.
-        found: The checkpoint to resume from, or None.
-
     Raises:
         QuiesceError: The data, the network, the scheme or the Trainer's options do not work.
     """
@@ -131,15 +126,7 @@ def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:
 def checkpoints(
     recipe: Recipe, path: Path, measured: Measured, clock: Clock, resumed: Found | None
 ) -> CheckpointCallback:
-    """Return the callback that saves the checkpoints of a stage.
-
-    Args:
-        recipe: The recipe, which sets the interval.
-        path: The newest checkpoint.
-        measured: Measurements that a resumed run does not repeat.
-        clock: The times of the run.
-        resumed: The checkpoint that this stage resumes from, or None.
-    """
+    """Return the callback that saves the checkpoints of a stage."""
 
     def so_far() -> dict[str, Any]:
         return {

@@ -30,10 +30,6 @@ def refuse_other_checkpoints(found: Found | None, folder: Path) -> None:
 def refuse_empty_share(limit: int | float | None, test: DataLoader[Any]) -> None:
     """Check that every process has test images; otherwise the other processes wait forever.
 
-    Args:
-        limit: `trainer.limit_val_batches`.
-        test: The test batches of this process.
-
     Raises:
         DataError: There are fewer test images than processes.
         RecipeError: `limit` is so small that no batch is left.

@@ -66,7 +66,6 @@ def batches_within(limit: int | float | None, count: int) -> int:
 
     Args:
         limit: A number of batches, a share of them (0 to 1), or None for all.
-        count: Total number of batches.
     """
     if limit is None:
         return count

@@ -54,8 +54,6 @@ def make_trainer(
     """Return the Trainer that `config` describes; nothing is written yet.
 
     Args:
-        config: Options of the Trainer.
-        folder: The run folder, for logs and checkpoints.
         callbacks: Callbacks in the order of their calls; one of them saves checkpoints.
         epochs: Trains this many epochs without logs, instead of `max_epochs` and `max_steps`.
         begin: Optimizer steps before a resumed training.

@@ -36,7 +36,6 @@ def user_metric(name: str, network: nn.Module, batches: Iterable[Batch]) -> floa
     Args:
         name: "mymodule:score", see `Metric`.
         network: Used in evaluation mode; its mode is restored afterwards.
-        batches: Images and labels, on any device.
 
     Raises:
         RecipeError: The function does not exist, fails, or does not return a finite number.

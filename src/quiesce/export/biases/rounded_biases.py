@@ -43,7 +43,6 @@ def with_rounded_biases(model: nn.Module, example: Example) -> nn.Module:
 
     Args:
         model: A prepared, calibrated and trained model; it does not change.
-        example: Arguments of the model.
 
     Raises:
         NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.

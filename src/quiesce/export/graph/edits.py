@@ -31,13 +31,7 @@ def sole_use(value: "ir.Value") -> "ir.Node | None":
 
 
 class Builder:
-    """Adds nodes and initializers to a graph.
-
-    Args:
-        graph: The graph; changed in place.
-        before: Node before which new nodes are inserted, or
-        after: node after which they are inserted.
-    """
+    """Adds nodes and initializers to a graph, before or after a given node."""
 
     def __init__(
         self, graph: "ir.Graph", *, before: "ir.Node | None" = None, after: "ir.Node | None" = None

@@ -38,12 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Marker(nn.Module):
-    """Replaces a quantizer and leaves a node of the domain `quiesce` in the graph.
-
-    Args:
-        kind: INPUT or WEIGHT.
-        layer: Name of the layer.
-    """
+    """Replaces a quantizer and leaves a node of the domain `quiesce` in the graph."""
 
     def __init__(self, kind: str, layer: str) -> None:
         super().__init__()
@@ -74,9 +69,6 @@ def trace(
     """Return the graph of a prepared model in inference mode, with dynamic batch size.
 
     Args:
-        model: The prepared model; it does not change.
-        example: Arguments of the model, on any device.
-        opset: Version of the ONNX operators.
         before: A module that processes the only input before the model, such as a normalization.
         dynamic: Further dynamic dimensions, see `open_dimensions`.
 
@@ -106,9 +98,6 @@ def translate(
 
     Args:
         network: A network on the CPU, in inference mode.
-        example: Arguments of the network.
-        opset: Version of the ONNX operators.
-        name: Name of the network in error messages.
         dynamic: Further dynamic dimensions, see `open_dimensions`.
 
     Raises:

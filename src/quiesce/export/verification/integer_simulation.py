@@ -31,8 +31,6 @@ def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.nda
     """Compute the codes of every quantized input, and the outputs, from the given codes.
 
     Args:
-        model: A prepared and calibrated model; it does not change.
-        example: Arguments of the model; integers stay integers.
         codes: The trained codes from `run_trained`, used as input of every layer.
 
     Returns:

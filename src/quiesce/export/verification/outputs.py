@@ -74,23 +74,13 @@ def class_output(outputs: Outputs) -> str | None:
 
 
 def classes_of(outputs: Outputs) -> np.ndarray:
-    """Return the class of every image, pixel or token: int64, the shape without the classes.
-
-    Args:
-        outputs: Outputs for which `class_output` returns a name.
-    """
+    """Return the class of every image, pixel or token: int64, the shape without the classes."""
     values = outputs[class_output(outputs) or LOGITS]
     return values.argmax(_class_axis(values))
 
 
 def agreement(compare: Compare, ours: Outputs, theirs: Outputs, size: int) -> Agreement | None:
     """Compare the outputs of one batch.
-
-    Args:
-        compare: The result of `chosen`.
-        ours: Outputs of the network.
-        theirs: Outputs of the file, with the same shapes.
-        size: Entries of the batch.
 
     Returns:
         None for "max_error", which has its own measure.

@@ -32,10 +32,6 @@ class Computed(NamedTuple):
 def run_trained(model: nn.Module, example: Example) -> Computed:
     """Run a prepared model in inference mode, and record its codes.
 
-    Args:
-        model: A prepared and calibrated model; its modes are restored.
-        example: Arguments of the model, on any device.
-
     Raises:
         ExportError: It returns something other than tensors.
     """

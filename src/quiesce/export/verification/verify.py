@@ -112,10 +112,6 @@ def verify_onnx(
 def images_needed(model: nn.Module, image: Input) -> int:
     """Return how many images `verify_onnx` needs to judge every layer.
 
-    Args:
-        model: A prepared and calibrated model.
-        image: An input with a batch of one.
-
     Returns:
         A number with which the layer with the fewest codes has ENOUGH_CODES, from LEAST_IMAGES to
         LAYER_IMAGES.
@@ -137,12 +133,8 @@ def verify_model(
     """Compare an onnx.ModelProto with its model; see `verify_onnx`.
 
     Args:
-        model: The prepared, trained model.
-        proto: The onnx.ModelProto.
         batches: Arguments and labels, or None instead of labels.
-        where: Name of `proto` in error messages.
         exported: `model`, or its copy with rounded biases, if it is known.
-        compare: See `verify_onnx`.
     """
     description = description_of(proto, where)
     layers = read_integers(model)

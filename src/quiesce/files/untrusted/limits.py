@@ -13,7 +13,6 @@ def read_bytes(path: Path, largest: int) -> bytes:
 
     Args:
         path: A regular file. A device may have no end, and a pipe may wait forever.
-        largest: Largest size in bytes.
 
     Raises:
         OSError: The file is missing, or can not be read.

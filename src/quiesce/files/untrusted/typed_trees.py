@@ -12,7 +12,6 @@ def typed(tree: Any, kind: type[T], *, lax: bool = False) -> T:
 
     Args:
         tree: Nested dicts and lists; keys that `kind` does not have are ignored.
-        kind: The type.
         lax: Whether text may stand for a number, as in "1e-3".
 
     Raises:

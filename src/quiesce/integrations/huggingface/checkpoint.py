@@ -47,7 +47,6 @@ def load(folder: Path, control: Control, watch: Watch) -> None:
     Args:
         folder: Folder of a checkpoint whose weights have been loaded.
         control: A `Control` with the same cures and momentum as the saved one.
-        watch: The `Watch` of the same model.
 
     Raises:
         CheckpointError: The file cannot be read.

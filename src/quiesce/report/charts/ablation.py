@@ -72,13 +72,7 @@ def _chart(
 
 
 def _points(points: Sequence[tuple[Group, list[float]]], field: str, place: int) -> go.Scatter:
-    """Return the settings of one variant: means, and standard deviations for several seeds.
-
-    Args:
-        points: Each setting with the values of its seeds.
-        field: The swept field.
-        place: Index of the variant's colour.
-    """
+    """Return the settings of one variant: means, and standard deviations for several seeds."""
     settings = [group.fields[field] for group, _ in points]
     spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
     return go.Scatter(

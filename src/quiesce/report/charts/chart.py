@@ -52,7 +52,6 @@ def figure(traces: Iterable[Any], *, x: str, y: str | None, height: int = 260, *
     """Return a figure in the style of the page.
 
     Args:
-        traces: The plotly traces.
         x: Title of the horizontal axis, with its unit.
         y: Title of the vertical axis, with its unit; None if tick labels suffice.
         height: Height in pixels; the width follows the page.

@@ -33,12 +33,8 @@ def curves(
     Args:
         groups: Groups in the order of their colours.
         series: A column of metrics.csv, or a function that returns the curve of a run.
-        title: Title of the chart.
-        y: Title of the axis, with its unit.
-        note: What to look for.
         factor: Factor from the series to the axis: 100 for shares in percent.
         log: Whether the axis is logarithmic, if all values are above 0.
-        zero: Whether a linear axis includes 0.
     """
     find = series if callable(series) else lambda run: run.curves.get(series)
     found = [

@@ -37,17 +37,10 @@ def layer_map(
     """Return the chart of a map.
 
     Args:
-        names: Names of the layers, from top to bottom.
         across: Positions or edges on the horizontal axis.
         values: Shape (layers, columns).
-        title: See `Chart`.
-        alt: See `Chart`.
         top: Value of the strongest colour; the weakest is 0.
-        scale: See `Chart`.
-        x: Title of the horizontal axis, with its unit.
         hover: Hover text of a cell, with plotly's %{x} and %{z}.
-        note: See `Chart`.
-        xaxis: Further options of that axis.
     """
     cells = go.Heatmap(
         x=across,

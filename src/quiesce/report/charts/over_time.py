@@ -13,8 +13,6 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
     """Return the heat map of a run; None for fewer than two steps in layers.csv.
 
     Args:
-        run: The run.
-        label: Name of the run on the page.
         top: Share of the strongest colour, 0 to 1.
     """
     matrix = low_bit_shares(run)

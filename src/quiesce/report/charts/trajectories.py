@@ -22,13 +22,7 @@ PANEL = 170
 
 
 def weights_over_time(run: Run, label: str, place: int) -> Chart | None:
-    """Return some weights of a run, one above the other; None for fewer than two steps.
-
-    Args:
-        run: The run.
-        label: Name of the run on the page.
-        place: Index of its colour.
-    """
+    """Return some weights of a run, one above the other; None for fewer than two steps."""
     seen = run.trajectories
     if seen is None or len(seen.steps) < 2:
         return None

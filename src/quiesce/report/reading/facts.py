@@ -16,9 +16,6 @@ def facts_of(
     """Return the known facts of a run, by the header of their column.
 
     Args:
-        recipe: The recipe; all its fields are None if there is none.
-        shipped: Measurements of the exported file by `quiesce demo`, or None.
-        layers: All known layers, for the size of their codes.
         low_bits: Bits of most layers, for a run without a recipe.
     """
     sizes = [layer.weights * layer.bits / 8 for layer in layers if layer.bits is not None]

@@ -36,7 +36,6 @@ def planned_bits(scheme: KeptScheme, names: Sequence[str]) -> dict[str, int]:
     """Return the bits of each layer by the recipe; empty if it has no scheme.
 
     Args:
-        scheme: The scheme of the recipe.
         names: The layers in the order of the network; the first and the last are special.
     """
     if scheme.weight_bits is None or not names:
@@ -54,7 +53,6 @@ def share(layers: Iterable[DiagnosedLayer], what: str) -> float | None:
     """Return a share over the weights of some layers, or None if no layer has it.
 
     Args:
-        layers: The layers.
         what: A field of a layer that is a share; layers where it is None do not count.
     """
     known = [(getattr(layer, what), layer.weights) for layer in layers]

@@ -61,13 +61,7 @@ def curves(path: Path) -> dict[str, Series]:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> Series:
-    """Return at most `most` points: means over equal stretches, and the last point unchanged.
-
-    Args:
-        steps: Shape (points,), in any order.
-        values: Shape (points,).
-        most: At least 2.
-    """
+    """Return at most `most` points: means over equal stretches, and the last point unchanged."""
     order = np.argsort(steps, kind="stable")
     steps, values = steps[order], values[order]
     if len(steps) > most:

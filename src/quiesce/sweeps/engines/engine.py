@@ -41,9 +41,7 @@ def run_in_order(
     """Submit each task once the task that it needs is done, earlier tasks first.
 
     Args:
-        tasks: See `Engine.run`.
         submit: Starts a task; the result of the future is the reason of a failure, or "".
-        tell: See `Engine.run`.
         at_once: Maximum number of submitted tasks that have not ended; None for no limit.
     """
     place = {task.name: i for i, task in enumerate(tasks)}

@@ -71,13 +71,7 @@ class Diagnosis:
         ]
 
     def see_score(self, kind: str, train_loss: float, top1_percent: float | None) -> None:
-        """Add the scores with one kind of batch-norm statistics, `RUNNING` or `REESTIMATED`.
-
-        Args:
-            kind: The kind of the statistics.
-            train_loss: Cross-entropy on training batches.
-            top1_percent: Accuracy on the test images.
-        """
+        """Add the scores with one kind of batch-norm statistics, `RUNNING` or `REESTIMATED`."""
         self.train_loss[kind] = train_loss
         self.top1_percent[kind] = top1_percent
 

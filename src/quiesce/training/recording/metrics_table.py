@@ -22,11 +22,7 @@ COLUMNS = (
 
 
 class MetricsTable(Logger):
-    """Writes metrics.csv.
-
-    Args:
-        folder: The run folder.
-    """
+    """Writes metrics.csv."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

@@ -18,7 +18,6 @@ class RecordingCallback(Callback):
     """Records the data of the section `recording` of a recipe.
 
     Args:
-        recipe: The recipe of the run.
         tracking: The callback that tracks oscillation. It must precede this one in the Trainer.
 
     Attributes:

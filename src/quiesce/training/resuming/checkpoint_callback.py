@@ -33,7 +33,6 @@ class CheckpointCallback(Checkpoint):
     """Saves a checkpoint every few steps, after each epoch, and at the end of training.
 
     Args:
-        path: The newest checkpoint.
         every: Optimizer steps between two checkpoints; None saves only after epochs.
         job: Returns the measurements of the run so far.
         resumed: Content of the checkpoint that this training resumes from, or None.

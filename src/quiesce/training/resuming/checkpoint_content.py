@@ -57,9 +57,7 @@ def tracker_of(
 
     Args:
         network: The network, with the weights of the same checkpoint.
-        state: The saved state of the tracker.
         prefix: Prefix of the tracker's names before the names of the network's layers.
-        path: The checkpoint, for error messages.
 
     Raises:
         CheckpointError: The state does not fit the network.

@@ -96,7 +96,6 @@ def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
     """Return the recipe of an interrupted run, even if its folder was moved.
 
     Args:
-        folder: The run folder.
         flags: See `read_recipe`; any flag except `TRUST` changes the recipe.
 
     Raises:
@@ -141,7 +140,6 @@ def find_checkpoint(folder: Path, tell: Callable[[str], object]) -> Found | None
     """Return the newest readable checkpoint of a run, or None if there is none yet.
 
     Args:
-        folder: The run folder.
         tell: Called with messages: which checkpoint is used, and the reason.
 
     Raises:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from quiesce.arithmetic.grid import Grid
+from quiesce.arithmetic.scale_formats import ScaleFormat, in_format
 
 Range = Literal["mse", "minmax", "percentile", "lsq"]
 RANGES: tuple[str, ...] = get_args(Range)
@@ -37,7 +38,13 @@ def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
     return find_scale(x, grid, "mse", 0 if per_channel else None)
 
 
-def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = None) -> Tensor:
+def find_scale(
+    x: Tensor,
+    grid: Grid,
+    method: Range,
+    channel_dim: int | None = None,
+    scale_dtype: ScaleFormat = "float32",
+) -> Tensor:
     """Return the scale by one of the methods above.
 
     Args:
@@ -45,6 +52,7 @@ def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = N
         grid: The integers.
         method: One of `RANGES`.
         channel_dim: Dimension with one scale per index, or None for one scale.
+        scale_dtype: Number format in which "mse" compares scales. The result is not rounded.
 
     Returns:
         A scalar tensor, or one broadcastable to `x` with size 1 outside `channel_dim`.
@@ -55,7 +63,7 @@ def find_scale(x: Tensor, grid: Grid, method: Range, channel_dim: int | None = N
     check_range(method)
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     rows = x.reshape(1, -1) if channel_dim is None else x.transpose(0, channel_dim).flatten(1)
-    scale = _SEARCH[method](rows, grid)
+    scale = _mse(rows, grid, scale_dtype) if method == "mse" else _RULES[method](rows, grid)
     scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, 1.0)
     if channel_dim is None:
         return scale.reshape(())
@@ -130,25 +138,27 @@ def _lsq(rows: Tensor, grid: Grid) -> Tensor:
     return 2 * rows.abs().mean(1) / grid.quant_max**0.5
 
 
-def _mse(rows: Tensor, grid: Grid) -> Tensor:
+def _mse(rows: Tensor, grid: Grid, scale_dtype: ScaleFormat) -> Tensor:
     """Search 1/120 .. 1.2 of the min-max scale, then between the neighbours of the best."""
     widest = _minmax(rows, grid)
     rows = sample(rows, _SEARCHED)
     coarse = torch.linspace(1 / _COARSE, 1.2, _COARSE, device=rows.device)
-    best = _least(rows, grid, widest, coarse.expand(len(rows), -1))
+    best = _least(rows, grid, widest, coarse.expand(len(rows), -1), scale_dtype)
     reach = torch.linspace(-1, 1, _FINE, device=rows.device) * (coarse[1] - coarse[0])
-    return widest * _least(rows, grid, widest, best[:, None] + reach)
+    return widest * _least(rows, grid, widest, best[:, None] + reach, scale_dtype)
 
 
-def _least(rows: Tensor, grid: Grid, widest: Tensor, factors: Tensor) -> Tensor:
+def _least(
+    rows: Tensor, grid: Grid, widest: Tensor, factors: Tensor, scale_dtype: ScaleFormat
+) -> Tensor:
     """Return the best factor of `widest` for each row; factors: (rows, candidates)."""
     best, least = factors[:, 0].clone(), rows.new_full((len(rows),), torch.inf)
     for factor in factors.unbind(1):
-        scale = (widest * factor)[:, None]
+        scale = in_format((widest * factor)[:, None], scale_dtype)
         error = (grid.codes(rows, scale) * scale - rows).square().sum(1)
         better = (error < least) & (factor > 0)
         best, least = torch.where(better, factor, best), torch.where(better, error, least)
     return best
 
 
-_SEARCH = {"mse": _mse, "minmax": _minmax, "percentile": _percentile, "lsq": _lsq}
+_RULES = {"minmax": _minmax, "percentile": _percentile, "lsq": _lsq}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quiesce.arithmetic import weight_history, weight_passes
+from quiesce.arithmetic.fake_quantize import positive
 from quiesce.arithmetic.memory_order import flatten, storage_order
 from quiesce.oscillation.weight_group import WeightGroup, scales_by_row
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -103,5 +104,6 @@ def _scale_at(weight: QuantizedWeight, places: Tensor) -> Tensor:
     if scale.numel() == 1:
         return scale.reshape(1).expand(len(places))
     if scales_by_row(weight):
-        return scale.reshape(-1)[places // (held.numel() // scale.numel())]
+        by_row = positive(weight.raw_scale).reshape(-1)
+        return by_row[places // (held.numel() // by_row.numel())]
     return flatten(scale.expand_as(held), storage_order(held))[places]

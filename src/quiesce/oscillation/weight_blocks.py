@@ -25,6 +25,7 @@ from quiesce.oscillation.weight_group import (
     WeightGroup,
     scales_by_row,
     scales_share_rows,
+    table_shape,
 )
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
@@ -143,7 +144,7 @@ class LayerBlock(Block):
     def __init__(self, group: WeightGroup, index: int, rows: range) -> None:
         held = group.weights[index].held
         self._order = storage_order(held)
-        columns = held.numel() // held.shape[self._order[0] if self._order else 0]
+        columns = table_shape(group.weights[index])[1]
         super().__init__(group, group.starts[index] + rows.start * columns, (len(rows), columns))
         self.layers = [index]
         self._index, self._rows = index, rows
@@ -278,8 +279,8 @@ class GatheredBlock(Block):
         raw = [weight.raw_scale for weight in self._weights]
         if self._rows_per_scale is None:
             spread = torch.zeros(self._shape, dtype=raw[0].dtype, device=self.group.device)
-            for view, scale in zip(self._views(spread), raw, strict=True):
-                view.copy_(scale)
+            for view, weight in zip(self._views(spread), self._weights, strict=True):
+                view.copy_(weight.scale)
             return positive(spread)
         table = positive(torch.cat([scale.reshape(-1) for scale in raw]))
         rows = table.repeat_interleave(self._rows_per_scale, output_size=self._shape[0])
@@ -310,18 +311,15 @@ class _Scratch:
 
 
 def _layer_blocks(group: WeightGroup, index: int) -> Iterator[LayerBlock]:
-    held = group.weights[index].held
-    order = storage_order(held)
-    rows = held.shape[order[0] if order else 0]
-    step = max(2, LARGEST * rows // held.numel())
+    rows, columns = table_shape(group.weights[index])
+    step = max(2, LARGEST // columns)
     for first in range(0, rows, step):
         yield LayerBlock(group, index, range(first, min(rows, first + step)))
 
 
 def _has_rows(weight: QuantizedWeight) -> bool:
     """Return whether a large layer is a table of at least two rows, each with one scale."""
-    held, order = weight.held, storage_order(weight.held)
-    rows = held.shape[order[0] if order else 0] if held.dim() else 1
+    rows, columns = table_shape(weight)
     # sums over a row are float32, which counts exactly up to 2^24
-    fits = rows > 1 and held.numel() // rows < 2**24
+    fits = rows > 1 and columns < 2**24
     return fits and (weight.raw_scale.numel() <= 1 or scales_by_row(weight))

@@ -138,7 +138,21 @@ class WeightGroup:
 def scales_by_row(weight: QuantizedWeight) -> bool:
     """Return whether weights of one scale are adjacent in memory."""
     scale = weight.raw_scale
+    if weight.group_size is not None:
+        return True  # `prepare` takes only contiguous weights
     return outermost_first(storage_order(weight.held)) and len(scale) == scale.numel()
+
+
+def table_shape(weight: QuantizedWeight) -> tuple[int, int]:
+    """Return rows and columns of a weight in storage order, such that a row has one scale.
+
+    Rows are groups, or else the outermost dimension, if `scales_by_row` or there is one scale.
+    """
+    held, order = weight.held, storage_order(weight.held)
+    if weight.group_size is not None:
+        return held.numel() // weight.group_size, weight.group_size
+    rows = held.shape[order[0] if order else 0] if held.dim() else 1
+    return rows, held.numel() // max(1, rows)
 
 
 def scales_share_rows(weight: QuantizedWeight) -> bool:
@@ -146,4 +160,4 @@ def scales_share_rows(weight: QuantizedWeight) -> bool:
     scale, held = weight.raw_scale, weight.held
     if scale.numel() <= 1:
         return False
-    return not scales_by_row(weight) or (held.numel() // len(scale)) % ROW != 0
+    return not scales_by_row(weight) or (held.numel() // scale.numel()) % ROW != 0

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
+from quiesce.arithmetic.scale_formats import in_format, largest_scale
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.inference import Input
 from quiesce.parallel.processes import unwrapped
@@ -73,7 +75,8 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
     _check_layers(chosen, flow, layers)
     check_ties(model, chosen, scheme)
     roles = scheme.resolve(list(chosen), first=flow.first, last=flow.last)
-    plans = _agree_on_shared(chosen, roles)
+    plans = _agree_on_shared(chosen, _without_groups_of_convolutions(chosen, roles))
+    _check_groups(chosen, plans)
     residuals = None
     if scheme.residual == "quantized":
         residuals = Residuals(model, example_input, flow, scheme)
@@ -250,14 +253,37 @@ def _agree_on_shared(
         if key not in best or plan.weight_bits > best[key].weight_bits:
             best[key] = plan
     return {
-        name: LayerScheme(
-            weight_bits=best[id(layer.weight)].weight_bits,
-            per_channel=best[id(layer.weight)].per_channel,
-            act_bits=plans[name].act_bits,
-            ranges=plans[name].ranges,
+        name: replace(
+            best[id(layer.weight)], act_bits=plans[name].act_bits, ranges=plans[name].ranges
         )
         for name, layer in chosen.items()
     }
+
+
+def _without_groups_of_convolutions(
+    chosen: Mapping[str, nn.Module], plans: Mapping[str, LayerScheme]
+) -> dict[str, LayerScheme]:
+    grouped = (nn.Linear, *EMBEDDINGS)
+    return {
+        name: plan if isinstance(chosen[name], grouped) else replace(plan, group_size=None)
+        for name, plan in plans.items()
+    }
+
+
+def _check_groups(chosen: Mapping[str, nn.Module], plans: Mapping[str, LayerScheme]) -> None:
+    """Raise one error that names all layers that groups do not divide."""
+    bad = []
+    for name, plan in plans.items():
+        size, weight = plan.group_size, _weight(chosen[name])
+        if size is not None and weight.shape[-1] % size:
+            bad.append(f"{name} has {weight.shape[-1]} inputs, which {size} does not divide")
+        elif size is not None and not weight.is_contiguous():
+            bad.append(f"{name}: its weight is not contiguous in memory")
+    if bad:
+        raise PrepareError(
+            f"group_size: {'; '.join(bad)}. Choose a size that divides the number of inputs, or "
+            "set another one for these layers: Scheme(overrides={NAME: {'group_size': None}})"
+        )
 
 
 def _weight_quantizer(
@@ -265,11 +291,17 @@ def _weight_quantizer(
 ) -> FakeQuantizer:
     weight = _weight(layer)
     dim = channel_dim(layer)
-    shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
+    shape: tuple[int, ...] = ()
+    if plan.group_size is not None:
+        shape = (*weight.shape[:-1], weight.shape[-1] // plan.group_size)
+    elif plan.per_channel:
+        shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
     quantizer = FakeQuantizer(
         plan.weight_bits,
-        scale_shape=shape if plan.per_channel else (),
+        scale_shape=shape,
         weight=weight,
+        group_size=plan.group_size,
+        scale_dtype=plan.scale_dtype,
         clip=scheme.clip,
         grad_scaling=scheme.grad_scaling,
         estimator=scheme.estimator,
@@ -304,8 +336,17 @@ def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQ
 
 def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
     grid = Grid(quantizer.bits, signed=True)
+    values, size = whole(weight), quantizer.group_size
     channels = dim if quantizer.scale.dim() else None
-    quantizer.set_grid(grid, find_scale(whole(weight), grid, quantizer.ranges, channels))
+    if size is not None:
+        values, channels = values.reshape(-1, size), 0
+    scale = find_scale(values, grid, quantizer.ranges, channels, quantizer.scale_dtype)
+    if float(scale.max()) > largest_scale(quantizer.scale_dtype):
+        raise PrepareError(
+            f"{quantizer.name}: the scale {float(scale.max()):.3g} is too large for "
+            f"{quantizer.scale_dtype}; use scale_dtype='bfloat16' or 'float32', or smaller weights"
+        )
+    quantizer.set_grid(grid, in_format(scale, quantizer.scale_dtype))
     quantizer.measured_on = root_mean_square(whole(weight))
     if not is_split(weight):  # the tracker creates the history of a split weight
         quantizer.remember(weight)

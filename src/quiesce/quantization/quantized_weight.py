@@ -84,7 +84,7 @@ class QuantizedWeight:
         """
         if self._quantizer.grid is None:
             raise self._quantizer.not_calibrated()
-        return self._part(self._quantizer.step_size)
+        return self._part(self._quantizer.expanded(self._quantizer.step_size))
 
     @property
     def held(self) -> Tensor:
@@ -207,8 +207,18 @@ class QuantizedWeight:
 
     @property
     def raw_scale(self) -> Tensor:
-        """The learned scale, detached; `scale` is its magnitude."""
-        return self._part(self._quantizer.scale.detach())
+        """The learned scale in its number format, detached; `scale` is its magnitude.
+
+        One number per tensor, channel or group: with groups (rows, groups), not expanded.
+        """
+        quantizer = self._quantizer
+        part = self._part(quantizer.expanded(quantizer.signed_step_size))
+        return part if self.group_size is None else part[..., :: self.group_size]
+
+    @property
+    def group_size(self) -> int | None:
+        """Number of adjacent weights of a row that share a scale, or None."""
+        return self._quantizer.group_size
 
     @property
     def whole_scale(self) -> Tensor:

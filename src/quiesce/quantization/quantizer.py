@@ -26,6 +26,7 @@ from quiesce.arithmetic.fake_quantize import (
 from quiesce.arithmetic.grid import Grid, check_bits
 from quiesce.arithmetic.kernels import EAGER
 from quiesce.arithmetic.ranges import Range, check_range
+from quiesce.arithmetic.scale_formats import ScaleFormat, check_scale_format, in_format
 from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
 from quiesce.errors import NotCalibratedError, TrackingError
 
@@ -58,8 +59,11 @@ class FakeQuantizer(nn.Module):
 
     Args:
         bits: Bits of the codes, 2 to 8.
-        scale_shape: () for one scale, or a shape that broadcasts to the tensor.
+        scale_shape: () for one scale, or a shape that broadcasts to the tensor. With `group_size`,
+            (..., groups) for a tensor (..., groups * group_size).
         weight: The latent weight to quantize, or None for activations.
+        group_size: Number of adjacent weights in the last dimension that share a scale, or None.
+        scale_dtype: Number format of the scales in use, see `quiesce.arithmetic.scale_formats`.
         learn_offset: Also learn the value of code 0 (LSQ+). For activations only.
         clip: Rule for gradients at the ends of the grid, see `quiesce.fake_quantize`.
         grad_scaling: Multiply the gradients of scale and offset by 1/sqrt(N*quant_max) as in LSQ,
@@ -82,6 +86,8 @@ class FakeQuantizer(nn.Module):
         *,
         scale_shape: tuple[int, ...] = (),
         weight: Tensor | None = None,
+        group_size: int | None = None,
+        scale_dtype: ScaleFormat = "float32",
         learn_offset: bool = False,
         clip: Clip = "range",
         grad_scaling: bool = False,
@@ -92,7 +98,10 @@ class FakeQuantizer(nn.Module):
         check_bits("bits", bits)
         check_clip(clip)
         check_range(ranges)
+        check_scale_format(scale_dtype)
         self.bits = bits
+        self.group_size = group_size
+        self.scale_dtype: ScaleFormat = scale_dtype
         self.name = ""
         self.grid: Grid | None = None
         self.grad_scaling = grad_scaling
@@ -122,8 +131,17 @@ class FakeQuantizer(nn.Module):
 
     @property
     def step_size(self) -> Tensor:
-        """The scale in use, detached: floats per code, above 0, broadcastable to the tensor."""
-        return positive(self.scale.detach())
+        """The scale in use, detached: floats per code, above 0, in the shape of the parameter."""
+        return positive(self.signed_step_size)
+
+    @property
+    def signed_step_size(self) -> Tensor:
+        """Like `step_size`, with the sign of the learned scale."""
+        return in_format(self.scale.detach(), self.scale_dtype)
+
+    def expanded(self, scale: Tensor) -> Tensor:
+        """Return values in the shape of the scale as a tensor that broadcasts to the weight."""
+        return scale if self.group_size is None else scale.repeat_interleave(self.group_size, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize `x`; shape and dtype do not change.
@@ -138,27 +156,31 @@ class FakeQuantizer(nn.Module):
             return x
         if self.grid is None:
             raise self.not_calibrated()
-        scale = self.scale
-        if self._locked(x):
-            scale, noise = scale.detach(), None
-        else:
-            noise = self._noise(x)
+        scale, history = in_format(self.scale, self.scale_dtype), self.history
+        locked = self._locked(x)
+        if locked:
+            scale = scale.detach()
+        if self.group_size is not None:
+            scale, x = scale.unsqueeze(-1), x.unflatten(-1, (-1, self.group_size))
+            history = None if history is None else history.unflatten(-1, (-1, self.group_size))
+        noise = None if locked else self._noise(x)
         self._check_tracked()
         # a compiled model fuses the plain operators across layers; fused passes take no noise
         plain = torch.compiler.is_compiling() or noise is not None
         kernels = EAGER if plain else self.kernels
-        return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
+        out: Tensor = FakeQuantize.apply(  # pyright: ignore[reportAssignmentType]
             x,
             scale,
             self.offset,
             self.limits,
-            self.history,
+            history,
             noise,
             self.rule,
             self._grad_scale(x),
             kernels.forward,
             kernels.backward,
         )
+        return out if self.group_size is None else out.flatten(-2)
 
     def not_calibrated(self) -> NotCalibratedError:
         """Return the error for a quantizer without a scale."""
@@ -177,7 +199,8 @@ class FakeQuantizer(nn.Module):
             return
         layout = Layout.of(self.grid)
         wide = latent.to(torch.promote_types(latent.dtype, torch.float32))
-        code = torch.round(wide / self.step_size).clamp(self.grid.quant_min, self.grid.quant_max)
+        step = self.expanded(self.step_size)
+        code = torch.round(wide / step).clamp(self.grid.quant_min, self.grid.quant_max)
         fresh = pack(code, STILL, False, layout)
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
 
@@ -249,7 +272,10 @@ class FakeQuantizer(nn.Module):
     def extra_repr(self) -> str:
         """Return bits, kind of grid, and number of scales."""
         kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
-        return f"bits={self.bits}, {kind}, scales={self.scale.numel()}"
+        parts = [f"bits={self.bits}", kind, f"scales={self.scale.numel()}"]
+        parts += [] if self.group_size is None else [f"group_size={self.group_size}"]
+        parts += [] if self.scale_dtype == "float32" else [f"scale_dtype={self.scale_dtype}"]
+        return ", ".join(parts)
 
     def _load_from_state_dict(
         self,

@@ -10,6 +10,7 @@ from quiesce.arithmetic.estimators import STE, Estimator
 from quiesce.arithmetic.fake_quantize import Clip, check_clip
 from quiesce.arithmetic.grid import check_bits
 from quiesce.arithmetic.ranges import Range, check_range
+from quiesce.arithmetic.scale_formats import ScaleFormat, check_scale_format
 from quiesce.errors import PrepareError
 
 Residual = Literal["float", "quantized"]
@@ -27,9 +28,17 @@ class LayerScheme:
     """Use one weight scale per output channel instead of one per tensor."""
     ranges: Range
     """Method for the initial scales, one of `quiesce.arithmetic.ranges.RANGES`."""
+    group_size: int | None = None
+    """Number of inputs of a linear layer that share a weight scale, or None for no groups."""
+    scale_dtype: ScaleFormat = "float32"
+    """Number format of the weight scales."""
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
+        check_scale_format(self.scale_dtype)
+        size = self.group_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 2):
+            raise ValueError(f"group_size must be an integer, 2 or more, or None, got {size!r}")
         if self.act_bits is not None:
             check_bits("act_bits", self.act_bits)
         check_range(self.ranges)
@@ -55,6 +64,13 @@ class Scheme:
     """Bits of the inputs of first layers, such as the image, or None to leave them in float."""
     per_channel: bool = False
     """Use one weight scale per output channel instead of one per tensor."""
+    group_size: int | None = None
+    """Use one weight scale per `group_size` inputs of each output in linear layers and embeddings;
+    it must divide the number of inputs. Convolutions are not grouped: `per_channel` holds for them.
+    """
+    scale_dtype: ScaleFormat = "float32"
+    """Number format of the weight scales: float32, float16, bfloat16 or e8m0 (powers of two). The
+    scales in use are always exactly representable, so a file in this format has the same codes."""
     ranges: Range = "mse"
     """Method for the initial scales: mse, minmax, percentile or lsq."""
     clip: Clip = "range"
@@ -86,6 +102,7 @@ class Scheme:
 
     def __post_init__(self) -> None:
         check_clip(self.clip)
+        base = self._base()
         if self.act_estimator.needs_history:
             raise ValueError(
                 "act_estimator must not need a history, which inputs do not have, got "
@@ -103,7 +120,6 @@ class Scheme:
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a sequence of patterns, got a single string")
         known = {f.name for f in fields(LayerScheme)}
-        base = self._base()
         for pattern, changes in self.overrides.items():
             if unknown := sorted(set(changes) - known):
                 may = ", ".join(sorted(known))
@@ -116,6 +132,8 @@ class Scheme:
             act_bits=self.act_bits,
             per_channel=self.per_channel,
             ranges=self.ranges,
+            group_size=self.group_size,
+            scale_dtype=self.scale_dtype,
         )
 
     def of_additions(self) -> LayerScheme:

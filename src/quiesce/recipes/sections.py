@@ -35,6 +35,10 @@ class SchemeConfig:
     """Bits of the input image, 2 to 8; null keeps it in float."""
     per_channel: bool = False
     """Use one weight scale per output channel instead of one per tensor."""
+    group_size: int | None = None
+    """Use one weight scale per so many inputs of a linear layer; null for no groups."""
+    scale_dtype: Literal["float32", "float16", "bfloat16", "e8m0"] = "float32"
+    """Number format of the weight scales, which are always exactly representable in it."""
     ranges: Literal["mse", "minmax", "percentile", "lsq"] = "mse"
     """How initial scales are found: least squared error, extremes, percentile, or LSQ's rule."""
     clip: Literal["range", "grid", "round"] = "range"

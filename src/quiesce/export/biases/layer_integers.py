@@ -138,6 +138,11 @@ def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> N
 
 
 def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerIntegers:
+    if weight.group_size is not None:
+        raise ExportError(
+            f"{name} has one scale per group of {weight.group_size} inputs, which integer "
+            "operators do not take; prepare it with group_size=None for this export"
+        )
     scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
     codes = weight.codes().cpu().contiguous().numpy()
     transposed = isinstance(layer, TRANSPOSED)

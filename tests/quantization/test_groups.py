@@ -127,7 +127,7 @@ def test_dampening_is_the_distance_to_the_grid_of_each_group() -> None:
         inside = (u >= weight.grid.quant_min) & (u <= weight.grid.quant_max)
         off = (weight.held - weight.quantized())[inside]
         expected += 0.5 * float(off.square().sum())
-    assert float(control.penalty()) == pytest.approx(expected, rel=1e-5)
+    assert control.penalty().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_checkpoint_restores_groups() -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "export a trained network as integers, such as an ONNX file",
     "verify": "compare an exported file with its trained network",
     "predict": "classify images with an exported file",
+    "data": "fetch a data set, such as emoji",
     "recipes": "list the recipes that come with quiesce",
     "completion": "print a script that completes commands and flags in your shell",
     "help": "show the help of a command",

@@ -34,9 +34,12 @@ class Data:
 # name of a data set -> module with its `load(config, seed) -> Images`
 _MODULES = {
     "mnist5k": "mnist5k",
+    "emoji": "emoji",
     "cifar10": "cifar",
     "cifar100": "cifar",
     "folder": "image_folder",
+    "huggingface": "huggingface",
+    "webdataset": "webdataset",
     "made_up": "made_up",
 }
 
@@ -61,7 +64,7 @@ def build_data(config: DataConfig, *, seed: int) -> Data:
     images = import_module(f"quiesce.data.{module}").load(config, seed)
     loaders = import_module("quiesce.data.loaders")
     return Data(
-        train=loaders.training_loader(images.train, config, seed),
+        train=loaders.training_loader(images.train, config, seed, images.order),
         test=loaders.testing_loader(images.test, config),
         classes=images.classes,
         input_shape=images.input_shape,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from quiesce.data.config import DataConfig
+from quiesce.data.sampling import Order
 from quiesce.errors import DataError
 
 Augment = Callable[[Tensor], Tensor]
@@ -26,6 +27,8 @@ class Images:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    order: Order | None = None
+    """Order of the training images; None draws each one at random from all of them."""
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from quiesce.data.config import DataConfig
-from quiesce.data.sampling import EpochSampler, Key, ShareSampler, mixed_seed
+from quiesce.data.sampling import EpochSampler, Key, Order, ShareSampler, mixed_seed
 from quiesce.errors import DataError
 
 
@@ -78,9 +78,15 @@ class ResumableLoader(DataLoader):
 
 
 def training_loader(
-    images: Dataset[tuple[Tensor, int]], config: DataConfig, seed: int
+    images: Dataset[tuple[Tensor, int]], config: DataConfig, seed: int, order: Order | None = None
 ) -> DataLoader:
     """Return shuffled batches of equal size; a smaller last batch is dropped.
+
+    Args:
+        images: The images.
+        config: Uses `batch_size` and `workers`.
+        seed: Seed of order and augmentation.
+        order: See `EpochSampler`.
 
     Raises:
         DataError: There are fewer images than one batch.
@@ -94,7 +100,7 @@ def training_loader(
     return ResumableLoader(
         SeededImages(images, seed),
         batch_size=config.batch_size,
-        sampler=EpochSampler(size, seed=seed),
+        sampler=EpochSampler(size, seed=seed, order=order),
         drop_last=True,
         **_shared_options(config),
     )

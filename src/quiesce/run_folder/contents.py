@@ -256,6 +256,10 @@ class KeptData(Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     folder: str | None = None
+    hub: str | None = None
+    test_split: str | None = None
+    test_shards: str | None = None
+    vendors: tuple[str, ...] | None = None
     image_size: Count | None = None
     classes: Count | None = None
     train_images: Count | None = None

@@ -48,8 +48,8 @@ class DataConfig:
     """huggingface: column of the images, null means image. webdataset: ending of the images in the
     tar files, null means any of jpg, jpeg, png and webp."""
     label_column: str | None = None
-    """huggingface: column of the labels, null means label. webdataset: ending of the files that hold
-    a label, a whole number; null means cls."""
+    """huggingface: column of the labels, null means label. webdataset: ending of the files that
+    hold a label, a whole number; null means cls."""
     batch_size: int = 128
     """Training images per batch and process, at least 1; a smaller last batch is dropped."""
     test_batch_size: int = 256

@@ -82,7 +82,8 @@ def _picture(path: Path, side: int, interpolation: str) -> torch.Tensor:
             drawn = opened.convert("RGBA")
     except Exception as error:  # decoders raise many kinds
         raise DataError(
-            f"{path} can not be decoded ({first_line(error)}); `quiesce data emoji` fetches it again"
+            f"{path} can not be decoded ({first_line(error)}); remove its package, and "
+            "`quiesce data emoji` fetches it again"
         ) from error
     white = pillow.new("RGBA", drawn.size, "white")
     on_white = pillow.alpha_composite(white, drawn).convert("RGB")

@@ -121,7 +121,9 @@ def _fetch(npm: str, vendor: str, beside: Path) -> Path:
                 member
                 for member in tar
                 if member.isfile()
-                and (member.name.startswith(wanted) or member.name.removeprefix("package/") in NEEDED)
+                and (
+                    member.name.startswith(wanted) or member.name.removeprefix("package/") in NEEDED
+                )
             ]
             tar.extractall(beside, members=members, filter="data")
     except tarfile.TarError as error:

@@ -15,7 +15,7 @@ from quiesce.data.pictures import (
     class_names,
     transform_of,
 )
-from quiesce.errors import DataError, did_you_mean, first_line
+from quiesce.errors import DataError, first_line
 from quiesce.extras import require
 from quiesce.files.atomic import in_home
 
@@ -77,9 +77,10 @@ class Split:
         label = config.label_column or "label"
         for field, column in (("image_column", self._image), ("label_column", label)):
             if column not in rows.column_names:
-                near = did_you_mean(column, rows.column_names)
-                there = near or f"the columns are {', '.join(rows.column_names)}"
-                raise DataError(f"{name} has no column {column!r}; set data.{field}: {there}")
+                there = ", ".join(rows.column_names)
+                raise DataError(
+                    f"{name} has no column {column!r}; set data.{field} to one of {there}"
+                )
         if not len(rows):
             raise DataError(f"{name} holds no image")
         _refuse_other_labels(hub, rows.features[label], f"{name}: column {label!r}")
@@ -88,7 +89,9 @@ class Split:
         if column.null_count:
             raise DataError(f"{name}: {column.null_count} labels in column {label!r} are missing")
         self.labels = column.to_numpy()
-        self.names: tuple[str, ...] | None = tuple(getattr(rows.features[label], "names", ())) or None
+        self.names: tuple[str, ...] | None = (
+            tuple(getattr(rows.features[label], "names", ())) or None
+        )
 
     def read(self, index: int) -> bytes:
         """Return the encoded image of a row."""

@@ -60,8 +60,8 @@ class Decoder:
                 image = opened.convert("RGB")
         except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
             raise DamagedImageError(
-                f"{name or file} can not be decoded ({first_line(error)}); {self.good} images before "
-                "it were read by this process. Replace or remove it"
+                f"{name or file} can not be decoded ({first_line(error)}); {self.good} images "
+                "before it were read by this process. Replace or remove it"
             ) from error
         self.good += 1
         return image

@@ -39,9 +39,8 @@ class PieceOrder:
         readers = max(1, self.workers) * processes
         if self.files < readers:
             raise DataError(
-                f"{self.name} has {self.files} shards, fewer than {processes} processes x "
-                f"{max(1, self.workers)} workers = {readers}; lower data.workers, or make more and "
-                "smaller shards"
+                f"{self.name}: {self.files} shards are fewer than {readers} readers (data.workers "
+                f"{self.workers}, processes {processes}); use fewer, or make smaller shards"
             )
         sizes = torch.tensor(self.sizes)
         begins = sizes.cumsum(0) - sizes

@@ -123,9 +123,7 @@ def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, url: str) -> int:
         ) from None
 
 
-def _incomplete(
-    url: str, key: str, there: list[str], endings: Endings, image: object
-) -> DataError:
+def _incomplete(url: str, key: str, there: list[str], endings: Endings, image: object) -> DataError:
     field, wanted = ("label_column", endings.label)
     if image is None:
         field, wanted = ("image_column", " or ".join(endings.images))

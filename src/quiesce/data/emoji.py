@@ -35,7 +35,6 @@ def load(config: DataConfig, seed: int) -> Images:
     Args:
         config: Uses `folder`, `vendors`, `image_size`, `interpolation`, `mean`, `std` and
             `augment`.
-        seed: Not used.
 
     Raises:
         DataError: A package is missing, damaged or of another version.

@@ -31,7 +31,6 @@ def load(config: DataConfig, seed: int) -> Images:
     Args:
         config: Uses `folder` or `hub`, the names of splits and columns, `image_size`, `crop_share`,
             `interpolation`, `mean`, `std`, `augment` and `check_up_to`.
-        seed: Not used.
 
     Raises:
         DataError: There is no such data set, split or column; a split is empty; the labels are not

@@ -83,9 +83,6 @@ def training_loader(
     """Return shuffled batches of equal size; a smaller last batch is dropped.
 
     Args:
-        images: The images.
-        config: Uses `batch_size` and `workers`.
-        seed: Seed of order and augmentation.
         order: See `EpochSampler`.
 
     Raises:

@@ -37,7 +37,6 @@ def load(config: DataConfig, seed: int) -> Images:
         config: Uses `train_shards`, `test_shards`, `image_column`, `label_column`, `image_size`,
             `crop_share`, `interpolation`, `mean`, `std`, `augment`, `check_up_to`, `batch_size` and
             `workers`.
-        seed: Not used.
 
     Raises:
         DataError: A file is missing, cut off, or has samples without image or label; the labels are

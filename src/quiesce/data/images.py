@@ -84,6 +84,6 @@ def channel_statistics(
     return chosen
 
 
-def as_numbers(statistics: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+def as_numbers(statistics: dict[str, Any]) -> dict[str, Any]:
     """Return a result of `channel_statistics` as the fields `mean` and `std` of `Images`."""
     return {name: tuple(values.tolist()) for name, values in statistics.items()}

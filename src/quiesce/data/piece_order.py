@@ -46,7 +46,9 @@ class PieceOrder:
         begins = sizes.cumsum(0) - sizes
         windows = []
         for pieces in torch.randperm(len(sizes), generator=generator).split(WINDOW):
-            images = torch.cat([begins[piece] + torch.arange(sizes[piece]) for piece in pieces])
+            images = torch.cat(
+                [begins[piece] + torch.arange(self.sizes[piece]) for piece in pieces.tolist()]
+            )
             windows.append(images[torch.randperm(len(images), generator=generator)])
         order = torch.cat(windows)
         share = len(order) // processes

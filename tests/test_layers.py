@@ -19,7 +19,7 @@ ORDER = (
     {"errors", "inference", "schedules", "text_table", "arithmetic"},
     {"extras", "parallel", "user_code"},
     {"files", "models", "quantization"},
-    {"data", "export", "health", "oscillation", "run_folder"},
+    {"data", "export", "health", "oscillation", "run_folder", "stacks"},
     {"cures", "comparison", "recipes"},
     {"diagnosis", "integrations", "report", "toy"},
     {"lightning", "public", "training"},

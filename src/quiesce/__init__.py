@@ -32,6 +32,10 @@ Measure and cure oscillation:
     record: a run folder of your own loop, for `quiesce diagnose` and `quiesce report`
     Watch: checks that find common faults of a training run
 
+Networks of other quantization toolkits:
+    attach: their quantized weights, for tracker, cures and reports
+    audit: which codes the conversion of the toolkit has changed, and why
+
 Average the weights:
     WeightAverage: exponential average of latent weights and scales that keeps frozen codes
     copy_history: give frozen codes to an average that other code has made
@@ -82,6 +86,8 @@ __all__ = [
     "StochasticRounding",
     "Watch",
     "WeightAverage",
+    "attach",
+    "audit",
     "calibrate",
     "compile",
     "constant",

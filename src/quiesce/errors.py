@@ -3,6 +3,7 @@
     QuiesceError              base class of all
     ├── NothingToDoError      the model has no such layer, or the iterable no batch
     ├── PrepareError          the model can not get quantizers as the scheme asks
+    ├── AttachError           the weights of another toolkit can not be followed
     ├── NotCalibratedError    a quantizer was used before it had a scale
     ├── CompilerError         the compile mode needs a compiler, and there is none
     ├── TrackingError         tracker, cures and optimizer do not fit together
@@ -48,8 +49,12 @@ class PrepareError(QuiesceError):
     """The model can not get quantizers as the scheme asks."""
 
 
+class AttachError(QuiesceError):
+    """The quantized weights of another toolkit can not be followed or audited."""
+
+
 class NotCalibratedError(QuiesceError):
-    """A quantizer was used before `quiesce.calibrate` gave it a scale."""
+    """A quantizer was used before `quiesce.calibrate`, or its own toolkit, gave it a scale."""
 
 
 class CompilerError(QuiesceError):

@@ -242,7 +242,7 @@ def test_a_second_tracker_takes_over_and_the_first_says_so(taken: slice) -> None
     first = qs.OscillationTracker(weights)
     first.step()
     second = qs.OscillationTracker(weights[taken])
-    with pytest.raises(TrackingError, match="another tracker follows these weights now"):
+    with pytest.raises(TrackingError, match="another tracker follows these weights"):
         first.step()
     second.step()
 

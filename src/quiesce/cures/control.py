@@ -102,12 +102,17 @@ class Control:
             self._listen()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step count and tracker state. Frozen codes are in the state of the model."""
+        """Return step count and tracker state, and what the state of the model does not contain.
+
+        The state of a prepared model contains the frozen codes. That of another toolkit does not,
+        so they are here; see `quiesce.attach`.
+        """
         return {
             "version": 1,
             "step": self.step,
             "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
+            "weights": {weight.name: weight.state_dict() for weight in self.weights},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,6 +128,9 @@ class Control:
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
         self.tracker.load_state_dict(state["tracker"])
+        kept = state.get("weights", {})  # earlier versions have none
+        for weight in self.weights:
+            weight.load_state_dict(kept.get(weight.name, {}))
         self.step, self._fresh = state["step"], False
         self._stepped = {i for i, did in enumerate(stepped) if did}
 
@@ -212,14 +220,14 @@ def _check(
             "that was prepared"
         )
     for weight in weights:
-        scale = weight.scale_parameter
-        if weight.locked:
+        if weight.locked or id(weight.latent) not in moved:
             continue
-        if id(weight.latent) in moved and scale.requires_grad and id(scale) not in moved:
+        if any(s.requires_grad and id(s) not in moved for s in weight.scale_parameters):
             raise TrackingError(
                 f"no optimizer moves the scale of {weight.name!r}; make the optimizer after "
-                "quiesce.prepare, or leave the scales as calibrated: requires_grad_(False) on each "
-                "of quiesce.quantizer_parameters(model)"
+                "quiesce.prepare (in other toolkits: after a state_dict was loaded), or leave the "
+                "scales as calibrated: requires_grad_(False) on each of "
+                "quiesce.quantizer_parameters(model)"
             )
     followed = {id(weight.latent) for weight in tracker.weights}
     if any(id(weight.latent) not in followed for weight in weights):
@@ -227,7 +235,7 @@ def _check(
 
 
 def _warn_of_decay(optimizers: Sequence[Optimizer], weights: Sequence[QuantizedWeight]) -> None:
-    count = decayed_scales(optimizers, (weight.scale_parameter for weight in weights))
+    count = decayed_scales(optimizers, (s for weight in weights for s in weight.scale_parameters))
     if count:
         warnings.warn(
             f"the optimizer applies weight decay to {count} scales, which shrinks the grid under "

@@ -117,10 +117,17 @@ class Freezing(Cure):
         )
         self._limit.catch_up(step, threshold, anew=not asked_before)
         for group in self._groups:
+            self._hold_grids(group)
             if group.on_cpu:
                 self._freeze_entries(tracker, group, step, threshold, fresh_only=fresh_only)
             else:
                 self._freeze_blocks(tracker, group, threshold)
+            group.write_back()
+
+    def _hold_grids(self, group: WeightGroup) -> None:
+        for weight, allowed in zip(group.weights, self._allowed(group), strict=True):
+            if allowed:
+                weight.hold_grid()
 
     def _freeze_entries(
         self,

@@ -4,10 +4,9 @@ An oscillating weight ends training on one of two neighbouring codes by chance. 
 codes shows which two, and the share of steps on the upper one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,18 +90,17 @@ def replaced(choices: Sequence[Choice], codes: Sequence[Tensor]) -> Iterator[Non
     """
     with ExitStack() as stack:
         for choice, values in zip(choices, codes, strict=True):
-            quantizer: Any = choice.weight.module.weight_quantizer
-            handle = quantizer.register_forward_hook(_emit(choice, values))
+            handle = choice.weight.on_output(_emit(choice, values))
             stack.callback(handle.remove)
         yield
 
 
-def _emit(choice: Choice, codes: Tensor) -> Any:
+def _emit(choice: Choice, codes: Tensor) -> Callable[[Tensor], Tensor]:
     scale = choice.weight.scale.expand_as(choice.weight.latent).flatten()[choice.index]
 
-    def hook(_: Any, __: Any, emitted: Tensor) -> Tensor:
+    def change(emitted: Tensor) -> Tensor:
         values = (scale * codes).to(emitted.dtype)
         flat = emitted.detach().flatten().index_put((choice.index,), values)
         return flat.view(emitted.shape)
 
-    return hook
+    return change

@@ -61,7 +61,7 @@ def offset_histogram(weight: QuantizedWeight, bins: int = BINS) -> Histogram:
 
 
 def _scaled(weight: QuantizedWeight) -> Tensor:
-    latent = weight.latent.detach()
+    latent = weight.held
     wide = torch.promote_types(latent.dtype, torch.float32)  # as codes are computed
     return latent.to(wide) / weight.scale
 

@@ -39,7 +39,7 @@ class Trajectory:
         """Record the weights."""
         weight = self._weight
         scale = weight.scale.expand_as(weight.latent)
-        columns = (scale, weight.latent, weight.codes(), self._tracker.frequency(weight.name))
+        columns = (scale, weight.held, weight.codes(), self._tracker.frequency(weight.name))
         row = torch.stack([column.flatten()[self.index].float() for column in columns])
         self._rows.append((self._tracker.steps, row.cpu()))
 

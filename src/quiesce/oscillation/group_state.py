@@ -56,6 +56,7 @@ class GroupState:
             now.records.copy_(weight_history.pack(code, weight_history.STILL, frozen, layout))
             block.run(weight_passes.settle, now)
             self._advance_all(block, now, 0, 0)  # changes nothing, but compiles the pass
+        self.group.write_back()
 
     def advance(self, event: float, entry: float) -> None:
         """Update records, averages and counts from the last step to this one.
@@ -83,6 +84,7 @@ class GroupState:
             counts += self._advance_at(entries, event, entry)
             if len(moved) == len(self.blocks):
                 self.fresh = entries.where
+        self.group.write_back()
         self.counts += counts
         self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
 

@@ -26,6 +26,9 @@ class LayerReport:
     """Mean number of codes that change per step."""
     total_oscillations: int
     """Number of oscillations of all weights since the start."""
+    total_grid_changes: int | None = None
+    """Number of code changes since the start that the grid alone caused; they are no flips. None if
+    they count as flips."""
     distance_ratio: float | None
     """See `quiesce.oscillation.distance_ratio`; None if it is not measured."""
     transition_rate: float
@@ -96,6 +99,13 @@ def overall(layers: Sequence[LayerReport], distance_ratio: float | None, steps: 
         locked=mean("locked"),
         flips_per_step=sum(layer.flips_per_step for layer in layers),
         total_oscillations=sum(layer.total_oscillations for layer in layers),
+        total_grid_changes=_total([layer.total_grid_changes for layer in layers]),
         distance_ratio=distance_ratio,
         transition_rate=mean("transition_rate"),
     )
+
+
+def _total(values: Sequence[int | None]) -> int | None:
+    """Return the sum of the values that are known, or None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -124,11 +124,9 @@ class OscillationTracker:
                 changed, or they have since been split over processes.
         """
         if any(weight.tracked_by is not self._token for weight in self.weights):
-            raise TrackingError(
-                "another tracker follows these weights now; keep one, and step only that"
-            )
+            raise TrackingError("another tracker follows these weights; keep and step only one")
         for weight in self.weights:
-            weight.check_current()
+            weight.begin_step()
         self._check_groups()
         self._rebase()
         for state in self._states:
@@ -248,6 +246,7 @@ class OscillationTracker:
                 locked=float(weight.locked),
                 flips_per_step=flips / max(1, self.steps - 1),
                 total_oscillations=round(oscillations),
+                total_grid_changes=weight.grid_changes,
                 distance_ratio=distance_ratio(*way) if way else None,
                 transition_rate=rate,
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 _SAMPLE = 16
@@ -36,5 +37,5 @@ class UnseenSteps:
 
 def _some(weight: QuantizedWeight) -> Tensor:
     """Return a few latents from the start of a weight or of its part in this process."""
-    held = weight.held
-    return held[(*(slice(1) for _ in held.shape[1:]), slice(_SAMPLE))]
+    latent = local(weight.latent)
+    return latent[(*(slice(1) for _ in latent.shape[1:]), slice(_SAMPLE))]

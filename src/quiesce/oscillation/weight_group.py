@@ -32,12 +32,12 @@ LARGEST = 2**22
 def weight_groups(weights: Sequence[QuantizedWeight]) -> list[WeightGroup]:
     """Group the weights that one kernel can process.
 
-    They have the same bits, dtype, device, estimator and split over processes.
+    They have the same grid, dtype, device, estimator and split over processes.
     """
     groups: dict[object, list[QuantizedWeight]] = {}
     for weight in weights:
         held, split = weight.held, weight.shards and weight.shards.key
-        kind = (weight.grid.bits, held.dtype, held.device, weight.estimator)
+        kind = (weight.grid, held.dtype, held.device, weight.estimator)
         groups.setdefault((*kind, scales_share_rows(weight), split), []).append(weight)
     return [WeightGroup(group) for group in groups.values()]
 
@@ -105,6 +105,11 @@ class WeightGroup:
                     f"was made and is {latent.dtype} on {latent.device} now; move the model first, "
                     "then make the tracker"
                 )
+
+    def write_back(self) -> None:
+        """Write frozen latents to the weights, where a pass has changed copies of them."""
+        for weight in self.weights:
+            weight.write_back()
 
     def layers_of(self, where: Tensor) -> Tensor:
         """Return the positions in `weights` of the layers of entries: int64, shape of `where`."""

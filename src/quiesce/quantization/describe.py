@@ -90,7 +90,7 @@ def describe(model: nn.Module) -> Description:
             shape=tuple(weight.latent.shape),
             weight_bits=weight.grid.bits,
             act_bits=None if quantizer is None else quantizer.bits,
-            scales=weight.scale_parameter.numel(),
+            scales=weight.whole_scale.numel(),
             ties=tuple(n for n, m in everyone if m.latent is module.latent and n != name),
             locked=weight.locked,
             frozen=weight.frozen.float().mean().item(),

@@ -1,14 +1,19 @@
 """The interface through which trackers, cures and reports access a weight.
 
-They use only `QuantizedWeight`, not modules or quantizers.
+They use only `QuantizedWeight`, not modules or quantizers. This class is the interface, and its
+implementation for the layers of quiesce. `quiesce.stacks` implements it for other toolkits, whose
+weights have a copy, `held`, that passes read and write; `begin_step` and `write_back` keep both
+equal.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from quiesce.arithmetic import weight_history, weight_passes
 from quiesce.arithmetic.grid import Grid
@@ -88,7 +93,7 @@ class QuantizedWeight:
 
     @property
     def held(self) -> Tensor:
-        """The latent weight or its part in this process, detached, sharing memory."""
+        """What is rounded: the latent weight or its part in this process, sharing memory."""
         return local(self.latent)
 
     @property
@@ -150,6 +155,52 @@ class QuantizedWeight:
         """Mask of frozen weights: bool, in the shape of the latent weight."""
         return weight_history.is_frozen(self.history, self.layout)
 
+    @property
+    def grid_changes(self) -> int | None:
+        """Code changes since the start that the grid alone caused, or None if they are flips.
+
+        The layers of quiesce count them as flips, as the paper does.
+        """
+        return None
+
+    def begin_step(self) -> None:
+        """Read the weight again, before the tracker's pass after an optimizer step.
+
+        Here `held` is the weight itself, so this only checks that it is still the same parameter.
+
+        Raises:
+            TrackingError: The parameter has been split over processes, or replaced.
+        """
+        if self.shards is None and is_split(self.module._parameters.get("weight")):
+            raise TrackingError(
+                f"{self.name}: its weight was split over processes after the tracker was made; "
+                "call fully_shard first, then create optimizer, tracker and Control"
+            )
+
+    def write_back(self) -> None:
+        """Write the frozen latents in `held` to the weight, after a pass. Here: nothing to do."""
+
+    def hold_grid(self) -> None:
+        """Fix a scale that follows its weight, before codes are frozen. Here: nothing to do."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that is not in the `state_dict` of the model; here it is empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the result of `state_dict`."""
+
+    def on_output(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+        """Let a function replace the quantized weight in every forward pass.
+
+        Args:
+            change: Function of the quantized weight, in the shape of the latent weight.
+
+        Returns:
+            A handle; its `remove` ends this.
+        """
+        return self._quantizer.register_forward_hook(lambda _, __, emitted: change(emitted))
+
     @torch.no_grad()
     def codes(self) -> Tensor:
         """Return the codes in use: int8, in the shape of the latent weight.
@@ -167,6 +218,8 @@ class QuantizedWeight:
     def freeze(self, where: Tensor, codes: Tensor) -> None:
         """Freeze weights and set their latent weights; a weight that is frozen does not change.
 
+        A scale that follows its weight is fixed first, see `hold_grid`.
+
         Args:
             where: Mask of the weights to freeze: bool, in the shape of the latent weight.
             codes: Their codes: integers on the grid, in the same shape.
@@ -183,6 +236,7 @@ class QuantizedWeight:
                     f"{self.name}: codes must be {grid.quant_min} to {grid.quant_max}, "
                     f"got {low} to {high}"
                 )
+        self.hold_grid()
         records = self.history
         pinned = weight_history.freeze(records, codes, self.layout)
         records.copy_(torch.where(where, pinned, records))
@@ -191,7 +245,9 @@ class QuantizedWeight:
     @torch.no_grad()
     def pin_latents(self) -> None:
         """Set the latents of frozen weights to scale * code."""
-        self.held.copy_(torch.where(self.frozen, self.quantized(), self.held))
+        now = self._operands()
+        self.held.copy_(torch.where(self.frozen, weight_passes.quantized(now), self.held))
+        self.write_back()
 
     def _operands(self) -> weight_passes.Operands:
         return weight_passes.Operands(
@@ -201,9 +257,9 @@ class QuantizedWeight:
     # The members below are for `weight_group`, which runs passes over many weights at once.
 
     @property
-    def scale_parameter(self) -> nn.Parameter:
-        """The scale as a parameter of the optimizer."""
-        return self._quantizer.scale
+    def scale_parameters(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that determine the scale, for the optimizer."""
+        return (self._quantizer.scale,)
 
     @property
     def raw_scale(self) -> Tensor:
@@ -239,18 +295,6 @@ class QuantizedWeight:
     def kernels(self) -> Kernels:
         """The kernels that run passes: eager or compiled."""
         return self._quantizer.kernels
-
-    def check_current(self) -> None:
-        """Check that the parameter has not been split over processes since.
-
-        Raises:
-            TrackingError: The parameter has been split.
-        """
-        if self.shards is None and is_split(self.module._parameters.get("weight")):
-            raise TrackingError(
-                f"{self.name}: its weight was split over processes after the tracker was made; "
-                "call fully_shard first, then create optimizer, tracker and Control"
-            )
 
     def _part(self, values: Tensor) -> Tensor:
         return values if self.shards is None else self.shards.part(values)

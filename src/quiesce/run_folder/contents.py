@@ -57,6 +57,7 @@ class LayerNumbers(Struct, frozen=True, kw_only=True):
     flips_per_step: float
     locked: float = 0.0
     total_oscillations: Count = 0
+    total_grid_changes: Count | None = None
     distance_ratio: float | None = None
     transition_rate: float | None = None
 

@@ -1,0 +1,76 @@
+"""The stacks that `quiesce.attach` knows, and what works with each.
+
+`make test-stacks` tests this with the versions in requirements/stacks.txt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A quantization toolkit, and what works when quiesce is attached to its networks."""
+
+    name: str
+    package: str
+    """Its package on PyPI."""
+    classes: str
+    """The package of the classes of modules that only its networks have."""
+    file: str
+    """The module of quiesce that finds its weights."""
+    tested: tuple[str, str]
+    """The first version that works, and the first that has not been tested."""
+    weights: str
+    """Which weights are found."""
+    compile: str
+    """torch.compile of the prepared network, with tracker and frozen weights."""
+    ddp: str
+    """DistributedDataParallel."""
+    fsdp2: str
+    """fully_shard."""
+    export: str
+    """Whether frozen codes survive the stack's own conversion."""
+
+    def made(self, module: nn.Module) -> bool:
+        """Return whether the class of a module belongs to this stack."""
+        return f"{type(module).__module__}.".startswith(f"{self.classes}.")
+
+    @property
+    def installed(self) -> str | None:
+        """The installed version, or None."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the installed version is in the tested range."""
+        low, high = map(_numbers, self.tested)
+        return low <= _numbers(self.installed or "") < high
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: "2.42.0+cpu" gives (2, 42, 0)."""
+    return tuple(int(each) for each in re.findall(r"\d+", text.partition("+")[0])[:3])
+
+
+STACKS = (
+    Stack(
+        name="Brevitas",
+        package="brevitas",
+        classes="brevitas",
+        file="quiesce.stacks.brevitas",
+        tested=("0.13", "0.14"),
+        weights="integers per tensor, channel or group, of statistics or learned scales",
+        compile="yes, fullgraph",
+        ddp="yes",
+        fsdp2="no",
+        export="QCDQ ONNX: every code",
+    ),
+)

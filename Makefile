@@ -1,7 +1,8 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
 #   make test    the test suite without the tests marked `slow`
-#   make test-all   the whole test suite
+#   make test-all   the whole test suite, with test-stacks
+#   make test-stacks   tests with other quantization toolkits, which requirements/stacks.txt lists
 #   make coverage   the whole test suite, with a report of the lines it runs
 #   make check   lint, format and types
 #   make dist    build the sdist and the wheel in dist/, and check what they hold
@@ -18,7 +19,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check dist try-wheel soak fuzz bench bench-inference
+.PHONY: help demo test test-all test-stacks coverage check dist try-wheel soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -29,8 +30,11 @@ demo: $(VENV)/.installed-all
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
-test-all: $(VENV)/.installed-dev
+test-all: $(VENV)/.installed-dev test-stacks
 	$(BIN)/python -m pytest --numprocesses auto
+
+test-stacks: $(VENV)-stacks/.installed
+	$(VENV)-stacks/bin/python -m pytest tests/contracts/test_stacks.py tests/stacks
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --cov
@@ -84,3 +88,12 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed-all
+
+# Packages that do not fit into the development environment get one of their own, which sees its packages too.
+$(VENV)-%/.installed: requirements/%.txt $(VENV)/.installed-dev
+	$(BIN)/python -m venv $(VENV)-$*
+	dev=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	own=$$($(VENV)-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$dev')" > "$$own/development.pth"
+	$(VENV)-$*/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@

@@ -199,7 +199,11 @@ class QuantizedWeight:
         Returns:
             A handle; its `remove` ends this.
         """
-        return self._quantizer.register_forward_hook(lambda _, __, emitted: change(emitted))
+
+        def hook(_: nn.Module, __: Any, emitted: Tensor) -> Tensor:
+            return change(emitted)
+
+        return self._quantizer.register_forward_hook(hook)
 
     @torch.no_grad()
     def codes(self) -> Tensor:

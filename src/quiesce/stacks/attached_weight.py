@@ -197,11 +197,10 @@ class AttachedWeight(QuantizedWeight):
         if not bool(stale.any()):
             return
         latent = self.latent.detach()[stale].to(now.dtype)
-        scale, zero_point, fold = (
-            None if each is None else each.expand_as(now)[stale] for each in before
-        )
-        place = latent * (1 if fold is None else fold) / scale
-        jump = now[stale] - torch.round(place + zero_point).clamp(low, high)
+        if before.fold is not None:
+            latent = latent * before.fold.expand_as(now)[stale]
+        scale, zero_point = (each.expand_as(now)[stale] for each in before[:2])
+        jump = now[stale] - torch.round(latent / scale + zero_point).clamp(low, high)
         records = self._history[stale]
         direction = weight_history.direction_of(records, layout)
         moved = (recorded[stale] + jump).clamp(low, high)
@@ -251,8 +250,10 @@ class AttachedWeight(QuantizedWeight):
                 f"{tuple(self._history.shape)}; attach to the same model as when it was saved"
             )
         self._history.copy_(state["history"])
-        at = self.latent.device
-        saved = _Affine(*(None if (v := state[k]) is None else v.to(at) for k in _Affine._fields))
+        at, fold = self.latent.device, state["fold"]
+        saved = _Affine(
+            state["scale"].to(at), state["zero_point"].to(at), None if fold is None else fold.to(at)
+        )
         self._grid_changes.fill_(state["grid_changes"])
         if state["kept"] is not None:
             self._kept = self.site.hold(tuple(each.to(at) for each in state["kept"]))

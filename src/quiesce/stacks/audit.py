@@ -68,12 +68,14 @@ class Audit:
             f"{self.changed} of {total} codes changed, "
             f"{self.frozen_lost} of {frozen} frozen codes among them"
         )
-        rows = [("layer", "weights", "changed", "frozen", "frozen lost", "why")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "weights", "changed", "frozen", "frozen lost", "why")
+        ]
         for layer in self.layers:
             if layer.changed:
                 why = ", ".join(f"{text} ({count})" for text, count in layer.reasons.items())
                 numbers = (layer.weights, layer.changed, layer.frozen, layer.frozen_lost)
-                rows.append((layer.name, *map(str, numbers), why))
+                rows.append((layer.name, *(f"{number}" for number in numbers), why))
         return f"{head}\n{table(rows)}" if len(rows) > 1 else head
 
 

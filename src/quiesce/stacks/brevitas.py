@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ _PARTS = ("scaling_impl", "zero_point_impl")
 
 def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
     """Yield the weights whose quantizer is enabled."""
-    for name, module in model.named_modules():
+    layers: Any = model.named_modules()
+    for name, module in layers:
         is_quantized = isinstance(module, QuantWeightMixin) and module.weight_quant.is_quant_enabled
         if is_quantized and wanted(name):
             yield BrevitasWeight(name, module)
@@ -44,7 +46,7 @@ class BrevitasWeight(Site):
         super().__init__(name, module)
         _check(name, self.module.weight_quant)
         self.follows_weight = bool(_followers(self._quant))
-        self._holds = False
+        self._again: RemovableHandle | None = None
 
     @property
     def _quant(self) -> Any:
@@ -88,11 +90,11 @@ class BrevitasWeight(Site):
                 bits = quant.msb_clamp_bit_width_impl()
                 scale = quant.scaling_impl(weight, quant.int_scaling_impl(bits))
                 kept = scale.clone(), quant.zero_point_impl(weight, scale, bits).clone()
-        for part in _followers(quant):
-            setattr(quant, part, _Constant(kept[_PARTS.index(part)]))
-        if not self._holds:  # loading a state makes a new quantizer
-            self._holds = True
-            self.module.weight_quant.register_load_state_dict_post_hook(lambda *_: self.hold(kept))
+        proxy = self.module.weight_quant
+        _hold(kept, proxy)
+        if self._again is not None:
+            self._again.remove()
+        self._again = proxy.register_load_state_dict_post_hook(partial(_hold, kept))
         return kept
 
     def converted(self, model: Any) -> Reading | None:
@@ -138,6 +140,14 @@ class _Constant(nn.Module):
         return self.get_buffer("value")
 
 
+def _hold(kept: tuple[Tensor, ...], proxy: Any, *_: Any) -> None:
+    """Replace statistics by constants; also called after a state was loaded, which undoes it."""
+    for part, value in zip(_PARTS, kept, strict=True):
+        now = getattr(proxy.tensor_quant, part)
+        if part in _followers(proxy.tensor_quant) or isinstance(now, _Constant):
+            setattr(proxy.tensor_quant, part, _Constant(value))
+
+
 def _followers(quant: Any) -> list[str]:
     """Return which parts of a quantizer compute statistics of the weight in each forward pass."""
     parts = {part: type(getattr(quant, part)).__name__ for part in _PARTS}
@@ -151,7 +161,7 @@ def _check(name: str, proxy: Any) -> None:
         AttachError: The quantizer is of another kind, or still passes float weights on.
         NotCalibratedError: A learned scale has not been initialised.
     """
-    quant = proxy.tensor_quant
+    quant: Any = proxy.tensor_quant
     if type(proxy) not in _PROXIES or not isinstance(quant, RescalingIntQuant):
         raise AttachError(
             f"{name}: the Brevitas quantizer {type(proxy).__name__} with {type(quant).__name__} "

@@ -59,9 +59,9 @@ def test_batch_norms_are_told_with_their_layers(finished):
 def test_a_recipe_that_re_estimates_nothing_is_honoured(finished):
     folder, _ = finished
     diagnosis = diagnose(folder, flags=["--batchnorm.batches=null"])
-    assert diagnosis.norms == []
-    assert diagnosis.top1_percent["reestimated"] is None
-    assert diagnosis.train_loss["running"] > 0
+    assert diagnosis.batchnorm == ()
+    assert diagnosis.accuracy.top1_percent["reestimated"] is None
+    assert diagnosis.accuracy.train_loss["running"] > 0
 
 
 def test_a_run_that_re_estimates_nothing_says_the_same_later(tiny_run):

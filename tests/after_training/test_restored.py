@@ -52,15 +52,15 @@ def test_the_tracker_goes_on_where_it_was(job):
 
 
 def test_training_batches_are_those_that_the_run_re_estimates_on(job):
-    ours = [images for images, _ in restore(job.recipe.folder).training(3, Display(), "")]
-    theirs = list(job.measuring.training_images("", 3, job.device))
+    measuring = restore(job.recipe.folder).measuring(Display())
+    ours, theirs = ([x for x, _ in m.training("", 3)] for m in (measuring, job.measuring))
     assert len(ours) == 3
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_batches_are_the_same_each_time(job):
-    restored = restore(job.recipe.folder)
-    first, again = (next(restored.training(1, Display(), ""))[0] for _ in range(2))
+    measuring = restore(job.recipe.folder).measuring(Display())
+    first, again = (next(measuring.training("", 1))[0] for _ in range(2))
     assert torch.equal(first, again)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from quiesce.errors import DataError
-from quiesce.training.scores import batches_within, top1_percent
+from quiesce.training.scores import batches_within, loss_and_top1
 
 
 class Echo(nn.Module):
@@ -22,7 +22,7 @@ class Echo(nn.Module):
 
 def test_images_count_alike_whatever_batch_they_are_in():
     batches = [(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 0])), (torch.tensor([2]),) * 2]
-    assert top1_percent(Echo(), batches) == 75.0
+    assert loss_and_top1(Echo(), batches).top1_percent == 75.0
 
 
 def test_the_mode_of_the_network_comes_back():
@@ -33,7 +33,7 @@ def test_the_mode_of_the_network_comes_back():
 
 def test_no_image_is_an_error():
     with pytest.raises(DataError, match="no image"):
-        top1_percent(Echo(), [])
+        loss_and_top1(Echo(), []).top1_percent
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,11 @@ import torch
 from quiesce.after_training.restored import Restored, restore
 from quiesce.diagnosis import diagnose_batchnorm
 from quiesce.errors import RecipeError
+from quiesce.run_folder.contents import DiagnosisFile
 from quiesce.run_folder.folder import DIAGNOSIS, RECIPE, write_json
+from quiesce.run_folder.reading import read_json
 from quiesce.training.display import Display
-from quiesce.training.recording.diagnosis_file import (
-    BATCHES,
-    REESTIMATED,
-    RUNNING,
-    Diagnosis,
-    read_diagnosis,
-)
-from quiesce.training.scores import loss_and_top1, top1_percent
+from quiesce.training.recording.diagnosis_file import BATCHES, REESTIMATED, RUNNING, Diagnosis
 
 
 def diagnose(
@@ -25,7 +20,7 @@ def diagnose(
     recipe: str | None = None,
     flags: Sequence[str] = (),
     display: Display | None = None,
-) -> Diagnosis:
+) -> DiagnosisFile:
     """Rebuild network and tracker from a run's last checkpoint and diagnose them.
 
     In a run folder, diagnosis.json is written or replaced. A folder of `quiesce.record` has no
@@ -45,23 +40,24 @@ def diagnose(
             raise RecipeError(
                 f"{run} was recorded by a loop of yours and has no recipe: no flag applies to it"
             )
-        return read_diagnosis(run / DIAGNOSIS)
+        return read_json(run / DIAGNOSIS, DiagnosisFile)
     restored = restore(run, recipe, flags)
     diagnosis = Diagnosis(finished=restored.finished)
     diagnosis.see_layers(restored.tracker, restored.prefix)
     _see_statistics(diagnosis, restored, display or Display())
+    file = diagnosis.file()
     if run.is_dir():
-        write_json(run / DIAGNOSIS, diagnosis.tree())
-    return diagnosis
+        write_json(run / DIAGNOSIS, file.tree())
+    return file
 
 
 def _see_statistics(diagnosis: Diagnosis, restored: Restored, display: Display) -> None:
-    network, count = restored.network, restored.recipe.batchnorm.batches
+    network, measuring = restored.network, restored.measuring(display)
+    count = restored.recipe.batchnorm.batches or BATCHES
 
     def see(kind: str) -> None:
-        top1 = top1_percent(network, restored.test(display, f"top-1, {kind}"))
-        training = restored.training(count or BATCHES, display, f"loss, {kind}")
-        diagnosis.see_score(kind, loss_and_top1(network, training).loss, top1)
+        diagnosis.top1_percent[kind] = measuring.top1(network, kind)
+        diagnosis.train_loss[kind] = measuring.training_loss(network, kind, count)
 
     see(RUNNING)
     with restored.reestimated(display) as kl:

@@ -6,16 +6,12 @@ from typing import NamedTuple
 
 from quiesce.after_training.finished import read_finished
 from quiesce.training.display import Display
-from quiesce.training.scores import batches_within, top1_percent
-from quiesce.training.user_metric import user_metric
 
 
 class Evaluation(NamedTuple):
     """Scores of a network on the test images."""
 
     top1_percent: float
-    """Accuracy in percent."""
-
     metric: float | None
     """Score by the metric of the recipe; None without one."""
 
@@ -34,10 +30,6 @@ def evaluate(folder: Path, flags: Sequence[str] = (), display: Display | None = 
         DataError: The test images cannot be read.
     """
     run = read_finished(folder, flags)
-    count = batches_within(run.recipe.trainer.limit_val_batches, len(run.data.test))
-    shown = display or Display()
-    top1 = top1_percent(run.network, shown.track(run.test_batches(), "top-1", count))
-    if (name := run.recipe.metric) is None:
-        return Evaluation(top1, None)
-    batches = shown.track(run.test_batches(), "metric", count)
-    return Evaluation(top1, user_metric(name, run.network, batches))
+    measuring, name = run.measuring(display), run.recipe.metric
+    top1 = measuring.top1(run.network, "trained")
+    return Evaluation(top1, measuring.metric(name, run.network, "trained") if name else None)

@@ -1,6 +1,6 @@
 """Exports a finished run to a file for runtimes, and verifies the file on its test images."""
 
-import math
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,10 +155,6 @@ def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing | None:
     )
 
 
-def _finite(tree: Any) -> Any:
+def _finite(tree: dict[str, Any]) -> dict[str, Any]:
     """Replace numbers that are not finite by None, as strict JSON requires."""
-    if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+    return json.loads(json.dumps(tree), parse_constant=lambda _: None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.contents import Summary
 from quiesce.run_folder.folder import NETWORK, RECIPE, SUMMARY, refuse_no_run
 from quiesce.run_folder.reading import maybe_read
+from quiesce.training.display import Display
+from quiesce.training.measuring import Measuring
 from quiesce.training.resuming.checkpoint_content import load
-from quiesce.training.scores import Batch, batches_within
+from quiesce.training.scores import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,13 @@ class FinishedRun:
     network: nn.Module
     """The prepared network with its trained weights and scales, on the CPU."""
 
+    def measuring(self, display: Display | None = None) -> Measuring:
+        """Return passes over the images of the run."""
+        return Measuring(recipe=self.recipe, data=self.data, display=display or Display())
+
     def test_batches(self) -> Iterator[Batch]:
         """Return test images and labels, as many as the recipe uses."""
-        count = batches_within(self.recipe.trainer.limit_val_batches, len(self.data.test))
-        return islice(self.data.test, count)
+        return self.measuring().test("")
 
     def test_images(self, count: int) -> Tensor:
         """Return the first `count` test images, or all if there are fewer: (images, ...)."""

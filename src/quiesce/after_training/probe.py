@@ -19,18 +19,12 @@ from msgspec.structs import replace
 from torch.nn.functional import cross_entropy
 
 from quiesce.after_training.restored import Restored, restore
-from quiesce.diagnosis import (
-    Choice,
-    draw,
-    learn,
-    oscillating_choices,
-    replaced,
-)
+from quiesce.diagnosis import Choice, draw, learn, oscillating_choices, replaced
 from quiesce.errors import RecipeError, TrackingError
 from quiesce.run_folder.contents import Learned, ProbeFile, Sampled, Scored, Spread
 from quiesce.run_folder.folder import PROBE, write_json
 from quiesce.training.display import Display
-from quiesce.training.scores import Batch, Score, loss_and_top1, top1_percent
+from quiesce.training.scores import Batch, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +57,19 @@ class Probe:
 
     def tree(self) -> dict[str, Any]:
         """Measure everything, and return the content of probe.json."""
-        return self._content().tree()
-
-    def _content(self) -> ProbeFile:
         weights = sum(len(choice.index) for choice in self.choices)
         file = ProbeFile(
             weights=weights, step=self.restored.tracker.steps, samples=self.config.samples
         )
         if not weights:
-            return file
+            return file.tree()
         with self.restored.reestimated(self.display):
             return replace(
                 file,
                 before=Scored(**self._score("before")._asdict()),
                 sampled=self._sampled(),
                 learned=self._learned(),
-            )
+            ).tree()
 
     def _sampled(self) -> Sampled:
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -103,17 +94,13 @@ class Probe:
         return Learned(**score._asdict(), changed=changed, steps=steps)
 
     def _score(self, title: str) -> Score:
-        network = self.restored.network
-        loss = loss_and_top1(network, self._training(f"loss, {title}")).loss
-        test = self.restored.test(self.display, f"top-1, {title}")
-        return Score(loss, top1_percent(network, test))
-
-    def _training(self, title: str) -> Iterator[Batch]:
-        return self.restored.training(self.config.batches, self.display, title)
+        network, measuring = self.restored.network, self.restored.measuring(self.display)
+        loss = measuring.training_loss(network, title, self.config.batches)
+        return Score(loss, measuring.top1(network, title))
 
     def _endless(self) -> Iterator[Batch]:
         while True:
-            yield from self.restored.training(self.config.batches, Display(), "")
+            yield from self.restored.measuring(Display()).training("", self.config.batches)
 
 
 def probe(

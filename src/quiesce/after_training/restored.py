@@ -1,15 +1,13 @@
 """Restores network and tracker from the last checkpoint of a finished or interrupted run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from quiesce.data import Data, build_data
 from quiesce.diagnosis import has_statistics, population_statistics
@@ -24,8 +22,8 @@ from quiesce.run_folder.contents import Summary
 from quiesce.run_folder.folder import CHECKPOINT, RECIPE, SUMMARY, refuse_no_run
 from quiesce.run_folder.reading import maybe_read
 from quiesce.training.display import Display
+from quiesce.training.measuring import Measuring
 from quiesce.training.resuming.checkpoint_content import control_of, load, one_line, tracker_of
-from quiesce.training.scores import Batch, batches_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +46,9 @@ class Restored:
         """The device of the network."""
         return next(self.network.parameters()).device
 
-    def training(self, count: int, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the first `count` training batches of the last epoch, the same in every call."""
-        return self._there(self.data.train, min(count, len(self.data.train)), display, title)
-
-    def test(self, display: Display, title: str) -> Iterator[Batch]:
-        """Yield the test batches, as many as the recipe uses."""
-        limit = self.recipe.trainer.limit_val_batches
-        count = batches_within(limit, len(self.data.test))
-        return self._there(self.data.test, count, display, title)
+    def measuring(self, display: Display) -> Measuring:
+        """Return passes over the images, in the order of the last epoch."""
+        return Measuring(recipe=self.recipe, data=self.data, display=display, device=self.device)
 
     @contextmanager
     def reestimated(self, display: Display) -> Iterator[dict[str, Tensor]]:
@@ -70,15 +62,9 @@ class Restored:
         if count is None or not has_statistics(self.network):
             yield {}
             return
-        batches = self.training(count, display, "batch norm")
+        batches = self.measuring(display).training("batch norm", count)
         with population_statistics(self.network, batches, count) as kl:
             yield kl
-
-    def _there(
-        self, loader: DataLoader, count: int, display: Display, title: str
-    ) -> Iterator[Batch]:
-        for images, labels in display.track(islice(loader, count), title, count):
-            yield images.to(self.device), labels.to(self.device)
 
 
 def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> Restored:
@@ -104,11 +90,11 @@ def restore(run: Path, recipe: str | None = None, flags: Sequence[str] = ()) -> 
     with one_line(checkpoint):
         prefix = _prefix(control["tracker"]["names"], network, checkpoint)
     weights = named_tensors(content["state_dict"], checkpoint)
-    load(network, _without(prefix, weights), checkpoint)
+    load(network, {name.removeprefix(prefix): w for name, w in weights.items()}, checkpoint)
     network.to(_device(known))
     tracker = tracker_of(network, control["tracker"], prefix, checkpoint)
-    sampler: Any = data.train.sampler
-    sampler.set_epoch(content.get("epoch", 0))  # the run itself re-estimates on its batches
+    # the run itself re-estimates on the batches of this epoch
+    Measuring(recipe=known, data=data).show_epoch(content.get("epoch", 0))
     return Restored(
         recipe=known,
         data=data,
@@ -165,10 +151,6 @@ def _prefix(names: Sequence[str], network: nn.Module, path: Path) -> str:
             f"{path} does not fit the recipe: the quantized layers differ in {odd[0]}"
         )
     return prefix
-
-
-def _without(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
 def _device(recipe: Recipe) -> torch.device:

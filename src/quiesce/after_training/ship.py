@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,23 @@ from torch import Tensor
 from quiesce.after_training.export import export_run
 from quiesce.after_training.finished import FinishedRun, read_finished
 from quiesce.errors import MismatchError
-from quiesce.export import Verification, verify_onnx
+from quiesce.export import verify_onnx
 from quiesce.export.graph.edits import onnx_ir
 from quiesce.export.graph.tracing import translate
 from quiesce.export.interface import example_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.runtime import session
 from quiesce.models.build import build_model
+from quiesce.run_folder.contents import ShippedFile
 
 ROUNDS = 30
 """Number of timed runs of each file, alternating between files; the result is the median."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shipped:
-    """Exported run and its float network, both in ONNX Runtime."""
-
-    path: Path
-    verification: Verification
-    """Result on all test images that the recipe uses."""
-    size: int
-    """Bytes of the exported file."""
-    float_size: int
-    """Bytes of the float network's ONNX file."""
-    milliseconds: float
-    """Time per image of the exported file, on one thread."""
-    float_milliseconds: float
-    """Time per image of the float network, measured alternately with the exported file."""
-
-    def tree(self) -> dict[str, Any]:
-        """Return the content of shipped.json: sizes in bytes, times in milliseconds per image."""
-        found = self.verification
-        return {
-            "version": 1,
-            "verified": found.passed,
-            "images": found.images,
-            "right": found.right_runtime,
-            "bytes": self.size,
-            "float_bytes": self.float_size,
-            "milliseconds": self.milliseconds,
-            "float_milliseconds": self.float_milliseconds,
-        }
-
-
-def ship(folder: Path, path: Path) -> Shipped:
+def ship(folder: Path, path: Path) -> ShippedFile:
     """Export a run, verify it on its test images, and time it against its float network.
+
+    Times are on one thread, measured alternately.
 
     Raises:
         MismatchError: The outputs of the file differ from those of the network.
@@ -71,11 +43,12 @@ def ship(folder: Path, path: Path) -> Shipped:
     images = run.test_images(2)
     float_content = _float_network(run, images)
     ours, theirs = time_in_turns([path.read_bytes(), float_content], images[:1])
-    return Shipped(
-        path=path,
-        verification=found,
-        size=made.size,
-        float_size=len(float_content),
+    return ShippedFile(
+        verified=found.passed,
+        images=found.images,
+        right=found.right_runtime,
+        bytes=made.size,
+        float_bytes=len(float_content),
         milliseconds=ours,
         float_milliseconds=theirs,
     )

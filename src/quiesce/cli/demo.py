@@ -83,9 +83,9 @@ def main(argv: Sequence[str]) -> int:
     show_runs(summaries, folder)
     print(verdict(summaries))
     last = folder / runs[-1].name
-    shipped = ship(last, last / EXPORTED)
-    write_json(last / SHIPPED_NUMBERS, shipped.tree())
-    show_shipped(shipped)
+    shipped = ship(last, last / EXPORTED).tree()
+    write_json(last / SHIPPED_NUMBERS, shipped)
+    show_shipped(last / EXPORTED, shipped)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The tables of `quiesce diagnose`; each fits 80 columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quiesce.diagnosis import LayerDiagnosis, NormDiagnosis
-from quiesce.diagnosis.offsets import NEAR, Histogram
+from quiesce.diagnosis.offsets import NEAR
 from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm, DiagnosisFile, OffsetCounts
 from quiesce.run_folder.folder import DIAGNOSIS
-from quiesce.training.recording.diagnosis_file import REESTIMATED, RUNNING, Diagnosis
+from quiesce.training.recording.diagnosis_file import REESTIMATED, RUNNING
 
 NAME_WIDTH = 20
 BARS = " ▁▂▃▄▅▆▇█"
@@ -38,14 +38,14 @@ norm"""
 ACCURACY = "training loss: on the batches that re-estimate the statistics"
 
 
-def show_diagnosis(diagnosis: Diagnosis, run: Path) -> None:
+def show_diagnosis(diagnosis: DiagnosisFile, run: Path) -> None:
     """Print all tables and the path of the file that holds the numbers."""
     console = Console()
     console.print()
     for table, legend in (
         (oscillation(diagnosis.layers), OSCILLATION),
         (weights(diagnosis.layers), WEIGHTS),
-        *([(norms(diagnosis.norms), NORMS)] if diagnosis.norms else []),
+        *([(norms(diagnosis.batchnorm), NORMS)] if diagnosis.batchnorm else []),
         (accuracy(diagnosis), ACCURACY),
     ):
         console.print(table)
@@ -54,7 +54,7 @@ def show_diagnosis(diagnosis: Diagnosis, run: Path) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
+def notes(diagnosis: DiagnosisFile, run: Path) -> list[str]:
     """Return the lines below the tables."""
     lines = []
     if run.is_dir() and not diagnosis.finished:
@@ -67,7 +67,7 @@ def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
             f"too few steps to tell whether weights oscillate: {diagnosis.step} of "
             f"{steps_needed(diagnosis.momentum)} (3 / momentum)"
         )
-    if not diagnosis.norms:
+    if not diagnosis.batchnorm:
         lines.append(
             "batch norm is not measured: the network has none, or batchnorm.batches is null in "
             "the recipe (add --batchnorm.batches 50)"
@@ -77,7 +77,7 @@ def notes(diagnosis: Diagnosis, run: Path) -> list[str]:
     return lines
 
 
-def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
+def oscillation(layers: Sequence[DiagnosedLayer]) -> Table:
     """Return the table of oscillation in each layer."""
     table = _table("layer", "kind", "weights", "bits", "oscil.", "50 %", "99 %", "max", "flips")
     for layer in layers:
@@ -88,22 +88,21 @@ def oscillation(layers: Sequence[LayerDiagnosis]) -> Table:
             str(layer.weights),
             str(layer.bits),
             percent(layer.oscillating),
-            *(f"{high[each]:.3f}" for each in ("0.5", "0.99", "1")),
+            *(short(high.get(each), 3) for each in ("0.5", "0.99", "1")),
             short(layer.flips_per_step),
         )
     return table
 
 
-def weights(layers: Sequence[LayerDiagnosis]) -> Table:
+def weights(layers: Sequence[DiagnosedLayer]) -> Table:
     """Return the table of the positions of the weights of each layer."""
     table = _table(
         "layer", "ratio", "trans.", "frozen", "near", "clip.", "offsets", left=("offsets",)
     )
     for layer in layers:
-        ratio = layer.distance_ratio
         table.add_row(
             _name(layer.name),
-            "" if ratio is None else short(ratio),
+            short(layer.distance_ratio),
             percent(layer.transition_rate),
             percent(layer.frozen),
             percent(layer.near_threshold),
@@ -113,7 +112,7 @@ def weights(layers: Sequence[LayerDiagnosis]) -> Table:
     return table
 
 
-def norms(norms: Sequence[NormDiagnosis]) -> Table:
+def norms(norms: Sequence[DiagnosedNorm]) -> Table:
     """Return the table of batch norms: two columns for each kind of preceding layer."""
     kinds = [kind for kind in KINDS if any(_group(norm) == kind for norm in norms)]
     table = _table("batch norm", *(head for kind in kinds for head in (kind, "max")))
@@ -131,24 +130,24 @@ def norms(norms: Sequence[NormDiagnosis]) -> Table:
     return table
 
 
-def _group(norm: NormDiagnosis) -> str:
+def _group(norm: DiagnosedNorm) -> str:
     return norm.kind if norm.kind in KINDS else "other"
 
 
-def accuracy(diagnosis: Diagnosis) -> Table:
+def accuracy(diagnosis: DiagnosisFile) -> Table:
     """Return the table of accuracy and loss with both kinds of statistics."""
     table = _table("batch-norm statistics", "top-1", "training loss")
+    top1, loss = diagnosis.accuracy.top1_percent, diagnosis.accuracy.train_loss
     for kind, title in ((RUNNING, "running"), (REESTIMATED, "re-estimated")):
-        top1, loss = diagnosis.top1_percent[kind], diagnosis.train_loss[kind]
-        table.add_row(
-            title, "" if top1 is None else f"{top1:.2f}", "" if loss is None else f"{loss:.4f}"
-        )
+        table.add_row(title, short(top1.get(kind)), short(loss.get(kind), 4))
     return table
 
 
-def bars(histogram: Histogram) -> str:
+def bars(histogram: OffsetCounts | None) -> str:
     """Return a histogram as a line of blocks; each shows two bins, the fullest is the tallest."""
-    pairs = _in_pairs(histogram.counts)
+    if histogram is None:
+        return ""
+    pairs = [sum(histogram.counts[i : i + 2]) for i in range(0, len(histogram.counts), 2)]
     highest = max(*pairs, 1)
     return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in pairs)
 
@@ -161,23 +160,20 @@ def shortened(name: str, width: int = NAME_WIDTH) -> str:
     return f"{name[:head]}…{name[head + 1 - width :]}"
 
 
-def percent(share: float) -> str:
-    """Return a share in percent, with two digits."""
-    return f"{100 * share:.2f}"
+def percent(share: float | None) -> str:
+    """Return a share in percent with two digits, or nothing for None."""
+    return "" if share is None else f"{100 * share:.2f}"
 
 
-def short(value: float, digits: int = 2) -> str:
-    """Return a number with `digits` decimals, or without decimals from 1000 on."""
+def short(value: float | None, digits: int = 2) -> str:
+    """Return a number with `digits` decimals, none from 1000 on; an empty text for None."""
+    if value is None:
+        return ""
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _name(name: str) -> Text:
     return Text(shortened(name))  # rich must not read a name in brackets as markup
-
-
-def _in_pairs(counts: Sequence[int]) -> list[int]:
-    ends: Iterable[int] = counts[1::2]
-    return [one + other for one, other in zip(counts[::2], ends, strict=True)]
 
 
 def _table(first: str, *others: str, left: Sequence[str] = ("kind",)) -> Table:

@@ -1,6 +1,7 @@
 """Prints a verification, for `quiesce verify`, `quiesce export` and `quiesce demo`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -8,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quiesce.after_training.ship import Shipped
 from quiesce.export import Verification
 
 LEGEND = """\
@@ -51,13 +51,11 @@ def tree(found: Verification) -> dict[str, Any]:
     return {"passed": found.passed, "verdict": found.verdict, **fields}
 
 
-def show_shipped(shipped: Shipped) -> None:
-    """Print the demo's last line: the exported network compared with its float network."""
-    found = shipped.verification
-    top1 = 100 * found.right_runtime / max(1, found.labelled)
-    ours, theirs = shipped.size / 1000, shipped.float_size / 1000
+def show_shipped(path: Path, found: dict[str, Any]) -> None:
+    """Print the demo's last line, from the content of shipped.json."""
+    top1 = 100 * found["right"] / found["images"]
     print(
-        f"{shipped.path}, verified: {found.right_runtime} of {found.labelled} ({top1:.1f} %) right "
-        f"in ONNX Runtime, {ours:.0f} kB (float {theirs:.0f} kB), "
-        f"{shipped.milliseconds:.2f} ms an image (float {shipped.float_milliseconds:.2f} ms)"
+        f"{path}, verified: {found['right']} of {found['images']} ({top1:.1f} %) right in ONNX "
+        f"Runtime, {found['bytes'] / 1000:.0f} kB (float {found['float_bytes'] / 1000:.0f} kB), "
+        f"{found['milliseconds']:.2f} ms an image (float {found['float_milliseconds']:.2f} ms)"
     )

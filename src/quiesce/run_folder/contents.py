@@ -329,7 +329,13 @@ class KeptRecipe(File, frozen=True, kw_only=True):
 
 
 class ShippedFile(File, frozen=True, kw_only=True):
-    """The fields of shipped.json that the report reads."""
+    """shipped.json: an exported file and its float network, with times per image."""
 
+    verified: bool = False
+    images: Count = 0
+    right: Count = 0
+    """Images that the exported file classifies correctly."""
     bytes: Count | None = None
+    float_bytes: Count | None = None
     milliseconds: float | None = None
+    float_milliseconds: float | None = None

@@ -57,7 +57,9 @@ class Job:
     @property
     def measuring(self) -> Measuring:
         """Passes over the images of this run."""
-        return Measuring(recipe=self.recipe, data=self.data, display=self.display)
+        return Measuring(
+            recipe=self.recipe, data=self.data, display=self.display, device=self.device
+        )
 
     @property
     def example(self) -> Tensor:
@@ -69,17 +71,12 @@ class Job:
         return self.found if self.found is not None and self.found.stage == stage else None
 
     def measure(self, state: str) -> None:
-        """Measure the network's accuracy on the test images.
-
-        Args:
-            state: State of the network: float, rounded, trained or reestimated.
-        """
+        """Measure the network's accuracy in a state: float, rounded, trained or reestimated."""
         self.network.to(self.device)
         self.measured.top1_percent[state] = self.measuring.top1(self.network, state)
         if self.recipe.metric is not None:
-            self.measured.metric[state] = self.measuring.metric(
-                self.recipe.metric, self.network, state
-            )
+            name = self.recipe.metric
+            self.measured.metric[state] = self.measuring.metric(name, self.network, state)
 
 
 def load(recipe: Recipe, display: Display, found: Found | None = None) -> Job:

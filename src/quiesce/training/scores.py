@@ -24,11 +24,6 @@ class Score(NamedTuple):
     """Accuracy in percent."""
 
 
-def top1_percent(network: nn.Module, batches: Iterable[Batch]) -> float:
-    """Return the accuracy in percent; see `loss_and_top1`."""
-    return loss_and_top1(network, batches).top1_percent
-
-
 @torch.no_grad()
 def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     """Measure a network on the images of all processes.

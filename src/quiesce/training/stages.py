@@ -78,8 +78,7 @@ def quantize(job: Job) -> None:
     job.measuring.show_epoch((recipe.float_stage.epochs or 1) - 1)
     if found is None:
         count = recipe.calibration.batches
-        images = job.measuring.training_images("calibration", count, job.device)
-        qs.calibrate(job.network, images, count)
+        qs.calibrate(job.network, job.measuring.training("calibration", count), count)
     else:
         found.load(job.network)
     qs.compile(job.network, recipe.compile)
@@ -92,7 +91,8 @@ def train(job: Job) -> None:
     recipe, found, measured = job.recipe, job.found_in(QUANTIZED), job.measured
     if recipe.recording.batchnorm_every is not None:
         count = recipe.recording.batchnorm_batches
-        job.recording.batches = list(job.measuring.training("recording", count))
+        on_host = replace(job.measuring, device="cpu")
+        job.recording.batches = list(on_host.training("recording", count))
     seed_all(recipe.seed)
     with job.clock.timed("training"):
         if found is not None and found.over:
@@ -119,8 +119,8 @@ def reestimate(job: Job) -> None:
     _diagnose(job, RUNNING, count or BATCHES, "trained")
     if count is None or not has_statistics(job.network):
         return
-    images = job.measuring.training_images("batch norm", count, job.device)
-    measured.kl = qs.reestimate_batchnorm(job.network, images, count)
+    batches = job.measuring.training("batch norm", count)
+    measured.kl = qs.reestimate_batchnorm(job.network, batches, count)
     measured.diagnosis.norms = diagnose_batchnorm(job.network, measured.kl, job.example)
     job.measure("reestimated")
     _diagnose(job, REESTIMATED, count, "reestimated")
@@ -132,7 +132,7 @@ def write(job: Job) -> dict[str, Any]:
     summary = summarize(job.recipe, job.network, job.measured)
     if is_first_process():
         save_network(job.network, job.folder / NETWORK)
-        write_json(job.folder / DIAGNOSIS, job.measured.diagnosis.tree())
+        write_json(job.folder / DIAGNOSIS, job.measured.diagnosis.file().tree())
         shutil.rmtree((job.folder / FLOAT_CHECKPOINT).parent, ignore_errors=True)
         write_json(job.folder / SUMMARY, summary)
     return summary
@@ -155,5 +155,6 @@ def _fit(
 
 
 def _diagnose(job: Job, statistics: str, count: int, state: str) -> None:
-    loss = job.measuring.training_loss(job.network, statistics, count)
-    job.measured.diagnosis.see_score(statistics, loss, job.measured.top1_percent[state])
+    diagnosis = job.measured.diagnosis
+    diagnosis.train_loss[statistics] = job.measuring.training_loss(job.network, statistics, count)
+    diagnosis.top1_percent[statistics] = job.measured.top1_percent[state]

@@ -9,13 +9,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from quiesce.errors import QuiesceError, RecipeError
+from quiesce.errors import QuiesceError, RecipeError, did_you_mean
 
 TRUST = "--trust"
 """Flag that allows the recipe of a run folder to import modules of the user."""
@@ -54,10 +53,9 @@ def find(name: str, field: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         there = [each for each, value in vars(module).items() if callable(value)]
-        near = get_close_matches(attribute, there, n=1)
+        hint = did_you_mean(attribute, there) or f"it has {', '.join(there) or 'none'}"
         raise RecipeError(
-            f"{field}: {module_name} has no function or class {attribute!r}"
-            f"{f'; did you mean {near[0]!r}?' if near else ''}"
+            f"{field}: {module_name} has no function or class {attribute!r}; {hint:.200}"
         )
     return found
 

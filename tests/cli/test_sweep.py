@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tiny_flags, tmp_path, capsys):
         "--trainer.max_epochs=100000",
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "quiesce.cli", *long],
+        [sys.executable, "-m", "quiesce", *long],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "200"},

@@ -73,7 +73,7 @@ def test_the_recipe_comes_first(capsys):
 def test_two_processes_train_one_network(tiny_run, tmp_path):
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
     flags += ["--recording.batchnorm_every=1"]
-    argv = [sys.executable, "-m", "quiesce.cli", "train", QUICK, *tiny_run, *flags]
+    argv = [sys.executable, "-m", "quiesce", "train", QUICK, *tiny_run, *flags]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("rounded, untrained") == 1  # one of them tells

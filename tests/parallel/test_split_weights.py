@@ -30,8 +30,6 @@ def network(norm: str = "none", **changes: Any) -> nn.Module:
     model = small_network()
     if norm == "none":
         model[1] = nn.Identity()
-    if norm == "sync":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     # a convolution of one output channel: one process holds all of it, another nothing
     model.insert(0, nn.Conv2d(3, 1, 1)).insert(1, nn.Conv2d(1, 3, 1))
     return qs.prepare(model, weights_only(**changes), torch.zeros(1, 3, 6, 6)).double()
@@ -215,18 +213,15 @@ def test_split_weights_train_as_whole_ones_and_checkpoints_load_in_any_number_of
 def measure(rank: int, world: int) -> dict[str, Any]:
     """Ranges and batch-norm statistics, each process with batches of its own."""
     told: dict[str, Any] = {}
-    for norm in ("plain", "sync"):
-        for how in ("split", "ddp"):
-            model = network(norm, act_bits=4)
-            ready = split(model) if how == "split" else model
-            if (norm, how) == ("plain", "ddp"):  # torch takes SyncBatchNorm on accelerators alone
-                ready = nn.parallel.DistributedDataParallel(model)
-            mine = [batch(step, torch.float64)[0][rank::world] for step in range(5)]
-            qs.calibrate(ready, mine if rank == 0 else mine[:4], count=5)
-            # split weights and SyncBatchNorm go as far as all have batches, DDP's plain ones on
-            kl = qs.reestimate_batchnorm(ready, mine if rank == 0 else mine[:3], count=5)
-            state = qs.whole(model.state_dict())
-            told[f"{norm} {how}"] = {"state": state, "kl": dict(kl), "training": model.training}
+    for how in ("split", "ddp"):
+        model = network("plain", act_bits=4)
+        ready = split(model) if how == "split" else nn.parallel.DistributedDataParallel(model)
+        mine = [batch(step, torch.float64)[0][rank::world] for step in range(5)]
+        qs.calibrate(ready, mine if rank == 0 else mine[:4], count=5)
+        # split weights go as far as all have batches, DDP's plain ones on
+        kl = qs.reestimate_batchnorm(ready, mine if rank == 0 else mine[:3], count=5)
+        state = qs.whole(model.state_dict())
+        told[how] = {"state": state, "kl": dict(kl), "training": model.training}
     return told
 
 
@@ -243,10 +238,8 @@ def test_ranges_and_batchnorm_statistics_are_of_all_processes(tmp_path: Path) ->
     first, second = ([images[rank::2] for images in whole] for rank in range(2))
     in_step, as_far = first[:4] + second[:4], first + second[:4]
     expected = {
-        "plain split": alone(in_step, first[:3] + second[:3]),
-        "plain ddp": alone(as_far, first + second[:3]),
-        "sync split": alone(in_step, whole[:3]),
-        "sync ddp": alone(in_step, whole[:3]),
+        "split": alone(in_step, first[:3] + second[:3]),
+        "ddp": alone(as_far, first + second[:3]),
     }
     for told in ranks:
         for how, want in expected.items():

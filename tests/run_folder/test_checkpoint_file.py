@@ -35,15 +35,6 @@ def test_the_last_two_are_kept(two):
     assert steps(two) == [2, 1]
 
 
-def test_without_second_names_the_last_two_are_kept_too(two, monkeypatch):
-    def refused(*_):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "hardlink_to", refused)
-    write_checkpoint(content(3), two / "last.ckpt")
-    assert steps(two) == [3, 2]
-
-
 def test_any_reader_of_torch_opens_it(two):
     read = torch.load(two / "last.ckpt", weights_only=True)
     assert torch.equal(read["weights"], content(2)["weights"])

@@ -36,7 +36,7 @@ def agent(folder: Path, port: int, *, host: bool) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     argv += ["--max-restarts=3", "--monitor-interval=0.1", "--rdzv-backend=c10d", "--rdzv-id=one"]
     argv += [f"--rdzv-endpoint=localhost:{port}", f"--rdzv-conf=is_host={int(host)}"]
-    argv += ["--local-addr=localhost", "-m", "--", "quiesce.cli"]
+    argv += ["--local-addr=localhost", "-m", "--", "quiesce"]
     argv += train(folder, "--resume", "--trainer.num_nodes=2", "--trainer.devices=1")
     # a new agent counts its restarts from 0, and the store of the agents goes by that count: the
     # workers would not find each other. So rank 0 makes a store of its own each time.
@@ -86,7 +86,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_when_a_node_is_lost(
 
     whole = tmp_path / "whole"
     whole.mkdir()
-    argv = [sys.executable, "-m", "quiesce.cli", *train(whole, "--trainer.devices=2")]
+    argv = [sys.executable, "-m", "quiesce", *train(whole, "--trainer.devices=2")]
     subprocess.run(argv, check=True, capture_output=True, timeout=LIMIT_S)
     assert_same_run(whole / "run", tmp_path / "run")
     capsys.readouterr()

@@ -1,7 +1,6 @@
 """Output of commands with `--json`: one object with a `version`; see docs/json.md."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,12 +14,5 @@ def print_json(tree: Mapping[str, Any]) -> None:
     Args:
         tree: The object; its `version` is `VERSION` unless given.
     """
-    print(json.dumps(_finite({"version": VERSION, **tree}), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    finite = json.loads(json.dumps({"version": VERSION, **tree}), parse_constant=lambda _: None)
+    print(json.dumps(finite, indent=2))

@@ -12,6 +12,7 @@ from rich.console import Console
 from quiesce.cli.arguments import Arguments
 from quiesce.cli.compare import show_comparison
 from quiesce.cli.json_output import print_json
+from quiesce.cli.listing import listing
 from quiesce.cli.sweep_table import SweepTable, table
 from quiesce.comparison.compare import compare
 from quiesce.errors import RecipeError
@@ -190,10 +191,7 @@ def _sweep(name: str, seeds: str | None, settings: list[str], flags: list[str]) 
 
 
 def _list() -> None:
-    names = shipped_sweeps()
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name:<{width}}  {title_of(SHIPPED / f'{name}.yaml')}")
+    print(listing({name: title_of(SHIPPED / f"{name}.yaml") for name in shipped_sweeps()}))
     print("\nquiesce sweep NAME runs one; quiesce sweep NAME --dry-run lists its runs.")
 
 

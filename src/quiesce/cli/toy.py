@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from quiesce.cli.arguments import Arguments, check_output
 from quiesce.cli.json_output import print_json
@@ -30,7 +29,6 @@ def main(argv: Sequence[str]) -> int:
         require(module, "the figure of `quiesce toy`", "report")
     torch.manual_seed(0)  # for stochastic rounding
     regression = Regression(known.target, known.scale, ENERGY)
-    console = Console(stderr=True)
     with _all_may_freeze():
         outcomes = [
             try_method(
@@ -41,19 +39,12 @@ def main(argv: Sequence[str]) -> int:
                 start=known.start,
                 momentum=known.momentum,
             )
-            for name in track(
-                known.methods,
-                "one weight",
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
+            for name in known.methods
         ]
     known.output.write_text(page(outcomes, regression, _settings(known)), encoding="utf-8")
     if known.json:
-        print_json(
-            {"methods": [_tree(*each) for each in zip(known.methods, outcomes, strict=True)]}
-        )
+        pairs = zip(known.methods, outcomes, strict=True)
+        print_json({"methods": [_tree(name, outcome) for name, outcome in pairs]})
     else:
         _show(outcomes, known)
     return 0

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from quiesce.comparison.measures import Measure
 from quiesce.comparison.recipe_fields import dotted, shortened
 from quiesce.comparison.same_data import data_of, differing_field
-from quiesce.errors import RecipeError
+from quiesce.errors import RecipeError, did_you_mean
 from quiesce.run_folder.reading import RunFiles
 
 NOT_THE_METHOD = {
@@ -64,8 +63,8 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
         seed = run.seed or 0
         if seed in same:
             raise RecipeError(
-                f"{same[seed].folder} and {run.folder} have the same recipe and seed {seed}: "
-                "leave one out"
+                f"{same[seed].folder} and {run.folder} have the same recipe and seed {seed}: leave "
+                "one out"
             )
         same[seed] = run
     groups = []
@@ -101,8 +100,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
         several = ", ".join(repr(group.label) for group in found)
         raise RecipeError(f"the baseline {name!r} is several recipes; name one of {several}")
     if not found:
-        near = get_close_matches(name, labels, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"recipes here: {', '.join(labels)}"
+        hint = did_you_mean(name, labels) or f"recipes here: {', '.join(labels)}"
         raise RecipeError(f"no run has the baseline's name {name!r}; {hint}")
     return found[0]
 

@@ -27,7 +27,6 @@ from quiesce.inference import (
     put_back,
 )
 from quiesce.parallel.processes import taken, total, unwrapped
-from quiesce.parallel.sync_batchnorm import over_all_processes
 
 
 @torch.no_grad()
@@ -67,7 +66,7 @@ def reestimate_batchnorm(
         raise NothingToDoError(f"{type(model).__name__} has no batch norm with running statistics")
 
     old = {name: buffers_of(norm) for name, norm in norms.items()}
-    with inference(model), plain_average(norms.values()), over_all_processes(model):
+    with inference(model), plain_average(norms.values()):
         for batch in taken(batches, count, model):
             call_on_batch(model, batch, forward)
         forwards = {name: _average_over_ranks(norm) for name, norm in norms.items()}

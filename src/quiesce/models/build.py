@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
-from quiesce.errors import CheckpointError, RecipeError, first_line
+from quiesce.errors import CheckpointError, RecipeError, did_you_mean, first_line
 from quiesce.extras import require
 from quiesce.user_code import call, is_user_code
 
@@ -167,6 +166,5 @@ def _weight_files() -> Any:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"; the nearest is {near[0]}" if near else ""
-    return f"no network is called {name}{hint}"
+    hint = did_you_mean(name, known) or "timm.list_models() lists the networks"
+    return f"no network is called {name}; {hint}"

@@ -6,15 +6,14 @@ and the closest valid name.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from quiesce.errors import RecipeError
+from quiesce.errors import RecipeError, did_you_mean
 from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.format_version import refuse_newer
 from quiesce.files.untrusted.typed_trees import typed
@@ -42,12 +41,12 @@ def find_recipe(recipe: str) -> Path:
         return path
     if (path / RECIPE).is_file():
         raise RecipeError(
-            f"{recipe} is the folder of a run; quiesce train --resume {recipe} goes on with it, "
-            f"and quiesce train {path / RECIPE} begins another"
+            f"{recipe} is the folder of a run; quiesce train --resume {recipe} continues it, and "
+            f"quiesce train {path / RECIPE} starts another one"
         )
     if path.suffix in (".yaml", ".yml") or path.exists():
         raise RecipeError(f"{recipe}: no such file; `quiesce recipes` lists the shipped recipes")
-    near = _nearest(recipe, shipped_recipes()) or "`quiesce recipes` lists what there is"
+    near = did_you_mean(recipe, shipped_recipes()) or "`quiesce recipes` lists all"
     raise RecipeError(f"unknown recipe {recipe!r}; {near}")
 
 
@@ -164,7 +163,7 @@ def checked_fields(cls: Any, tree: dict[str, Any], where: str, prefix: str = "")
     values = {}
     for key, value in tree.items():
         if key not in hints:
-            near = _nearest(str(key), hints) or f"fields here: {', '.join(hints)}"
+            near = did_you_mean(str(key), hints) or f"fields here: {', '.join(hints)}"
             name = " ".join(f"{prefix}{key}".split())
             raise RecipeError(f"{where}: unknown field `{name}`; {near}")
         values[key] = _typed(value, hints[key], where, f"{prefix}{key}")
@@ -180,7 +179,7 @@ def _flag_values(flags: Sequence[str]) -> Iterator[tuple[str, Any]]:
         if not word.startswith("--"):
             raise RecipeError(f"flags: unexpected word {word!r}; flags are --field.name value")
         if field not in kinds:
-            near = _nearest(field, kinds) or "see `quiesce train RECIPE --help`"
+            near = did_you_mean(field, kinds) or "see `quiesce train RECIPE --help`"
             raise RecipeError(f"flags: unknown field `{field}`; {near}")
         if not equals and (text := next(words, None)) is None:
             raise RecipeError(f"flags: expected one argument after --{field}")
@@ -235,7 +234,7 @@ def _typed(value: Any, hint: Any, where: str, field: str) -> Any:
         return typed(value, hint, lax=True)
     except ValueError as error:
         got = "null" if value is None else " ".join(str(value).split())[:60]
-        near = _nearest(got, map(str, get_args(hint)))
+        near = did_you_mean(got, map(str, get_args(hint)))
         message = f"{where}: `{field}` must be {_kind(hint)}, got {got}"
         raise RecipeError(f"{message}; {near}" if near else message) from error
 
@@ -281,8 +280,3 @@ def _kind(hint: Any) -> str:
     return " or ".join(
         _kind(each) for each in arguments if not (each is int and float in arguments)
     )
-
-
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else None

@@ -33,7 +33,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         beside.write_bytes(archive.getbuffer())
         sync(beside)  # before the older checkpoint is renamed
         if path.exists():
-            _keep(path)
+            path.replace(path.with_name(PREVIOUS))
 
     write_beside(path, write, needed=archive.tell())
 
@@ -103,15 +103,3 @@ class SoundCheckpoints(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint."""
         Path(path).unlink(missing_ok=True)
-
-
-def _keep(path: Path) -> None:
-    """Rename the newest checkpoint to the previous one, before the next one is renamed."""
-    other = path.with_name(f".{PREVIOUS}")
-    other.unlink(missing_ok=True)
-    try:
-        other.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        path.replace(path.with_name(PREVIOUS))
-    else:
-        other.replace(path.with_name(PREVIOUS))

@@ -28,25 +28,16 @@ DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
 SHIPPED_NUMBERS = "shipped.json"
 SWEEP = "sweep.json"
-"""Subfolder of a sweep that holds its runs."""
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse to overwrite an earlier run.
-
-    Raises:
-        RecipeError: The folder exists.
-    """
+    """Raise a RecipeError if the folder exists, because it may hold an earlier run."""
     if folder.exists():
         raise _exists(folder)
 
 
 def refuse_no_run(folder: Path, *files: str) -> None:
-    """Refuse a folder without one of the files of a run.
-
-    Raises:
-        RecipeError: The folder or a file is missing.
-    """
+    """Raise a RecipeError if the folder, or one of these files of a run, is missing."""
     for name in files:
         if not (folder / name).is_file():
             raise no_run(folder, name)

@@ -85,7 +85,7 @@ def test_include_and_exclude_select_by_pattern(include, exclude, selected) -> No
 )
 def test_a_pattern_without_a_layer_is_refused_with_the_nearest_name(fields: dict) -> None:
     [where] = fields
-    with pytest.raises(PrepareError, match=f"{where}: 'stemm' matches no layer.*nearest is 'stem'"):
+    with pytest.raises(PrepareError, match=f"{where}: 'stemm' matches no layer.*'stem'"):
         qs.Scheme(**fields).check_patterns(NAMES)
 
 

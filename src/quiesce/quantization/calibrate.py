@@ -36,11 +36,9 @@ class Observation:
 
     def __call__(self, x: Tensor) -> None:
         """Record the values of a tensor of any shape; it can be empty."""
-        if not x.numel():
+        if not x.numel():  # a batch without samples, such as no boxes found
             return
         flat = x.detach().flatten().float()
-        if not flat.numel():  # a batch without samples, such as no boxes found
-            return
         low, high = (float(end) for end in flat.aminmax())
         self.finite &= abs(low) < float("inf") and abs(high) < float("inf")
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -131,12 +129,12 @@ def calibrate(
 
 def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) -> None:
     """Raise one error for all inputs that no batch reached."""
-    missed = [quantizer.name for quantizer, observation in seen.items() if not observation]
-    if not missed:
+    unreached = [quantizer for quantizer, observation in seen.items() if not observation]
+    if not unreached:
         return
-    unreached = {id(quantizer) for quantizer, observation in seen.items() if not observation}
+    missed = [quantizer.name for quantizer in unreached]
     layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLayer)}
-    idle = [name for name, m in layers.items() if id(m.input_quantizer) in unreached]
+    idle = [name for name, m in layers.items() if m.input_quantizer in unreached]
     advice = ""
     if idle:
         patterns = covering(idle, [name for name in layers if name not in idle])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from quiesce.inference import Input, call, inference
+from quiesce.inference import Input, call, inference, named_tensors
 from quiesce.quantization.quantized_additions import is_addition
 from quiesce.quantization.quantized_layers import LAYERS
 
@@ -196,7 +196,7 @@ class _Watcher(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        read = list(_tensors([args, kwargs]))
+        read = _tensors([args, kwargs])
         labels = self._labels_in(read)
         if self._calls and is_addition(func, args, kwargs):
             labels = labels | self._added(args)
@@ -285,13 +285,5 @@ def _owns(module: nn.Module | None, tensor: Tensor) -> bool:
     return module is not None and any(each is tensor for each in module._parameters.values())
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
+def _tensors(value: Any) -> list[Tensor]:
+    return [tensor for _, tensor in named_tensors(value)]

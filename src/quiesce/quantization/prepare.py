@@ -83,16 +83,18 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
     embeddings = tied_embeddings(model, chosen)
     quantizers: dict[int, FakeQuantizer] = {}
     for name, layer in chosen.items():
-        weight = _weight(layer)
+        weight, plan = _weight(layer), plans[name]
         if id(weight) not in quantizers:
-            quantizers[id(weight)] = _weight_quantizer(name, layer, plans[name], scheme)
-        inputs = _input_quantizer(name, layer, plans[name], scheme)
+            quantizers[id(weight)] = _weight_quantizer(name, layer, plan, scheme)
+        inputs = None
+        if plan.act_bits is not None:
+            inputs = _activation_quantizer(f"{name}.input", plan, scheme).to(weight.device)
         quantize_layer(layer, quantizers[id(weight)], inputs)
     for embedding in embeddings.values():
         quantize_layer(embedding, quantizers[id(embedding.weight)], None)
     switch_off_fused_paths(model)
     if residuals is not None:
-        plan = scheme.of_additions()
+        plan = scheme.base()
         device = next(model.parameters()).device
         residuals.quantize(lambda name: _activation_quantizer(name, plan, scheme).to(device))
     return model
@@ -310,15 +312,6 @@ def _weight_quantizer(
     quantizer.name = f"{name}.weight"
     _measure_weight(weight, quantizer, dim)
     return quantizer
-
-
-def _input_quantizer(
-    name: str, layer: nn.Module, plan: LayerScheme, scheme: Scheme
-) -> FakeQuantizer | None:
-    if plan.act_bits is None:
-        return None
-    weight = _weight(layer)
-    return _activation_quantizer(f"{name}.input", plan, scheme).to(weight.device)
 
 
 def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQuantizer:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -11,7 +10,7 @@ from quiesce.arithmetic.fake_quantize import Clip, check_clip
 from quiesce.arithmetic.grid import check_bits
 from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.scale_formats import ScaleFormat, check_scale_format
-from quiesce.errors import PrepareError
+from quiesce.errors import PrepareError, did_you_mean
 
 Residual = Literal["float", "quantized"]
 
@@ -102,7 +101,7 @@ class Scheme:
 
     def __post_init__(self) -> None:
         check_clip(self.clip)
-        base = self._base()
+        base = self.base()
         if self.act_estimator.needs_history:
             raise ValueError(
                 "act_estimator must not need a history, which inputs do not have, got "
@@ -126,7 +125,8 @@ class Scheme:
                 raise ValueError(f"overrides[{pattern!r}] sets {unknown[0]!r}; it may set {may}")
             replace(base, **changes)
 
-    def _base(self) -> LayerScheme:
+    def base(self) -> LayerScheme:
+        """Return the scheme of layers without overrides, and of the operands of additions."""
         return LayerScheme(
             weight_bits=self.weight_bits,
             act_bits=self.act_bits,
@@ -135,10 +135,6 @@ class Scheme:
             group_size=self.group_size,
             scale_dtype=self.scale_dtype,
         )
-
-    def of_additions(self) -> LayerScheme:
-        """Return the scheme of the operands of additions: the base scheme without overrides."""
-        return self._base()
 
     def selects(self, name: str) -> bool:
         """Return whether the layer `name` is to be quantized."""
@@ -157,7 +153,7 @@ class Scheme:
         self, names: Sequence[str], *, first: Collection[str], last: Collection[str]
     ) -> dict[str, LayerScheme]:
         """Return the scheme of each layer."""
-        layers = dict.fromkeys(names, self._base())
+        layers = dict.fromkeys(names, self.base())
         if self.first_last_bits is not None:
             bits = self.first_last_bits
             for name in {*first, *last}:
@@ -172,19 +168,11 @@ class Scheme:
         return layers
 
     def check_patterns(self, names: Sequence[str]) -> None:
-        """Check that every pattern matches a layer, to detect typos.
-
-        Raises:
-            PrepareError: A pattern matches nothing. The message suggests the closest name.
-        """
+        """Raise a PrepareError if a pattern matches no layer, which is probably a typo."""
         self._check(("include", "exclude", "overrides"), names, "layer")
 
     def check_addition_patterns(self, names: Sequence[str]) -> None:
-        """Check that every residual pattern matches a module that adds.
-
-        Raises:
-            PrepareError: A pattern matches nothing. The message suggests the closest name.
-        """
+        """Raise a PrepareError if a residual pattern matches no module that adds."""
         default = self.residual_include == ("*",)  # a network may have no additions
         fields = ("residual_exclude",) if default else ("residual_include", "residual_exclude")
         self._check(fields, names, "module that adds")
@@ -193,9 +181,8 @@ class Scheme:
         for where in fields:
             for pattern in getattr(self, where):
                 if not any(fnmatchcase(name, pattern) for name in names):
-                    near = get_close_matches(pattern, names, n=1, cutoff=0.3)
-                    hint = f"; the nearest is {near[0]!r}" if near else ""
-                    raise PrepareError(f"{where}: {pattern!r} matches no {kind}{hint}")
+                    hint = did_you_mean(pattern, names, 0.3) or "print(model) shows the names"
+                    raise PrepareError(f"{where}: {pattern!r} matches no {kind}; {hint}")
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -46,6 +46,7 @@ Gradient estimators of rounding:
 
 Export, many processes, errors:
     export_onnx: write a network as integers
+    export_gguf: write a language model or embedder with its trained codes, for llama.cpp
     verify_onnx: check that the file computes what the network computes
     verify_ranks: check that all processes hold the same weights
     whole: the full tensor of a weight that is split over processes

@@ -23,6 +23,7 @@ from quiesce.diagnosis.record import record as record
 from quiesce.errors import QuiesceError as QuiesceError
 from quiesce.export import export_onnx as export_onnx
 from quiesce.export import verify_onnx as verify_onnx
+from quiesce.export.gguf.writing import export_gguf as export_gguf
 from quiesce.health.watching import Watch as Watch
 from quiesce.oscillation.distance_ratio import DistanceSampling as DistanceSampling
 from quiesce.oscillation.layer_report import LayerReport as LayerReport

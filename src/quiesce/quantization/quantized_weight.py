@@ -24,6 +24,7 @@ from quiesce.parallel.split_weights import Shards, is_split, local
 if TYPE_CHECKING:
     from quiesce.arithmetic.estimators import Estimator
     from quiesce.arithmetic.kernels import Kernels
+    from quiesce.arithmetic.scale_formats import ScaleFormat
     from quiesce.quantization.quantizer import FakeQuantizer
 
 
@@ -279,6 +280,11 @@ class QuantizedWeight:
     def group_size(self) -> int | None:
         """Number of adjacent weights of a row that share a scale, or None."""
         return self._quantizer.group_size
+
+    @property
+    def scale_dtype(self) -> ScaleFormat:
+        """The number format of the scales."""
+        return self._quantizer.scale_dtype
 
     @property
     def whole_scale(self) -> Tensor:

@@ -1,0 +1,1 @@
+"""GGUF files, as llama.cpp reads them, whose blocks hold the trained codes."""

@@ -95,6 +95,7 @@ __all__ = [
     "copy_history",
     "cosine",
     "describe",
+    "export_gguf",
     "export_onnx",
     "fake_quantize",
     "gaussian_kl",

@@ -121,9 +121,7 @@ def export_gguf(
     )
 
 
-def named_tensors(
-    model: nn.Module, architecture: Architecture
-) -> dict[str, np.ndarray | Blocks]:
+def named_tensors(model: nn.Module, architecture: Architecture) -> dict[str, np.ndarray | Blocks]:
     """Return the tensors of the file by their names in GGUF: float32, or blocks.
 
     Raises:
@@ -153,8 +151,10 @@ def named_tensors(
             tensors[found] = values if heads is None else interleaved(values, heads)
         else:
             blocks = blocks_of(weight)
-            tensors[found] = blocks if heads is None else blocks.reordered(
-                lambda rows, heads=heads: interleaved(rows, heads)
+            tensors[found] = (
+                blocks
+                if heads is None
+                else blocks.reordered(lambda rows, heads=heads: interleaved(rows, heads))
             )
     if unknown:
         raise ExportError(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from quiesce.errors import RecipeError
+from quiesce.recipes.reading import read_recipe
 from quiesce.sweeps.plan import LONGEST, float_key, plan
 from quiesce.sweeps.sweep import SHIPPED, Sweep, read_sweep, shipped_sweeps
 
@@ -75,6 +76,21 @@ def test_names_of_folders_are_plain_and_short():
         assert "/" not in name
         assert "*" not in name
         assert len(name) < LONGEST + 20
+
+
+def test_runs_of_other_schedules_share_a_float_network_with_a_schedule_of_its_own():
+    flags = ["--float_stage.epochs=2"]
+    for decay, shared in (("same", False), ("cosine", True)):
+        keys = {
+            float_key(
+                read_recipe(
+                    "mnist_lsq_w3a3",
+                    [*flags, f"--float_stage.lr_decay={decay}", f"--lr_schedule.kind={kind}"],
+                )
+            )
+            for kind in ("constant", "linear")
+        }
+        assert (len(keys) == 1) == shared
 
 
 def test_runs_share_a_float_network_where_its_training_is_the_same():

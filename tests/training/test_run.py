@@ -15,6 +15,7 @@ from quiesce.errors import DivergedError, PrepareError, RecipeError
 from quiesce.models.build import build_model
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.network_file import read_description
+from quiesce.training import stages
 from quiesce.training.run import run
 from support.tiny import RECORDED
 
@@ -138,6 +139,19 @@ def test_a_network_without_batch_norm_runs(tiny_run):
     summary = run(read_recipe(QUICK, flags))
     assert summary["top1_percent"]["reestimated"] is None
     assert summary["oscillation"]["low_bit_depthwise"]["oscillating"] is None
+
+
+def test_the_float_stage_can_have_a_schedule_of_its_own(tiny_run, monkeypatch):
+    seen = []
+    classifier = stages.Classifier
+    monkeypatch.setattr(
+        stages,
+        "Classifier",
+        lambda n, make, schedule: seen.append(schedule) or classifier(n, make, schedule),
+    )
+    flags = ["--float_stage.epochs=1", "--lr_schedule.kind=constant", "--lr_schedule.end=0.3"]
+    run(read_recipe("mnist_lsq_w3a3", [*tiny_run, *flags, "--float_stage.lr_decay=linear"]))
+    assert [(each.kind, each.end) for each in seen] == [("linear", 0.0), ("constant", 0.3)]
 
 
 def test_float_activations_leave_weight_quantizers_alone(tiny_run):

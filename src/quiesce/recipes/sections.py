@@ -223,10 +223,18 @@ class FloatStageConfig:
     epochs: int | None = None
     """Epochs, at least 1; null skips this stage."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer of the float stage; its learning rate also follows `lr_schedule`."""
+    """Optimizer of the float stage."""
+    lr_decay: Literal["same", "constant", "linear", "cosine"] = "same"
+    """Learning rate of the float stage. same: follows `lr_schedule`; linear and cosine: decay to 0.
+    With another value than same, quantized networks with other schedules can share the float
+    network."""
 
     def __post_init__(self) -> None:
         check(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)
+
+    def lr_schedule(self, same: LrScheduleConfig) -> LrScheduleConfig:
+        """Return the schedule of the float stage, where `same` is that of the recipe."""
+        return same if self.lr_decay == "same" else LrScheduleConfig(kind=self.lr_decay)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,8 +58,12 @@ class TrainerConfig:
     """Batches (a whole number) or share (0 to 1) of an epoch to train on; null means all."""
     limit_val_batches: int | float | None = None
     """Batches (a whole number) or share (0 to 1) of the test images to measure; null means all."""
-    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv", "tensorboard")
-    """Where metrics are written: csv (metrics.csv), tensorboard."""
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] = (
+        "csv",
+        "tensorboard",
+    )
+    """Where metrics are written: csv (metrics.csv), tensorboard, or a service: wandb, mlflow,
+    trackio, which their environment variables configure (docs/run-folder.md)."""
 
     def __post_init__(self) -> None:
         counts = ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -84,6 +84,7 @@ def float_key(recipe: Recipe) -> str | None:
         return None
     tree = recipe.tree()
     read = {name: tree[name] for name in ("data", "model", "float_stage", "lr_schedule", "trainer")}
+    read["lr_schedule"] = asdict(recipe.float_stage.lr_schedule(recipe.lr_schedule))
     for unread in ("max_epochs", "max_steps", "log_every_n_steps", "loggers"):
         del read["trainer"][unread]  # make_trainer sets them itself for a stage without logs
     return f"seed{recipe.seed}-{_digest(json.dumps(read, sort_keys=True))}"

@@ -16,6 +16,7 @@ import quiesce as qs
 from quiesce.diagnosis import diagnose_batchnorm, has_statistics
 from quiesce.integrations.lightning.quiesce_callback import WatchCallback
 from quiesce.parallel.processes import raised_together
+from quiesce.recipes.sections import LrScheduleConfig
 from quiesce.run_folder.folder import (
     DIAGNOSIS,
     FLOAT_CHECKPOINT,
@@ -30,6 +31,7 @@ from quiesce.training.job import Job, checkpoints
 from quiesce.training.optimizers import joined_optimizer, make_optimizer
 from quiesce.training.process_checks import refuse_empty_share, refuse_other_checkpoints
 from quiesce.training.recording.diagnosis_file import BATCHES, REESTIMATED, RUNNING
+from quiesce.training.recording.service_loggers import begin_services
 from quiesce.training.recording.summary import summarize
 from quiesce.training.resuming.found_checkpoint import FLOAT, QUANTIZED, Found
 from quiesce.training.resuming.random_states import seed_all
@@ -41,6 +43,8 @@ def run_stages(job: Job) -> dict[str, Any]:
     gather_processes(job.trainer)
     refuse_other_checkpoints(job.found, job.folder)
     refuse_empty_share(job.recipe.trainer.limit_val_batches, job.data.test)
+    if (trained := job.found_in(QUANTIZED)) is None or not trained.over:
+        begin_services(job.trainer, job.recipe.tree())
     if job.found_in(QUANTIZED) is None:
         float_stage(job)
     quantize(job)
@@ -64,7 +68,14 @@ def float_stage(job: Job) -> None:
             if found is not None and found.over:
                 found.load(job.network)
             else:
-                _fit(job, trainer, lambda n: make_optimizer(n.parameters(), stage.optimizer), found)
+                schedule = stage.lr_schedule(recipe.lr_schedule)
+                _fit(
+                    job,
+                    trainer,
+                    lambda n: make_optimizer(n.parameters(), stage.optimizer),
+                    schedule,
+                    found,
+                )
         with raised_together():
             if trainer.is_global_zero:
                 save_network(job.network, job.folder / FLOAT_NETWORK)
@@ -101,7 +112,13 @@ def train(job: Job) -> None:
             job.measuring.show_epoch(found.epoch)
         else:
             optimizers = recipe.weights_optimizer, recipe.scales_optimizer
-            busy_s = _fit(job, job.trainer, lambda n: joined_optimizer(n, *optimizers), found)
+            busy_s = _fit(
+                job,
+                job.trainer,
+                lambda n: joined_optimizer(n, *optimizers),
+                recipe.lr_schedule,
+                found,
+            )
             tracker = job.tracking.tracker
             measured.train_loss = job.trainer.callback_metrics["epoch_loss"].item()
             measured.steps = job.trainer.global_step
@@ -142,10 +159,11 @@ def _fit(
     job: Job,
     trainer: Trainer,
     make_optimizer: Callable[[nn.Module], Optimizer],
+    schedule: LrScheduleConfig,
     found: Found | None,
 ) -> float:
     """Train the network, from a checkpoint if there is one; return seconds in batches."""
-    module = Classifier(job.network, make_optimizer, job.recipe.lr_schedule)
+    module = Classifier(job.network, make_optimizer, schedule)
     if found is None:
         fit(trainer, module, job.data)
     else:

@@ -22,6 +22,7 @@ from quiesce.recipes.trainer_section import TrainerConfig
 from quiesce.run_folder.checkpoint_file import SoundCheckpoints
 from quiesce.run_folder.folder import RECIPE
 from quiesce.training.recording.metrics_table import MetricsTable
+from quiesce.training.recording.service_loggers import ServiceLogger
 
 HARMLESS = (
     r".*does not have many workers.*",  # data.workers is a choice of the user
@@ -60,6 +61,7 @@ def make_trainer(
 
     Raises:
         RecipeError: The device, strategy or precision is not available here.
+        MissingExtraError: The package of a logger is not installed.
     """
     options: dict[str, Any] = {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config)
@@ -136,7 +138,7 @@ def _loggers(kinds: Sequence[str], folder: Path, begin: int) -> list[Logger]:
             purge_step=begin or None,  # hides points from after the checkpoint
         ),
     }
-    return [makers[kind]() for kind in kinds]
+    return [makers[kind]() if kind in makers else ServiceLogger(kind, folder) for kind in kinds]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def recipe(tiny_flags, folder, *loggers, **fields):
     return read_recipe(QUICK, [*tiny_flags, *flags])
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """Raised in the middle of a training, which then goes on from a checkpoint."""
 
 

@@ -40,6 +40,8 @@ def test_every_network_is_shipped_with_every_method_and_digits_at_2_bits_too():
     networks = ("mobilenetv2", "mobilenetv3_small", "efficientnet_lite0", "resnet18", "mnist")
     methods, bits = ("lsq", "dampen", "freeze"), ("w4a4", "w3a3")
     wanted = {f"{n}_{m}_{b}" for n in networks for m in methods for b in bits}
+    emoji = ("emoji", "emoji_lite0")
+    wanted |= {f"{n}_{m}_{b}" for n in emoji for m in methods for b in ("w2a4", "w3a3", "w2a2")}
     assert set(names) == wanted | {f"mnist_{m}_w2a2" for m in methods}
 
 

@@ -130,7 +130,7 @@ def test_a_shipped_name_wins_over_a_folder_of_the_same_name(tmp_path, monkeypatc
         (["--cure.kind", "foo"], "`cure.kind` must be one of none, dampen, freeze, got foo"),
         (
             ["--trainer.loggers", "[foo]"],
-            "must be a list, each one of csv, tensorboard, got ['foo']",
+            "must be a list, each one of csv, tensorboard, wandb, mlflow, trackio, got ['foo']",
         ),
         (["--trainer.limit_val_batches", "x"], "must be a number or null, got x"),
         (["more"], "unexpected word 'more'; flags are --field.name value"),

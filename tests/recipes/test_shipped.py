@@ -1,4 +1,4 @@
-"""Every recipe that comes with quiesce runs: two steps on tiny made-up images."""
+"""Recipes that come with quiesce run: two steps on tiny made-up images."""
 
 import pytest
 
@@ -14,6 +14,7 @@ FAST = {"mnist_lsq_w3a3", "mnist_dampen_w2a2", "mnist_freeze_w4a4", "mobilenetv3
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in shipped_recipes()
+        if not name.startswith("emoji") or name.endswith("w2a4")  # others differ in bits alone
     ],
 )
 def test_two_steps_of(name, tiny_run):

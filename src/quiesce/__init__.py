@@ -45,6 +45,7 @@ Gradient estimators of rounding:
     STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, StochasticRounding
 
 Export, many processes, errors:
+    export: write a network for a runtime, such as ExecuTorch, and verify it there
     export_onnx: write a network as integers
     export_gguf: write a language model or embedder with its trained codes, for llama.cpp
     verify_onnx: check that the file computes what the network computes
@@ -95,6 +96,7 @@ __all__ = [
     "copy_history",
     "cosine",
     "describe",
+    "export",
     "export_gguf",
     "export_onnx",
     "fake_quantize",

@@ -108,6 +108,7 @@ class MismatchError(ExportError):
 class MissingExtraError(QuiesceError, ImportError):
     """An optional dependency is missing; the message says how to install it."""
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra: pip install 'quiesce[{extra}]'")
+    def __init__(self, feature: str, extra: str, install: str | None = None) -> None:
+        line = install or f"pip install 'quiesce[{extra}]'"
+        super().__init__(f"{feature} needs an extra: {line}")
         self.extra = extra

@@ -1,5 +1,8 @@
 """The public names of quiesce: `quiesce.NAME` is one of these."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from quiesce.arithmetic.estimators import DSQ as DSQ
 from quiesce.arithmetic.estimators import EWGS as EWGS
 from quiesce.arithmetic.estimators import PSG as PSG
@@ -49,3 +52,8 @@ from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear
 from quiesce.stacks.attach import attach as attach
 from quiesce.stacks.audit import audit as audit
+
+if TYPE_CHECKING:
+    from quiesce.export.targets.exporting import export as export
+else:  # the package is callable, and its name may be bound before or after this module runs
+    export = _import_module("quiesce.export")

@@ -1,7 +1,7 @@
 """Exports a finished run to a file for runtimes, and verifies the file on its test images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from quiesce.export.checks import check_path
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
 from quiesce.export.program import Program, export_program
+from quiesce.export.targets.exporting import TargetExport, export_to
+from quiesce.export.targets.target import Target
 from quiesce.export.verification.verify import LEAST_IMAGES, images_needed
 from quiesce.user_code import is_user_code
 
@@ -65,13 +67,72 @@ def export_run(
         run.test_images(count),
         pack=pack,
         opset=opset,
-        labels=run.data.classes,
-        summary=_finite({k: v for k, v in run.summary().items() if k in SUMMARY_KEYS}),
-        preprocessing=preprocessing(run, folded=uint8),
+        **_facts(run, uint8=uint8),
         round_biases=round_biases,
         verify=verify,
         overwrite=overwrite,
     )
+
+
+def export_run_to(
+    target: Target,
+    folder: Path,
+    path: Path,
+    flags: Sequence[str] = (),
+    *,
+    options: Mapping[str, Any],
+    uint8: bool = False,
+    round_biases: bool | None = None,
+    allow_differences: float | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+    tell: Callable[[str], object] = lambda _: None,
+) -> TargetExport:
+    """Export the network of a run folder to a target, and verify it on some of its test images.
+
+    Args:
+        target: The target.
+        folder: The folder of a finished run.
+        path: The file or folder to write.
+        flags: Flags that override the recipe of the run.
+        options: Options of the target, see `Target.options`; labels, summary and preprocessing of
+            the run are added for targets that take them.
+        uint8: See `export_run`.
+        round_biases: See `quiesce.export`.
+        allow_differences: See `quiesce.export`.
+        verify: Compare the file with the trained network before it is written.
+        overwrite: Replace what is at `path`.
+        tell: Gets the name of each stage.
+
+    Raises:
+        QuiesceError: See `read_finished` and `quiesce.export`.
+    """
+    target.require()  # before data are read and the network is run
+    check_path(path, overwrite=overwrite)
+    run = read_finished(folder, flags)
+    count = images_needed(run.network, run.test_images(1)) if verify else 2
+    facts = _facts(run, uint8=uint8) if "labels" in target.options else {}
+    return export_to(
+        target,
+        run.network,
+        path,
+        run.test_images(count),
+        round_biases=round_biases,
+        allow_differences=allow_differences,
+        verify=verify,
+        overwrite=overwrite,
+        tell=tell,
+        **{**facts, **options},
+    )
+
+
+def _facts(run: FinishedRun, *, uint8: bool) -> dict[str, Any]:
+    """Return what an ONNX file says about its run."""
+    return {
+        "labels": run.data.classes,
+        "summary": _finite({k: v for k, v in run.summary().items() if k in SUMMARY_KEYS}),
+        "preprocessing": preprocessing(run, folded=uint8),
+    }
 
 
 def export_run_arrays(

@@ -12,7 +12,7 @@ from rich.text import Text
 from quiesce.export import Verification
 
 LEGEND = """\
-differ: codes in ONNX Runtime that differ from the trained network, given equal
+differ: codes in {runtime} that differ from the trained network, given equal
 inputs; by: largest difference, in codes; runtime, training: codes of each that
 differ from exact integer arithmetic; whole: codes that differ when the whole
 file runs"""
@@ -33,7 +33,9 @@ def show_verification(found: Verification) -> None:
             numbers += (layer.runtime, layer.simulation, layer.whole)
             table.add_row(Text(layer.made_by), *map(str, numbers))
         console.print(table)
-        console.print(LEGEND, "", sep="\n", style="dim", highlight=False)
+        console.print(
+            LEGEND.format(runtime=found.runtime), "", sep="\n", style="dim", highlight=False
+        )
     same = len(layers) - len(differing)
     print(f"{same} of {len(layers)} layers: all codes are equal, given equal inputs")
     print(f"whole network: outputs differ by at most {found.logits_differ:.3g} accumulator units")
@@ -41,7 +43,7 @@ def show_verification(found: Verification) -> None:
         ours, theirs = (
             100 * n / found.labelled for n in (found.right_trained, found.right_runtime)
         )
-        print(f"top-1: trained {ours:.2f} %, ONNX Runtime {theirs:.2f} %")
+        print(f"top-1: trained {ours:.2f} %, {found.runtime} {theirs:.2f} %")
     print(f"{'verified' if found.passed else 'DIFFERS'}: {found.verdict}")
 
 

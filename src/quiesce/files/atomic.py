@@ -49,6 +49,39 @@ def write_beside(path: Path, write: Callable[[Path], object], needed: int | None
         beside.unlink(missing_ok=True)
 
 
+def write_folder_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with the path of a new folder beside `path`, then rename that folder to `path`.
+
+    An existing file or folder at `path` is removed when the new one is complete.
+
+    Args:
+        path: The folder to write.
+        write: Gets the temporary path, at which nothing exists.
+
+    Raises:
+        DiskFullError: There is no space; what is at `path` did not change.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    remove(beside)
+    try:
+        with full_disk_named(path):
+            write(beside)
+            sync(beside)
+            remove(path)
+            beside.rename(path)
+            sync(path.parent)
+    finally:
+        remove(beside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed in `write_beside`."""
     for path in folder.glob(".*"):

@@ -143,6 +143,10 @@ def last_unit(description: Description, layers: dict[str, LayerIntegers]) -> flo
     """Return floats per accumulator unit of the last layer, or 1 without layers."""
     if not description.layers:
         return 1.0
-    last = layers[description.layers[-1].layer]
-    step = 1.0 if last.input is None else float(last.input.scale)
-    return step * float(np.max(last.scale))
+    return unit_of(layers[description.layers[-1].layer])
+
+
+def unit_of(layer: LayerIntegers) -> float:
+    """Return floats per accumulator unit of a layer."""
+    step = 1.0 if layer.input is None else float(layer.input.scale)
+    return step * float(np.max(layer.scale))

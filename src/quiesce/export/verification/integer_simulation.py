@@ -25,6 +25,11 @@ from quiesce.quantization.ties import EMBEDDINGS
 
 ACCUMULATOR_MAX = 2**31 - 1
 
+UNDECIDED = 1e-4
+"""Distance from a threshold, in codes, within which float32 can not decide: a sum changes by a few
+roundings of 2^-24 with its order, in a grid of 256 codes by some 3 * 256 * 2^-24 = 5e-5 of a code.
+"""
+
 
 @torch.no_grad()
 def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.ndarray]) -> Computed:
@@ -41,7 +46,7 @@ def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.nda
         ExportError: A sum of products does not fit into int32, or the model cannot compute in
             float64.
     """
-    made, computed = _integer_network(model, codes)
+    made, computed, undecided = _integer_network(model, codes)
     try:
         outputs = output_tensors(example.changed(_wide).run(made))
     except RuntimeError as error:
@@ -49,7 +54,8 @@ def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.nda
             f"{type(model).__name__} can not compute in float64, as the integer reference must "
             f"({first_line(error)}); export it without verification"
         ) from error
-    return Computed(computed, {name: tensor.numpy() for name, tensor in outputs.items()})
+    arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+    return Computed(computed, arrays, undecided)
 
 
 def _wide(_: str, tensor: Tensor) -> Tensor:
@@ -59,7 +65,7 @@ def _wide(_: str, tensor: Tensor) -> Tensor:
 
 def _integer_network(
     model: nn.Module, codes: Mapping[str, np.ndarray]
-) -> tuple[nn.Module, dict[str, np.ndarray]]:
+) -> tuple[nn.Module, dict[str, np.ndarray], dict[str, np.ndarray]]:
     weights = {id(w.latent): w.codes().cpu().double() for w in quantized_weights(model)}
     of_layer = {
         name: weights[id(module.latent)]
@@ -67,6 +73,7 @@ def _integer_network(
         if isinstance(module, QuantizedLayer)
     }
     computed: dict[str, np.ndarray] = {}
+    undecided: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
     network = copy.deepcopy(model).cpu().double().eval()
     for name, layer in list(network.named_modules()):
@@ -80,9 +87,9 @@ def _integer_network(
         layer.add_module("weight_quantizer", _Given(of_layer[name]))
         layer._parameters["bias"] = None  # added after scaling
     for place in input_places(network):
-        judge = _Judge(place, codes, computed, calls)
+        judge = _Judge(place, codes, computed, undecided, calls)
         place.owner.add_module(place.attribute, judge)
-    return network, computed
+    return network, computed, undecided
 
 
 def _layer_scale(layer: QuantizedLayer) -> Tensor:
@@ -125,6 +132,7 @@ class _Judge(nn.Module):
         place: Place,
         codes: Mapping[str, np.ndarray],
         computed: dict[str, np.ndarray],
+        undecided: dict[str, np.ndarray],
         calls: "Counter[str]",
     ) -> None:
         super().__init__()
@@ -133,6 +141,7 @@ class _Judge(nn.Module):
         self.integers = isinstance(place.owner, QuantizedLayer)
         self.codes = codes
         self.computed = computed
+        self.undecided = undecided
         self.calls = calls
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,8 +149,10 @@ class _Judge(nn.Module):
         name = numbered(self.place, self.calls)
         shifted = x if quantizer.offset is None else x - quantizer.offset
         low, high = quantizer.limits
-        code = torch.round(shifted / quantizer.step_size).clamp(low, high)
+        exact = shifted / quantizer.step_size
+        code = torch.round(exact).clamp(low, high)
         self.computed[name] = code.to(torch.int16).numpy()
+        self.undecided[name] = ((exact - exact.floor() - 0.5).abs() < UNDECIDED).numpy()
         given = torch.from_numpy(self.codes[name]).double()
         if quantizer.offset is not None:  # not an integer multiple
             return given * quantizer.step_size + quantizer.offset

@@ -46,33 +46,43 @@ class LayerCheck:
     codes: int = 0
     """Number of codes compared."""
     differ: int = 0
-    """Codes in ONNX Runtime that differ from the trained network, with or without optimizations,
-    whichever is more."""
+    """Codes in the runtime that differ from the trained network; in ONNX Runtime with or without
+    optimizations, whichever is more."""
     largest: int = 0
-    """Largest difference between any two of the trained network and ONNX Runtime with and without
-    optimizations, in codes."""
+    """Largest difference between any two of the trained network and the runtime (ONNX Runtime with
+    and without optimizations), in codes."""
     optimisations: int = 0
     """Codes that the optimizations of ONNX Runtime change."""
     runtime: int = 0
-    """Codes in ONNX Runtime that differ from the integer reference."""
+    """Codes in the runtime that differ from the integer reference."""
     simulation: int = 0
     """Codes of the trained network that differ from the integer reference."""
     whole: int = 0
     """Codes that differ when the whole file runs; early differences spread."""
+    undecided: int = 0
+    """Codes among those that differ whose exact value is so near to a threshold that the order of a
+    float32 sum decides, see `UNDECIDED`."""
+    allowed: float = MAX_SHARE
+    """Share of the codes that may differ."""
+    excuses: bool = False
+    """Whether undecided codes may differ beyond this share."""
 
     @property
     def passed(self) -> bool:
         """Whether the layer passes the rules."""
-        most = max(self.differ, self.optimisations)
-        return most <= MAX_SHARE * self.codes and self.largest <= MAX_CODES
+        counted = self.differ - self.undecided if self.excuses else self.differ
+        most = max(counted, self.optimisations)
+        return most <= self.allowed * self.codes and self.largest <= MAX_CODES
 
     def __str__(self) -> str:
         share = self.differ / max(1, self.codes)
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
         departs = f", {who} differs from the integer reference" if self.differ else ""
-        if self.optimisations > MAX_SHARE * self.codes:
+        if self.undecided:
+            departs += f", {self.undecided} of them on a threshold, to float32's precision"
+        if self.optimisations > self.allowed * self.codes:
             departs += f", ONNX Runtime's optimisations change {self.optimisations}"
-        if self.largest <= MAX_CODES and self.codes * MAX_SHARE < 1:
+        if self.largest <= MAX_CODES and 0 < self.codes * self.allowed < 1:
             departs += "; with so few codes none may differ: compare on more images"
         return (
             f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
@@ -140,6 +150,8 @@ class Verification:
     """Images that the file classifies correctly."""
     left_float: Sequence[str] = field(default_factory=tuple)
     """Modules with float weights in the file and the network."""
+    runtime: str = "ONNX Runtime"
+    """The runtime that ran the file."""
 
     @property
     def agreement(self) -> float:
@@ -178,9 +190,11 @@ class Verification:
         compared = sum(layer.codes for layer in self.layers)
         differ = sum(layer.differ for layer in self.layers)
         changed = sum(layer.optimisations for layer in self.layers)
+        undecided = sum(layer.undecided for layer in self.layers)
+        on_threshold = f" ({undecided} on a threshold)" if undecided else ""
         return (
             f"{len(self.layers) - len(part)} of {len(self.layers)} layers equal, {differ} of "
-            f"{compared} codes differ, optimisations change {changed}"
+            f"{compared} codes differ{on_threshold}, optimisations change {changed}"
         )
 
     @property

@@ -1,8 +1,9 @@
 """The codes of every quantized input of the trained network, and its outputs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ class Computed(NamedTuple):
     uint8."""
     outputs: dict[str, np.ndarray]
     """Outputs of the network, by their names in the file."""
+    undecided: Mapping[str, np.ndarray] = MappingProxyType({})
+    """For the integer reference: bool, whether an exact value is so near to a threshold that the
+    order of a float32 sum decides its code."""
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Runtimes and tools that quiesce exports to: one file or folder for each, one interface."""

@@ -1,0 +1,1 @@
+"""The target qonnx: ONNX with the `Quant` nodes of QONNX, for Brevitas, FINN and hls4ml."""

@@ -152,9 +152,13 @@ def test_differences_are_accepted_up_to_a_share(name: str) -> None:
         other.get_submodule("blocks.1.expand.1").bias += 0.01
     file = target.build(Network(other, example))
     share = {}
+
+    def same(*_: object) -> float:  # classes of so few digits may change
+        return 1.0
+
     for allowed in (0.0, 0.5):
         candidate = file.candidate(network, "made", allowed)
-        found = compare(network, candidate, [(example, None)], exported=network)
+        found = compare(network, candidate, [(example, None)], exported=network, how=same)
         share[allowed] = found.passed
         assert sum(layer.differ for layer in found.layers) > 0
     assert list(share.values()) == [False, True]

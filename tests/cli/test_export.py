@@ -133,7 +133,7 @@ def test_export_that_would_be_wrong_exits_with_1(
     of_network, run_folder, tmp_path, monkeypatch, capsys
 ):
     of_network(prepared(small()))
-    monkeypatch.setattr("quiesce.export.verification.result.MAX_SHARE", -1.0)
+    monkeypatch.setattr("quiesce.export.verification.result.MAX_CODES", -1)
     assert main(["export", str(run_folder), "-o", str(tmp_path / "model.onnx")]) == 1
     assert " 0: " in capsys.readouterr().out  # the layer
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from torch import nn
 
 import quiesce as qs
 from quiesce.arithmetic.scale_formats import in_format
-from quiesce.errors import ExportError, PrepareError
+from quiesce.errors import PrepareError
 from quiesce.oscillation import weight_blocks
 from support.messages import telling
 
@@ -164,8 +164,3 @@ def test_refusals_name_layer_and_remedy(scheme: dict[str, object], said: list[st
 def test_a_group_size_is_an_integer_above_one(size: object) -> None:
     with pytest.raises(ValueError, match="group_size"):
         qs.Scheme(group_size=size)
-
-
-def test_integer_operators_refuse_groups(tmp_path) -> None:
-    with pytest.raises(ExportError, match=telling("0", "16", "group_size")):
-        qs.export_onnx(network(), tmp_path / "net.onnx", torch.rand(1, 32))

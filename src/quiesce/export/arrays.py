@@ -59,6 +59,7 @@ def export_arrays(
     """
     path, model = check_path(path, overwrite=overwrite), unwrapped(model)
     folded = fold(model, check_runs(model, example_input), DEFAULT_OPSET)
+    _refuse_groups(folded)
     _refuse_batchnorms(folded)
     arrays: dict[str, np.ndarray] = {}
     layers = []
@@ -95,6 +96,15 @@ def export_arrays(
 
     write_beside(path, write)
     return header
+
+
+def _refuse_groups(folded: Folded) -> None:
+    for site in folded.sites:
+        if site.layer.group_size is not None:
+            raise ExportError(
+                f"{site.name} has one scale per group of {site.layer.group_size} inputs, and these "
+                "arrays hold one per channel; export it to ONNX, or prepare it with group_size=None"
+            )
 
 
 def _refuse_batchnorms(folded: Folded) -> None:

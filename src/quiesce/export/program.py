@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quiesce.arithmetic.fake_quantize import positive
 from quiesce.errors import MismatchError, QuiesceError
 from quiesce.export.biases.layer_integers import check_all_called, input_places, read_integers
 from quiesce.export.checks import check_path, check_runs, left_float
@@ -26,6 +27,7 @@ from quiesce.inference import Input, inference, map_leaves, map_tensors
 from quiesce.parallel.processes import unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
+from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.quantization.quantizer import FakeQuantizer
 
 
@@ -110,20 +112,23 @@ class PlainWeight(nn.Module):
     codes: Tensor
     scale: Tensor
 
-    def __init__(self, codes: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: QuantizedWeight) -> None:
         super().__init__()
-        self.register_buffer("codes", codes.cpu().contiguous())
+        self.group_size = weight.group_size
+        scale = weight.scale if weight.group_size is None else positive(weight.raw_scale)
+        self.register_buffer("codes", weight.codes().cpu().contiguous())
         self.register_buffer("scale", scale.detach().cpu().clone())
 
     def forward(self, _: Tensor) -> Tensor:
         """Return the values of the weight."""
-        return self.scale * self.codes.to(self.scale.dtype)
+        scale = self.scale
+        if self.group_size is not None:
+            scale = scale.repeat_interleave(self.group_size, -1)
+        return scale * self.codes.to(scale.dtype)
 
 
 def _plain(model: nn.Module) -> nn.Module:
-    weights = {
-        id(view.latent): PlainWeight(view.codes(), view.scale) for view in quantized_weights(model)
-    }
+    weights = {id(view.latent): PlainWeight(view) for view in quantized_weights(model)}
     given = {
         name: weights[id(module.latent)]
         for name, module in model.named_modules()

@@ -36,6 +36,8 @@ def session(
     )
     options.log_severity_level = 4  # errors are raised anyway
     options.intra_op_num_threads = threads
+    # float products with weights in groups; by default the other operand is rounded to 8 bits
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     content = model if isinstance(model, bytes) else model.SerializeToString()
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from quiesce.arithmetic.fake_quantize import positive
 from quiesce.errors import ExportError, NothingToDoError
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_additions import Addition
@@ -57,7 +58,7 @@ class LayerIntegers:
     codes: np.ndarray
     """int8, in the shape of the weight."""
     scale: np.ndarray
-    """float32 (1,) or (output channels,): floats per code, above 0."""
+    """float32 (1,) or (output channels,): floats per code, above 0. With groups (rows, groups)."""
     channels: int
     """Output channels."""
     transposed: bool
@@ -66,6 +67,8 @@ class LayerIntegers:
     """None for a float input."""
     shared_with: str
     """Name of the first layer with the same weight; may be its own name."""
+    group_size: int | None = None
+    """Number of inputs that share a scale, or None."""
 
 
 def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
@@ -138,15 +141,12 @@ def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> N
 
 
 def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerIntegers:
-    if weight.group_size is not None:
-        raise ExportError(
-            f"{name} has one scale per group of {weight.group_size} inputs, which integer "
-            "operators do not take; prepare it with group_size=None for this export"
-        )
-    scale = weight.scale.detach().float().cpu().numpy().reshape(-1)
+    grouped = weight.group_size is not None
+    scale = positive(weight.raw_scale if grouped else weight.scale).float().cpu().numpy()
+    scale = scale if grouped else scale.reshape(-1)
     codes = weight.codes().cpu().contiguous().numpy()
     transposed = isinstance(layer, TRANSPOSED)
-    if scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
+    if not grouped and scale.size > 1 and weight.scale.shape[channel_dim(layer)] != scale.size:
         raise ExportError(
             f"{name} shares the weight of {weight.name}, whose scales are for other channels than "
             "its outputs; prepare both with per_channel=False"
@@ -163,6 +163,7 @@ def _read(name: str, layer: QuantizedLayer, weight: QuantizedWeight) -> LayerInt
         transposed=transposed,
         input=None if layer.input_quantizer is None else _input_grid(layer.input_quantizer),
         shared_with=weight.name,
+        group_size=weight.group_size,
     )
 
 

@@ -25,9 +25,9 @@ def fold_batchnorms(sites: list[Site]) -> None:
 
 
 def _is_per_channel(site: Site) -> bool:
-    """Return whether the batch norm after the weight has the same channels as the weight."""
+    """Return whether weight and batch norm have the same channels, with one scale each."""
     node = site.node
-    if node is None:
+    if node is None or site.layer.group_size is not None:
         return False
     if site.kind == "linear":  # not (batch, tokens, features)
         rank = node.outputs[0].shape

@@ -97,11 +97,16 @@ def lower_weight(graph: "ir.Graph", site: Site, pack: Pack, biases: IntegerBiase
     holder = container(site.layer.bits, pack)
     build = Builder(graph, before=site.marker)
     integers = build.constant(holds, codes.astype(holder))
-    if site.turned and not linear:  # an embedding that shares the codes of a linear layer
-        integers = build.node("Transpose", [integers], f"{site.name}.weight_rows", perm=[1, 0])
-    scale = scale if scale.size > 1 else scale.reshape(())
-    as_codes = biases is not None or (linear and holder == np.int8 and _is_integer_product(site))
-    weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
+    if site.layer.group_size is not None:
+        weight = _grouped_values(build, site, integers, scale)
+    else:
+        if site.turned and not linear:  # an embedding that shares the codes of a linear layer
+            integers = build.node("Transpose", [integers], f"{site.name}.weight_rows", perm=[1, 0])
+        scale = scale if scale.size > 1 else scale.reshape(())
+        as_codes = biases is not None or (
+            linear and holder == np.int8 and _is_integer_product(site)
+        )
+        weight = _values(build, site, integers, scale, taken_as_codes=as_codes)
     if linear and site.node is not None:
         transposition = site.node.inputs[1].producer()  # pyright: ignore[reportOptionalMemberAccess]
         replace(transposition, weight)  # pyright: ignore[reportArgumentType]
@@ -141,6 +146,39 @@ def _values(
     floating = onnx_ir().DataType.FLOAT
     floats = build.node("Cast", [integers], f"{site.name}.weight_floats", to=floating)
     return build.node("Mul", [floats, steps], values)
+
+
+def _grouped_values(
+    build: Builder, site: Site, integers: "ir.Value", scale: np.ndarray
+) -> "ir.Value":
+    """Return the values of a weight with one scale per group of inputs.
+
+    Codes of 4 bits and fewer have a DequantizeLinear in blocks, which runtimes fuse with the
+    product. ONNX Runtime then rounds the other operand to 8 bits unless
+    session.qdq_matmulnbits_accuracy_level is 1. Codes in int8 have Cast and Mul: ONNX Runtime takes
+    a DequantizeLinear of int8 between quantizers for one without blocks, and fails.
+    """
+    values, size = f"{site.name}.weight_values", site.layer.group_size
+    columns = site.turned and site.kind != "linear"  # an embedding that shares the codes
+    name = f"{site.name}.weight_columns" if columns else values
+    axis = 0 if site.turned else 1
+    steps = scale.T if site.turned else scale
+    given = build.constant(f"{site.name}.weight_scale", steps)
+    if integers.dtype != onnx_ir().DataType.INT8:
+        made = build.node("DequantizeLinear", [integers, given], name, axis=axis, block_size=size)
+    else:
+        shape = site.layer.codes.T.shape if site.turned else site.layer.codes.shape
+        parts = (*shape[:axis], steps.shape[axis], size, *shape[axis + 1 :])
+        split = build.constant(f"{site.name}.weight_split", np.array(parts))
+        spread = build.constant(f"{site.name}.weight_spread", np.array([axis + 1]))
+        whole = build.constant(f"{site.name}.weight_shape", np.array(shape))
+        floating = onnx_ir().DataType.FLOAT
+        floats = build.node("Cast", [integers], f"{site.name}.weight_floats", to=floating)
+        groups = build.node("Reshape", [floats, split], f"{site.name}.weight_groups")
+        along = build.node("Unsqueeze", [given, spread], f"{site.name}.weight_steps")
+        product = build.node("Mul", [groups, along], f"{site.name}.weight_products")
+        made = build.node("Reshape", [product, whole], name)
+    return build.node("Transpose", [made], values, perm=[1, 0]) if columns else made
 
 
 def _is_integer_product(site: Site) -> bool:

@@ -80,16 +80,25 @@ def _integer_network(
         if not isinstance(layer, QuantizedLayer):
             continue
         if isinstance(layer, EMBEDDINGS):  # no multiplication: its rows are values
-            rows = of_layer[name] * layer.weight_quantizer.step_size
+            rows = of_layer[name] * _scale_of(layer)
             layer.add_module("weight_quantizer", _Given(rows))
             continue
-        layer.register_forward_hook(_Scaling(name, layer, _layer_scale(layer)))
-        layer.add_module("weight_quantizer", _Given(of_layer[name]))
+        codes_or_values, scale = of_layer[name], _layer_scale(layer)
+        if layer.weight_quantizer.group_size is not None:  # sums of groups have several scales
+            codes_or_values = codes_or_values * _scale_of(layer)
+            scale = torch.ones((), dtype=torch.float64)
+        layer.register_forward_hook(_Scaling(name, layer, scale))
+        layer.add_module("weight_quantizer", _Given(codes_or_values))
         layer._parameters["bias"] = None  # added after scaling
     for place in input_places(network):
         judge = _Judge(place, codes, computed, undecided, calls)
         place.owner.add_module(place.attribute, judge)
     return network, computed, undecided
+
+
+def _scale_of(layer: QuantizedLayer) -> Tensor:
+    quantizer = layer.weight_quantizer
+    return quantizer.expanded(quantizer.step_size)
 
 
 def _layer_scale(layer: QuantizedLayer) -> Tensor:

@@ -69,8 +69,9 @@ def test_nothing_of_the_machine_and_no_image_is_inside(tmp_path) -> None:
 
 def test_one_wrong_weight_is_caught(network, tmp_path, monkeypatch) -> None:
     class Wrong(program_module.PlainWeight):
-        def __init__(self, codes, scale) -> None:
-            super().__init__(codes.clone(), scale)
+        def __init__(self, weight) -> None:
+            super().__init__(weight)
+            self.codes = self.codes.clone()
             self.codes.view(-1)[0] ^= 1
 
     monkeypatch.setattr(program_module, "PlainWeight", Wrong)

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,64 @@ def brevitas_file(model: nn.Module, folder: Path) -> Path:
     return path
 
 
+class TinyLinear(nn.Sequential):
+    """A convolution and two linear layers, for toolkits that leave convolutions in float."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(288, 32),
+            nn.ReLU(),
+            nn.Linear(32, 5),
+        )
+
+
+def torchao_network(**options: Any) -> nn.Module:
+    """`TinyLinear` with 4-bit weights in groups of 32."""
+    from torchao.quantization import quantize_
+    from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
+    from torchao.quantization.qat.api import initialize_fake_quantizers
+
+    torch.manual_seed(0)
+    model = TinyLinear()
+    config = IntxFakeQuantizeConfig(torch.int4, **{"group_size": 32, **options})
+    quantize_(model, QATConfig(weight_config=config, step="prepare"))
+    if options.get("range_learning"):
+        initialize_fake_quantizers(model, (IMAGES,))
+    model(IMAGES)
+    return model
+
+
+def torchao_converted(model: nn.Module, **options: Any) -> nn.Module:
+    """The network after torchao's conversion, which changes it in place."""
+    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+    from torchao.quantization.qat import QATConfig
+
+    options = {"granularity": PerGroup(32), **options}
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, **options)
+    quantize_(model, QATConfig(config, step="convert"))
+    return model
+
+
+def torchao_world(
+    name: str, channels: bool = False, symmetric: bool = True, **options: Any
+) -> World:
+    def convert(model: nn.Module, _: Path) -> nn.Module:
+        from torchao.quantization import MappingType, PerAxis
+
+        changes: dict[str, Any] = {"granularity": PerAxis(0)} if channels else {}
+        if not symmetric:
+            changes["mapping_type"] = MappingType.ASYMMETRIC
+        return torchao_converted(model, **changes)
+
+    if channels:
+        options |= {"granularity": "per_channel", "group_size": None}
+    build = partial(torchao_network, is_symmetric=symmetric, **options)
+    return World(f"torchao-{name}", "torchao", build, convert, learned="range_learning" in options)
+
+
 def brevitas_world(name: str, quantizer: str, **options: Any) -> World:
     def build() -> nn.Module:
         import brevitas.quant
@@ -94,4 +153,9 @@ WORLDS = [
         "Int8WeightPerChannelFloat",
         weight_scaling_impl_type="parameter_from_stats",
     ),
+    torchao_world("dynamic"),
+    torchao_world("channel", channels=True),
+    torchao_world("asymmetric", symmetric=False),
+    torchao_world("fixed", is_dynamic=False),
+    torchao_world("learned", is_dynamic=False, range_learning=True),
 ]

@@ -20,7 +20,7 @@ from quiesce.arithmetic.estimators import STE, Estimator
 from quiesce.arithmetic.fake_quantize import positive
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.kernels import EAGER, Kernels
-from quiesce.errors import AttachError, TrackingError
+from quiesce.errors import AttachError, DivergedError, TrackingError
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.stacks.site import FrozenOutput, Site
 
@@ -136,6 +136,11 @@ class AttachedWeight(QuantizedWeight):
         return self._affine.scale
 
     @property
+    def group_size(self) -> None:
+        """Return None: scales of groups are expanded to their weights."""
+        return None
+
+    @property
     def whole_scale(self) -> Tensor:
         """The same as `scale`."""
         return self._affine.scale
@@ -157,10 +162,19 @@ class AttachedWeight(QuantizedWeight):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Read the weight from the stack, as its next forward pass will use it."""
+        """Read the weight from the stack, as its next forward pass will use it.
+
+        Raises:
+            DivergedError: A scale is negative or not a number.
+        """
         now = self.site.read()
         wide = self._held.dtype
         scale, zero_point = now.scale.to(wide), now.zero_point.to(wide)
+        if not bool((scale >= 0).all()):
+            raise DivergedError(
+                f"{self.name}: a scale is negative or not a number, so its codes mean nothing; "
+                "lower the learning rate of the scales, and give them no weight decay"
+            )
         self._affine = _Affine(positive(scale).clone(), zero_point.clone(), now.fold)
         held = now.effective.to(wide)
         if bool(zero_point.any()):

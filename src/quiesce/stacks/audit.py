@@ -20,6 +20,9 @@ LATENT = "latent weight not at the frozen code"
 SCALE = "another scale"
 OTHER = "another weight"
 
+_TIE = 1e-3
+"""Distance from a tie, in codes, within which arithmetic decides to which side it goes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerAudit:
@@ -115,8 +118,8 @@ def _audits(
 def _audit(weight: AttachedWeight, before: TrainedWeight, after: Reading) -> LayerAudit:
     was, is_now = before.codes - before.zero_point, after.codes - after.zero_point
     changed = torch.round(was) != torch.round(is_now)
-    unpinned = before.frozen & (_levels(before, weight.grid, before.effective) != torch.round(was))
-    on_new = _levels(after, weight.grid, before.effective) == torch.round(is_now)
+    unpinned = before.frozen & ~_is_code(before.effective, before, weight.grid)
+    on_new = _is_code(before.effective, after, weight.grid)
     reasons: dict[str, int] = {}
     left = changed
     for text, where in (
@@ -140,7 +143,7 @@ def _audit(weight: AttachedWeight, before: TrainedWeight, after: Reading) -> Lay
     )
 
 
-def _levels(at: Any, grid: Grid, effective: Tensor) -> Tensor:
-    """Return code minus zero point, of weights on the scale and zero point of `at`."""
-    codes = torch.round(effective / at.scale + at.zero_point)
-    return torch.round(codes.clamp(grid.quant_min, grid.quant_max) - at.zero_point)
+def _is_code(effective: Tensor, at: TrainedWeight | Reading, grid: Grid) -> Tensor:
+    """Return where the codes of `at` are those of weights on its scale; toolkits break ties."""
+    place = (effective / at.scale + at.zero_point).clamp(grid.quant_min, grid.quant_max)
+    return (place - at.codes).abs() <= 0.5 + _TIE

@@ -73,4 +73,16 @@ STACKS = (
         fsdp2="no",
         export="QCDQ ONNX: every code",
     ),
+    Stack(
+        name="torchao quantize_",
+        package="torchao",
+        classes="torchao",
+        file="quiesce.stacks.torchao_quantize",
+        tested=("0.18", "0.19"),
+        weights="linear and embedding, per channel or group; dynamic, fixed or learned scales",
+        compile="yes, fullgraph",
+        ddp="yes",
+        fsdp2="no",
+        export="convert: every code",
+    ),
 )

@@ -105,7 +105,7 @@ class Site(ABC):
 def codes_of(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Return the codes of dequantized values: integral floats."""
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    return torch.round(wide / scale + zero_point)
+    return torch.round(wide / torch.where(scale == 0, 1, scale) + zero_point)
 
 
 class FrozenOutput:

@@ -188,7 +188,7 @@ def test_saved_and_loaded_it_goes_on_with_the_same_bits(world: World) -> None:
 @every_world
 def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
     if not world.compiles:
-        pytest.skip("this toolkit does not compile in this torch, with or without quiesce")
+        pytest.skip("another network of this toolkit is compiled, or it can not be")
     torch._dynamo.reset()  # it compiles a function only a few times
     model = world.build()
     weights = qs.attach(model)
@@ -200,7 +200,9 @@ def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
         codes = torch.full(weight.latent.shape, grid.quant_max)
         weight.freeze(torch.ones_like(codes, dtype=torch.bool), codes)
         assert bool((weight.codes() == grid.quant_max).all())
-    torch.testing.assert_close(compiled(IMAGES), model(IMAGES))
+    before, outputs = state_of(model), compiled(IMAGES)
+    model.load_state_dict(before)  # observers of PT2E move in evaluation too
+    torch.testing.assert_close(outputs, model(IMAGES))
 
 
 @every_world

@@ -1,9 +1,10 @@
 """Small networks in other quantization toolkits, all alike, for the tests of `quiesce.attach`."""
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class World:
     """What `quiesce.audit` takes; the second argument is an empty folder."""
     learned: bool = False
     """Whether scales are parameters."""
-    compiles: bool = True
+    compiles: bool = False
+    """Whether to test torch.compile with it; takes seconds."""
     exact: bool = True
     """Whether no code at all changes in the conversion, after `before_convert`."""
 
@@ -130,7 +132,62 @@ def torchao_world(
     if channels:
         options |= {"granularity": "per_channel", "group_size": None}
     build = partial(torchao_network, is_symmetric=symmetric, **options)
-    return World(f"torchao-{name}", "torchao", build, convert, learned="range_learning" in options)
+    return World(
+        f"torchao-{name}",
+        "torchao",
+        build,
+        convert,
+        learned="range_learning" in options,
+        compiles=name in ("dynamic", "learned"),
+    )
+
+
+def pt2e_network(backend: str) -> nn.Module:
+    """A network prepared by PT2E, with 4-bit weights for XNNPACK and 8-bit weights for X86.
+
+    It has a batch norm, unless the name of the backend says otherwise. Converting it then takes 15
+    seconds instead of one.
+    """
+    from torchao.quantization.pt2e import allow_exported_model_train_eval
+
+    model = copy.deepcopy(_pt2e_prepared(backend))
+    allow_exported_model_train_eval(model)
+    model.train()
+    model(IMAGES)
+    return model
+
+
+@cache
+def _pt2e_prepared(backend: str) -> nn.Module:
+    """Preparing takes seconds."""
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+
+    torch.manual_seed(0)
+    network = TinyLinear() if "no batch norm" in backend else Tiny(nn.Conv2d, nn.Linear)
+    exported = torch.export.export(network, (IMAGES,)).module()
+    return prepare_qat_pt2e(exported, _pt2e_quantizer(backend))
+
+
+def _pt2e_quantizer(backend: str) -> Any:
+    if "X86" in backend:
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        config = x86.get_default_x86_inductor_quantization_config(is_qat=True)
+        return x86.X86InductorQuantizer().set_global(config)
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+
+    config = xnnpack.get_symmetric_quantization_config(
+        is_per_channel=True, is_qat=True, weight_qmin=-7, weight_qmax=7
+    )
+    return xnnpack.XNNPACKQuantizer().set_global(config)
+
+
+def pt2e_converted(model: nn.Module, _: Path | None = None) -> nn.Module:
+    """The graph with integer weights."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    model.eval()
+    return convert_pt2e(model)
 
 
 def brevitas_world(name: str, quantizer: str, **options: Any) -> World:
@@ -140,7 +197,14 @@ def brevitas_world(name: str, quantizer: str, **options: Any) -> World:
         return brevitas_network(weight_quant=getattr(brevitas.quant, quantizer), **options)
 
     learned = "parameter" in str(options.get("weight_scaling_impl_type"))
-    return World(f"brevitas-{name}", "brevitas", build, brevitas_file, learned=learned)
+    return World(
+        f"brevitas-{name}",
+        "brevitas",
+        build,
+        brevitas_file,
+        learned=learned,
+        compiles=name in ("tensor", "learned"),
+    )
 
 
 WORLDS = [
@@ -158,4 +222,12 @@ WORLDS = [
     torchao_world("asymmetric", symmetric=False),
     torchao_world("fixed", is_dynamic=False),
     torchao_world("learned", is_dynamic=False, range_learning=True),
+    World(
+        "pt2e-xnnpack",
+        "executorch",
+        partial(pt2e_network, "XNNPACK"),
+        pt2e_converted,
+        compiles=True,
+    ),
+    World("pt2e-x86", "torchao", partial(pt2e_network, "X86, no batch norm"), pt2e_converted),
 ]

@@ -10,7 +10,7 @@ from quiesce.diagnosis.codes import CodeCounts, code_counts
 from quiesce.diagnosis.offsets import NEAR, Histogram, clipped, near_threshold, offset_histogram
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
-from quiesce.quantization.kinds import Kind, layer_kind
+from quiesce.quantization.kinds import Kind
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
@@ -47,7 +47,7 @@ def diagnose_layers(
     return [
         LayerDiagnosis(
             **{field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)},
-            kind=layer_kind(weight.module),
+            kind=weight.kind,
             frequency_quantiles=quantiles(tracker.frequency(weight.name)),
             near_threshold=near_threshold(weight, near),
             clipped=clipped(weight),

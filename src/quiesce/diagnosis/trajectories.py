@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from quiesce.oscillation.tracker import OSCILLATING, OscillationTracker
-from quiesce.quantization.kinds import layer_kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
@@ -94,7 +93,7 @@ def most_oscillating_layer(tracker: OscillationTracker, max_bits: int = 4) -> st
     """
     narrow = [weight for weight in tracker.weights if weight.grid.bits <= max_bits]
     weights = narrow or tracker.weights
-    depthwise = [weight for weight in weights if layer_kind(weight.module) == "depth-wise"]
+    depthwise = [weight for weight in weights if weight.kind == "depth-wise"]
     moving = {weight.name: _of_moving(tracker, weight) for weight in weights}
     shares = {name: (each > OSCILLATING).double().mean().item() for name, each in moving.items()}
     for candidates in (depthwise, weights):

@@ -20,6 +20,7 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.weight_history import Layout
 from quiesce.errors import PrepareError, TrackingError
 from quiesce.parallel.split_weights import Shards, is_split, local
+from quiesce.quantization.kinds import Kind, layer_kind
 
 if TYPE_CHECKING:
     from quiesce.arithmetic.estimators import Estimator
@@ -75,6 +76,11 @@ class QuantizedWeight:
     def grid(self) -> Grid:
         """The integers of the codes."""
         return Grid(self._quantizer.bits, signed=True)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the layer, for reports."""
+        return layer_kind(self.module)
 
     @property
     def layout(self) -> Layout:

@@ -21,6 +21,7 @@ from quiesce.arithmetic.fake_quantize import positive
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.kernels import EAGER, Kernels
 from quiesce.errors import AttachError, DivergedError, TrackingError
+from quiesce.quantization.kinds import Kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.stacks.site import FrozenOutput, Site
 
@@ -82,6 +83,11 @@ class AttachedWeight(QuantizedWeight):
     def grid(self) -> Grid:
         """The integers of the codes."""
         return self._grid
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the layer, for reports."""
+        return self.site.kind
 
     @property
     def scale(self) -> Tensor:
@@ -195,6 +201,7 @@ class AttachedWeight(QuantizedWeight):
             TrackingError: The weight or a scale is another parameter, or on another device.
         """
         self._check_current()
+        self.site.agree()
         self.refresh()
         recorded, self._recorded = self._recorded, self._affine
         if recorded is not None and not recorded.same(self._affine):
@@ -228,8 +235,9 @@ class AttachedWeight(QuantizedWeight):
         if not bool(frozen.any()):
             return
         values = self._values(weight_history.code_of(self._history, self.layout))
-        if self._affine.fold is not None:
-            values = values / self._affine.fold
+        if (fold := self._affine.fold) is not None:
+            frozen = frozen & (fold != 0)
+            values = values / torch.where(fold == 0, 1, fold)
         self.latent.copy_(torch.where(frozen, values.to(self.latent.dtype), self.latent))
         self._seen = self.latent._version
 

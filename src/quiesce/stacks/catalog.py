@@ -85,4 +85,16 @@ STACKS = (
         fsdp2="no",
         export="convert: every code",
     ),
+    Stack(
+        name="torchao PT2E",
+        package="torchao",
+        classes="torchao",
+        file="quiesce.stacks.torchao_pt2e",
+        tested=("0.18", "0.19"),
+        weights="per tensor or channel, also with folded batch norms (XNNPACK, X86 and others)",
+        compile="yes, fullgraph",
+        ddp="yes",
+        fsdp2="no",
+        export="convert_pt2e: every code",
+    ),
 )

@@ -14,6 +14,7 @@ from quiesce.arithmetic import weight_history
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.weight_history import Layout
 from quiesce.errors import AttachError
+from quiesce.quantization.kinds import Kind, layer_kind
 
 Change = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Function of the value, scale and zero point in a forward pass, that returns another value."""
@@ -70,6 +71,14 @@ class Site(ABC):
     def scale_parameters(self) -> tuple[nn.Parameter, ...]:
         """The parameters that determine the scale; none if it is not learned."""
         return ()
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the layer, for reports."""
+        return layer_kind(self.module)
+
+    def agree(self) -> None:  # noqa: B027 (most stacks have nothing that differs)
+        """Make processes read the same; called in all of them, after each optimizer step."""
 
     @abstractmethod
     def read(self) -> Reading:

@@ -20,6 +20,7 @@ from quiesce.arithmetic.estimators import STE, Estimator
 from quiesce.arithmetic.fake_quantize import positive
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.kernels import EAGER, Kernels
+from quiesce.arithmetic.scale_formats import ScaleFormat
 from quiesce.errors import AttachError, DivergedError, TrackingError
 from quiesce.quantization.kinds import Kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -145,6 +146,11 @@ class AttachedWeight(QuantizedWeight):
     def group_size(self) -> None:
         """Return None: scales of groups are expanded to their weights."""
         return None
+
+    @property
+    def scale_dtype(self) -> ScaleFormat:
+        """The number format in which quiesce reads the scales."""
+        return "float32"
 
     @property
     def whole_scale(self) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, fx, nn
+from torch.fx.node import map_arg
 from torch.utils.hooks import RemovableHandle
 from torchao.quantization.pt2e import (  # pyright: ignore[reportMissingImports]
     FakeQuantize,
@@ -187,7 +188,7 @@ class GraphWeight(Site):
         def _compute(each: fx.Node) -> Any:
             if each.op == "get_attr":
                 return _attribute(self._graph, str(each.target)).detach()
-            args, kwargs = fx.node.map_arg((each.args, each.kwargs), value)
+            args, kwargs = map_arg((each.args, each.kwargs), value)
             return each.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
 
         return value(node)
@@ -233,8 +234,8 @@ def _parameters(graph: fx.GraphModule, node: Any) -> list[str]:
     while left:
         each = left.pop(0)
         if each.op == "get_attr":
-            if isinstance(_attribute(graph, each.target), nn.Parameter):
-                names.append(each.target)
+            if isinstance(_attribute(graph, str(each.target)), nn.Parameter):
+                names.append(str(each.target))
         elif each.op == "call_function":
             left += each.all_input_nodes
         else:
@@ -251,7 +252,7 @@ def _dequantized(graph: fx.GraphModule) -> Iterator[tuple[Tensor, Tensor, Tensor
             continue
         codes = _attribute(graph, node.args[0].target)
         scale, zero_point = (
-            _attribute(graph, each.target) if isinstance(each, fx.Node) else torch.tensor(each)
+            _attribute(graph, str(each.target)) if isinstance(each, fx.Node) else torch.tensor(each)
             for each in node.args[1:3]
         )
         if "per_channel" in str(node.target):

@@ -31,7 +31,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
         NotCalibratedError: A fixed or learned scale has no value yet.
     """
     for name, module in model.named_modules():
-        fake = getattr(module, "weight_fake_quantizer", None)
+        fake: Any = getattr(module, "weight_fake_quantizer", None)
         prototype = type(module).__module__.startswith("torchao.prototype.qat")
         if not wanted(name) or not (isinstance(fake, FakeQuantizerBase) or prototype):
             continue

@@ -35,6 +35,7 @@ class Place:
 
 def run(tasks, place, **options):
     ended = []
+    options = {"places": 2, **options}
     run_in_order(tasks, place.submit, lambda task, why: ended.append((task.name, why)), **options)
     return ended
 
@@ -82,8 +83,52 @@ def test_no_more_at_a_time_than_allowed(at_once, most):
         while running:
             running.pop(0).set_result("")
 
-    run_in_order([task(str(i)) for i in range(most * 2)], submit, lambda *_: None, at_once=at_once)
+    run_in_order([task(str(i)) for i in range(most * 2)], submit, lambda *_: None, places=2, at_once=at_once)
     assert max(peaks) == most
+
+
+def test_tasks_are_added_while_there_are_free_places_until_there_are_no_more():
+    asked = []
+
+    def more(free):
+        asked.append(free)
+        if len(asked) > 4:
+            return None
+        return [task(f"float{len(asked)}"), task(f"a{len(asked)}", f"float{len(asked)}")]
+
+    place = Place()
+    ended = run([task("first")], place, more=more, places=3, at_once=1)
+    assert asked[:2] == [2, 1]  # one is unstarted; then it has ended, and two are unstarted
+    assert [name for name, _ in ended] == place.submitted
+    assert set(place.submitted) == {"first", *(f"{n}{i}" for i in range(1, 5) for n in ("a", "float"))}
+
+
+def test_an_engine_waits_for_more_although_nothing_runs(monkeypatch):
+    monkeypatch.setattr("quiesce.sweeps.engines.engine.TICK_S", 0.01)
+    answers = [[], [], [task("late")], [], None]
+    assert run([], Place(), more=lambda _: answers.pop(0)) == [("late", "")]
+    assert not answers
+
+
+def test_a_task_that_is_added_later_waits_for_the_running_one_that_it_needs(monkeypatch):
+    monkeypatch.setattr("quiesce.sweeps.engines.engine.TICK_S", 0.01)
+    answers = [[task("float")], [task("a", "float")], None]
+    events = []
+
+    def submit(task):
+        future = Future()
+        events.append(task.name)
+        threading.Timer(0.1, future.set_result, [""]).start()
+        return future
+
+    run_in_order(
+        [],
+        submit,
+        lambda task, _: events.append(f"{task.name} ended"),
+        lambda _: answers.pop(0),
+        places=2,
+    )
+    assert events == ["float", "float ended", "a", "a ended"]
 
 
 def test_a_thousand_tasks_cost_little():

@@ -109,6 +109,17 @@ def test_a_running_task_is_touched_and_is_lost_when_nobody_does(task, tmp_path, 
         thread.join()
 
 
+def test_a_task_stops_when_its_stop_file_appears_and_gives_the_text_as_the_reason(
+    task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "LOOK_S", 0.05)
+    one = task("a", "import time; time.sleep(60)")
+    one.log.parent.mkdir()
+    one.stop.write_text("pruned")
+    assert run([one, task("b")]) == [("a", "pruned"), ("b", "")]
+    assert read_state(one.state).state == "pruned"
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_processes_and_is_an_interrupt(sent, task, tmp_path):
     ready, ended = tmp_path / "ready", tmp_path / "ended"

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from quiesce.sweeps.task import Task
-from quiesce.sweeps.task_state import BEAT_S, touch, write_state
+from quiesce.sweeps.task_state import BEAT_S, State, touch, write_state
 
 WORKER = (sys.executable, "-m", "quiesce.sweeps.worker")
 """The command that runs a task; the task is appended as the last argument."""
@@ -25,6 +26,9 @@ INTERRUPTED = 130
 
 STOPPED = "stopped"
 """Reason for a task that was stopped from outside; a later call of the sweep continues it."""
+
+LOOK_S = 1.0
+"""Seconds between two looks for the file that asks a task to stop."""
 
 Running = set["subprocess.Popen[bytes]"]
 
@@ -56,7 +60,7 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     running.add(process)
     write_state(task.state, "running", began_s=began_s)
     try:
-        while not _has_ended(process):
+        while not _has_ended(process, task.stop):
             touch(task.state)
     except BaseException:
         stop([process])
@@ -65,7 +69,10 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     finally:
         running.discard(process)
     why = _why(task, process.returncode)
-    write_state(task.state, "failed" if why else "done", why=why, began_s=began_s)
+    state: State = "failed" if why else "done"
+    if why and task.stop.exists():
+        why, state = task.stop.read_text(encoding="utf-8"), "pruned"
+    write_state(task.state, state, why=why, began_s=began_s)
     return why
 
 
@@ -83,12 +90,18 @@ def stop(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
             process.wait()
 
 
-def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
-    try:
-        process.wait(timeout=BEAT_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+def _has_ended(process: "subprocess.Popen[bytes]", asks_to_stop: Path) -> bool:
+    """Wait until a process ends, for at most `BEAT_S`; stop it if the file exists."""
+    until_s = time.monotonic() + BEAT_S
+    while (left_s := until_s - time.monotonic()) > 0:
+        try:
+            process.wait(timeout=min(left_s, LOOK_S))
+            return True
+        except subprocess.TimeoutExpired:
+            if asks_to_stop.exists():
+                stop([process])
+                return True
+    return False
 
 
 def _why(task: Task, code: int) -> str:

@@ -46,6 +46,11 @@ class Task(Struct, frozen=True, kw_only=True):
         """The file with the number of steps that a running task has completed."""
         return self.log.with_suffix(".progress")
 
+    @property
+    def stop(self) -> Path:
+        """The file that asks a running task to stop; its text is the reason."""
+        return self.log.with_suffix(".stop")
+
     def to_json(self) -> str:
         """Return the task as a line of JSON."""
         return msgspec.json.encode(self, enc_hook=str).decode()

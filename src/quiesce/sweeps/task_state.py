@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from quiesce.files.atomic import write_beside
 
-State = Literal["waiting", "running", "done", "failed", "lost"]
+State = Literal["waiting", "running", "done", "failed", "lost", "pruned"]
 T = TypeVar("T")
 
 BEAT_S = 10.0

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from quiesce.sweeps.engines.engine import Tell, run_in_order
+from quiesce.sweeps.engines.engine import More, Tell, run_in_order
 from quiesce.sweeps.processes import Running, run_process, stop
 from quiesce.sweeps.task import Task
 
@@ -23,7 +24,7 @@ class LocalEngine:
         self.jobs = jobs
         self.threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
 
-    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+    def run(self, tasks: Sequence[Task], tell: Tell, more: More | None = None) -> None:
         """Run all tasks; see `Engine.run`. Ctrl-C and SIGTERM leave no process behind."""
         running: Running = set()
         with _sigterm_as_ctrl_c(), ThreadPoolExecutor(self.jobs) as pool:
@@ -32,6 +33,8 @@ class LocalEngine:
                     tasks,
                     lambda task: pool.submit(run_process, task, self.threads, running),
                     tell,
+                    more,
+                    places=self.jobs,
                     at_once=self.jobs,
                 )
             except BaseException:
@@ -46,6 +49,9 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # only this one gets signals
+        yield
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

@@ -17,7 +17,7 @@ from typing import Any
 
 from quiesce.errors import EngineError, first_line
 from quiesce.extras import require
-from quiesce.sweeps.engines.engine import Tell, run_in_order
+from quiesce.sweeps.engines.engine import More, Tell, run_in_order
 from quiesce.sweeps.processes import run_process
 from quiesce.sweeps.task import Task
 
@@ -64,7 +64,7 @@ class RayEngine:
         self._ray: Any = require("ray", "--on ray", "ray")
         self._address, self._folder, self._resources = address, folder, resources
 
-    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+    def run(self, tasks: Sequence[Task], tell: Tell, more: More | None = None) -> None:
         """Run all tasks; see `Engine.run`. Ctrl-C cancels the tasks that have not ended.
 
         Raises:
@@ -90,7 +90,7 @@ class RayEngine:
                 return _explained(references[-1].future())
 
             try:
-                run_in_order(tasks, submit, tell)
+                run_in_order(tasks, submit, tell, more, places=self._places(nodes))
             except BaseException:
                 for reference in references:
                     ray.cancel(reference)
@@ -130,6 +130,14 @@ class RayEngine:
                 f"no node of the cluster has {_amounts(needed)}; the largest amounts on a node are "
                 f"{_amounts(most)}; ask for less: --cpus, --gpus, --memory"
             )
+
+    def _places(self, nodes: list[dict[str, Any]]) -> int:
+        """Return how many tasks the nodes can run at the same time."""
+        needed = self._resources.as_ray() or {"CPU": 1.0}
+        return sum(
+            int(min(node["Resources"].get(k, 0) / amount for k, amount in needed.items()))
+            for node in nodes
+        )
 
     def _refuse_folder(self, nodes: list[dict[str, Any]]) -> None:
         """Check that every node sees a file that this process has written."""

@@ -20,7 +20,7 @@ from quiesce.extras import require
 from quiesce.files.untrusted.typed_trees import typed
 from quiesce.files.untrusted.yaml_and_json import read_json
 from quiesce.run_folder.folder import write_json
-from quiesce.sweeps.engines.engine import Tell
+from quiesce.sweeps.engines.engine import More, Tell
 from quiesce.sweeps.processes import run_process
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import read_state
@@ -30,6 +30,13 @@ POLL_S = 5.0
 
 TIMEOUTS = 100
 """Number of times that a job may reach its time limit."""
+
+NO_MORE = (
+    "--on slurm is for sweeps: a try is chosen by the results of those before it, and would wait "
+    "in the queue each time; submit jobs that each run `quiesce tune` with the same -o on a shared "
+    "file system, or with the same --storage URL"
+)
+"""Why tasks that are decided while others run are refused."""
 
 JOBS = "jobs.json"
 """File in the folder of the jobs that maps task names to job ids."""
@@ -55,14 +62,17 @@ class SlurmEngine:
         self._fields = {"job_name": folder.name, **fields} if self._arrays else fields
         self._make = executor or submitit.SlurmExecutor
 
-    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+    def run(self, tasks: Sequence[Task], tell: Tell, more: More | None = None) -> None:
         """Submit all tasks that are not in the queue, and wait; see `Engine.run`.
 
         Ctrl-C stops the waiting but not the jobs.
 
         Raises:
-            EngineError: sbatch has no such field, this machine has no Slurm, or sbatch refuses.
+            EngineError: sbatch has no such field, this machine has no Slurm, sbatch refuses, or
+                there is a `more`.
         """
+        if more is not None:
+            raise EngineError(NO_MORE)
         self._executor = self._made()
         jobs = self._queued(tasks)
         new = [task for task in tasks if task.name not in jobs]

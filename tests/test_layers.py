@@ -22,9 +22,10 @@ ORDER = (
     {"data", "export", "health", "oscillation", "run_folder", "stacks"},
     {"cures", "comparison", "recipes"},
     {"diagnosis", "integrations", "report", "toy"},
-    {"lightning", "public", "training"},
+    {"lightning", "training"},
     {"after_training", "sweeps"},
-    {"cli"},
+    {"tuning"},
+    {"cli", "public"},
     {"__main__"},
 )
 """From the bottom up: a part imports from floors below its own, and freely inside itself."""

@@ -44,6 +44,9 @@ Gradient estimators of rounding:
     Estimator: the interface
     STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, StochasticRounding
 
+Search hyper-parameters:
+    tune: find values of the fields of a recipe with Optuna
+
 Export, many processes, errors:
     export: write a network for a runtime, such as ExecuTorch, and verify it there
     export_onnx: write a network as integers
@@ -112,6 +115,7 @@ __all__ = [
     "record",
     "reestimate_batchnorm",
     "strip",
+    "tune",
     "verify_onnx",
     "verify_ranks",
     "whole",

@@ -57,3 +57,4 @@ if TYPE_CHECKING:
     from quiesce.export.targets.exporting import export as export
 else:  # the package is callable, and its name may be bound before or after this module runs
     export = _import_module("quiesce.export")
+from quiesce.tuning.tune import tune as tune

@@ -84,7 +84,14 @@ def test_the_status_of_a_sweep(shown, tmp_path, capsys):
     assert "1 running" in capsys.readouterr().out
     assert main(["sweep", "--status", str(tmp_path), "--json"]) == 0
     tree = json.loads(capsys.readouterr().out)
-    assert tree["counts"] == {"waiting": 1, "running": 1, "done": 1, "failed": 0, "lost": 0}
+    assert tree["counts"] == {
+        "waiting": 1,
+        "running": 1,
+        "done": 1,
+        "failed": 0,
+        "lost": 0,
+        "pruned": 0,
+    }
     assert [run["state"] for run in tree["runs"]] == ["done", "running", "waiting"]
 
 
@@ -160,7 +167,8 @@ def test_every_shipped_sweep_has_a_line_that_tells_what_it_is(capsys):
     [
         ([], "give a recipe or a sweep"),
         (["mnist_frez_w3a3"], "unknown recipe 'mnist_frez_w3a3'; did you mean"),
-        ([QUICK, "--jobs", "0"], "--jobs and --at-most must be 1 or more"),
+        ([QUICK, "--jobs", "0"], "--jobs must be 1 or more"),
+        ([QUICK, "--at-most", "0"], "--at-most must be 1 or more"),
         ([QUICK, "--jobs", "x"], "argument --jobs: invalid int value"),
         ([QUICK, "--on", "mars"], "--on mars"),
         ([QUICK, "--on", "ray", "--jobs", "2"], "--jobs is for this machine"),

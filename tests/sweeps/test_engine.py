@@ -83,7 +83,8 @@ def test_no_more_at_a_time_than_allowed(at_once, most):
         while running:
             running.pop(0).set_result("")
 
-    run_in_order([task(str(i)) for i in range(most * 2)], submit, lambda *_: None, places=2, at_once=at_once)
+    tasks = [task(str(i)) for i in range(most * 2)]
+    run_in_order(tasks, submit, lambda *_: None, places=2, at_once=at_once)
     assert max(peaks) == most
 
 
@@ -100,7 +101,8 @@ def test_tasks_are_added_while_there_are_free_places_until_there_are_no_more():
     ended = run([task("first")], place, more=more, places=3, at_once=1)
     assert asked[:2] == [2, 1]  # one is unstarted; then it has ended, and two are unstarted
     assert [name for name, _ in ended] == place.submitted
-    assert set(place.submitted) == {"first", *(f"{n}{i}" for i in range(1, 5) for n in ("a", "float"))}
+    added = {f"{name}{i}" for name in ("float", "a") for i in range(1, 5)}
+    assert set(place.submitted) == {"first", *added}
 
 
 def test_an_engine_waits_for_more_although_nothing_runs(monkeypatch):

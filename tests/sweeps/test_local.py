@@ -113,11 +113,15 @@ def test_a_task_stops_when_its_stop_file_appears_and_gives_the_text_as_the_reaso
     task, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(processes, "LOOK_S", 0.05)
-    one = task("a", "import time; time.sleep(60)")
-    one.log.parent.mkdir()
-    one.stop.write_text("pruned")
-    assert run([one, task("b")]) == [("a", "pruned"), ("b", "")]
+    stop = tmp_path / "logs" / "a.stop"
+    code = f"import pathlib, time; pathlib.Path({str(stop)!r}).write_text('pruned'); time.sleep(60)"
+    one, two = task("a", code), task("b")
+    assert run([one, two]) == [("a", "pruned"), ("b", "")]
     assert read_state(one.state).state == "pruned"
+    two.stop.write_text("too late")
+    two.log.unlink()
+    assert run([one, two]) == [("a", "pruned"), ("b", "too late")]
+    assert not two.log.exists()  # it has not started
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -23,6 +23,7 @@ COMMANDS = {
     "probe": "measure how much loss the final codes of oscillating weights cause",
     "compare": "compare recipes over their seeds",
     "sweep": "train a grid of recipes and seeds",
+    "tune": "search hyper-parameters of a recipe with Optuna",
     "report": "write an HTML page about one or more runs",
     "export": "export a trained network as integers, such as an ONNX file",
     "targets": "list the runtimes to export for, and what each takes",

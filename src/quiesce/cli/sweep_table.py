@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from quiesce.errors import RecipeError
-from quiesce.sweeps.status import SweepStatus, TaskStatus, read_status
+from quiesce.sweeps.status import StatusReader, SweepStatus, TaskStatus
 from quiesce.sweeps.task import Task
 
 ROWS = 20
 """Maximum number of rows of a live table; done and waiting runs are counted, shown if they fit."""
+
+SHOWN = ("waiting", "running", "done", "failed", "lost", "pruned")
+"""The states that are counted; the last two only where there are such runs."""
 
 LIVE_S, LOG_S = 1.0, 60.0
 """Seconds between two tables, and between two lines in a log."""
@@ -30,7 +33,7 @@ class SweepTable:
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
-        self._folder, self._console = folder, console
+        self._reader, self._console = StatusReader(folder), console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -51,8 +54,11 @@ class SweepTable:
     def tell(self, task: Task, why: str) -> None:
         """Show that a task has ended."""
         if self._live is None or why:
-            text = f"{task.name}: failed: {why}" if why else f"{task.name}: done"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.say(f"{task.name}: failed: {why}" if why else f"{task.name}: done")
+
+    def say(self, text: str) -> None:
+        """Print a line; in a terminal it appears above the table."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
         while not self._over.wait(LIVE_S if self._live is not None else LOG_S):
@@ -60,7 +66,7 @@ class SweepTable:
 
     def _update(self) -> None:
         try:
-            status = read_status(self._folder)
+            status = self._reader.read()
         except RecipeError:  # the sweep has not written its list of runs yet
             return
         if self._live is not None:
@@ -77,7 +83,7 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
     """
     tasks = [*status.floats, *status.runs]
     if rows is not None and len(tasks) > rows:
-        first = ("running", "lost", "failed", "waiting", "done")
+        first = ("running", "lost", "failed", "waiting", "done", "pruned")
         tasks = sorted(tasks, key=lambda task: first.index(task.state))[:rows]
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("run", overflow="fold")
@@ -92,10 +98,8 @@ def table(status: SweepStatus, rows: int | None = None) -> RenderableType:
 
 def counts(status: SweepStatus) -> str:
     """Return one line: the number of waiting, running, done and failed runs, and the time left."""
-    known = {
-        state: status.count(state) for state in ("waiting", "running", "done", "failed", "lost")
-    }
-    said = [f"{count} {state}" for state, count in known.items() if count or state != "lost"]
+    known = {state: status.count(state) for state in SHOWN}
+    said = [f"{n} {state}" for state, n in known.items() if n or state not in ("lost", "pruned")]
     left = status.seconds_left
     return ", ".join(said) + ("" if left is None else f"; about {time_of(left)} left")
 

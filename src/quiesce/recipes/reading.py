@@ -114,6 +114,20 @@ def write_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.tree(), sort_keys=False)
 
 
+def number_kind(field: str, where: str) -> type[int] | type[float] | None:
+    """Return int or float if a dotted field takes whole or any numbers; None if it takes none.
+
+    Raises:
+        RecipeError: There is no such field; the message begins with `where`.
+    """
+    kinds = dict(_fields(Recipe))
+    if field not in kinds:
+        near = did_you_mean(field, kinds) or "see `quiesce train RECIPE --help`"
+        raise RecipeError(f"{where}: unknown field `{field}`; {near}")
+    takes = get_args(kinds[field]) or (kinds[field],)
+    return float if float in takes else int if int in takes else None
+
+
 def recipe_parser(usage: str | None = None) -> "ArgumentParser":
     """Return a parser with one flag for each field of a recipe, for help and completion."""
     from jsonargparse import ArgumentParser, set_parsing_settings

@@ -109,6 +109,7 @@ class Summary(File, frozen=True, kw_only=True):
     steps: Count = 0
     seconds: dict[str, float] = {}
     seconds_per_step: float | None = None
+    size_bytes: Count | None = None
     oscillation: Oscillation
     batchnorm_kl: Annotated[dict[str, Divergence], Few] = {}
     versions: dict[str, str] = {}
@@ -250,6 +251,15 @@ class SweepFile(File, frozen=True, kw_only=True):
     seeds: tuple[int, ...] = ()
     baseline: str | None = None
     runs: tuple[SweptRun, ...]
+
+
+class TuneFile(File, frozen=True, kw_only=True):
+    """tune.json."""
+
+    id: str
+    """Name of the folder, unique among the folders of all workers of a study."""
+    seeds: tuple[int, ...]
+    """The seeds of each try."""
 
 
 class KeptData(Struct, frozen=True, kw_only=True):

@@ -28,7 +28,8 @@ TRAJECTORIES = "trajectories.npz"
 DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.json"
 SHIPPED_NUMBERS = "shipped.json"
-SWEEP = "sweep.json"
+SWEEP, TUNE = "sweep.json", "tune.json"
+"""The files that mark the folders of a sweep and of a study."""
 
 
 def refuse_existing(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from quiesce.sweeps.task import Task
-from quiesce.sweeps.task_state import BEAT_S, State, touch, write_state
+from quiesce.sweeps.task_state import BEAT_S, touch, write_state
 
 WORKER = (sys.executable, "-m", "quiesce.sweeps.worker")
 """The command that runs a task; the task is appended as the last argument."""
@@ -43,6 +43,8 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     Returns:
         The reason of a failure in one line, or "".
     """
+    if task.stop.exists():  # it was asked to stop before it could start
+        return _stopped(task, time.time())
     share = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     task.log.parent.mkdir(parents=True, exist_ok=True)
     began_s = time.time()
@@ -69,10 +71,15 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     finally:
         running.discard(process)
     why = _why(task, process.returncode)
-    state: State = "failed" if why else "done"
     if why and task.stop.exists():
-        why, state = task.stop.read_text(encoding="utf-8"), "pruned"
-    write_state(task.state, state, why=why, began_s=began_s)
+        return _stopped(task, began_s)
+    write_state(task.state, "failed" if why else "done", why=why, began_s=began_s)
+    return why
+
+
+def _stopped(task: Task, began_s: float) -> str:
+    why = task.stop.read_text(encoding="utf-8")
+    write_state(task.state, "pruned", why=why, began_s=began_s)
     return why
 
 

@@ -68,8 +68,7 @@ def run_sweep(
         tasks = tasks_of(files, missing[:at_most])
         for task in tasks:
             if read_state(task.state).state != "running":  # a Slurm job is still running
-                task.state.unlink(missing_ok=True)
-                task.progress.unlink(missing_ok=True)
+                task.forget()
         (engine or LocalEngine()).run(tasks, note)
         outcome.finished = sum(files.is_finished(run) for run in runs)
     return outcome

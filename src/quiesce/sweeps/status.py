@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Any
 
 from quiesce.errors import RecipeError
 from quiesce.run_folder.contents import SweepFile
-from quiesce.run_folder.folder import METRICS, SUMMARY, SWEEP
+from quiesce.run_folder.folder import METRICS, SUMMARY, SWEEP, TUNE
 from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.task_state import State, read_progress, read_state
 
-LOGS = "logs"
+LOGS, RECIPES = "logs", "recipes"
+
+ENDED = ("done", "failed", "pruned")
+"""The states of tasks that have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class TaskStatus:
     @property
     def part(self) -> float:
         """Completed share, from 0 to 1."""
-        if self.state in ("done", "failed"):
+        if self.state in ENDED:
             return 1.0
         return min(1.0, (self.step or 0) / self.steps) if self.steps else 0.0
 
@@ -95,7 +100,7 @@ class SweepStatus:
             "folder": str(self.folder),
             "counts": {
                 state: self.count(state)
-                for state in ("waiting", "running", "done", "failed", "lost")
+                for state in ("waiting", "running", "done", "failed", "lost", "pruned")
             },
             "seconds_left": None if left is None else round(left, 1),
             **{name: [vars(row) for row in each] for name, each in rows.items()},
@@ -103,21 +108,82 @@ class SweepStatus:
 
 
 def read_status(folder: Path) -> SweepStatus:
-    """Read the status of a sweep.
+    """Read the status of a sweep, or of the runs of a study.
 
     Raises:
-        RecipeError: The folder is not a sweep folder.
+        RecipeError: The folder is neither.
     """
-    if not (folder / SWEEP).is_file():
+    return StatusReader(folder).read()
+
+
+class StatusReader:
+    """Reads the status of a sweep again and again.
+
+    The files of runs that have ended or not begun are read once, so that the time of a reading
+    hardly depends on the number of runs.
+
+    Args:
+        folder: The folder of the sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, TaskStatus] = {}
+        self._failed_ns: dict[str, int] = {}
+
+    def read(self) -> SweepStatus:
+        """Read the status.
+
+        Raises:
+            RecipeError: The folder is not the folder of a sweep or a study.
+        """
+        names = _names(self._folder)
+        logs = self._folder / LOGS
+        begun = {path[:-5] for path in _entries(logs) if path.endswith(".json")}
+        others = sorted(begun.difference(names))
+        for name in (*names, *others):
+            if not self._is_known(name, begun):
+                self._known[name] = _status(self._folder, name)
+        return SweepStatus(
+            folder=self._folder,
+            runs=[self._known[name] for name in names],
+            floats=[self._known[name] for name in others if self._known[name].state != "done"],
+        )
+
+    def _is_known(self, name: str, begun: set[str]) -> bool:
+        """Return whether the status is the same as at the last reading."""
+        if name not in self._known:
+            return False
+        state = self._known[name].state
+        if state == "waiting":
+            return name not in begun
+        if state not in ("failed", "pruned"):
+            return state == "done"
+        try:  # a later call of the sweep runs it again
+            changed_ns = (self._folder / LOGS / f"{name}.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        same = self._failed_ns.get(name) == changed_ns
+        self._failed_ns[name] = changed_ns
+        return same
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the runs, in the order of the sweep, or of the tries of a study."""
+    if (folder / SWEEP).is_file():
+        return [run.folder for run in read_json(folder / SWEEP, SweepFile).runs]
+    if not (folder / TUNE).is_file():
         raise RecipeError(f"{folder} has no {SWEEP}: it is not the folder of a sweep")
-    names = [run.folder for run in read_json(folder / SWEEP, SweepFile).runs]
-    others = [path.stem for path in (folder / LOGS).glob("*.json") if path.stem not in set(names)]
-    floats = [_status(folder, name) for name in sorted(others)]
-    return SweepStatus(
-        folder=folder,
-        runs=[_status(folder, name) for name in names],
-        floats=[task for task in floats if task.state != "done"],
-    )
+    recipes = [name.removesuffix(".yaml") for name in _entries(folder / RECIPES)]
+    return sorted(recipes, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except FileNotFoundError:  # nothing has begun
+        return []
 
 
 def _status(folder: Path, name: str) -> TaskStatus:
@@ -136,18 +202,22 @@ def _status(folder: Path, name: str) -> TaskStatus:
         steps=None if progress is None else progress.steps,
         top1_percent=top1_percent,
         host=known.host,
-        why=known.why if state == "failed" else "",
+        why=known.why if state in ("failed", "pruned") else "",
         seconds=round(until_s - known.began_s, 1) if known.began_s else None,
     )
 
 
-def _last_epoch(metrics: Path) -> tuple[int | None, float | None]:
-    """Return the number of completed epochs, and the accuracy after the last one."""
+def accuracies(metrics: Path) -> list[tuple[int, float]]:
+    """Return epochs, from 0, and the test accuracies after them; those that have been measured."""
     try:
         with metrics.open(encoding="utf-8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row.get("top1_percent")]
-        return (
-            (int(rows[-1]["epoch"]) + 1, float(rows[-1]["top1_percent"])) if rows else (None, None)
-        )
+        return [(int(row["epoch"]), float(row["top1_percent"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):  # missing, or being written
-        return None, None
+        return []
+
+
+def _last_epoch(metrics: Path) -> tuple[int | None, float | None]:
+    """Return the number of completed epochs, and the accuracy after the last one."""
+    known = accuracies(metrics)
+    return (known[-1][0] + 1, known[-1][1]) if known else (None, None)

@@ -99,13 +99,22 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of a command-line value: "5" is 0 to 4, "3,7" is 3 and 7.
+    """Return the seeds of a command-line value: "5" is 0 to 4, "3,7-9" is 3, 7, 8 and 9.
 
     Raises:
         RecipeError: It is neither.
     """
-    listed = _values(text, "--seeds: ")
-    return _seeds(listed[0] if len(listed) == 1 and "," not in text else listed, "--seeds: ")
+    if text.strip().isdecimal():
+        return _seeds(int(text), "--seeds: ")
+    seeds: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().partition("-")[::2] if "-" in part else (part.strip(), part.strip())
+        if not all(map(str.isdecimal, ends)) or int(ends[1]) - int(ends[0]) >= MOST_RUNS:
+            raise RecipeError(
+                f"--seeds: `seeds` must be how many, or a list such as 3,7 or 0-9, got {text!r:.60}"
+            )
+        seeds += range(int(ends[0]), int(ends[1]) + 1)
+    return _seeds(seeds, "--seeds: ")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, list[Any]]:

@@ -56,10 +56,7 @@ class SweepFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder, "sweeping"):
             for run in runs:
-                path = self.recipe(run)
-                path.parent.mkdir(exist_ok=True)
-                if not path.exists():
-                    write_text(path, write_recipe(run.recipe))
+                self.keep_recipe(run)
             write_json(self.folder / SWEEP, self._content(sweep, runs).tree())
             yield
 
@@ -79,6 +76,13 @@ class SweepFolder:
                         f"{self.folder} was made by another recipe: in {run.name} {field} was "
                         f"{old.get(field)} and now is {value}; name another folder: -o FOLDER"
                     )
+
+    def keep_recipe(self, run: PlannedRun) -> None:
+        """Write the recipe of a run, unless it is there."""
+        path = self.recipe(run)
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            write_text(path, write_recipe(run.recipe))
 
     def recipe(self, run: PlannedRun) -> Path:
         """Return the file of a run's recipe, as planned."""

@@ -51,6 +51,11 @@ class Task(Struct, frozen=True, kw_only=True):
         """The file that asks a running task to stop; its text is the reason."""
         return self.log.with_suffix(".stop")
 
+    def forget(self) -> None:
+        """Remove the files that an earlier attempt has left, except for its results."""
+        for path in (self.state, self.progress, self.stop):
+            path.unlink(missing_ok=True)
+
     def to_json(self) -> str:
         """Return the task as a line of JSON."""
         return msgspec.json.encode(self, enc_hook=str).decode()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quiesce.diagnosis import layer_kind
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.quantization.prepare import quantized_weights
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.contents import Divergence, Metric, Oscillation, SummarizedLayer, Summary
 from quiesce.training.recording.diagnosis_file import Diagnosis
@@ -58,6 +59,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         steps=measured.steps,
         seconds=measured.seconds,
         seconds_per_step=measured.seconds_per_step,
+        size_bytes=size_bytes(network),
         oscillation=Oscillation(
             cut=OSCILLATING,
             momentum=recipe.tracker.momentum,
@@ -76,6 +78,13 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         },
         versions=versions(),
     ).tree()
+
+
+def size_bytes(network: nn.Module) -> int:
+    """Return the bytes of the parameters: codes at their bits, all others as float32."""
+    bits = {id(weight.latent): weight.grid.bits for weight in quantized_weights(network)}
+    total = sum(each.numel() * bits.get(id(each), 32) for each in network.parameters())
+    return -(-total // 8)
 
 
 def _metric(name: str | None, scores: dict[str, float | None]) -> Metric | None:

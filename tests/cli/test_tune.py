@@ -36,7 +36,7 @@ SEARCH = "--search=cure.threshold.end=log:0.001:0.1"
         ([RECIPE, "--search=cure.threshold.end=0.01:2"], ("threshold.end", "at most 1", "got 2.0")),
         ([RECIPE, "--search=scheme.weight_bits=2.5:4"], ("scheme.weight_bits", "whole")),
         ([RECIPE, "--search=scheme.weight_bits=3,9"], ("weight_bits", "9")),
-        ([RECIPE, "--search=cure.kind=freeze,dampen", SEARCH], ("cure.kind=freeze,dampen", "threshold")),
+        ([RECIPE, "--search=cure.kind=freeze,dampen", SEARCH], ("kind=freeze,dampen", "threshold")),
         ([RECIPE, SEARCH, SEARCH], ("cure.threshold.end", "twice")),
         ([RECIPE, "--search=seed=1,2"], ("seed", "--seeds")),
         ([RECIPE, "--search=cure.threshold.end={a"], ("cure.threshold.end", "YAML")),

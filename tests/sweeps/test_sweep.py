@@ -81,13 +81,14 @@ def test_a_recipe_is_no_sweep(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("1", (0,)), ("3", (0, 1, 2)), ("3,7", (3, 7)), ("4,", (4,))]
+    ("text", "seeds"),
+    [("1", (0,)), ("3", (0, 1, 2)), ("3,7", (3, 7)), ("4,", (4,)), ("3, 7-9", (3, 7, 8, 9))],
 )
 def test_seeds_are_how_many_or_which(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1,x", "[", "", "true"])
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1,x", "[", "", "true", "9-7", "0-9999999999"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(RecipeError, match="--seeds: "):
         parse_seeds(text)

@@ -107,8 +107,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if text.strip().isdecimal():
         return _seeds(int(text), "--seeds: ")
     seeds: list[int] = []
-    for part in text.split(","):
-        ends = part.strip().partition("-")[::2] if "-" in part else (part.strip(), part.strip())
+    for part in text.rstrip(", ").split(","):
+        first, dash, last = map(str.strip, part.partition("-"))
+        ends = (first, last if dash else first)
         if not all(map(str.isdecimal, ends)) or int(ends[1]) - int(ends[0]) >= MOST_RUNS:
             raise RecipeError(
                 f"--seeds: `seeds` must be how many, or a list such as 3,7 or 0-9, got {text!r:.60}"

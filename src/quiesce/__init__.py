@@ -26,6 +26,9 @@ Measure and cure oscillation:
     Cure: the interface of cures
     Dampening: a penalty that pulls latent weights to their grid points
     Freezing: pins weights that oscillate too often
+    TRS: lets the learning rate follow a rate of code changes
+    OsciReset: moves oscillating weights to their grid points, again and again
+    Snap: after training, gives oscillating weights the code that they had most often
     constant, cosine, linear: schedules of a cure's strength or threshold
     reestimate_batchnorm: measure batch-norm statistics again after training
     gaussian_kl: KL divergence of two sets of batch-norm statistics
@@ -72,6 +75,7 @@ __all__ = [
     "EWGS",
     "PSG",
     "STE",
+    "TRS",
     "Control",
     "Cure",
     "Dampening",
@@ -82,10 +86,12 @@ __all__ = [
     "Grid",
     "Hysteresis",
     "LayerReport",
+    "OsciReset",
     "OscillationTracker",
     "QuantizedWeight",
     "QuiesceError",
     "Scheme",
+    "Snap",
     "StableQAT",
     "StackedSigmoid",
     "StochasticRounding",

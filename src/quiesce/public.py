@@ -15,9 +15,12 @@ from quiesce.arithmetic.estimators import StochasticRounding as StochasticRoundi
 from quiesce.arithmetic.fake_quantize import fake_quantize as fake_quantize
 from quiesce.arithmetic.grid import Grid as Grid
 from quiesce.arithmetic.ranges import mse_scale as mse_scale
+from quiesce.cures import TRS as TRS
 from quiesce.cures import Cure as Cure
 from quiesce.cures import Dampening as Dampening
 from quiesce.cures import Freezing as Freezing
+from quiesce.cures import OsciReset as OsciReset
+from quiesce.cures import Snap as Snap
 from quiesce.cures.batchnorm_reestimation import gaussian_kl as gaussian_kl
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm as reestimate_batchnorm
 from quiesce.cures.control import Control as Control

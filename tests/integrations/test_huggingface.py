@@ -26,6 +26,7 @@ from transformers import (
 import quiesce as qs
 from quiesce.errors import DivergedError, TrackingError
 from quiesce.integrations.huggingface import QuiesceTrainerCallback
+from support.made_cures import one_of_each
 from support.processes import together
 from support.small_networks import weights_only
 from support.states import assert_same_state
@@ -102,7 +103,7 @@ def cures() -> list[qs.Cure]:
 
 
 def test_a_trainer_does_what_a_plain_loop_does(tmp_path: Path) -> None:
-    model, callback = bert(), QuiesceTrainerCallback(cures(), momentum=0.2)
+    model, callback = bert(), QuiesceTrainerCallback(one_of_each(), momentum=0.2)
     batches: list[dict[str, Tensor]] = []
     seen = model.register_forward_pre_hook(
         lambda _, __, kwargs: batches.append(kwargs), with_kwargs=True
@@ -114,14 +115,16 @@ def test_a_trainer_does_what_a_plain_loop_does(tmp_path: Path) -> None:
     expected = bert()
     optimizer = torch.optim.AdamW(expected.parameters(), lr=0.02, weight_decay=0.0, fused=True)
     weights = qs.quantized_weights(expected)
-    control = qs.Control(optimizer, weights, qs.OscillationTracker(weights, 0.2), cures())
+    control = qs.Control(optimizer, weights, qs.OscillationTracker(weights, 0.2), one_of_each())
     expected.train()
     for batch in batches:
         optimizer.zero_grad()
         (expected(**batch).loss + control.penalty()).backward()
         optimizer.step()
+    free = control.tracker.summary().frozen
+    control.finish()
     assert len(batches) == callback.tracker.steps == 12
-    assert 0 < control.tracker.summary().frozen < 1
+    assert 0 < free < control.tracker.summary().frozen < 1
     assert callback.control is not None
     assert_same_state(callback.control.state_dict(), control.state_dict())
     assert_same_state(dict(model.state_dict()), dict(expected.state_dict()))

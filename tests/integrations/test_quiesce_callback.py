@@ -16,6 +16,7 @@ import quiesce.lightning
 from quiesce.errors import TrackingError
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
 from quiesce.training.optimizers import JoinedOptimizer
+from support.made_cures import one_of_each
 from support.small_networks import prepared_network
 from support.states import assert_parameters_own_their_memory, assert_same_state
 
@@ -106,11 +107,14 @@ def cures() -> list[qs.Cure]:
 
 @pytest.mark.parametrize("output", ["tensor", "dict"])
 def test_a_trainer_does_what_a_plain_loop_does(output: str) -> None:
-    module, callback = Module(output), QuiesceCallback(cures(), momentum=0.2)
+    module, callback = Module(output), QuiesceCallback(one_of_each(), momentum=0.2)
     fit(module, [callback], max_epochs=2)
-    expected, control = by_hand(cures(), epochs=2)
+    expected, control = by_hand(one_of_each(), epochs=2)
+    free = control.tracker.summary().frozen
+    control.finish()
     assert callback.control is not None
-    assert control.tracker.summary().frozen > 0
+    assert control.tracker.summary().frozen > free > 0
+    assert callback.control.report() == control.report()
     assert_same_state(callback.control.state_dict(), control.state_dict())
     assert_same_state(dict(module.state_dict()), dict(expected.state_dict()))
     assert callback.tracker.summary().name == "all"

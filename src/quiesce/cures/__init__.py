@@ -1,9 +1,12 @@
 """The cures for oscillation, one per file, with a common interface.
 
-A cure can add a term to the loss before the backward pass, and it can read and freeze codes after
-the optimizer step. Only `Control` calls these two methods.
+A cure acts on the loss, on the update of an optimizer step, on the weights after the step, or after
+the last step. Only `Control` calls its methods.
 """
 
 from quiesce.cures.cure import Cure as Cure
 from quiesce.cures.dampening import Dampening as Dampening
 from quiesce.cures.freezing import Freezing as Freezing
+from quiesce.cures.osci_reset import OsciReset as OsciReset
+from quiesce.cures.snap import Snap as Snap
+from quiesce.cures.transition_rate import TRS as TRS

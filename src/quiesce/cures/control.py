@@ -18,6 +18,7 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from quiesce.cures.cure import Cure
+from quiesce.cures.learning_rates import learning_rates
 from quiesce.cures.omissions import Omissions, warn_of_restart
 from quiesce.cures.step_hooks import decayed_scales, hooked_optimizers
 from quiesce.errors import TrackingError
@@ -36,13 +37,17 @@ class Control:
             Accelerate's wrapper is removed.
         weights: The weights, as returned by `quantized_weights`.
         tracker: The tracker of these weights.
-        cures: Cures, applied in this order after the tracker.
+        cures: Cures, applied in this order.
+        total: Optimizer steps of the whole training. Cures that aim at a share of oscillating
+            weights at its end need it; others ignore it.
 
     Raises:
         TrackingError: No optimizer updates any of the weights; a weight is updated but its scale is
-            not (unless the scale requires no gradient); the tracker follows other weights; or the
-            step of an optimizer calls no hooks.
+            not (unless the scale requires no gradient); the tracker follows other weights; the step
+            of an optimizer calls no hooks; or a cure is not defined for these weights, or does not
+            work with another one.
         TypeError: `cures` is not a list of cures.
+        ValueError: `total` is below 1.
 
     Warns:
         UserWarning: Scales share a parameter group with weights, and the group has weight decay.
@@ -56,7 +61,11 @@ class Control:
         weights: Sequence[QuantizedWeight],
         tracker: OscillationTracker,
         cures: Sequence[Cure] = (),
+        *,
+        total: int | None = None,
     ) -> None:
+        if total is not None and total < 1:
+            raise ValueError(f"total must be at least 1 optimizer step, got {total}")
         cures = _checked(cures)
         optimizers = hooked_optimizers(optimizer)
         _check(optimizers, weights, tracker)
@@ -70,6 +79,8 @@ class Control:
         self._omissions = Omissions(self.cures)
         self._optimizers = optimizers
         for cure in self.cures:
+            cure.refuse([other for other in self.cures if other is not cure])
+            cure.total = total
             cure.attach(self.weights, tracker)
         self._warned = False
         self._warn_of_outgrown()
@@ -89,6 +100,21 @@ class Control:
         """Return whether a cure has a penalty for the next step and `penalty` was never called."""
         return self._omissions.penalty_missing(self.step)
 
+    def finish(self) -> None:
+        """Let the cures act on the weights after the last optimizer step.
+
+        The callbacks for trainers call this. In a loop of your own, call it before you evaluate,
+        strip or export the network; most cures then do nothing.
+        """
+        for cure in self.cures:
+            cure.finish()
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what each cure has done: its name as "cure", then its `report`."""
+        return [
+            {"cure": type(cure).__name__, **did} for cure in self.cures if (did := cure.report())
+        ]
+
     def close(self) -> None:
         """Remove the hooks from the optimizers."""
         for handle in self._handles:
@@ -102,7 +128,7 @@ class Control:
             self._listen()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step count and tracker state, and what the state of the model does not contain.
+        """Return step count, the state of tracker and cures, and what that of the model lacks.
 
         The state of a prepared model contains the frozen codes. That of another toolkit does not,
         so they are here; see `quiesce.attach`.
@@ -113,13 +139,15 @@ class Control:
             "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
             "weights": {weight.name: weight.state_dict() for weight in self.weights},
+            "cures": [[type(cure).__name__, cure.state_dict()] for cure in self._keeping()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the result of `state_dict`. Load the state of the model too.
 
         Raises:
-            TrackingError: The state belongs to a different tracker or to different optimizers.
+            TrackingError: The state belongs to a different tracker, to different optimizers, or to
+                different cures.
         """
         stepped = state["stepped"]
         if len(stepped) != len(self._optimizers):
@@ -127,12 +155,28 @@ class Control:
                 f"the saved control was of {len(stepped)} optimizers, this one is of "
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
+        self._load_cures(state.get("cures", []))
         self.tracker.load_state_dict(state["tracker"])
         kept = state.get("weights", {})  # earlier versions have none
         for weight in self.weights:
             weight.load_state_dict(kept.get(weight.name, {}))
         self.step, self._fresh = state["step"], False
         self._stepped = {i for i, did in enumerate(stepped) if did}
+
+    def _keeping(self) -> list[Cure]:
+        """Return the cures that have a state of their own."""
+        return [cure for cure in self.cures if _overrides(cure, "state_dict")]
+
+    def _load_cures(self, saved: Sequence[Any]) -> None:
+        mine = self._keeping()
+        names = [type(cure).__name__ for cure in mine], [name for name, _ in saved]
+        if names[0] != names[1]:
+            raise TrackingError(
+                f"the saved control has the state of other cures ({', '.join(names[1]) or 'none'}; "
+                f"here {', '.join(names[0]) or 'none'}); make it with the same cures before loading"
+            )
+        for cure, (_, state) in zip(mine, saved, strict=True):
+            cure.load_state_dict(state)
 
     def _listen(self) -> None:
         self._handles = [
@@ -170,8 +214,15 @@ class Control:
             warn_of_restart(self._optimizers)
         if self._position(optimizer) in self._stepped:  # another one skipped the previous step
             self._finish()
-        if self.tracker.steps == 0 and not self._stepped:
+        if self._stepped:
+            return
+        if self.tracker.steps == 0:
             self._warn_of_outgrown()
+        preparing = [cure for cure in self.cures if _overrides(cure, "before_step")]
+        if preparing:
+            rates = learning_rates(self._optimizers, self.weights)
+            for cure in preparing:
+                cure.before_step(self.step, rates)
 
     @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -186,10 +237,16 @@ class Control:
     def _finish(self) -> None:
         self._stepped.clear()
         self._omissions.step_taken(self.step, self._optimizers)
+        for cure in self.cures:
+            cure.after_update(self.step)
         self.tracker.step()
         for cure in self.cures:
             cure.after_step(self.step)
         self.step += 1
+
+
+def _overrides(cure: Cure, method: str) -> bool:
+    return getattr(type(cure), method) is not getattr(Cure, method)
 
 
 def _checked(cures: object) -> list[Cure]:

@@ -78,9 +78,6 @@ class Dampening(Cure):
         latents = [weight.differentiable for weight in self._weights]
         return _Pull.apply(self._blocks, strength or 0.0, *latents)  # pyright: ignore
 
-    def after_step(self, step: int) -> None:
-        """Do nothing: dampening acts only through the loss."""
-
     def _weigh(self, tracker: OscillationTracker) -> None:
         """Compute the row factors of every block; those of locked weights are 0."""
         self._locked = [weight.locked for weight in self._weights]

@@ -13,19 +13,14 @@ Source: Nagel et al., ICML 2022, arXiv:2203.11086, algorithm 1.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from quiesce.arithmetic import weight_passes
-from quiesce.arithmetic.grid import check_bits
 from quiesce.cures.cure import Cure, as_schedule
+from quiesce.cures.freezer import Freezer
 from quiesce.cures.frozen_limit import FrozenLimit
-from quiesce.errors import TrackingError
-from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.tracker import OscillationTracker
-from quiesce.oscillation.weight_group import WeightGroup
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
 
@@ -51,6 +46,9 @@ class Freezing(Cure):
         ValueError: A constant threshold outside (0, 1], or an argument out of its range.
     """
 
+    bytes_per_weight: ClassVar[int] = 4
+    """The average of codes, which the tracker keeps; none with average=None."""
+
     def __init__(
         self,
         threshold: float | ScheduleLike,
@@ -62,7 +60,6 @@ class Freezing(Cure):
             raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
         if average not in ("code", None):
             raise ValueError(f'average must be "code" or None, got {average!r}')
-        check_bits("max_bits", max_bits)
         if max_frozen is not None and not 0 < max_frozen < 1:
             raise ValueError(
                 f"max_frozen must be above 0 and below 1, or None for no limit, got {max_frozen}"
@@ -71,28 +68,15 @@ class Freezing(Cure):
         self.average = average
         self.max_bits = max_bits
         self.max_frozen = max_frozen
+        self._freezer = Freezer(max_bits, averaged=average == "code")
         self._limit = FrozenLimit(max_frozen)
-        self._names: set[str] = set()
-        self._groups: list[WeightGroup] = []
-        self._tracker: OscillationTracker | None = None
         self._last: tuple[int, float] | None = None
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Select the weights with at most `max_bits`; make the tracker follow their averages."""
-        chosen = [w for w in weights if w.grid.bits <= self.max_bits]
-        self._names = {weight.name for weight in chosen}
-        self._tracker, self._last = tracker, None
-        self._groups = [
-            group
-            for group in tracker.groups
-            if any(weight.name in self._names for weight in group.weights)
-        ]
-        self._limit.attach(self._groups)
-        if self.average == "code":
-            tracker.follow_average(chosen)
-
-    def penalty(self, step: int) -> None:
-        """Return None: freezing adds nothing to the loss."""
+        self._freezer.attach(weights, tracker)
+        self._limit.attach(self._freezer.groups)
+        self._last = None
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -104,9 +88,7 @@ class Freezing(Cure):
             FreezingError: The frozen fraction of a layer would exceed `max_frozen`. On a CPU these
                 weights are then not frozen.
         """
-        tracker = self._tracker
-        if tracker is None:
-            raise TrackingError("this cure has no weights; pass it to quiesce.Control first")
+        tracker = self._freezer.tracker
         threshold = self._threshold_at(step)
         if not threshold:
             return
@@ -116,57 +98,11 @@ class Freezing(Cure):
             last is not None and asked_before and threshold >= last[1] * tracker.decay * _SLACK
         )
         self._limit.catch_up(step, threshold, anew=not asked_before)
-        for group in self._groups:
-            self._hold_grids(group)
-            if group.on_cpu:
-                self._freeze_entries(tracker, group, step, threshold, fresh_only=fresh_only)
-            else:
-                self._freeze_blocks(tracker, group, threshold)
-            group.write_back()
-
-    def _hold_grids(self, group: WeightGroup) -> None:
-        for weight, allowed in zip(group.weights, self._allowed(group), strict=True):
-            if allowed:
-                weight.hold_grid()
-
-    def _freeze_entries(
-        self,
-        tracker: OscillationTracker,
-        group: WeightGroup,
-        step: int,
-        threshold: float,
-        *,
-        fresh_only: bool,
-    ) -> None:
-        """Freeze on a CPU, where only the few weights above the threshold need to be read."""
-        where = tracker.entries_above(group, threshold, fresh_only=fresh_only)
-        if not all(allowed := self._allowed(group)):
-            where = where[torch.tensor(allowed)[group.layers_of(where)]]
-        if not len(where):
-            return
-        chosen = SelectedWeights(group, where)
-        self._limit.admit(chosen, step, threshold)
-        codes = weight_passes.emitted(chosen.now)
-        if self.average == "code":
-            codes = self._rounded(group, tracker.average_before(chosen, chosen.now.records))
-        chosen.freeze(codes)
-
-    def _freeze_blocks(
-        self, tracker: OscillationTracker, group: WeightGroup, threshold: float
-    ) -> None:
-        """Freeze on an accelerator, with masks: an index would synchronise with the host."""
-        allowed = self._allowed(group)
-        for block in tracker.blocks(group):
-            now, above = block.read(), tracker.above(block, threshold)
-            if not all(allowed):
-                above = above & (block.per_row(allowed) > 0)
-            codes = weight_passes.emitted(now)
-            if self.average == "code":
-                codes = self._rounded(group, tracker.average_before(block, now.records))
-            block.freeze(now, codes, above)
-
-    def _rounded(self, group: WeightGroup, averages: Tensor) -> Tensor:
-        return torch.round(averages).clamp(group.grid.quant_min, group.grid.quant_max)
+        self._freezer.freeze_above(
+            threshold,
+            fresh_only=fresh_only,
+            admit=lambda chosen: self._limit.admit(chosen, step, threshold),
+        )
 
     def _threshold_at(self, step: int) -> float | None:
         if step < getattr(self.threshold, "begin_step", 0):
@@ -178,7 +114,3 @@ class Freezing(Cure):
                 f"at step {step}"
             )
         return threshold
-
-    def _allowed(self, group: WeightGroup) -> list[bool]:
-        """Return which layers of a group may be frozen now; locks can change during training."""
-        return [w.name in self._names and not w.locked for w in group.weights]

@@ -124,9 +124,6 @@ class Recording(Cure):
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Do nothing, because the control is already known."""
 
-    def penalty(self, step: int) -> None:
-        """Add nothing to the loss."""
-
     def after_step(self, step: int) -> None:
         """Write the rows of the completed step, if they are due."""
         if (step + 1) % self._every == 0:

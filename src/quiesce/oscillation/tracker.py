@@ -23,7 +23,7 @@ rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -34,11 +34,12 @@ from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
 from quiesce.oscillation.layer_report import LayerReport, Summary, overall
+from quiesce.oscillation.saved_state import check_state
 from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.unseen_steps import UnseenSteps
 from quiesce.oscillation.weight_blocks import Block
 from quiesce.oscillation.weight_group import WeightGroup, weight_groups
-from quiesce.parallel.split_weights import Shards, whole
+from quiesce.oscillation.weight_parts import over_parts, part_of
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 OSCILLATING = 0.005  # frequency above which the paper counts a weight as oscillating
@@ -166,8 +167,8 @@ class OscillationTracker:
         return code + state.group.layer(state.average, i) * self.decay ** (self._age() - 1)
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
-        """Return the mask of weights whose frequency is above `cut`, by layer name."""
-        return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
+        """Return the mask of free weights whose frequency is above `cut`, by layer name."""
+        return {w.name: (self.frequency(w.name) > cut) & ~w.frozen for w in self.weights}
 
     def entries_above(
         self, group: WeightGroup, threshold: float, *, fresh_only: bool = False
@@ -189,8 +190,17 @@ class OscillationTracker:
             return state.fresh[state.frequency[state.fresh] > cut]
         return (state.frequency > cut).nonzero().squeeze(1)
 
-    def above(self, block: Block, threshold: float) -> Tensor:
-        """Return the mask of weights above `threshold` in a block: bool (rows, columns)."""
+    def exceeds(self, group: WeightGroup, where: Tensor, thresholds: Tensor) -> Tensor:
+        """Return which entries of an index are above their own threshold: bool (selected,)."""
+        return self._of(group).frequency[where] > self._stored(thresholds)
+
+    def above(self, block: Block, threshold: float | Tensor) -> Tensor:
+        """Return the mask of weights above `threshold` in a block: bool (rows, columns).
+
+        Args:
+            block: One of `blocks`.
+            threshold: A frequency, or one for each row: (rows, 1).
+        """
         return block.of(self._of(block.group).frequency) > self._stored(threshold)
 
     def average_before(self, chosen: SelectedWeights | Block, records: Tensor) -> Tensor:
@@ -201,6 +211,23 @@ class OscillationTracker:
         """
         growth = self.decay ** (self._age() - 2)
         return self._of(chosen.group).average_before(chosen, records, growth)
+
+    def transition_rate(self, names: Container[str]) -> float:
+        """Return the transition rate of some layers together, 0 to 1 per step.
+
+        This is the share of their codes that change per step, as a running average from 0 with
+        momentum 0.99. If weights are split, all processes must call this.
+
+        Args:
+            names: Names of the layers, at least one.
+        """
+        mine = [weight for weight in self.weights if weight.name in names]
+        changes = []
+        for weight in mine:
+            state, i = self._places[weight.name]
+            changes.append(state.rate[i : i + 1] * weight.latent.numel())
+        total = over_parts(mine, changes).sum().item()
+        return total / sum(weight.latent.numel() for weight in mine)
 
     def report(self, cut: float = OSCILLATING) -> list[LayerReport]:
         """Return one report per layer, in the order of the weights.
@@ -230,9 +257,8 @@ class OscillationTracker:
             columns = torch.stack(state.shares(self._stored(cut)), 1)
             shares |= {w.name: row for w, row in zip(state.group.weights, columns, strict=True)}
         sums = self._sums()
-        table = self._over_parts(
-            {name: torch.cat([shares[name], sums[name]]) for name in self._names}
-        ).tolist()
+        rows = [torch.cat([shares[name], sums[name]]) for name in self._names]
+        table = over_parts(self.weights, rows).tolist()
         reports, ways = [], [0.0, 0.0]
         for weight, row in zip(self.weights, table, strict=True):
             oscillating, frozen, flips, oscillations, rate, *way = row
@@ -268,7 +294,8 @@ class OscillationTracker:
         torch.distributed.checkpoint requires, and all processes must call this.
         """
         self._check_groups()
-        table = self._over_parts(self._sums())
+        sums_of = self._sums()
+        table = over_parts(self.weights, [sums_of[name] for name in self._names])
         layers: dict[str, dict[str, Any]] = {}
         for weight, sums in zip(self.weights, table, strict=True):
             kept, i = self._places[weight.name]
@@ -296,19 +323,7 @@ class OscillationTracker:
             TrackingError: The state has different layers, a different momentum, or averages of
                 different layers.
         """
-        if state["names"] != self._names:
-            odd = sorted(set(state["names"]) ^ set(self._names)) or ["their order"]
-            raise TrackingError(f"the saved tracker follows other layers; they differ in {odd[0]}")
-        if state["momentum"] != self.momentum:
-            raise TrackingError(
-                f"the saved tracker has momentum {state['momentum']}, this one {self.momentum}; "
-                "their frequencies do not compare"
-            )
-        if state["followed"] != self._followed():
-            raise TrackingError(
-                "the saved tracker follows the average of codes of other layers; make the Control "
-                "with the same cures before loading"
-            )
+        check_state(state, self._names, self.momentum, self._followed())
         steps, base = state["steps"], state["base"]
         if not 0 <= steps - base <= 1 - math.log(_REBASE_AT) / math.log(self.decay):
             raise TrackingError(f"the saved tracker has done {steps} steps, and its base is {base}")
@@ -316,7 +331,7 @@ class OscillationTracker:
         self._known_from = self.steps
         for weight in self.weights:
             (kept, i), entries = self._places[weight.name], state["layers"][weight.name]
-            kept.load(i, {k: _part(v, weight.shards) for k, v in entries.items() if k != "sums"})
+            kept.load(i, {k: part_of(v, weight.shards) for k, v in entries.items() if k != "sums"})
             self._load_sums(weight, entries["sums"])
         if self._distance is not None and state["distance"] is not None:
             self._distance.load_state_dict(state["distance"])
@@ -342,18 +357,6 @@ class OscillationTracker:
         if self._distance is not None and len(mine) > 3:
             self._distance.traveled()[weight.name].copy_(mine[3:])
 
-    def _over_parts(self, rows: dict[str, Tensor]) -> Tensor:
-        """Return the rows of all layers in order, summed over the parts of each weight."""
-        table = torch.stack([rows[name] for name in self._names])
-        groups: dict[object, list[int]] = {}
-        for i, weight in enumerate(self.weights):
-            groups.setdefault(weight.shards and weight.shards.key, []).append(i)
-        for members in groups.values():
-            shards = self.weights[members[0]].shards
-            if shards is not None:
-                table[members] = shards.total(table[members])
-        return table
-
     @property
     def _names(self) -> list[str]:
         return [weight.name for weight in self.weights]
@@ -366,7 +369,7 @@ class OscillationTracker:
     def _of(self, group: WeightGroup) -> GroupState:
         return next(state for state in self._states if state.group is group)
 
-    def _stored(self, frequency: float) -> float:
+    def _stored(self, frequency: Any) -> Any:
         """Return the F that currently represents a frequency."""
         return frequency / self.decay ** (self._age() - 1)
 
@@ -388,8 +391,3 @@ class OscillationTracker:
                     if stored is not None:
                         stored.mul_(shrink)
             self._base = self.steps - 1
-
-
-def _part(values: Tensor | None, shards: Shards | None) -> Tensor | None:
-    """Return the part of a saved tensor, whole or split, that belongs to this process."""
-    return whole(values) if values is None or shards is None else shards.part(values)

@@ -133,7 +133,8 @@ class QuiesceTrainerCallback(TrainerCallback):
         self._release()  # left from a training that ended with an exception
         weights = quantized_weights(model)
         tracker = OscillationTracker(weights, self.momentum)
-        self.control = Control(optimizer, weights, tracker, self.cures)
+        total = state.max_steps if state.max_steps > 0 else None
+        self.control = Control(optimizer, weights, tracker, self.cures, total=total)
         self._scaler = getattr(optimizer, "scaler", None)
         self.watch = Watch(model, scaled=self._scaler is not None)
         if state.global_step:
@@ -215,7 +216,9 @@ class QuiesceTrainerCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Release optimizer and model; the tracker and its reports remain available."""
+        """Let the cures finish, and release optimizer and model; the reports stay available."""
+        if self.control is not None:
+            self.control.finish()
         self._release()
         if self.watch is not None:
             self.watch.step = state.global_step

@@ -13,6 +13,7 @@ A module with `automatic_optimization = False` calls backward itself and must ad
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -93,7 +94,9 @@ class QuiesceCallback(WatchCallback):
         tracker = OscillationTracker(weights, self.momentum)
         if self.average_up_to is not None:
             tracker.follow_average(w for w in weights if w.grid.bits <= self.average_up_to)
-        self.control = Control(trainer.optimizers, weights, tracker, self.cures)
+        steps = trainer.estimated_stepping_batches
+        total = int(steps) if isfinite(steps) else None
+        self.control = Control(trainer.optimizers, weights, tracker, self.cures, total=total)
         if self._saved_control is not None:
             self.control.load_state_dict(self._saved_control)
             self._saved_control = None
@@ -127,7 +130,9 @@ class QuiesceCallback(WatchCallback):
                 verify_ranks(self.control)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Release optimizers and module; the tracker and its reports remain available."""
+        """Let the cures finish, and release optimizers and module; the reports stay available."""
+        if self.control is not None:
+            self.control.finish()
         self._release()
         super().on_train_end(trainer, pl_module)
 

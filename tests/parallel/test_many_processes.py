@@ -39,7 +39,7 @@ def batch(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 class Training:
-    """A plain loop with both cures; each process takes its share of every batch."""
+    """A plain loop with cures; each process takes its share of every batch."""
 
     def __init__(self, dtype: torch.dtype = torch.float64, rank: int = 0, world: int = 1) -> None:
         self.inner = self.model = network(dtype)
@@ -49,7 +49,8 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.inner)
         tracker = qs.OscillationTracker(weights, 0.2)
-        cures = [qs.Dampening(0.01), qs.Freezing(0.15, max_frozen=None)]
+        freezing, reset = qs.Freezing(0.15, max_frozen=None), qs.OsciReset(2.0, period=7, window=5)
+        cures = [qs.Dampening(0.01), freezing, qs.TRS(0.05), reset]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
     def step(self) -> None:

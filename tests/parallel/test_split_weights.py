@@ -42,7 +42,7 @@ def split(model: nn.Module) -> nn.Module:
 
 
 class Training:
-    """A plain loop with both cures, of whole weights in one process or of split ones in many."""
+    """A plain loop with cures, of whole weights in one process or of split ones in many."""
 
     def __init__(
         self,
@@ -58,8 +58,9 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.5)
         weights = qs.quantized_weights(self.model)
         tracker = qs.OscillationTracker(weights, 0.2, distance=qs.DistanceSampling(None, 2))
-        freezing = freezing or qs.Freezing(0.15, max_frozen=None)
-        cures = [qs.Dampening(0.01, "kernel_mean"), freezing]
+        cures = [qs.Dampening(0.01, "kernel_mean"), freezing or qs.Freezing(0.15, max_frozen=None)]
+        if freezing is None:
+            cures += [qs.TRS(0.05), qs.OsciReset(2.0, period=7, window=5)]
         self.control = qs.Control(self.optimizer, weights, tracker, cures)
 
     def steps(self, count: int) -> "Training":

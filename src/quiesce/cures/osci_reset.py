@@ -72,7 +72,7 @@ class OsciReset(Cure):
         self.period, self.window, self.begin = period, window, begin
         self._selection = Selection(max_bits)
         self._kept: list[tuple[WeightGroup, dict[str, Tensor]]] = []
-        self._resets = 0.0
+        self._resets = 0
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
         """Select the weights with at most `max_bits`.
@@ -104,7 +104,7 @@ class OsciReset(Cure):
             )
             for group in self._selection.groups
         ]
-        self._resets = 0.0
+        self._resets = 0
 
     @torch.no_grad()
     def after_update(self, step: int) -> None:
@@ -126,7 +126,9 @@ class OsciReset(Cure):
             self._reset(ratio)
 
     def _reset(self, ratio: float) -> None:
+        resets = []
         for group, kept in self._kept:
+            resets.append(torch.zeros(len(group.weights), device=group.device))
             allowed = [float(each) for each in self._selection.allowed(group)]
             for block in self._selection.tracker.blocks(group):
                 _, latent_way, code_way = (block.of(kept[name]) for name in _FIELDS)
@@ -141,11 +143,12 @@ class OsciReset(Cure):
                     block.per_row(allowed),
                 )
                 block.write_back()
-                self._resets += float(rows.sum())
+                resets[-1] += block.per_layer(rows)
+        self._resets += self._selection.total(resets)
 
     def report(self) -> dict[str, Any]:
-        """Return the number of resets in this process."""
-        return {"resets": int(self._resets)}
+        """Return the number of resets."""
+        return {"resets": self._resets}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements of the window, by layer, and the number of resets."""
@@ -156,7 +159,9 @@ class OsciReset(Cure):
                 if weight.shards is not None:
                     mine = {name: weight.shards.join(values) for name, values in mine.items()}
                 layers[weight.name] = mine
-        return {"layers": layers, "resets": self._resets}
+        # processes gather split tensors in this order, and groups can differ between processes
+        names = [each.name for each in self._selection.tracker.weights if each.name in layers]
+        return {"layers": {name: layers[name] for name in names}, "resets": self._resets}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the result of `state_dict`.
@@ -174,7 +179,7 @@ class OsciReset(Cure):
                             f"the saved OsciReset has {weight.name} in another shape"
                         )
                     mine.copy_(saved)
-        self._resets = float(state["resets"])
+        self._resets = int(state["resets"])
 
 
 def _copy(values: Tensor) -> Tensor:

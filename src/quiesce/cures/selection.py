@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from quiesce.arithmetic.grid import check_bits
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.oscillation.weight_group import WeightGroup
+from quiesce.oscillation.weight_parts import over_parts
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 
@@ -69,6 +72,20 @@ class Selection:
     def allowed(self, group: WeightGroup) -> list[bool]:
         """Return which layers of a group are selected and not locked now."""
         return [weight.name in self.names and not weight.locked for weight in group.weights]
+
+    def total(self, counts: Sequence[Tensor]) -> int:
+        """Return the sum of counts over the groups and, of split weights, over all processes.
+
+        Args:
+            counts: Counts of the layers of each group in this process: (layers,) each.
+        """
+        by_name = {
+            weight.name: count.view(1).double()
+            for group, row in zip(self.groups, counts, strict=True)
+            for weight, count in zip(group.weights, row, strict=True)
+        }
+        weights = [weight for weight in self.tracker.weights if weight.name in by_name]
+        return round(over_parts(weights, [by_name[w.name] for w in weights]).sum().item())
 
     def refuse_none(self, cure: str) -> None:
         """Refuse a selection without weights.

@@ -61,8 +61,8 @@ class Snap(Cure):
         self._frozen += self._count() - before
 
     def report(self) -> dict[str, Any]:
-        """Return the number of weights that were frozen at the end, in this process."""
+        """Return the number of weights that were frozen at the end."""
         return {"snapped": self._frozen}
 
     def _count(self) -> int:
-        return sum(int(group.count_frozen().sum()) for group in self._freezer.groups)
+        return self._freezer.total([group.count_frozen() for group in self._freezer.groups])

@@ -12,18 +12,6 @@ from quiesce.arithmetic.weight_history import Layout
 from quiesce.arithmetic.weight_passes import Operands, rounded
 
 
-def rescale(weight: Operands, before: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the updates of latent weights in place; return the latent weights.
-
-    Args:
-        weight: Weights (rows, entries).
-        before: The latents before the step, in the shape and dtype of the latents.
-        factors: Factors of the updates, broadcastable.
-    """
-    start, end = _wide(before), _wide(weight.latent)
-    return weight.latent.copy_(start + factors * (end - start))
-
-
 def travel(weight: Operands, before: Tensor, latent_way: Tensor, code_way: Tensor) -> Tensor:
     """Add the distances of an update to sums, in place, and set `before` to the latents.
 

@@ -27,7 +27,7 @@ class Cure(ABC):
     """
 
     bytes_per_weight: ClassVar[int] = 0
-    """Memory of the cure for each weight, besides that of the tracker without it."""
+    """What the cure keeps for each weight between steps, besides the tracker without it."""
 
     total: int | None = None
     """Optimizer steps of the whole training, if the `Control` was told; set before `attach`."""

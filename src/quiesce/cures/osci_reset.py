@@ -20,7 +20,7 @@ from torch import Tensor
 
 from quiesce.arithmetic import update_passes
 from quiesce.cures.cure import Cure, as_schedule
-from quiesce.cures.selection import Selection
+from quiesce.cures.selection import Selection, refuse_copies
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.oscillation.weight_group import WeightGroup
@@ -78,11 +78,12 @@ class OsciReset(Cure):
         """Select the weights with at most `max_bits`.
 
         Raises:
-            TrackingError: There is none, or the rounding of one depends on more than its latent, so
-                that its code in the middle of a bin is not that of the bin.
+            TrackingError: There is none; one belongs to another toolkit; or the rounding of one
+                depends on its past, so that its code in the middle of a bin can be another.
         """
         chosen = self._selection.attach(weights, tracker)
         self._selection.refuse_none("OsciReset")
+        refuse_copies(chosen, "OsciReset")
         for weight in chosen:
             if weight.estimator.needs_history:
                 raise TrackingError(

@@ -99,3 +99,18 @@ class Selection:
                 f"{cure} acts on weights with at most {self.max_bits} bits, and these have "
                 f"{' and '.join(map(str, bits))}; use a scheme with fewer bits, or raise max_bits"
             )
+
+
+def refuse_copies(weights: Sequence[QuantizedWeight], cure: str) -> None:
+    """Refuse weights of other toolkits, for cures that change latents which are not frozen.
+
+    Raises:
+        TrackingError: There is one.
+    """
+    for weight in weights:
+        if not weight.is_held:
+            raise TrackingError(
+                f"{weight.name}: {cure} changes latent weights, and of those of another toolkit "
+                "quiesce changes frozen ones only; use freezing, dampening or TRS, or "
+                "quiesce.prepare"
+            )

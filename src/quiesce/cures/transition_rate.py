@@ -15,18 +15,17 @@ Source: Lee, Jeon, Kim, Ham, Scheduling Weight Transitions for Quantization-Awar
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from quiesce.arithmetic import update_passes
 from quiesce.cures.cure import Cure, as_schedule
-from quiesce.cures.latents_before import LatentsBefore
 from quiesce.cures.learning_rates import LearningRate
 from quiesce.cures.selection import Selection
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.parallel.split_weights import local
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
 
@@ -36,7 +35,8 @@ class TRS(Cure):
 
     After each step, the update of every latent weight is multiplied so that it is the one at
     learning rate U. This works with every optimizer and any parameter groups. With weight decay or
-    momentum, U multiplies the whole update, as a learning rate does.
+    momentum, U multiplies the whole update, as a learning rate does. A copy of the latent weights, 4
+    bytes per weight, exists during the optimizer step only.
 
     Args:
         factor: lambda, a number or a schedule of the optimizer step, 0 or more; None as the value
@@ -49,9 +49,6 @@ class TRS(Cure):
         ValueError: An argument is out of range.
     """
 
-    bytes_per_weight: ClassVar[int] = 4
-    """A copy of the latent weights during a step; nothing is saved for each weight."""
-
     def __init__(self, factor: float | ScheduleLike, eta: float = 1.0, max_bits: int = 4) -> None:
         if not callable(factor) and not 0 <= factor < math.inf:
             raise ValueError(f"factor must be 0 or more, got {factor}")
@@ -62,9 +59,9 @@ class TRS(Cure):
         self._selection = Selection(max_bits)
         self._level = 1.0
         self._rate = 0.0
-        self._before: LatentsBefore | None = None
-        self._ratios: dict[str, float] | None = None
+        self._on = False  # in this step
         self._scales: list[tuple[Tensor, Tensor]] = []
+        self._updates: list[tuple[float, Tensor, Tensor]] = []
 
     def refuse(self, others: Sequence[Cure]) -> None:
         """Refuse a second cure that sets the learning rate of the weights.
@@ -83,43 +80,38 @@ class TRS(Cure):
         """
         self._selection.attach(weights, tracker)
         self._selection.refuse_none("TRS")
-        self._level, self._rate = 1.0, 0.0
-        self._before = self._ratios = None
+        self._level, self._rate, self._on = 1.0, 0.0, False
 
     @torch.no_grad()
     def before_step(self, step: int, rates: Mapping[str, LearningRate]) -> None:
         """Copy what the step will change: the scales, and the latents unless U is their rate."""
-        self._ratios = None
-        if self.factor(step) is None:
-            return
         free = [weight for weight in self._selection.free if weight.name in rates]
-        self._ratios = {weight.name: _ratio(rates[weight.name], self._level) for weight in free}
-        scales = [weight.scale_parameter.detach() for weight in free]
-        self._scales = [(scale, scale.clone()) for scale in scales]
-        if any(ratio != 1 for ratio in self._ratios.values()):
-            if self._before is None:
-                self._before = LatentsBefore(self._selection.tracker, self._selection.groups)
-            self._before.take()
+        self._on = self.factor(step) is not None
+        self._scales, self._updates = [], []
+        if not self._on:
+            return
+        for weight in free:
+            for scale in weight.scale_parameters:
+                self._scales.append((scale.detach(), scale.detach().clone()))
+            ratio = _ratio(rates[weight.name], self._level)
+            if ratio != 1:
+                latent = local(weight.latent)
+                self._updates.append((ratio, latent, latent.clone()))
 
     @torch.no_grad()
     def after_update(self, step: int) -> None:
         """Multiply the updates of the latents, and undo those of the scales."""
-        if self._ratios is None:
-            return
         for scale, before in self._scales:
             scale.copy_(before)
-        if self._before is None or all(ratio == 1 for ratio in self._ratios.values()):
-            return
-        for block, before in self._before.blocks():
-            ratios = [self._ratios.get(weight.name, 1.0) for weight in block.group.weights]
-            block.run(update_passes.rescale, block.read(), before, block.per_row(ratios))
-            block.write_back()
+        for ratio, latent, before in self._updates:
+            latent.sub_(before).mul_(ratio).add_(before)
+        self._scales, self._updates = [], []
 
     def after_step(self, step: int) -> None:
         """Compare the transition rate with its target, and set the next learning rate."""
         factor = self.factor(step)
         free = self._selection.free
-        if self._ratios is None or factor is None or not free:
+        if not self._on or factor is None or not free:
             return
         weights = sum(weight.latent.numel() for weight in free)
         root = sum(weight.latent.numel() * weight.grid.bits**0.5 for weight in free) / weights

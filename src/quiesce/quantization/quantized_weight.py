@@ -104,6 +104,11 @@ class QuantizedWeight:
         return local(self.latent)
 
     @property
+    def is_held(self) -> bool:
+        """Whether `held` is the latent weight itself, so that a pass over it can change latents."""
+        return True
+
+    @property
     def differentiable(self) -> Tensor:
         """Like `held`, but not detached: gradients flow to the latent weight."""
         return self.latent.to_local() if is_split(self.latent) else self.latent

@@ -101,6 +101,11 @@ class AttachedWeight(QuantizedWeight):
         return self._held
 
     @property
+    def is_held(self) -> bool:
+        """False: `held` is a copy, from which only frozen codes are written back."""
+        return False
+
+    @property
     def differentiable(self) -> Tensor:
         """Like `held`; gradients flow to the latent weight."""
         if self.latent._version != self._seen:

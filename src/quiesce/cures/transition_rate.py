@@ -34,9 +34,9 @@ class TRS(Cure):
     """Schedules the transition rate of the weights instead of their learning rate.
 
     After each step, the update of every latent weight is multiplied so that it is the one at
-    learning rate U. This works with every optimizer and any parameter groups. With weight decay or
-    momentum, U multiplies the whole update, as a learning rate does. A copy of the latent weights, 4
-    bytes per weight, exists during the optimizer step only.
+    learning rate U. This works with every optimizer and any parameter groups. U multiplies the
+    whole update, including momentum and weight decay, as a learning rate does. During a step there
+    is a copy of the latent weights, 4 bytes each.
 
     Args:
         factor: lambda, a number or a schedule of the optimizer step, 0 or more; None as the value

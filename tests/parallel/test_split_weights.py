@@ -185,7 +185,8 @@ def assert_orders_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
-@pytest.mark.parametrize("worlds", [(2,), pytest.param((2, 4), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("worlds", [(2, 4)])
 def test_split_weights_train_as_whole_ones_and_checkpoints_load_in_any_number_of_processes(
     worlds: tuple[int, ...], tmp_path: Path
 ) -> None:

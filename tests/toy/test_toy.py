@@ -404,11 +404,8 @@ CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15, 
     ("mode", "cure"),
     [
         ("quantizers", "freezing"),
-        ("model", "dampening"),
-        pytest.param("quantizers", "none", marks=pytest.mark.slow),
-        pytest.param("quantizers", "dampening", marks=pytest.mark.slow),
+        pytest.param("model", "dampening", marks=pytest.mark.slow),
         pytest.param("model", "none", marks=pytest.mark.slow),
-        pytest.param("model", "freezing", marks=pytest.mark.slow),
     ],
 )
 def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(

@@ -23,7 +23,7 @@ from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.verification.verify import verify_model
 from quiesce.models.small_mobilenet import BLOCKS, HEAD, SmallMobileNetV2
 
-BODY = 9
+BODY = 6
 """Convolutions of `short` between quantizers, once its additions have theirs."""
 
 
@@ -31,10 +31,10 @@ IN_INTEGERS = {"weight_bits": 4, "act_bits": 8, "residual": "quantized"}
 
 
 def short() -> SmallMobileNetV2:
-    """The first three of its six blocks."""
+    """The first two of its six blocks."""
     network = SmallMobileNetV2()
-    network.blocks = network.blocks[:3]
-    network.head[0] = nn.Conv2d(BLOCKS[2][0], HEAD, 1, bias=False)
+    network.blocks = network.blocks[:2]
+    network.head[0] = nn.Conv2d(BLOCKS[1][0], HEAD, 1, bias=False)
     return network
 
 
@@ -113,7 +113,7 @@ def test_a_bias_moves_to_a_whole_unit_nearby(network, rounded) -> None:
 
 
 def test_a_moved_bias_is_caught(network, built) -> None:
-    name = "blocks.2.expand.0.folded_bias"
+    name = "blocks.1.expand.0.folded_bias"
     proto = copy.deepcopy(built[0])
     (tensor,) = (each for each in proto.graph.initializer if each.name == name)
     array = np.array(numpy_helper.to_array(tensor))
@@ -122,7 +122,7 @@ def test_a_moved_bias_is_caught(network, built) -> None:
     found = verify_model(
         network, proto, [(example_of(network, digits()), None)], where="model.onnx"
     )
-    assert found.verdict.startswith("blocks.2.expand.0: ")
+    assert found.verdict.startswith("blocks.1.expand.0: ")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,22 @@ def test_the_program_about_averages_runs() -> None:
     assert given["plain"](batches[0][0]).isfinite().all()
 
 
+def test_the_program_about_language_models_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+    pytest.importorskip("gguf")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    page = (ROOT / "docs" / "how-to" / "language-models.md").read_text("utf-8")
+    program = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, num_attention_heads=2, **sizes))
+    ids = torch.randint(0, 40, (2, 9))
+    batches = [{"input_ids": ids, "labels": ids}] * 3
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"model": model, "batches": batches, "tokenizer": None})
+    assert {path.name for path in tmp_path.iterdir()} == {"model.gguf", "model.onnx"}
+    assert "0 of " in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_program_about_hugging_face_runs(tmp_path: Path, capsys) -> None:
     from accelerate.state import GradientState

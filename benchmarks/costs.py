@@ -4,11 +4,12 @@ Writes results/costs.json. `benchmarks/table.py` makes the tables of docs/how-to
 with the assumptions about devices that are there.
 
 Every operator that torch runs in a step (forward, backward, optimizer, tracker, cure) is seen by a
-dispatch mode. Counted are the floating-point operations of convolutions and matrix products (as
-torch's FlopCounterMode does), the elements that all other operators compute, and the bytes that
-operators read and write if each reads its inputs and writes its outputs once. Counts of float and
-LSQ are the sum of a part per picture and a part per step; two batch sizes give both, and a third
-one checks them. What tracker and freezing add to a step depends on the number of flips in it.
+dispatch mode. Counted are the floating-point operations of convolutions and matrix products (with
+the formulas of torch's FlopCounterMode, except for gradients of convolutions), the elements that
+all other operators compute, and the bytes that operators read and write if each reads its inputs
+and writes its outputs once. Counts of float and LSQ are the sum of a part per picture and a part
+per step; two batch sizes give both, and a third one checks them. What tracker and freezing add to a
+step depends on the number of flips in it.
 
 Two ways to run quantizers and passes over weights are counted: operator by operator (compile mode
 `off`), and as one kernel each (compile mode `quantizers`), which reads and writes everything once.
@@ -25,18 +26,21 @@ from measuring import save
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from networks import cure_steps, data, float_network, float_step
 from quiesce.arithmetic.kernels import EAGER, Kernels
 from quiesce.quantization import compile as compiling
+from quiesce.recipes.reading import read_recipe
 
 NETWORKS = {
-    "mobilenetv2_100": "MobileNetV2",
-    "tf_efficientnet_lite0": "EfficientNet-Lite0",
-    "mobilenetv3_small_100": "MobileNetV3-Small",
-    "resnet18": "ResNet-18",
+    "mobilenetv2_100": "mobilenetv2_freeze_w3a3",
+    "tf_efficientnet_lite0": "efficientnet_lite0_freeze_w3a3",
+    "mobilenetv3_small_100": "mobilenetv3_small_freeze_w3a3",
+    "resnet18": "resnet18_freeze_w3a3",
 }
+"""Maps a network to its recipe."""
+
 SIDE = 224
 BATCHES = (2, 4, 6)
 UNWRITTEN = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
@@ -59,7 +63,9 @@ class Counts(TorchDispatchMode):
         if func.is_view or func._schema.name.removeprefix("aten::") in UNWRITTEN:
             return out
         counter = flop_registry.get(func._overloadpacket)
-        if counter is not None:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.flops += backward_flops(*args)
+        elif counter is not None:
             self.flops += counter(*args, **(kwargs or {}), out_val=out)
         else:
             self.elements += sum(each.numel() for each in tensors(out))
@@ -81,6 +87,16 @@ class Counts(TorchDispatchMode):
             return out
 
         return call
+
+
+def backward_flops(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
+    """Return the operations of the gradients of a convolution: each has those of the forward pass.
+
+    The formula of torch counts the gradient of a depth-wise weight as that of a dense one.
+    """
+    *_, transposed, _, _, needed = rest
+    forward = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape), transposed)
+    return forward * sum(needed[:2])
 
 
 def tensors(tree: Any) -> Iterable[Tensor]:
@@ -148,7 +164,14 @@ def costs(name: str) -> dict[str, Any]:
         lsq, freezing = samples[f"lsq, {mode}"], samples[f"freezing, {mode}"]
         found |= {f"lsq, {mode}": linear(lsq), f"freezing adds, {mode}": added(freezing, lsq)}
     model = float_network(name, compiled=False)
-    return {"parameters": sum(each.numel() for each in model.parameters()), **found}
+    recipe = read_recipe(NETWORKS[name])
+    return {
+        "parameters": sum(each.numel() for each in model.parameters()),
+        "recipe": recipe.name,
+        "batch": recipe.data.batch_size,
+        "epochs": recipe.trainer.max_epochs,
+        **found,
+    }
 
 
 if __name__ == "__main__":

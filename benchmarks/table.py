@@ -1,8 +1,8 @@
-"""The tables of docs/performance.md, from the committed results.
+"""The tables of docs from the committed results: performance.md, how-to/cluster.md and data.md.
 
 Usage: python benchmarks/table.py            # print the table of targets
-       python benchmarks/table.py --docs     # write all tables into docs/performance.md
-       python benchmarks/table.py --check    # only say whether that page would change
+       python benchmarks/table.py --docs     # write all tables into the pages
+       python benchmarks/table.py --check    # only say whether a page would change
 """
 
 import json
@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cost_tables
 from measuring import RESULTS
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "performance.md", DOCS / "how-to" / "cluster.md", DOCS / "how-to" / "data.md"]
 
 
 def at_most(value: float, target: float) -> bool:
@@ -194,6 +196,7 @@ def page_with_tables(page: str) -> str:
         "targets": [("what", "target", "measured", ""), *rows()],
         "profiles": profiles(),
         "modes": modes(),
+        **cost_tables.tables(),
     }
     for name, (head, *body) in tables.items():
         lines = [head, ("---",) * len(head), *body]
@@ -206,16 +209,18 @@ def page_with_tables(page: str) -> str:
 
 
 def main() -> int:
-    """Print the table, update the page, or say whether it is up to date."""
+    """Print the table, update the pages, or say whether they are up to date."""
     if {"--docs", "--check"} & set(sys.argv[1:]):
-        page = PAGE.read_text("utf-8")
-        new = page_with_tables(page)
-        if "--docs" in sys.argv[1:]:
-            PAGE.write_text(new, "utf-8")
-        elif new != page:
-            print(f"{PAGE.name} differs from the results; run python benchmarks/table.py --docs")
-            return 1
-        return 0
+        stale = 0
+        for path in PAGES:
+            page = path.read_text("utf-8")
+            new = page_with_tables(page)
+            if "--docs" in sys.argv[1:]:
+                path.write_text(new, "utf-8")
+            elif new != page:
+                print(f"{path.name} differs from the results; run benchmarks/table.py --docs")
+                stale = 1
+        return stale
     table = [("what", "target", "measured", ""), *rows()]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     for row in table:

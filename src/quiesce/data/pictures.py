@@ -43,12 +43,12 @@ class Decoder:
         self.good = 0
         self._feature = f"the data set {data_set}"
 
-    def __call__(self, file: Any, name: str | None = None) -> Any:
+    def __call__(self, file: Any, name: Callable[[], str] | None = None) -> Any:
         """Return an image, a PIL image.
 
         Args:
             file: A path or an open file.
-            name: Name of the image in an error message; None: `file`.
+            name: Returns its name in an error message; None: `file`.
 
         Raises:
             DamagedImageError: It cannot be decoded.
@@ -59,9 +59,10 @@ class Decoder:
             with read(file) as opened:
                 image = opened.convert("RGB")
         except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
+            what = name() if name else file
             raise DamagedImageError(
-                f"{name or file} can not be decoded ({first_line(error)}); {self.good} images "
-                "before it were read by this process. Replace or remove it"
+                f"{what} can not be decoded ({first_line(error)}); {self.good} images before it "
+                "were read by this process. Replace or remove it"
             ) from error
         self.good += 1
         return image
@@ -108,7 +109,8 @@ class EncodedImages(Dataset[tuple[Tensor, int]]):
         Raises:
             DamagedImageError: It cannot be decoded.
         """
-        return self.decoder(BytesIO(self.encoded.read(index)), self.encoded.where(index))
+        file = BytesIO(self.encoded.read(index))
+        return self.decoder(file, lambda: self.encoded.where(index))
 
 
 def transform_of(config: DataConfig, size: int, *, training: bool) -> Callable[[Any], Tensor]:

@@ -33,6 +33,7 @@ def stopped_and_resumed(tiny_flags, tmp_path, monkeypatch):
     """Trains with a logger, stops after two steps, goes on; gives the folder."""
 
     def train(logger):
+        monkeypatch.chdir(tmp_path)  # services keep their files in the current folder
         folder = tmp_path / "run"
         log = ServiceLogger.log_metrics
 

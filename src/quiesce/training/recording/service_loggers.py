@@ -1,8 +1,8 @@
 """Loggers for Weights & Biases, MLflow and Trackio.
 
 A run continues in the same run of the service: loggers.json in the run folder keeps its name there.
-Project, server and offline mode are those of the service's own environment variables, such as
-WANDB_MODE and MLFLOW_TRACKING_URI.
+Project, server, folder and offline mode are those of the service's own environment variables, such
+as WANDB_MODE and MLFLOW_TRACKING_URI, and its usual files in the current folder otherwise.
 """
 
 import os
@@ -159,7 +159,7 @@ def _wandb(folder: Path, name: str | None, recipe: dict[str, Any]) -> Logger:
 
     logger = WandbLogger(
         name=folder.name,
-        save_dir=folder.resolve().parent,  # it makes links, which a run folder must not hold
+        save_dir=os.environ.get("WANDB_DIR", "."),  # not the run folder: it makes links
         id=name,
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         settings=wandb.Settings(console="off"),
@@ -169,11 +169,10 @@ def _wandb(folder: Path, name: str | None, recipe: dict[str, Any]) -> Logger:
 
 
 def _mlflow(folder: Path, name: str | None, recipe: dict[str, Any]) -> Logger:
-    beside = f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
     logger = MLFlowLogger(
         os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT),
         run_name=folder.name,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", beside),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
         run_id=name,
     )
     logger.log_hyperparams(recipe)

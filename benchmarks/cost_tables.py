@@ -110,6 +110,7 @@ def tables() -> dict[str, list[Row]]:
         "device_rates": rates(networks, measured["batches"]["pictures_per_s"]["folder"]),
         "study_costs": studies(networks),
         "data_rates": sources(measured),
+        "limits": limits(json.loads((RESULTS / "limits.json").read_text())),
     }
 
 
@@ -123,4 +124,20 @@ def sources(measured: dict[str, Any]) -> list[Row]:
             cells.append(f"{measured[what]['pictures_per_s'][name]:.0f}")
             cells.append("" if share is None else f"{share:.2f}")
         table.append(("bare PIL" if name == "PIL" else f"`{name}`", *cells))
+    return table
+
+
+def limits(measured: dict[str, Any]) -> list[Row]:
+    """Return a row for each number of benchmarks/limits.py."""
+    size, checkpoint = (measured["run_bytes"][each] / 1e6 for each in ("folder", "checkpoint"))
+    table: list[Row] = [
+        ("what", ""),
+        ("folder of a run of MobileNetV2", f"{size:.0f} MB"),
+        ("1,000 such folders", f"{size:.0f} GB"),
+        ("a checkpoint of it", f"{checkpoint:.0f} MB"),
+        ("the same checkpoint, read by 1,000 ranks", f"{checkpoint:.0f} GB"),
+    ]
+    for tries, seconds in measured["seconds_a_try"].items():
+        what = f"asking for a try and telling its result, after {int(tries):,} tries"
+        table.append((what, f"{1000 * seconds:.0f} ms"))
     return table

@@ -19,7 +19,7 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.training.run import run
 
 TRIES = (100, 1_000, 10_000)
-ASKED = 10
+ASKED = 50
 FIELDS = {
     "threshold": optuna.distributions.FloatDistribution(1e-3, 0.1, log=True),
     "lr": optuna.distributions.FloatDistribution(1e-3, 1.0, log=True),

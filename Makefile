@@ -4,7 +4,8 @@
 #   make test-all   the whole test suite, with test-stacks
 #   make test-stacks   tests with other quantization toolkits, which requirements/stacks.txt lists
 #   make coverage   the whole test suite, with a report of the lines it runs
-#   make check   lint, format and types
+#   make check   lint, format, types, and the documentation site
+#   make docs    the documentation site, in site/
 #   make dist    build the sdist and the wheel in dist/, and check what they hold
 #   make try-wheel   install that wheel in a new environment and use it; minutes
 #   make soak    long and wide: 20,000 steps, 2,000 layers, 200 million weights; a quarter of an hour
@@ -19,7 +20,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-stacks coverage check dist try-wheel soak fuzz bench bench-inference
+.PHONY: docs help demo test test-all test-stacks coverage check dist try-wheel soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -43,6 +44,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python src
+	$(BIN)/python docs/site/build.py site
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/site/build.py site
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist

@@ -127,14 +127,15 @@ def opened():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
 
-    def open_page(path, width=1440, scheme="light"):
+    def open_page(path, width=1440, scheme="light", wait=True):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         driver.get(path.absolute().as_uri())
         page = Page(driver)
-        page.wait()
+        if wait:  # for the charts of a report
+            page.wait()
         return page
 
     try:

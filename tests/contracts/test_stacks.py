@@ -192,7 +192,7 @@ def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
     torch._dynamo.reset()  # it compiles a function only a few times
     model = world.build()
     weights = qs.attach(model)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=world.fullgraph)
     model.eval()
     compiled(IMAGES)
     for weight in weights:

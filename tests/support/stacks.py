@@ -29,6 +29,8 @@ class World:
     """Whether scales are parameters."""
     compiles: bool = False
     """Whether to test torch.compile with it; takes seconds."""
+    fullgraph: bool = True
+    """Whether it compiles without graph breaks."""
     exact: bool = True
     """Whether no code at all changes in the conversion, after `before_convert`."""
 
@@ -190,6 +192,54 @@ def pt2e_converted(model: nn.Module, _: Path | None = None) -> nn.Module:
     return convert_pt2e(model)
 
 
+def modelopt_network(**options: Any) -> nn.Module:
+    """A network in ModelOpt with 4-bit weights."""
+    import modelopt.torch.quantization as mtq
+
+    torch.manual_seed(0)
+    model = TinyLinear() if "block_sizes" in options else Tiny(nn.Conv2d, nn.Linear)
+    chosen = "*[35].weight_quantizer" if "block_sizes" in options else "*weight_quantizer"
+    config = {
+        "quant_cfg": [
+            {"quantizer_name": "*", "enable": False},
+            {"quantizer_name": chosen, "cfg": {"num_bits": 4, **options}, "enable": True},
+        ],
+        "algorithm": "max",
+    }
+    return mtq.quantize(model, config, lambda network: network(IMAGES))
+
+
+def modelopt_folded(model: nn.Module, _: Path | None = None) -> nn.Module:
+    """The network with quantized values as weights."""
+    import modelopt.torch.quantization as mtq
+
+    mtq.fold_weight(model)
+    return model
+
+
+def aimet_network() -> nn.Module:
+    """`Tiny` in AIMET with 4-bit weights, and what `aimet_file` needs."""
+    from aimet_torch.quantsim import QuantizationSimModel
+
+    torch.manual_seed(0)
+    network = Tiny(nn.Conv2d, nn.Linear)
+    sim = QuantizationSimModel(network, IMAGES, default_param_bw=4, default_output_bw=8)
+    sim.compute_encodings(lambda model, _: model(IMAGES), None)
+    SIMS[id(sim.model)] = sim
+    return sim.model
+
+
+SIMS: dict[int, Any] = {}
+"""The simulation of each network of `aimet_network`, by its id."""
+
+
+def aimet_file(model: nn.Module, folder: Path) -> Path:
+    """The network as AIMET exports it."""
+    model.eval()
+    SIMS[id(model)].export(str(folder), "network", IMAGES)
+    return folder / "network.onnx"
+
+
 def brevitas_world(name: str, quantizer: str, **options: Any) -> World:
     def build() -> nn.Module:
         import brevitas.quant
@@ -229,5 +279,21 @@ WORLDS = [
         pt2e_converted,
         compiles=True,
     ),
+    World(
+        "modelopt-channel",
+        "modelopt",
+        partial(modelopt_network, axis=0),
+        modelopt_folded,
+        compiles=True,
+        fullgraph=False,
+    ),
+    World("modelopt-tensor", "modelopt", partial(modelopt_network, axis=None), modelopt_folded),
+    World(
+        "modelopt-block",
+        "modelopt",
+        partial(modelopt_network, block_sizes={-1: 32, "type": "static"}),
+        modelopt_folded,
+    ),
+    World("aimet", "aimet_torch", aimet_network, aimet_file, learned=True),
     World("pt2e-x86", "torchao", partial(pt2e_network, "X86, no batch norm"), pt2e_converted),
 ]

@@ -36,6 +36,20 @@ def onnx_weights(path: str | Path) -> list[OnnxWeight]:
     Raises:
         AttachError: The file can not be read.
     """
+    return list(_weights(_graph(path)))
+
+
+def constants(path: str | Path) -> dict[str, Tensor]:
+    """Return the constants of a file, by name, as float32.
+
+    Raises:
+        AttachError: The file can not be read.
+    """
+    arrays = _constants(_graph(path))
+    return {name: torch.from_numpy(each.astype("float32")) for name, each in arrays.items()}
+
+
+def _graph(path: str | Path) -> Any:
     require("onnx", "reading an ONNX file", "onnx")
     try:
         return _read(Path(path), Path(path).stat().st_mtime_ns)
@@ -44,18 +58,23 @@ def onnx_weights(path: str | Path) -> list[OnnxWeight]:
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, _: int) -> list[OnnxWeight]:
+def _read(path: Path, _: int) -> Any:
     """Read a file once for all of its layers, as long as it does not change."""
-    return list(_weights(read_onnx(path).graph))
+    return read_onnx(path).graph
 
 
-def _weights(graph: Any) -> Iterator[OnnxWeight]:
+def _constants(graph: Any) -> dict[str, Any]:
     from onnx import numpy_helper
 
     known = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             known[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return known
+
+
+def _weights(graph: Any) -> Iterator[OnnxWeight]:
+    known = _constants(graph)
     made = {output: node for node in graph.node for output in node.output}
 
     def value(name: str) -> Tensor | None:

@@ -117,6 +117,18 @@ def codes_of(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.round(wide / torch.where(scale == 0, 1, scale) + zero_point)
 
 
+def over_blocks(values: Tensor, shape: torch.Size) -> Tensor:
+    """Expand numbers of blocks of weights, one per block, so that they broadcast to the weights.
+
+    >>> over_blocks(torch.tensor([[1, 2]]), torch.Size([3, 4]))
+    tensor([[1, 1, 2, 2]])
+    """
+    for dim, size in enumerate(values.shape):
+        if size not in (1, shape[dim - values.dim()]):
+            values = values.repeat_interleave(shape[dim - values.dim()] // size, dim)
+    return values
+
+
 class FrozenOutput:
     """Gives frozen weights their codes in forward passes: an instance of `Change`.
 

@@ -20,7 +20,7 @@ from torchao.quantization.quant_primitives import (  # pyright: ignore[reportMis
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.errors import AttachError, NotCalibratedError
-from quiesce.stacks.site import Change, Reading, Site, codes_of
+from quiesce.stacks.site import Change, Reading, Site, codes_of, over_blocks
 
 
 def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
@@ -131,7 +131,7 @@ class TorchaoWeight(Site):
                 "unpacked format, such as IntxWeightOnlyConfig"
             )
         shape = self.latent.shape
-        scale, zero_point = (_over_groups(v, shape) for v in (weight.scale, weight.zero_point))
+        scale, zero_point = (over_blocks(v, shape) for v in (weight.scale, weight.zero_point))
         codes = weight.qdata.to(scale.dtype)
         return Reading(self.latent.detach(), codes, scale, zero_point.to(scale.dtype))
 
@@ -148,14 +148,8 @@ class _Hook:
 
 def _spread(fake: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return scale and zero point, broadcastable to a tensor; also in a graph of gradients."""
-    scale = _over_groups(fake.scale, like.shape)
-    return scale, _over_groups(fake.zero_point, like.shape).to(scale.dtype)
-
-
-def _over_groups(values: Tensor, shape: torch.Size) -> Tensor:
-    if values.shape[-1] == 1:
-        return values
-    return values.repeat_interleave(shape[-1] // values.shape[-1], -1)
+    scale = over_blocks(fake.scale, like.shape)
+    return scale, over_blocks(fake.zero_point, like.shape).to(scale.dtype)
 
 
 def _changed(config: Any, **changes: bool) -> Any:

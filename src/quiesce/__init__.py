@@ -38,6 +38,7 @@ Measure and cure oscillation:
 Networks of other quantization toolkits:
     attach: their quantized weights, for tracker, cures and reports
     audit: which codes the conversion of the toolkit has changed, and why
+    Adapter, WeightGrid: functions that reach the weights of any other toolkit
 
 Average the weights:
     WeightAverage: exponential average of latent weights and scales that keeps frozen codes
@@ -76,6 +77,7 @@ __all__ = [
     "PSG",
     "STE",
     "TRS",
+    "Adapter",
     "Control",
     "Cure",
     "Dampening",
@@ -97,6 +99,7 @@ __all__ = [
     "StochasticRounding",
     "Watch",
     "WeightAverage",
+    "WeightGrid",
     "attach",
     "audit",
     "calibrate",

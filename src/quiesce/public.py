@@ -53,6 +53,8 @@ from quiesce.quantization.weight_average import copy_history as copy_history
 from quiesce.schedules import constant as constant
 from quiesce.schedules import cosine as cosine
 from quiesce.schedules import linear as linear
+from quiesce.stacks.adapter import Adapter as Adapter
+from quiesce.stacks.adapter import WeightGrid as WeightGrid
 from quiesce.stacks.attach import attach as attach
 from quiesce.stacks.audit import audit as audit
 

@@ -34,15 +34,17 @@ every_world = pytest.mark.parametrize(
 class Loop:
     """A network in training, with momentum and weight decay, which push frozen weights."""
 
-    def __init__(self, model: nn.Module, *cures: qs.Cure, lr: float = 0.05) -> None:
-        self.model = model
-        self.weights = qs.attach(model)
+    def __init__(self, world: World, *cures: qs.Cure, state: object = None) -> None:
+        self.model = model = world.build()
+        if state is not None:
+            model.load_state_dict(state)
+        self.weights = world.attach(model)
         scales = [scale for weight in self.weights for scale in weight.scale_parameters]
         known = {id(scale) for scale in scales}
         others = [each for each in model.parameters() if id(each) not in known]
         groups = [{"params": others, "weight_decay": 1e-4}]
-        groups += [{"params": scales, "lr": 1e-3 * lr}] if scales else []
-        self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
+        groups += [{"params": scales, "lr": 5e-5}] if scales else []
+        self.optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
         self.tracker = qs.OscillationTracker(self.weights, momentum=0.2)
         self.control = qs.Control(self.optimizer, self.weights, self.tracker, cures)
 
@@ -81,7 +83,7 @@ def test_reading_changes_no_state_and_no_random_number(world: World) -> None:
     model = world.build()
     before, random = state_of(model), torch.random.get_rng_state()
     outputs = copy.deepcopy(model)(IMAGES)
-    weights = qs.attach(model)
+    weights = world.attach(model)
     assert world.learned == any(weight.scale_parameters for weight in weights)
     for weight in weights:
         weight.codes(), weight.quantized(), weight.scale, weight.frozen, weight.grid
@@ -92,7 +94,7 @@ def test_reading_changes_no_state_and_no_random_number(world: World) -> None:
 
 @every_world
 def test_the_codes_after_a_step_are_those_of_the_next_forward(world: World) -> None:
-    loop = Loop(world.build())
+    loop = Loop(world)
     seen: dict[str, Tensor] = {}
 
     def note(name: str):
@@ -102,8 +104,9 @@ def test_the_codes_after_a_step_are_those_of_the_next_forward(world: World) -> N
 
         return change
 
-    for weight in loop.weights:
-        weight.site.on_output(note(weight.name))
+    handles = [weight.site.on_output(note(weight.name)) for weight in loop.weights]
+    if None in handles:
+        pytest.skip("this toolkit has no module that quantizes weights")
     for _ in range(6):
         loop.step()
         codes = {weight.name: weight.codes().to(torch.int16) for weight in loop.weights}
@@ -114,7 +117,7 @@ def test_the_codes_after_a_step_are_those_of_the_next_forward(world: World) -> N
 
 @every_world
 def test_frozen_weights_keep_their_codes(world: World) -> None:
-    loop = Loop(world.build())
+    loop = Loop(world)
     loop.step()
     frozen = loop.freeze_half()
     free = {w.name: w.latent.detach().clone() for w in loop.weights}
@@ -130,7 +133,9 @@ def test_frozen_weights_keep_their_codes(world: World) -> None:
 
 @every_world
 def test_a_frozen_weight_has_no_gradient(world: World) -> None:
-    loop = Loop(world.build())
+    loop = Loop(world)
+    if None in [weight.site.on_output(lambda value, *_: value) for weight in loop.weights]:
+        pytest.skip("this toolkit has no module that quantizes weights")
     loop.step()
     frozen = loop.freeze_half()
     loop.optimizer.zero_grad()
@@ -143,22 +148,23 @@ def test_a_frozen_weight_has_no_gradient(world: World) -> None:
 
 @every_world
 def test_conversion_loses_no_frozen_code(world: World, tmp_path: Path) -> None:
-    loop = Loop(world.build())
+    loop = Loop(world)
     loop.step()
     loop.freeze_half()
     for _ in range(STEPS):
         loop.step()
+    if world.convert is None:
+        pytest.skip("no conversion to read")
     loop.weights.before_convert()
     audit = qs.audit(loop.weights, world.convert(loop.model, tmp_path))
     assert sum(layer.frozen for layer in audit.layers) > 300 * (len(loop.weights) > 1)
     assert audit.frozen_lost == 0
-    if world.exact:
-        assert audit.changed == 0, str(audit)
+    assert audit.changed == 0, str(audit)
 
 
 @every_world
 def test_saved_and_loaded_it_goes_on_with_the_same_bits(world: World) -> None:
-    loop = Loop(world.build(), qs.Freezing(0.15, max_frozen=None), qs.Dampening(1e-4))
+    loop = Loop(world, qs.Freezing(0.15, max_frozen=None), qs.Dampening(1e-4))
     for _ in range(4):
         loop.step()
     loop.freeze_half()
@@ -173,9 +179,8 @@ def test_saved_and_loaded_it_goes_on_with_the_same_bits(world: World) -> None:
             }
         )
     )
-    other = world.build()
-    other.load_state_dict(saved["model"])
-    other = Loop(other, qs.Freezing(0.15, max_frozen=None), qs.Dampening(1e-4))
+    cures = qs.Freezing(0.15, max_frozen=None), qs.Dampening(1e-4)
+    other = Loop(world, *cures, state=saved["model"])
     other.control.load_state_dict(saved["control"])
     other.optimizer.load_state_dict(saved["optimizer"])
     for _ in range(3):
@@ -191,7 +196,7 @@ def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
         pytest.skip("another network of this toolkit is compiled, or it can not be")
     torch._dynamo.reset()  # it compiles a function only a few times
     model = world.build()
-    weights = qs.attach(model)
+    weights = world.attach(model)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=world.fullgraph)
     model.eval()
     compiled(IMAGES)
@@ -207,8 +212,7 @@ def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
 
 @every_world
 def test_dampening_pulls_every_latent_to_its_code(world: World) -> None:
-    model = world.build()
-    loop = Loop(model, qs.Dampening(1.0))
+    loop = Loop(world, qs.Dampening(1.0))
     loop.control.penalty().backward()
     for weight in loop.weights:
         now = weight.site.read()

@@ -10,6 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.cpp_extension import get_default_build_root
+
+import quiesce as qs
+from quiesce.stacks.attached import Attached
+from support.attach_page import definitions
 
 IMAGES = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 LABELS = torch.randint(0, 5, (8,), generator=torch.Generator().manual_seed(2))
@@ -23,20 +29,32 @@ class World:
     package: str
     build: Callable[[], nn.Module]
     """A prepared and calibrated network for `IMAGES`; the same at each call."""
-    convert: Callable[[nn.Module, Path], Any]
-    """What `quiesce.audit` takes; the second argument is an empty folder."""
+    convert: Callable[[nn.Module, Path], Any] | None
+    """What `quiesce.audit` takes; the second argument is an empty folder. None: not tested."""
     learned: bool = False
     """Whether scales are parameters."""
     compiles: bool = False
     """Whether to test torch.compile with it; takes seconds."""
     fullgraph: bool = True
     """Whether it compiles without graph breaks."""
-    exact: bool = True
-    """Whether no code at all changes in the conversion, after `before_convert`."""
+    adapter: Callable[[nn.Module], qs.Adapter] | None = None
+    """For toolkits that quiesce does not know itself."""
 
     @property
     def installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
+        if self.package == "nncf" and not NNCF_IS_BUILT:
+            return False
+        try:
+            return importlib.util.find_spec(self.package) is not None
+        except ModuleNotFoundError:  # the package that it is part of
+            return False
+
+    def attach(self, model: nn.Module) -> Attached:
+        return qs.attach(model, adapter=self.adapter and self.adapter(model))
+
+
+NNCF_IS_BUILT = any(Path(get_default_build_root()).glob("*/nncf/*/*/*.so"))
+"""NNCF compiles an extension when it first quantizes, which takes minutes."""
 
 
 class Tiny(nn.Module):
@@ -240,6 +258,115 @@ def aimet_file(model: nn.Module, folder: Path) -> Path:
     return folder / "network.onnx"
 
 
+class OwnQuantizer(nn.Module):
+    """Rounds a weight to codes from -3 to 4, zero point 0.5, with a learned scale."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(weight.detach().abs().amax(1, keepdim=True) / 3)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        place = weight / self.scale + 0.5
+        inside = place.clamp(-3, 4)
+        code = inside + (torch.round(inside) - inside).detach()
+        return self.scale * (code - 0.5)
+
+
+class OwnLinear(nn.Linear):
+    """A layer of a toolkit that a user has written."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.quantizer = OwnQuantizer(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.quantizer(self.weight), self.bias)
+
+
+def own_network() -> nn.Module:
+    """A convolution in float and two layers of that toolkit."""
+    torch.manual_seed(0)
+    model = TinyLinear()
+    model[3], model[5] = OwnLinear(288, 32), OwnLinear(32, 5)
+    return model
+
+
+def own_folded(model: nn.Module, _: Path | None = None) -> nn.Module:
+    """A copy of the network with quantized values as weights."""
+    model = copy.deepcopy(model)
+    for layer in (model[3], model[5]):
+        layer.weight.data = layer.quantizer(layer.weight).detach()
+    return model
+
+
+def own_adapter(model: nn.Module, **changes: Any) -> qs.Adapter:
+    """The functions that reach it."""
+
+    def grid(name: str) -> qs.WeightGrid:
+        return qs.WeightGrid(model.get_submodule(name).quantizer.scale, -3, 4, 0.5)
+
+    def converted(name: str, folded: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        layer, scale = folded.get_submodule(name), grid(name).scale.detach()
+        return torch.round(layer.weight / scale + 0.5), scale, torch.tensor(0.5)
+
+    functions: dict[str, Any] = {
+        "params": lambda model: {name: model.get_submodule(name).weight for name in ("3", "5")},
+        "quantize": lambda name: model.get_submodule(name).quantizer.forward(
+            model.get_submodule(name).weight
+        ),
+        "grid": grid,
+        "write": lambda name, values: model.get_submodule(name).weight.data.copy_(values),
+        "hook": lambda name: model.get_submodule(name).quantizer,
+        "scales": lambda name: [model.get_submodule(name).quantizer.scale],
+        "converted": converted,
+    }
+    return qs.Adapter(**(functions | changes))
+
+
+def quanto_network() -> nn.Module:
+    """`TinyLinear` in Quanto with 4-bit weights, some in groups."""
+    from optimum.quanto import qint4, quantize
+
+    torch.manual_seed(0)
+    model = TinyLinear()
+    quantize(model, weights=qint4)
+    return model
+
+
+def quanto_frozen(model: nn.Module, _: Path | None = None) -> nn.Module:
+    """The network with integer weights."""
+    from optimum.quanto import freeze
+
+    freeze(model)
+    return model
+
+
+def quanto_adapter(model: nn.Module) -> qs.Adapter:
+    return definitions("Another toolkit")["quanto_adapter"](model)
+
+
+def nncf_network() -> nn.Module:
+    """`Tiny` in NNCF with weights of 4 bits, which NNCF itself does not offer."""
+    import nncf
+    import nncf.torch
+    from nncf.torch.quantization.layers import BaseQuantizer
+
+    torch.manual_seed(0)
+    model = nncf.quantize(Tiny(nn.Conv2d, nn.Linear), nncf.Dataset([IMAGES]), subset_size=1)
+    adapter = nncf_adapter(model)
+    for name in adapter.params(model):
+        quantizer: Any = adapter.hook(name)
+        assert isinstance(quantizer, BaseQuantizer)
+        quantizer.num_bits = 4
+    return model.train()
+
+
+def nncf_adapter(model: nn.Module) -> qs.Adapter:
+    adapter = definitions("Another toolkit", 1)["nncf_adapter"](model, IMAGES)
+    model.train()
+    return adapter
+
+
 def brevitas_world(name: str, quantizer: str, **options: Any) -> World:
     def build() -> nn.Module:
         import brevitas.quant
@@ -295,5 +422,10 @@ WORLDS = [
         modelopt_folded,
     ),
     World("aimet", "aimet_torch", aimet_network, aimet_file, learned=True),
+    World(
+        "own", "torch", own_network, own_folded, learned=True, compiles=True, adapter=own_adapter
+    ),
+    World("quanto", "optimum.quanto", quanto_network, quanto_frozen, adapter=quanto_adapter),
+    World("nncf", "nncf", nncf_network, None, learned=True, adapter=nncf_adapter),
     World("pt2e-x86", "torchao", partial(pt2e_network, "X86, no batch norm"), pt2e_converted),
 ]

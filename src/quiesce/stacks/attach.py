@@ -14,6 +14,7 @@ from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import is_split
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_weight import QuantizedWeight
+from quiesce.stacks.adapter import Adapter
 from quiesce.stacks.attached import Attached
 from quiesce.stacks.attached_weight import AttachedWeight
 from quiesce.stacks.catalog import STACKS, Stack
@@ -21,7 +22,11 @@ from quiesce.stacks.site import Site
 
 
 def attach(
-    model: nn.Module, example_input: Input | None = None, *, exclude: Sequence[str] = ()
+    model: nn.Module,
+    example_input: Input | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    adapter: Adapter | None = None,
 ) -> Attached:
     """Return the quantized weights of a network prepared by another toolkit, or by quiesce.
 
@@ -35,6 +40,7 @@ def attach(
         example_input: An input. If given, the network runs once in inference mode, which
             initialises scales that the toolkit sets in its first forward pass.
         exclude: Shell patterns for names of layers to leave alone.
+        adapter: Functions that find and read the weights of a toolkit that is not listed.
 
     Returns:
         A list of weights, in the order of the modules.
@@ -56,6 +62,7 @@ def attach(
         return not any(fnmatchcase(name, pattern) for pattern in exclude)
 
     sites = [site for stack in STACKS for site in _sites(stack, model, wanted)]
+    sites += [] if adapter is None else adapter.sites(model, wanted)
     _check_weights(sites)
     weights = [weight for weight in _own_weights(model) if wanted(weight.name)]
     weights += [AttachedWeight(site) for site in sites]
@@ -63,7 +70,7 @@ def attach(
         known = ", ".join(dict.fromkeys(stack.name for stack in STACKS))
         raise NothingToDoError(
             f"{type(model).__name__} has no quantized weight of quiesce, {known}; prepare it "
-            "before quiesce.attach"
+            "before quiesce.attach, or give it an adapter for another toolkit"
         )
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     return Attached(sorted(weights, key=lambda weight: order.get(weight.name, len(order))))

@@ -249,7 +249,7 @@ class AttachedWeight(QuantizedWeight):
         if (fold := self._affine.fold) is not None:
             frozen = frozen & (fold != 0)
             values = values / torch.where(fold == 0, 1, fold)
-        self.latent.copy_(torch.where(frozen, values.to(self.latent.dtype), self.latent))
+        self.site.write(torch.where(frozen, values.to(self.latent.dtype), self.latent))
         self._seen = self.latent._version
 
     def hold_grid(self) -> None:

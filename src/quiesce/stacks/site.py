@@ -84,6 +84,11 @@ class Site(ABC):
     def read(self) -> Reading:
         """Read the weight as the next forward pass will, without its hooks; changes nothing."""
 
+    @torch.no_grad()
+    def write(self, values: Tensor) -> None:
+        """Write values to the latent weight, in place."""
+        self.latent.copy_(values)
+
     @abstractmethod
     def on_output(self, change: Change) -> RemovableHandle | None:
         """Register a hook that changes the quantized weight in forward passes.

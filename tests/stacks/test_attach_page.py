@@ -1,13 +1,12 @@
 """The programs of docs/how-to/attach.md run."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 
 from support.attach_page import program
-from support.stacks import IMAGES, LABELS, NNCF_IS_BUILT, Tiny, TinyLinear
+from support.stacks import IMAGES, LABELS, Tiny, TinyLinear, is_installed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,7 +38,7 @@ def run(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, o
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_program_of_a_toolkit_runs(section, tmp_path, monkeypatch, capsys) -> None:
-    if importlib.util.find_spec(SECTIONS[section]) is None:
+    if not is_installed(SECTIONS[section]):
         pytest.skip(f"{SECTIONS[section]} is not installed")
     text = program(section)
     assert sum("# quiesce" in line for line in (program("The loop") + text).splitlines()) == 10
@@ -56,6 +55,6 @@ def test_the_adapter_of_quanto_runs(tmp_path, monkeypatch, capsys) -> None:
     assert "\n0 of " in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not NNCF_IS_BUILT, reason="NNCF compiles an extension for a minute")
+@pytest.mark.skipif(not is_installed("nncf"), reason="NNCF is not installed and compiled")
 def test_the_adapter_of_nncf_runs(tmp_path, monkeypatch) -> None:
     run(program("Another toolkit", 1), tmp_path, monkeypatch)

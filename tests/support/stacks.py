@@ -42,19 +42,20 @@ class World:
 
     @property
     def installed(self) -> bool:
-        if self.package == "nncf" and not NNCF_IS_BUILT:
-            return False
-        try:
-            return importlib.util.find_spec(self.package) is not None
-        except ModuleNotFoundError:  # the package that it is part of
-            return False
+        return is_installed(self.package)
 
     def attach(self, model: nn.Module) -> Attached:
         return qs.attach(model, adapter=self.adapter and self.adapter(model))
 
 
-NNCF_IS_BUILT = any(Path(get_default_build_root()).glob("*/nncf/*/*/*.so"))
-"""NNCF compiles an extension when it first quantizes, which takes minutes."""
+def is_installed(package: str) -> bool:
+    """Whether a package can be used; NNCF first compiles an extension, which takes minutes."""
+    if package == "nncf" and not any(Path(get_default_build_root()).glob("*/nncf/*/*/*.so")):
+        return False
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the package that it is part of
+        return False
 
 
 class Tiny(nn.Module):

@@ -91,11 +91,7 @@ def call(name: str, field: str, **offered: Any) -> Any:
 
 
 def run(step: Callable[[], Any], where: str) -> Any:
-    """Run user code; convert an error to a one-line message with file and line number.
-
-    Raises:
-        RecipeError: The code raises an error. Errors of quiesce are passed on unchanged.
-    """
+    """Run user code; turn its error into a RecipeError of one line with file and line number."""
     try:
         return step()
     except QuiesceError:

@@ -68,11 +68,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Check that a file can be written, and that it does not exist unless `force` is given.
-
-    Raises:
-        RecipeError: It cannot be written, or it exists.
-    """
+    """Raise a RecipeError if a file cannot be written, or exists and `force` is not given."""
     if not output.parent.is_dir():
         raise RecipeError(f"{output}: there is no folder {output.parent}; create it first")
     if output.is_dir():

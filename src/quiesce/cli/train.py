@@ -73,11 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _refuse_network(name: str) -> None:
-    """Refuse the name of a timm network: it is a value of `model.name`, not a recipe.
-
-    Raises:
-        RecipeError: `name` is no recipe, and timm has a network of this name.
-    """
+    """Raise a RecipeError for the name of a timm network, which is a `model.name` and no recipe."""
     known = name in shipped_recipes() or Path(name).exists()
     if known or not name.isidentifier() or find_spec("timm") is None:
         return

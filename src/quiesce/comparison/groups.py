@@ -47,11 +47,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
-    """Group runs by recipe, in the order in which each recipe first appears.
-
-    Raises:
-        RecipeError: Two runs have the same recipe and seed, and would count twice.
-    """
+    """Group runs by recipe in their order; raise a RecipeError for two runs with the same seed."""
     recipes: list[tuple[str, dict[str, Any]]] = []
     seeds: list[dict[int, RunFiles]] = []
     for run in runs:
@@ -87,11 +83,7 @@ def _differing(method: dict[str, Any], methods: list[dict[str, Any]]) -> dict[st
 
 
 def find_group(groups: Sequence[Group], name: str) -> Group:
-    """Return the group with a label, or the only group with a recipe name.
-
-    Raises:
-        RecipeError: No group matches, or several do.
-    """
+    """Return the group with a label, or the only one with a recipe name, or raise a RecipeError."""
     if found := [group for group in groups if group.label == name]:
         return found[0]
     labels = [group.label for group in groups]
@@ -106,11 +98,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def refuse_mixed_data(runs: Sequence[RunFiles]) -> None:
-    """Refuse runs with different test images.
-
-    Raises:
-        RecipeError: Two runs have different data.
-    """
+    """Raise a RecipeError if two runs have different test images."""
     for run in runs[1:]:
         first, this = data_of(runs[0].recipe.data), data_of(run.recipe.data)
         if (field := differing_field(first, this)) is not None:

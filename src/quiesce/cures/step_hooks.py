@@ -34,11 +34,7 @@ def hooked_optimizers(given: object) -> list[Optimizer]:
 
 
 def refuse_engine(optimizer: object) -> None:
-    """Raise an error for an optimizer that Accelerate runs with DeepSpeed, FSDP or Megatron-LM.
-
-    Raises:
-        TrackingError: The optimizer belongs to one of these engines.
-    """
+    """Raise a TrackingError for an optimizer of Accelerate's DeepSpeed, FSDP or Megatron-LM."""
     kind = getattr(getattr(optimizer, "accelerator_state", None), "distributed_type", None)
     if engine := _ENGINES.get(str(getattr(kind, "value", kind))):
         raise TrackingError(

@@ -139,11 +139,7 @@ def load_model(path: Path) -> Any:
 
 
 def description_of(model: Any, where: str | Path) -> Description:
-    """Return the description in an onnx.ModelProto.
-
-    Raises:
-        ExportError: There is none, or it is damaged or of a newer version.
-    """
+    """Return the description in an onnx.ModelProto, or raise an ExportError."""
     properties = {each.key: each.value for each in model.metadata_props}
     if KEY not in properties:
         raise ExportError(

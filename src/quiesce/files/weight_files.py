@@ -125,11 +125,7 @@ def unpickled(file: Path) -> Any:
 
 
 def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the tensors in the content of a file, by name; `read_weights` says where they are.
-
-    Raises:
-        CheckpointError: It holds no tensors by name.
-    """
+    """Return the tensors in the content of a file, by name, or raise a CheckpointError."""
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -163,11 +163,7 @@ class GroupState:
         }
 
     def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
-        """Load the result of `state`.
-
-        Raises:
-            TrackingError: The saved tensors do not have the shape of this layer.
-        """
+        """Load the result of `state`; raise a TrackingError if a tensor has another shape."""
         for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
             if kept is not None and saved is not None:
                 mine = self.group.layer(kept, layer)

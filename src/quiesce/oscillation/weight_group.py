@@ -86,11 +86,7 @@ class WeightGroup:
         return values.detach().as_strided(shape, strides, self.starts[index])
 
     def check(self) -> None:
-        """Check that the weights have not changed since the group was created.
-
-        Raises:
-            TrackingError: The memory format, dtype or device of a weight has changed.
-        """
+        """Raise a TrackingError if the memory format, dtype or device of a weight has changed."""
         for weight, strides in zip(self.weights, self._strides, strict=True):
             latent = weight.held
             if latent.stride() != strides:

@@ -28,11 +28,7 @@ def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[s
 
 
 def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme) -> None:
-    """Raise an error if quantization would break tied weights.
-
-    Raises:
-        PrepareError: A tie would break. The message names both modules and suggests a fix.
-    """
+    """Raise a PrepareError that names all tied weights that quantization would break."""
     problems = []
     owners: dict[int, str] = {}
     for name, layer in chosen.items():

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def find_recipe(recipe: str) -> Path:
-    """Return the YAML file of a shipped name or a path.
-
-    Raises:
-        RecipeError: Neither exists; the message suggests the closest name.
-    """
+    """Return the YAML file of a shipped name or a path; the RecipeError suggests a name."""
     shipped = SHIPPED / f"{recipe}.yaml"
     if recipe in shipped_recipes():
         return shipped
@@ -78,11 +74,7 @@ def read_recipe(recipe: str, flags: Sequence[str] = ()) -> Recipe:
 
 
 def refuse_untrusted(recipe: Recipe, path: Path, flags: Sequence[str]) -> None:
-    """Refuse user code in the recipe of a run folder, because its source may be untrusted.
-
-    Raises:
-        RecipeError: A field refers to a user function, and no flag sets it again.
-    """
+    """Raise a RecipeError for user code in the recipe of a run folder that no flag names again."""
     given = {flag.removeprefix("--").partition("=")[0] for flag in flags}
     for field, name in recipe.user_code.items():
         if field not in given:
@@ -139,11 +131,7 @@ def recipe_parser(usage: str | None = None) -> "ArgumentParser":
 
 
 def load_yaml(path: Path) -> Any:
-    """Return the content of a YAML file.
-
-    Raises:
-        RecipeError: It cannot be read, or is not YAML.
-    """
+    """Return the content of a YAML file; raise a RecipeError if it is not readable YAML."""
     try:
         return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:

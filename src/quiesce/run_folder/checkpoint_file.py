@@ -39,11 +39,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running code from it.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or not a checkpoint.
-    """
+    """Read a checkpoint without running its code; raise a CheckpointError if it is damaged."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     try:

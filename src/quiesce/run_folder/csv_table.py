@@ -19,11 +19,7 @@ class CsvTable:
         self._started = False
 
     def add(self, rows: Sequence[Sequence[object]]) -> None:
-        """Append rows with one value per column; None becomes an empty cell.
-
-        Raises:
-            DiskFullError: There is no space for them.
-        """
+        """Append rows with one value per column; None becomes an empty cell."""
         if not rows:
             return
         text = io.StringIO()

@@ -117,11 +117,7 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Add instructions for resuming to the error that stops a run.
-
-    Raises:
-        DiskFullError: The block raised the OSError of a full disk.
-    """
+    """Add instructions for resuming to the error that stops a run; name a full disk."""
     try:
         with full_disk_named(folder):
             yield

@@ -40,11 +40,7 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read recipe and summary of a run.
-
-    Raises:
-        RecipeError: A file is damaged, or of a newer version.
-    """
+    """Read recipe and summary of a run; raise a RecipeError if a file is damaged or too new."""
     path, recipe, tree = folder / RECIPE, KeptRecipe(), {}
     if path.exists():
         tree = _tree(path, yaml_and_json.read_yaml)
@@ -60,11 +56,7 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return `folder` if it is a run folder, else the run folders inside it, sorted.
-
-    Raises:
-        RecipeError: There is none.
-    """
+    """Return `folder` if it is a run, else the runs inside it, sorted; or raise a RecipeError."""
     if is_run(folder):
         return [folder]
     if inside := sorted(path for path in folder.glob("*") if is_run(path)):
@@ -73,11 +65,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path, kind: type[F]) -> F:
-    """Read a JSON file of a run or a sweep.
-
-    Raises:
-        RecipeError: The file is missing, damaged, or of a newer version.
-    """
+    """Read a JSON file of a run or a sweep; raise a RecipeError if it is damaged or too new."""
     tree = _tree(path, yaml_and_json.read_json)
     with reading(path):
         return typed(tree, kind)
@@ -90,11 +78,7 @@ def maybe_read(path: Path, kind: type[F]) -> F | None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn any error of a block that reads `path` into one line with the name of the file.
-
-    Raises:
-        RecipeError: The block raised an error that is not from quiesce.
-    """
+    """Turn any error of a block that reads `path` into a RecipeError of one line with the file."""
     try:
         yield
     except QuiesceError:

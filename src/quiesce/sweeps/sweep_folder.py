@@ -61,11 +61,7 @@ class SweepFolder:
             yield
 
     def refuse_changed(self, runs: Sequence[PlannedRun]) -> None:
-        """Refuse to continue with recipes that differ from those of the earlier runs.
-
-        Raises:
-            RecipeError: A field of a run's recipe has changed since the folder was created.
-        """
+        """Raise a RecipeError if a recipe differs from that of the earlier runs."""
         for run in runs:
             if not (path := self.recipe(run)).is_file():
                 continue

@@ -58,11 +58,7 @@ class JoinedOptimizer(Optimizer):
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raise an error: it is unclear which member the group would belong to.
-
-        Raises:
-            ValueError: Always, once the optimizer is made.
-        """
+        """Raise a ValueError: it is unclear which member the group would belong to."""
         if hasattr(self, "_shared"):
             raise ValueError("add the group to a member before the members are joined")
         super().add_param_group(param_group)

@@ -11,11 +11,7 @@ from quiesce.training.resuming.found_checkpoint import Found
 
 
 def refuse_other_checkpoints(found: Found | None, folder: Path) -> None:
-    """Check that all processes found the same checkpoint.
-
-    Raises:
-        CheckpointError: They see different files.
-    """
+    """Raise a CheckpointError unless all processes found the same checkpoint."""
     everyone = gathered_objects(
         None if found is None else (found.stage, found.step, found.path.name)
     )

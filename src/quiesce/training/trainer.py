@@ -102,11 +102,7 @@ def gather_processes(trainer: Trainer) -> None:
 def fit(
     trainer: Trainer, module: LightningModule, data: Data, checkpoint: Path | None = None
 ) -> None:
-    """Train `module` on `data`, from the beginning or from a checkpoint.
-
-    Raises:
-        KeyboardInterrupt: The user pressed Ctrl-C; logs and checkpoints are closed.
-    """
+    """Train `module` from the beginning or from a checkpoint; Ctrl-C is a KeyboardInterrupt."""
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         with _calm():

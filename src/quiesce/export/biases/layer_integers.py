@@ -119,20 +119,12 @@ def input_places(model: nn.Module) -> list[Place]:
 
 
 def read_inputs(model: nn.Module) -> dict[str, InputGrid]:
-    """Return the grids of the activations of a prepared model, by the names of their locations.
-
-    Raises:
-        NotCalibratedError: A quantizer has no scale yet; the message contains its name.
-    """
+    """Return the grids of the activations of a prepared model, by the names of their locations."""
     return {place.name: _input_grid(place.quantizer) for place in input_places(model)}
 
 
 def check_all_called(layers: Mapping[str, LayerIntegers], called: set[str]) -> None:
-    """Check that every layer is on a path from input to output.
-
-    Raises:
-        NothingToDoError: A layer is not; the message names the first one.
-    """
+    """Raise a NothingToDoError for a layer that is on no path from input to output."""
     if idle := [name for name in layers if name not in called]:
         raise NothingToDoError(
             f"{idle[0]} is on no path from the input to the output ({len(idle)} of {len(layers)} "

@@ -43,11 +43,7 @@ def fold(
     preprocessing: Preprocessing | None = None,
     dynamic: Mapping[int, str] | None = None,
 ) -> Folded:
-    """Trace a prepared model and fold all foldable operators, without changing a code.
-
-    Raises:
-        NotCalibratedError, NothingToDoError, ExportError: See `export_onnx`.
-    """
+    """Trace a prepared model and fold all foldable operators, without changing a code."""
     layers = read_integers(model)
     before = None
     if preprocessing is not None and preprocessing.folded:

@@ -37,11 +37,7 @@ class Agreement(NamedTuple):
 
 
 def check_compare(compare: Compare | None) -> None:
-    """Check a comparison method.
-
-    Raises:
-        ValueError: It is not "top1", "max_error", a function or None.
-    """
+    """Raise a ValueError unless `compare` is "top1", "max_error", a function or None."""
     if not (compare in ("top1", "max_error", None) or callable(compare)):
         raise ValueError(f'`compare` must be "top1", "max_error" or a function, got {compare!r}')
 

@@ -34,11 +34,7 @@ class Computed(NamedTuple):
 
 @torch.no_grad()
 def run_trained(model: nn.Module, example: Example) -> Computed:
-    """Run a prepared model in inference mode, and record its codes.
-
-    Raises:
-        ExportError: It returns something other than tensors.
-    """
+    """Run a prepared model in inference mode, and record its codes."""
     codes: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
 

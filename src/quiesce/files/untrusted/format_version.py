@@ -6,11 +6,7 @@ from quiesce.errors import RecipeError
 
 
 def refuse_newer(what: str, found: Any, known: int) -> None:
-    """Refuse a file that a newer version of quiesce wrote.
-
-    Raises:
-        RecipeError: The format version `found` is newer than `known`.
-    """
+    """Raise a RecipeError for a format version that is newer than `known`."""
     if isinstance(found, int) and found > known:
         raise RecipeError(
             f"{what} was written by a newer version of quiesce: its format has version {found}, "

@@ -33,11 +33,7 @@ def read_text(path: Path, largest: int = LARGEST_TREE) -> str:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder with links, because writing into it could change files elsewhere.
-
-    Raises:
-        ValueError: The folder contains a symbolic link, at any depth.
-    """
+    """Raise a ValueError if a folder has symbolic links: writing there could change other files."""
     for path in folder.rglob("*"):
         if path.is_symlink():
             inside = path.relative_to(folder)

@@ -13,12 +13,7 @@ LARGEST_FILE = 32 * MB
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an NPZ file, by name.
-
-    Raises:
-        OSError: The file can not be read.
-        ValueError: It is damaged, too large, or contains pickled objects.
-    """
+    """Return the arrays of an NPZ file by name; raise a ValueError for pickles or damage."""
     content = io.BytesIO(read_bytes(path, LARGEST_FILE))
     try:
         with np.load(content, allow_pickle=False) as archive:

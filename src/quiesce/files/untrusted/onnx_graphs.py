@@ -13,13 +13,7 @@ LARGEST_GRAPH = 2**31 - 1
 
 
 def read_onnx(path: Path) -> Any:
-    """Return the onnx.ModelProto in a file.
-
-    Raises:
-        OSError: The file can not be read.
-        ValueError: It is damaged, too large, not a valid model, or has tensors in other files.
-        MissingExtraError: onnx is not installed.
-    """
+    """Return the onnx.ModelProto in a file; raise a ValueError if it is not valid or complete."""
     onnx = require("onnx", "reading an ONNX file", "onnx")
     content = read_bytes(path, LARGEST_GRAPH)
     try:

@@ -26,11 +26,7 @@ LARGEST_EXPANDED = 2**20
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text holds.
-
-    Raises:
-        ValueError: It is no JSON, or nested too deeply.
-    """
+    """Return what a JSON text holds; raise a ValueError if it is no JSON or nested too deeply."""
     try:
         tree = json.loads(text, parse_int=_whole)
     except RecursionError as error:

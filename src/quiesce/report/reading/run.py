@@ -31,11 +31,7 @@ from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
 
 
 def page_run(folder: Path, title: str) -> Run:
-    """Read everything that the page shows of a run.
-
-    Raises:
-        RecipeError: A file is damaged, or newer than this quiesce.
-    """
+    """Read everything that the page shows of a run; raise a RecipeError for a damaged file."""
     files = read_run(folder)
     diagnosis = maybe_read(folder / DIAGNOSIS, DiagnosisFile)
     found = curves(folder / METRICS)

@@ -44,11 +44,7 @@ def read_columns(path: Path, text: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def curves(path: Path) -> dict[str, Series]:
-    """Return each column of a table by step, without empty cells; empty if there is no table.
-
-    Raises:
-        RecipeError: The file is damaged.
-    """
+    """Return each column of a table by step, without empty cells; empty if there is no table."""
     columns = read_columns(path)
     with reading(path):
         steps = columns.pop("step") if columns else np.empty(0)
@@ -81,11 +77,7 @@ def smoothed(series: Series) -> Series:
 
 
 def layers_over_time(path: Path) -> LayersOverTime | None:
-    """Return layers.csv as a matrix; None if it is missing or empty.
-
-    Raises:
-        RecipeError: The file is damaged.
-    """
+    """Return layers.csv as a matrix; None if it is missing or empty."""
     columns = read_columns(path, text=("layer",))
     if not columns:
         return None
@@ -100,11 +92,7 @@ def layers_over_time(path: Path) -> LayersOverTime | None:
 
 
 def batchnorm_curves(path: Path) -> dict[str, Series]:
-    """Return the KL over steps, averaged over depth-wise layers and over the others.
-
-    Raises:
-        RecipeError: The file is damaged.
-    """
+    """Return the KL over steps, averaged over depth-wise layers and over the others."""
     columns = read_columns(path, text=("layer", "kind"))
     found = {}
     if not columns:

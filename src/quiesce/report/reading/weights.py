@@ -16,11 +16,7 @@ LARGEST_CODE = 255
 
 
 def trajectories(path: Path) -> Trajectories | None:
-    """Return trajectories.npz, with latent weights in codes; None if it is missing or empty.
-
-    Raises:
-        RecipeError: The file is damaged.
-    """
+    """Return trajectories.npz, with latent weights in codes; None if it is missing or empty."""
     if not path.exists():
         return None
     with reading(path):

@@ -40,12 +40,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row.
-
-        Raises:
-            KeyError: A metric has no column.
-            DiskFullError: There is no space for it.
-        """
+        """Add a row; raise a KeyError for a metric without a column."""
         if unknown := sorted(set(metrics) - set(COLUMNS)):
             raise KeyError(f"{METRICS} has no column {unknown[0]!r}; add it to COLUMNS")
         row = {**metrics, "step": step}

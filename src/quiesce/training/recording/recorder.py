@@ -224,11 +224,7 @@ class Recorder:
 
 
 def check_layer(config: RecordingConfig, layers: Sequence[str]) -> None:
-    """Check that the layer to record exists, if the config names one.
-
-    Raises:
-        RecipeError: It is not one of `layers`.
-    """
+    """Raise a RecipeError if the layer that the config names is not one of `layers`."""
     if config.trajectory_layer is not None and config.trajectory_layer not in layers:
         near = get_close_matches(config.trajectory_layer, layers, n=1, cutoff=0.0)
         raise RecipeError(

@@ -113,11 +113,7 @@ class CheckpointCallback(Checkpoint):
         _count_back(checkpoint["loops"]["fit_loop"], epoch, self._batches)
 
     def _save(self, trainer: Trainer) -> None:
-        """Save a checkpoint; an error of the writing process is raised in all processes.
-
-        Raises:
-            DiskFullError: There is no space.
-        """
+        """Save a checkpoint; an error of the writing process is raised in all processes."""
         with raised_together():
             try:
                 trainer.save_checkpoint(self._path)

@@ -21,11 +21,7 @@ PASSED_ON = QuiesceError, OSError, OutOfMemoryError
 
 
 def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the weights of a file into a prepared network, with scales and grids.
-
-    Raises:
-        CheckpointError: They do not fit: a tensor, or the bits of a quantizer, differ.
-    """
+    """Copy the weights of a file into a prepared network, or raise a CheckpointError."""
     try:
         load_weights(network, weights, source=path)
     except RuntimeError as error:  # from torch, with one line for each quantizer that differs
@@ -34,11 +30,7 @@ def load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def control_of(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the state of the `Control` in a checkpoint.
-
-    Raises:
-        CheckpointError: There is none, it is damaged, or it is of a newer version.
-    """
+    """Return the state of the `Control` in a checkpoint, or raise a CheckpointError."""
     with one_line(path):
         states = content.get("callbacks", {}).values()
         control = next((state for state in states if "tracker" in state), None)
@@ -72,11 +64,7 @@ def tracker_of(
 
 @contextmanager
 def one_line(path: Path) -> Iterator[None]:
-    """Turn any error of a block that reads a checkpoint into one line with the checkpoint's name.
-
-    Raises:
-        CheckpointError: The block raised something other than `PASSED_ON`.
-    """
+    """Turn any error of a block that reads a checkpoint into a CheckpointError of one line."""
     try:
         yield
     except Exception as error:  # torch and Lightning raise many kinds for a wrong entry

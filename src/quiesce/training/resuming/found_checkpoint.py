@@ -58,11 +58,7 @@ class Found:
     """Wall time of each stage so far."""
 
     def load(self, network: nn.Module) -> None:
-        """Copy the weights into a network of this stage.
-
-        Raises:
-            CheckpointError: They do not fit.
-        """
+        """Copy the weights into a network of this stage, or raise a CheckpointError."""
         weights = named_tensors(self.content["state_dict"], self.path).items()
         load(network, {name.removeprefix(NETWORK_PREFIX): w for name, w in weights}, self.path)
 
@@ -113,11 +109,7 @@ def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
 
 
 def refuse_other_recipe(recipe: Recipe, begun: Recipe) -> None:
-    """Refuse to continue a run with a different recipe; the folder's name may differ.
-
-    Raises:
-        RecipeError: Some fields differ.
-    """
+    """Raise a RecipeError if a run has another recipe; its folder may have another name."""
     if differing := ", ".join(_differing(replace(recipe, run=begun.run), begun)):
         raise RecipeError(
             f"{recipe.folder} holds a run with another {differing}; choose another folder with "

@@ -77,22 +77,14 @@ def arguments_of(model_input: Input) -> Arguments:
 
 
 def call(model: nn.Module, model_input: Input) -> Any:
-    """Call a model on an input.
-
-    Raises:
-        TypeError: The forward takes different arguments.
-    """
+    """Call a model on an input; raise a TypeError if the forward takes other arguments."""
     args, kwargs = arguments_of(model_input)
     _check_signature(model, args, kwargs)
     return model(*args, **kwargs)
 
 
 def call_on_batch(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
-    """Call a model on the input of a batch, using `forward` if it is given.
-
-    Raises:
-        TypeError: The batch contains no input, or the forward takes different arguments.
-    """
+    """Call a model on the input of a batch, using `forward` if it is given."""
     return call(model, split_batch(batch)[0]) if forward is None else forward(model, batch)
 
 
@@ -102,11 +94,7 @@ def label_of(batch: Batch) -> Any:
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Return the leaves of nested collections and dataclasses, with names such as "boxes.0".
-
-    Args:
-        tree: Arguments or output of a model: lists, tuples, mappings and dataclasses.
-    """
+    """Return the leaves of nested collections and dataclasses, with names such as "boxes.0"."""
     entries = _entries(tree)
     if entries is None:
         return [(name, tree)]

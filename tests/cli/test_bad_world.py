@@ -122,7 +122,7 @@ def test_a_run_folder_that_exists(refused, tiny_run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("keep")
     told = refused("train", QUICK, *tiny_run)
-    assert f"{tmp_path / 'run'} exists already; name another: --run FOLDER" in told
+    assert f"{tmp_path / 'run'} exists already; give another folder with --run" in told
 
 
 def test_a_folder_that_can_not_be_made(refused, tiny_run, tmp_path):

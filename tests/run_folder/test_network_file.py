@@ -1,14 +1,13 @@
 """The file of the finished network and its description."""
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import quiesce as qs
-from quiesce.errors import CheckpointError
 from quiesce.files.weight_files import load_weights, read_weights
-from quiesce.run_folder.network_file import describe, read_description, save_network
+from quiesce.run_folder.network_file import describe, save_network
+from support.network_file import read_description
 
 
 def prepared(**scheme):
@@ -80,10 +79,3 @@ def test_a_float_network_has_no_quantized_layer(tmp_path):
     save_network(nn.Linear(2, 2), tmp_path / "a.safetensors")
     assert read_description(tmp_path / "a.safetensors")["layers"] == {}
     assert read_description(tmp_path / "a.safetensors")["additions"] == {}
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", (2**40).to_bytes(8, "little") + b"{}"])
-def test_a_damaged_file_has_no_description(content, tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"a\.safetensors is damaged or cut off \("):
-        read_description(tmp_path / "a.safetensors")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from quiesce.run_folder.network_file import read_description
+from support.network_file import read_description
 from support.processes import FORKSERVER
 from support.states import assert_same_state
 

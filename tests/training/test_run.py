@@ -14,9 +14,9 @@ from quiesce.after_training.evaluate import evaluate
 from quiesce.errors import DivergedError, PrepareError, RecipeError
 from quiesce.models.build import build_model
 from quiesce.recipes.reading import read_recipe
-from quiesce.run_folder.network_file import read_description
 from quiesce.training import stages
 from quiesce.training.run import run
+from support.network_file import read_description
 from support.tiny import RECORDED
 
 QUICK = "mnist_freeze_w3a3"
@@ -175,7 +175,7 @@ def test_accumulation_clipping_and_low_precision_go_with_every_cure(cure, tiny_r
 def test_an_existing_folder_is_left_as_it_is(recipe):
     recipe.folder.mkdir()
     (recipe.folder / "mine").write_text("keep")
-    with pytest.raises(RecipeError, match="exists already; name another"):
+    with pytest.raises(RecipeError, match="exists already; give another"):
         run(recipe)
     assert [path.name for path in recipe.folder.iterdir()] == ["mine"]
 

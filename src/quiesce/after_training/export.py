@@ -138,11 +138,7 @@ def _facts(run: FinishedRun, *, uint8: bool) -> dict[str, Any]:
 def export_run_arrays(
     folder: Path, path: Path, flags: Sequence[str] = (), *, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Write the network of a run folder as plain arrays, see `quiesce.export.arrays`.
-
-    Returns:
-        The header of the file.
-    """
+    """Write the arrays of `export_arrays` for a run folder; return the header of the file."""
     check_path(path, overwrite=overwrite)
     run = read_finished(folder, flags)
     return export_arrays(run.network, path, run.test_images(2), overwrite=overwrite)
@@ -156,10 +152,7 @@ def export_run_program(
     verify: bool = True,
     overwrite: bool = False,
 ) -> Program:
-    """Write the network of a run folder as a file that needs only torch to run.
-
-    See `quiesce.export.program`.
-    """
+    """Write the network of a run folder as a .pt2 file, see `export_program`."""
     check_path(path, overwrite=overwrite)
     run = read_finished(folder, flags)
     images = run.test_images(LEAST_IMAGES)

@@ -33,14 +33,7 @@ def is_dense(x: Tensor) -> bool:
 
 
 def indices(flags: Tensor) -> Tensor:
-    """Return `flags.nonzero().squeeze(1)`, faster if few flags are set.
-
-    Args:
-        flags: uint8 (elements,), on a CPU. Eight flags are tested at a time as one integer.
-
-    Returns:
-        int64 (found,), ascending.
-    """
+    """Return `flags.nonzero().squeeze(1)` of uint8 flags on a CPU, faster if few are set."""
     whole = flags.numel() // 8 * 8
     words = flags[:whole].view(torch.int64).nonzero()
     bytes_ = (words * 8 + torch.arange(8)).view(-1)

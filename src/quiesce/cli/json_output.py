@@ -9,10 +9,6 @@ VERSION = 1
 
 
 def print_json(tree: Mapping[str, Any]) -> None:
-    """Print `tree` as JSON; a number that is not finite becomes null, because JSON has none.
-
-    Args:
-        tree: The object; its `version` is `VERSION` unless given.
-    """
+    """Print `tree` and a `version` as JSON; a number that is not finite becomes null."""
     finite = json.loads(json.dumps({"version": VERSION, **tree}), parse_constant=lambda _: None)
     print(json.dumps(finite, indent=2))

@@ -28,11 +28,7 @@ class Measure:
     """Description in the legend."""
 
     def of(self, run: RunFiles) -> float | None:
-        """Return the number of a run; None if the run did not measure it, or is not finished.
-
-        Raises:
-            ValueError: The number is not finite, or too large for a standard deviation.
-        """
+        """Return the number of a run, or None; a number that is not finite raises a ValueError."""
         found = self.read(run.summary) if run.summary else None
         if found is not None and not abs(found) < LARGEST:
             raise ValueError(f"{self.key} is {found}")

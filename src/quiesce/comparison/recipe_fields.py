@@ -18,17 +18,18 @@ def dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def shortened(fields: Iterable[str]) -> dict[str, str]:
+def shortened(names: Iterable[str], separator: str = ".") -> dict[str, str]:
     """Return the shortest end of each dotted name that no other name has.
 
     >>> shortened(["weights.lr", "scales.lr", "cure.strength.end"])
     {'weights.lr': 'weights.lr', 'scales.lr': 'scales.lr', 'cure.strength.end': 'end'}
     """
-    names = list(fields)
-    taken = Counter(end for name in names for end in _ends(name))
-    return {name: next((end for end in _ends(name) if taken[end] == 1), name) for name in names}
-
-
-def _ends(name: str) -> Iterator[str]:
-    words = name.split(".")
-    return (".".join(words[-n:]) for n in range(1, len(words) + 1))
+    words = {name: name.split(separator) for name in names}
+    ends = {
+        name: [separator.join(each[-n:]) for n in range(1, len(each) + 1)]
+        for name, each in words.items()
+    }
+    taken = Counter(end for each in ends.values() for end in each)
+    return {
+        name: next((end for end in each if taken[end] == 1), name) for name, each in ends.items()
+    }

@@ -20,15 +20,7 @@ _ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-L
 
 
 def hooked_optimizers(given: object) -> list[Optimizer]:
-    """Return the optimizers whose hooks are called once per step of the given optimizers.
-
-    Args:
-        given: An optimizer, a wrapper around one, or several of them.
-
-    Raises:
-        TrackingError: A given object is not an optimizer, its step calls no hooks, or it belongs to
-            an unsupported engine of Accelerate.
-    """
+    """Return the optimizers inside wrappers whose step hooks run, or raise a TrackingError."""
     several = given if isinstance(given, Iterable) else [given]
     return [_hooked(each) for each in several]
 

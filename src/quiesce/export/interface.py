@@ -49,11 +49,7 @@ class Example:
         """Number of entries of the batch."""
 
     def changed(self, change: Callable[[str, Tensor], Tensor]) -> "Example":
-        """Return an example with other tensors.
-
-        Args:
-            change: Function from a name and a tensor to another tensor.
-        """
+        """Return an example with each tensor replaced by `change(name, tensor)`."""
         names = iter(self.tensors)
         made = map_tensors(tuple(self.arguments), lambda tensor: change(next(names), tensor))
         return Example(Arguments(*made), list(self.tensors), self.batched)

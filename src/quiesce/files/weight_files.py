@@ -56,34 +56,23 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     given = _without_prefix(weights, own)
     missing = [name for name in own if name not in given and not name.endswith(_COUNTER)]
     unknown = [name for name in given if name not in own]
-    reshaped = [name for name in own if name in given and given[name].shape != own[name].shape]
+    reshaped = [
+        f"{name}, {tuple(given[name].shape)} in the file, {tuple(own[name].shape)} in the network"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
     if missing or unknown or reshaped:
+        kinds = {"first": reshaped, "first missing:": missing, "first unknown:": unknown}
+        first = next(f"{what} {names[0]}" for what, names in kinds.items() if names)
         raise CheckpointError(
             f"{source} does not fit the network {type(model).__name__}: of its {len(given)} "
             f"tensors, {len(unknown)} are unknown and {len(reshaped)} have another shape; "
-            f"{len(missing)} of the network's {len(own)} tensors are missing"
-            + _first_difference(given, own, missing, unknown, reshaped)
+            f"{len(missing)} of the network's {len(own)} tensors are missing; {first}"
         )
     for name, tensor in given.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{source} is damaged: {name} is not finite")
     model.load_state_dict({**own, **given})
-
-
-def _first_difference(
-    given: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    missing: list[str],
-    unknown: list[str],
-    reshaped: list[str],
-) -> str:
-    if reshaped:
-        name = reshaped[0]
-        theirs, ours = tuple(given[name].shape), tuple(own[name].shape)
-        return f"; first {name}, {theirs} in the file, {ours} in the network"
-    if missing:
-        return f"; first missing: {missing[0]}"
-    return f"; first unknown: {unknown[0]}"
 
 
 def _without_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,9 +8,5 @@ in an exponential average."""
 
 
 def steps_needed(momentum: float) -> int:
-    """Return the smallest number of steps after which a frequency near 0 means no oscillation.
-
-    Args:
-        momentum: Weight of the newest step in the frequency, above 0 and below 1.
-    """
+    """Return the number of steps after which a frequency near 0 means no oscillation."""
     return ceil(FEW / momentum)

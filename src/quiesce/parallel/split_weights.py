@@ -125,10 +125,7 @@ def reshard(model: nn.Module) -> None:
 def average_gradients(
     parameters: set[nn.Parameter], group: distributed.ProcessGroup | None = None
 ) -> None:
-    """Average the gradients of `parameters` over processes after every backward pass.
-
-    Gradient accumulation is supported: averaging an average again does not change it.
-    """
+    """Average the gradients of `parameters` over processes after every backward pass."""
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(_averaging(group))
 

@@ -1,7 +1,7 @@
 """The section of a recipe for an estimator and its parameter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from quiesce.arithmetic import estimators
@@ -18,14 +18,7 @@ KINDS: Mapping[str, Any] = {
 }
 """Maps a kind to its class."""
 
-READ_BY = {
-    "delta": "ewgs",
-    "alpha": "dsq",
-    "slope": "stacked_sigmoid",
-    "scaling": "psg",
-    "amplitude": "stableqat",
-    "width": "hysteresis",
-}
+READ_BY = {field.name: kind for kind, each in KINDS.items() for field in fields(each)}
 """Maps a parameter to the kind that uses it."""
 
 
@@ -68,5 +61,5 @@ class EstimatorConfig:
 
     def estimator(self) -> estimators.Estimator:
         """Return the quiesce.Estimator, which checks its parameter."""
-        reads = [name for name, kind in READ_BY.items() if kind == self.kind]
-        return KINDS[self.kind](**{name: getattr(self, name) for name in reads})
+        made = KINDS[self.kind]
+        return made(**{field.name: getattr(self, field.name) for field in fields(made)})

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from quiesce.comparison.recipe_fields import shortened
 from quiesce.errors import RecipeError
 from quiesce.report.reading.run import page_run
 from quiesce.report.run_data import Group, Run, Subject
@@ -17,14 +18,7 @@ Fields = tuple[tuple[str, object], ...]
 
 
 def collect(folders: Sequence[Path]) -> Subject:
-    """Read the runs of a page.
-
-    Args:
-        folders: Run folders, one sweep, or folders whose sub-folders are runs.
-
-    Raises:
-        RecipeError: A folder holds no run, or a file in it is damaged or too new.
-    """
+    """Read the runs in run folders, in one sweep, or in folders whose sub-folders are runs."""
     if len(folders) == 1 and (sweep := maybe_read(folders[0] / SWEEP, SweepFile)) is not None:
         return _sweep(folders[0], sweep)
     found = [run for folder in folders for run in runs_in(folder)]
@@ -35,15 +29,9 @@ def collect(folders: Sequence[Path]) -> Subject:
 
 def named(folders: Iterable[Path]) -> list[Run]:
     """Read runs, and name each by the shortest unique end of its path."""
-    given = {folder.resolve(): folder for folder in folders}
-    runs = []
-    for path, folder in given.items():
-        others = [other.parts[::-1] for other in given if other != path]
-        parts = path.parts[::-1]
-        ends = (parts[:n] for n in range(1, len(parts) + 1))
-        own = next(end for end in ends if end not in {other[: len(end)] for other in others})
-        runs.append(page_run(folder, "/".join(reversed(own))))
-    return runs
+    given = {str(folder.resolve()): folder for folder in folders}
+    names = shortened(given, separator="/")
+    return [page_run(folder, names[path]) for path, folder in given.items()]
 
 
 def group(runs: Sequence[Run]) -> tuple[Group, ...]:

@@ -70,16 +70,17 @@ def run_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
     topmost = topmost_new(folder)
     try:
         folder.mkdir(parents=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"quiesce")  # detects a full or read-only disk before hours of training
+        probe.unlink()
     except FileExistsError as error:  # another run has created it in the meantime
         raise _exists(folder) from error
     except OSError as error:
         remove_new(folder, topmost)
-        raise _not_writable(folder, error) from error
-    try:
-        _probe(folder)
-    except OSError as error:
-        remove_new(folder, topmost)
-        raise _not_writable(folder, error) from error
+        reason = error.strerror or error
+        raise RecipeError(
+            f"{folder} cannot be written: {reason}; give another folder with --run"
+        ) from error
     try:
         with locked(folder), explained(folder):
             yield folder
@@ -153,18 +154,7 @@ def write_json(path: Path, tree: dict[str, Any]) -> None:
 
 
 def _exists(folder: Path) -> RecipeError:
-    return RecipeError(f"{folder} exists already; name another: --run FOLDER, or remove it")
-
-
-def _not_writable(folder: Path, error: OSError) -> RecipeError:
-    reason = error.strerror or error
-    return RecipeError(f"{folder} can not be written: {reason}; name another: --run")
-
-
-def _probe(folder: Path) -> None:
-    probe = folder / ".probe"
-    probe.write_bytes(b"quiesce")  # detects a full or read-only disk before hours of training
-    probe.unlink()
+    return RecipeError(f"{folder} exists already; give another folder with --run, or remove it")
 
 
 def topmost_new(folder: Path) -> Path:

@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from quiesce.errors import CheckpointError
 from quiesce.files.atomic import write_beside
-from quiesce.files.untrusted.typed_trees import typed
-from quiesce.files.untrusted.yaml_and_json import parse_json
 from quiesce.quantization.quantized_additions import Addition
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantizer import FakeQuantizer
@@ -48,19 +45,6 @@ def save_network(network: nn.Module, path: Path) -> None:
 
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     write_beside(path, write, needed)
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Return the description in the header of a file from `save_network`, without reading tensors.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return typed(parse_json((file.metadata() or {}).get(KEY, "{}")), dict[str, Any])
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or cut off ({error}); fetch it again") from error
 
 
 def describe(network: nn.Module) -> dict[str, Any]:

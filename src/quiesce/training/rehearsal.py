@@ -16,14 +16,7 @@ from quiesce.user_code import find
 
 @torch.no_grad()
 def rehearse(recipe: Recipe, network: nn.Module, data: Data) -> None:
-    """Run a copy of `network` on two training images, in training mode, and prepare it.
-
-    Raises:
-        DataError: Batch norm gets one value per channel, which it cannot normalize.
-        RecipeError: The network does not accept these images, or has no layer of the name to
-            record.
-        PrepareError, NothingToDoError: The scheme does not fit the network.
-    """
+    """Run and prepare a copy of `network` on two training images; refuse what cannot be trained."""
     if recipe.metric is not None:
         find(recipe.metric, "metric")
     images = next(iter(data.train))[0][:2]

@@ -133,10 +133,7 @@ def translate(
 
 
 def traceable(example: Example) -> Example:
-    """Return two entries of an example, on the CPU; a single entry is repeated.
-
-    torch.export would specialize a batch of one to a constant.
-    """
+    """Return two entries on the CPU: torch.export would make a batch of one a constant."""
     example = example.rows(0, 2).to(torch.device("cpu"))
     if example.size > 1:
         return example

@@ -33,10 +33,7 @@ def check_same_network(
 def check_all_listed(
     codes: dict[str, np.ndarray], names: list[str], grids: dict[str, InputGrid], where: str | Path
 ) -> None:
-    """Refuse a file that does not list all codes of the network, because they cannot be compared.
-
-    If several quantizers round one tensor to one grid, a file lists the first.
-    """
+    """Refuse a file that lists neither the codes of a quantizer nor equal codes on its grid."""
     for name in codes.keys() - set(names):
         same = [each for each in names if _grid(each, grids) == _grid(name, grids)]
         if not any(np.array_equal(codes[name], codes.get(each, ())) for each in same):

@@ -112,11 +112,7 @@ def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def farthest(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the largest difference; infinite if a value is NaN in one or both.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
+    """Return the largest difference; infinite for NaN. Other shapes raise a ValueError."""
     if ours.shape != theirs.shape:
         raise ValueError(f"an output has the shape {ours.shape}, and not {theirs.shape}")
     with np.errstate(invalid="ignore"):  # differences of infinities: 0 if equal, else infinite

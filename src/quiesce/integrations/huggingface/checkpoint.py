@@ -30,11 +30,7 @@ def content(control: Control, watch: Watch) -> dict[str, Any]:
 
 
 def write(content: dict[str, Any], folder: Path) -> None:
-    """Write the file into the folder of a checkpoint.
-
-    Raises:
-        DiskFullError: There is no space.
-    """
+    """Write the file into the folder of a checkpoint."""
     archive = io.BytesIO()
     torch.save(content, archive)
     data = archive.getbuffer()

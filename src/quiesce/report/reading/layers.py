@@ -50,11 +50,7 @@ def planned_bits(scheme: KeptScheme, names: Sequence[str]) -> dict[str, int]:
 
 
 def share(layers: Iterable[DiagnosedLayer], what: str) -> float | None:
-    """Return a share over the weights of some layers, or None if no layer has it.
-
-    Args:
-        what: A field of a layer that is a share; layers where it is None do not count.
-    """
+    """Return a share over all weights of the layers that have it, or None if no layer has it."""
     known = [(getattr(layer, what), layer.weights) for layer in layers]
     known = [(value, weights) for value, weights in known if value is not None]
     total = sum(weights for _, weights in known)

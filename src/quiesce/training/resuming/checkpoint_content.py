@@ -55,7 +55,9 @@ def tracker_of(
         CheckpointError: The state does not fit the network.
     """
     with one_line(path):
-        weights = quantized_weights(_wrapped(prefix, network))
+        weights = quantized_weights(network)
+        for weight in weights:  # as they were called in training
+            weight.name = prefix + weight.name
         tracker = OscillationTracker(weights, state["momentum"])
         tracker.follow_average(weight for weight in weights if weight.name in state["followed"])
         tracker.load_state_dict(state)
@@ -77,12 +79,3 @@ def one_line(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} is damaged or does not fit this training: {reason:.200}; train again"
         ) from error
-
-
-def _wrapped(prefix: str, network: nn.Module) -> nn.Module:
-    """Wrap the network in modules, so that its layers have the names used in training."""
-    for name in reversed(prefix.split(".")[:-1]):
-        outer = nn.Module()
-        outer.add_module(name, network)
-        network = outer
-    return network

@@ -2,20 +2,20 @@
 
     QuiesceError              base class of all
     ├── NothingToDoError      the model has no such layer, or the iterable no batch
-    ├── PrepareError          the model can not get quantizers as the scheme asks
-    ├── AttachError           the weights of another toolkit can not be followed
+    ├── PrepareError          the model cannot get quantizers as the scheme asks
+    ├── AttachError           the weights of another toolkit cannot be followed
     ├── NotCalibratedError    a quantizer was used before it had a scale
     ├── CompilerError         the compile mode needs a compiler, and there is none
     ├── TrackingError         tracker, cures and optimizer do not fit together
     │   └── RanksPartError    processes hold different weights
     ├── FreezingError         freezing would freeze more of a layer than allowed
     ├── DivergedError         a number is not finite; the message names step and layer
-    ├── RecipeError           a recipe, a run folder or a flag can not be used
-    ├── EngineError           a sweep can not run where it should
-    ├── DataError             a data set can not be read or trained on
+    ├── RecipeError           a recipe, a run folder or a flag cannot be used
+    ├── EngineError           a sweep cannot run where it should
+    ├── DataError             a data set cannot be read or trained on
     ├── CheckpointError       a file of weights is damaged, unsafe, or of another network
     ├── DiskFullError         there is no space for a file
-    ├── ExportError           a network can not be exported, or a file is not such an export
+    ├── ExportError           a network cannot be exported, or a file is not such an export
     │   └── MismatchError     an exported file does not compute what the network computes
     └── MissingExtraError     an optional dependency is missing; also an ImportError
 
@@ -46,11 +46,11 @@ class NothingToDoError(QuiesceError):
 
 
 class PrepareError(QuiesceError):
-    """The model can not get quantizers as the scheme asks."""
+    """The model cannot get quantizers as the scheme asks."""
 
 
 class AttachError(QuiesceError):
-    """The quantized weights of another toolkit can not be followed or audited."""
+    """The quantized weights of another toolkit cannot be followed or audited."""
 
 
 class NotCalibratedError(QuiesceError):
@@ -78,7 +78,7 @@ class DivergedError(QuiesceError):
 
 
 class RecipeError(QuiesceError):
-    """A recipe, a run folder or a flag can not be used."""
+    """A recipe, a run folder or a flag cannot be used."""
 
 
 class EngineError(QuiesceError):
@@ -86,7 +86,7 @@ class EngineError(QuiesceError):
 
 
 class DataError(QuiesceError):
-    """A data set can not be read or trained on."""
+    """A data set cannot be read or trained on."""
 
 
 class CheckpointError(QuiesceError):
@@ -98,7 +98,7 @@ class DiskFullError(QuiesceError):
 
 
 class ExportError(QuiesceError):
-    """The network can not be exported as asked, or a file is not what `export_onnx` wrote."""
+    """The network cannot be exported as asked, or a file is not what `export_onnx` wrote."""
 
 
 class MismatchError(ExportError):

@@ -164,7 +164,7 @@ def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     except TypeError as error:
         given = [f"{len(args)} positional"] * bool(args) + sorted(kwargs)
         raise TypeError(
-            f"the forward of {type(model).__name__} can not be called with {', '.join(given)} "
+            f"the forward of {type(model).__name__} cannot be called with {', '.join(given)} "
             f"({error}). Of a batch (x, y), x is the input and y the label: give ((x, y),) for two "
             'arguments, ({"name": x}, y) for keyword arguments, or `forward`, a function of '
             "(model, batch)"

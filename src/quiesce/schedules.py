@@ -1,7 +1,7 @@
 """Schedules: a strength or a threshold as a pure function of the optimizer step.
 
 A schedule is called with a step, counted from 0, and returns a float. It holds no state, so
-resuming, skipping or repeating a step can not disturb it. Any callable of that kind does where
+resuming, skipping or repeating a step cannot disturb it. Any callable of that kind does where
 quiesce asks for a schedule; `constant`, `linear` and `cosine` make the usual ones.
 
 Source of the cosine with a late begin: Nagel et al., Overcoming Oscillations in QAT, ICML 2022,

@@ -81,8 +81,8 @@ def call(name: str, field: str, **offered: Any) -> Any:
     ]
     if others:
         raise RecipeError(
-            f"{field}: {name} takes {others[0]!r}, and gets {', '.join(offered)} by keyword; give "
-            "it a default, or name it so"
+            f"{field}: {name} takes {others[0]!r}, but gets {', '.join(offered)} by keyword; give "
+            "it a default, or rename it"
         )
     if not any(each.kind is Parameter.VAR_KEYWORD for each in takes):
         names = {each.name for each in takes}

@@ -128,7 +128,7 @@ def test_a_run_folder_that_exists(refused, tiny_run, tmp_path):
 def test_a_folder_that_can_not_be_made(refused, tiny_run, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     told = refused("train", QUICK, *tiny_run, f"--run={tmp_path / 'file' / 'run'}")
-    assert f"{tmp_path / 'file' / 'run'} can not be written: Not a directory" in told
+    assert f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory" in told
 
 
 def test_a_read_only_disk(refused, tiny_run, monkeypatch):

@@ -445,7 +445,7 @@ def test_pictures_of_an_absurd_size(refused, exported, pictures, tmp_path, size)
 
 def test_a_picture_that_is_none(refused, exported, tmp_path):
     (tmp_path / "no.png").write_text("no picture")
-    assert "no.png can not be decoded" in refused("predict", exported, tmp_path / "no.png")
+    assert "no.png cannot be decoded" in refused("predict", exported, tmp_path / "no.png")
 
 
 def test_a_picture_that_is_not_there(refused, exported, tmp_path):

@@ -115,7 +115,7 @@ def test_damaged_packages_are_one_line(packages) -> None:
     (folder / "emoji.json").write_text(listed)
     name = folder / "img" / "google" / "64" / f"{unified(6).lower()}.png"
     name.write_bytes(name.read_bytes()[:60])
-    assert tells(refused(packages), name, "can not be decoded")
+    assert tells(refused(packages), name, "cannot be decoded")
 
 
 def test_another_version_is_refused(tmp_path) -> None:

@@ -178,14 +178,14 @@ def test_folder_and_hub_are_not_both_given_and_one_is(tmp_path) -> None:
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path) -> None:
     assert tells(refused(tmp_path / "nowhere"), tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert tells(refused(tmp_path / "empty"), tmp_path / "empty", "can not be loaded")
+    assert tells(refused(tmp_path / "empty"), tmp_path / "empty", "cannot be loaded")
 
 
 def test_a_damaged_folder_is_one_line(tmp_path) -> None:
     folder = saved(tmp_path)
     for arrow in folder.rglob("*.arrow"):
         arrow.write_bytes(arrow.read_bytes()[:200])
-    assert tells(refused(folder), folder, "can not be loaded")
+    assert tells(refused(folder), folder, "cannot be loaded")
 
 
 def damaged(count: int):
@@ -205,7 +205,7 @@ def test_among_many_it_is_named_when_it_is_read(workers: int, tmp_path) -> None:
     data = build_data(config(folder, check_up_to=0, workers=workers), seed=0)
     with pytest.raises(DataError) as raised:
         list(data.test)
-    assert tells(str(raised.value), "split test: row 2 can not be decoded", " 2 ")
+    assert tells(str(raised.value), "split test: row 2 cannot be decoded", " 2 ")
     assert "\n" not in str(raised.value)
 
 

@@ -125,6 +125,6 @@ def test_in_a_large_folder_it_is_named_when_it_is_read(workers: int, make_folder
     with pytest.raises(DataError) as raised:
         list(data.test)
     message = str(raised.value)
-    assert message.startswith(f"{damaged} can not be decoded (")
+    assert message.startswith(f"{damaged} cannot be decoded (")
     assert " 5 " in message  # pictures that were good
     assert "\n" not in message

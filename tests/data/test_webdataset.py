@@ -153,7 +153,7 @@ def test_shards_without_pictures_are_refused(tmp_path, shards) -> None:
 
 def test_missing_shards_are_named(tmp_path, shards) -> None:
     nowhere = str(tmp_path / "nowhere.tar")
-    assert tells(refused({**shards, "test_shards": nowhere}), nowhere, "can not be read")
+    assert tells(refused({**shards, "test_shards": nowhere}), nowhere, "cannot be read")
     assert tells(refused({**shards, "test_shards": str(tmp_path / "x-*.tar")}), "x-*.tar")
     assert "data.test_shards" in refused({"train_shards": shards["train_shards"]})
     assert "data.train_shards" in refused({})
@@ -205,7 +205,7 @@ def test_among_many_it_is_named_when_it_is_read(workers: int, tmp_path, shards) 
     data = build_data(config(fields, check_up_to=0, workers=workers), seed=0)
     with pytest.raises(DataError) as raised:
         list(data.test)
-    assert tells(str(raised.value), "damaged-00.tar: sample 2 can not be decoded", " 2 ")
+    assert tells(str(raised.value), "damaged-00.tar: sample 2 cannot be decoded", " 2 ")
     assert "\n" not in str(raised.value)
 
 

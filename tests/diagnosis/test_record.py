@@ -176,7 +176,7 @@ def test_what_can_not_be_recorded_is_refused(loop, tmp_path):
     with pytest.raises(RecipeError, match="exists already"):
         qs.record(control, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError, match="can not be created"):
+    with pytest.raises(RecipeError, match="cannot be created"):
         qs.record(control, tmp_path / "file" / "run")
     with pytest.raises(ValueError, match="at least 1"):
         qs.record(control, tmp_path / "run", every=0)

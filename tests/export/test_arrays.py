@@ -101,8 +101,8 @@ def padded(mode: str) -> nn.Module:
     [
         (padded("reflect"), "2: what it does with its input"),
         (padded("circular"), "2: what it does with its input"),
-        (Tokens(), "norm: this batch norm can not be folded"),
-        (Twice(), "norm: this batch norm can not be folded"),
+        (Tokens(), "norm: this batch norm cannot be folded"),
+        (Twice(), "norm: this batch norm cannot be folded"),
         (nn.Sequential(nn.Flatten(), Doubled(432, 5)), "1: its use of the weight"),
     ],
 )

@@ -286,7 +286,7 @@ def test_the_text_of_torch_is_in_the_log_and_not_in_the_traceback(export, tmp_pa
     network = ready(Moody(), images())
     with (
         caplog.at_level(logging.DEBUG, logger="quiesce"),
-        pytest.raises(ExportError, match="Moody can not be exported: ") as raised,
+        pytest.raises(ExportError, match="Moody cannot be exported: ") as raised,
     ):
         export(network, tmp_path / "model", images())
     assert len(str(raised.value)) < 600

@@ -252,7 +252,7 @@ def test_a_network_that_torch_can_not_export(tmp_path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x) if x.sum() > 0 else self.layer(-x)
 
-    with pytest.raises(ExportError, match=r"^Moody can not be exported: ") as raised:
+    with pytest.raises(ExportError, match=r"^Moody cannot be exported: ") as raised:
         qs.export_onnx(calibrated(Moody()), tmp_path / "model.onnx", images())
     assert "\n" not in str(raised.value)
 
@@ -299,7 +299,7 @@ def test_a_graph_that_onnx_refuses_is_one_line(network, tmp_path, monkeypatch) -
         raise onnx.checker.ValidationError("a name is used twice\n==> Context")
 
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
-    with pytest.raises(ExportError, match=r"^Sequential can not be written as ONNX: .* twice$"):
+    with pytest.raises(ExportError, match=r"^Sequential cannot be written as ONNX: .* twice$"):
         qs.export_onnx(network, tmp_path / "model.onnx", images())
 
 

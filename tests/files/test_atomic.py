@@ -33,7 +33,7 @@ def test_a_full_disk_is_told_with_file_and_space(tmp_path) -> None:
     def full(beside) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(beside))
 
-    told = r"/file can not be written: No space left on device \(2.5 MB are needed, [\d.]+ \w+ are "
+    told = r"/file cannot be written: No space left on device \(2.5 MB are needed, [\d.]+ \w+ are "
     with pytest.raises(DiskFullError, match=told):
         write_beside(tmp_path / "file", full, needed=2_500_000)
     assert list(tmp_path.iterdir()) == []

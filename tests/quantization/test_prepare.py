@@ -1,4 +1,4 @@
-"""Preparing any model, taking it apart again, and models that can not be prepared as asked."""
+"""Preparing any model, taking it apart again, and models that cannot be prepared as asked."""
 
 import copy
 import io

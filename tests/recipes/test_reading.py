@@ -169,7 +169,7 @@ def test_off_is_a_mode_of_compiling(file):
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    assert "can not be read as text" in refusal(str(path))
+    assert "cannot be read as text" in refusal(str(path))
 
 
 def test_a_saved_recipe_carries_a_version():

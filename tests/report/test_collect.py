@@ -130,7 +130,7 @@ def test_a_sweep_that_has_not_begun(tmp_path):
     folder = make_sweep(tmp_path / "sweep", "seed", [1])
     for run in folder.glob("made-*"):
         shutil.rmtree(run)
-    with pytest.raises(RecipeError, match="none of the 2 runs of the sweep has begun"):
+    with pytest.raises(RecipeError, match="none of the 2 runs of the sweep has started"):
         collect([folder])
 
 

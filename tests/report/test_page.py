@@ -1,4 +1,4 @@
-"""The page as a text: what it says, what it holds, and what can not get into it."""
+"""The page as a text: what it says, what it holds, and what cannot get into it."""
 
 import json
 import re

@@ -91,7 +91,7 @@ def test_a_write_that_fails_leaves_both(two, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    told = r"last.ckpt can not be written: No space left on device \(\d+ bytes are needed, [\d.]+ "
+    told = r"last.ckpt cannot be written: No space left on device \(\d+ bytes are needed, [\d.]+ "
     with pytest.raises(DiskFullError, match=told):
         write_checkpoint(content(3), two / "last.ckpt")
     assert steps(two) == [2, 1]

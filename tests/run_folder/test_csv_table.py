@@ -42,9 +42,7 @@ def test_a_file_that_has_lost_rows_is_refused(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_told_with_file_and_space(tmp_path):
     (tmp_path / "table.csv").symlink_to("/dev/full")
-    told = (
-        r"table.csv can not be written: No space left on device \(7 bytes are needed, .* are free"
-    )
+    told = r"table.csv cannot be written: No space left on device \(7 bytes are needed, .* are free"
     with pytest.raises(DiskFullError, match=told):
         CsvTable(tmp_path / "table.csv", ["step"]).add([[1]])
 

@@ -65,7 +65,7 @@ def test_failing_after_a_checkpoint_keeps_it_and_says_so(error, message, tmp_pat
 
 @pytest.mark.parametrize("stage", [CHECKPOINT, FLOAT_CHECKPOINT])
 def test_the_checkpoint_before_the_last_is_kept_alone(stage, tmp_path):
-    """So a process leaves it that dies in a write, where a file can not have a second name."""
+    """So a process leaves it that dies in a write, where a file cannot have a second name."""
     previous = (tmp_path / "a" / stage).with_name("previous.ckpt")
     with pytest.raises(QuiesceError, match=rf"bad; the last good checkpoint is {previous}"):
         fail(tmp_path / "a", QuiesceError("bad"), written=previous.relative_to(tmp_path / "a"))
@@ -118,6 +118,6 @@ def test_a_locked_folder_lets_nobody_in_until_its_process_is_done(tmp_path):
 def test_a_full_disk_without_a_name_is_told_with_the_folder(tmp_path):
     (tmp_path / CHECKPOINT).parent.mkdir()
     (tmp_path / CHECKPOINT).touch()
-    told = rf"{tmp_path} can not be written: No space left .* are free\); make space; the last good"
+    told = rf"{tmp_path} cannot be written: No space left .* are free\); make space; the last good"
     with pytest.raises(DiskFullError, match=told), explained(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -53,7 +53,7 @@ return [...document.querySelectorAll(".plot")].map((plot) => [
   ).length,
 ]);
 """
-"""Each chart, by what it tells those who can not see it, and how many marks are drawn in it."""
+"""Each chart, by what it tells those who cannot see it, and how many marks are drawn in it."""
 
 
 class Page:

@@ -149,13 +149,13 @@ def test_runs_of_a_float_network_that_failed_fail(tiny_flags, tmp_path):
 
 
 def test_a_changed_recipe_is_refused(swept):
-    with pytest.raises(RecipeError, match=r"scheme\.act_bits was 3 and now is 8; name another"):
+    with pytest.raises(RecipeError, match=r"scheme\.act_bits was 3 and now is 8; give another"):
         swept(SWEEP, "--scheme.act_bits=8")
 
 
 def test_a_folder_of_something_else_is_refused(swept):
     (swept.folder / "sweep.json").unlink()
-    with pytest.raises(RecipeError, match="exists and is no sweep"):
+    with pytest.raises(RecipeError, match="is not a sweep"):
         swept()
 
 

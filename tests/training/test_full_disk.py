@@ -24,7 +24,7 @@ def disk(tmp_path):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=30m", "none", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a tmpfs can not be mounted here: it takes the rights of root")
+        pytest.skip("a tmpfs cannot be mounted here: it takes the rights of root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 

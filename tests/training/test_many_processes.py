@@ -80,10 +80,10 @@ def train_half(folder: Path, rank: int) -> dict[str, Any]:
 
 
 def meet_a_full_disk(folder: Path, rank: int, where: str) -> str:
-    """What is raised where the first process alone can not write."""
+    """What is raised where the first process alone cannot write."""
 
     def full(*_: Any, **__: Any) -> None:
-        raise DiskFullError(f"{where} can not be written")
+        raise DiskFullError(f"{where} cannot be written")
 
     with pytest.MonkeyPatch.context() as patch:
         if rank == 0:
@@ -145,4 +145,4 @@ def test_all_go_on_from_the_same_checkpoint_or_none_does(processes) -> None:
 def test_all_stop_where_the_first_can_not_write(processes) -> None:
     _, (first, second) = processes
     for told in (first["full"], second["full"]):
-        assert [each.partition(" can not be written")[0] for each in told] == list(WRITERS)
+        assert [each.partition(" cannot be written")[0] for each in told] == list(WRITERS)

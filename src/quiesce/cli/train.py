@@ -83,7 +83,7 @@ def _refuse_network(name: str) -> None:
     if timm.is_model(name):
         near = get_close_matches(name, shipped_recipes(), n=1, cutoff=0.3) or ["RECIPE"]
         raise RecipeError(
-            f"{name} is a network, and no recipe; to train it, name a recipe too: "
+            f"{name} is a network, not a recipe; to train it, give a recipe too: "
             f"quiesce train {near[0]} --model.name {name}"
         )
 

@@ -73,7 +73,7 @@ def reestimate_batchnorm(
         if not any(forwards.values()):
             raise NothingToDoError(
                 f"no batch reached a batch norm of {type(model).__name__}: `batches` is empty, or "
-                "the forward passes them by; the running statistics are as they were"
+                "the forward does not reach them; the running statistics are unchanged"
             )
         for name, norm in norms.items():
             if not forwards[name]:
@@ -119,7 +119,7 @@ def _check_finite(statistics: dict[str, dict[str, Tensor]]) -> None:
         if not all(bool(buffer.isfinite().all()) for buffer in buffers.values()):
             raise DivergedError(
                 f"batch norm '{name}' met numbers that are not finite in re-estimation; the "
-                "running statistics are as they were. Look for nan or inf in the weights before it"
+                "running statistics are unchanged. Look for nan or inf in the weights before it"
             )
 
 

@@ -152,7 +152,7 @@ class Control:
         stepped = state["stepped"]
         if len(stepped) != len(self._optimizers):
             raise TrackingError(
-                f"the saved control was of {len(stepped)} optimizers, this one is of "
+                f"the saved control was for {len(stepped)} optimizers, this one is for "
                 f"{len(self._optimizers)}; make it with the same ones before loading"
             )
         self._load_cures(state.get("cures", []))

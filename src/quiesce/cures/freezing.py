@@ -97,7 +97,7 @@ class Freezing(Cure):
         fresh_only = (
             last is not None and asked_before and threshold >= last[1] * tracker.decay * _SLACK
         )
-        self._limit.catch_up(step, threshold, anew=not asked_before)
+        self._limit.catch_up(step, threshold, recount=not asked_before)
         self._freezer.freeze_above(
             threshold,
             fresh_only=fresh_only,

@@ -48,17 +48,17 @@ class FrozenLimit:
         self._sizes = [torch.tensor([w.latent.numel() for w in group.weights]) for group in groups]
         self._counted_at, self._warned = None, set()
 
-    def catch_up(self, step: int, threshold: float, *, anew: bool) -> None:
+    def catch_up(self, step: int, threshold: float, *, recount: bool) -> None:
         """Count all frozen weights if a count is due.
 
         Args:
             threshold: The freezing threshold of this step, for the message.
-            anew: Whether weights may have been frozen without `admit` since the last call.
+            recount: Whether weights may have been frozen without `admit` since the last call.
 
         Raises:
             FreezingError: A layer is above the limit. Raised in all processes that share it.
         """
-        if not anew and self._counted_at is not None and step < self._counted_at + EVERY:
+        if not recount and self._counted_at is not None and step < self._counted_at + EVERY:
             return
         self._counted_at = step
         counts = [group.count_frozen() for group in self._groups]

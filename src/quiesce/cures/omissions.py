@@ -68,7 +68,7 @@ def warn_of_restart(optimizers: Iterable[Optimizer]) -> None:
         after = f"has taken {max(steps):g} steps" if max(steps) else "has stepped"
         warnings.warn(
             f"the optimizer {after} before, and the Control starts at step 0: its schedules and "
-            "its tracker start anew. To resume, save control.state_dict() and load it with "
+            "its tracker start again. To resume, save control.state_dict() and load it with "
             "control.load_state_dict()",
             stacklevel=3,
         )

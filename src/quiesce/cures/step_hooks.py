@@ -43,7 +43,7 @@ def _hooked(given: object) -> Optimizer:
         if not found:
             raise TrackingError(
                 f"{type(given).__name__} does not call the step hooks of torch.optim.Optimizer, so "
-                "its steps can not be counted; give Control the optimizer inside it whose step() "
+                "its steps cannot be counted; give Control the optimizer inside it whose step() "
                 "is called once per training step, or have the class call super().__init__()"
             )
         inside = found[0]

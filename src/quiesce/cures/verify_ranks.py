@@ -49,8 +49,8 @@ def verify_ranks(control: Control) -> None:
     name, kind, _ = kinds[entry]
     raise RanksPartError(
         f"{name}: {kind} of rank {rank} and of rank 0 are not the same after step {control.step}; "
-        "let all ranks start from the same checkpoint and average all gradients, or go on from the "
-        "last checkpoint"
+        "let all ranks start from the same checkpoint and average all gradients, or continue from "
+        "the last checkpoint"
     )
 
 

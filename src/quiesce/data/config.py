@@ -105,7 +105,7 @@ class DataConfig:
         for vendor in self.vendors:
             _one_of("vendors", vendor, VENDORS)
         if not self.vendors or len(set(self.vendors)) < len(self.vendors):
-            raise ValueError(f"`vendors` must be one or more, each once, got {self.vendors}")
+            raise ValueError(f"`vendors` must be one or more, without repeats, got {self.vendors}")
         if self.std is not None and min(self.std, default=0.0) <= 0:
             raise ValueError(f"`std` must be above 0 in every channel, got {self.std}")
 

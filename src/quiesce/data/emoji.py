@@ -81,7 +81,7 @@ def _picture(path: Path, side: int, interpolation: str) -> torch.Tensor:
             drawn = opened.convert("RGBA")
     except Exception as error:  # decoders raise many kinds
         raise DataError(
-            f"{path} can not be decoded ({first_line(error)}); remove its package, and "
+            f"{path} cannot be decoded ({first_line(error)}); remove its package, and "
             "`quiesce data emoji` fetches it again"
         ) from error
     white = pillow.new("RGBA", drawn.size, "white")

@@ -113,7 +113,7 @@ def _fetch(npm: str, vendor: str, beside: Path) -> Path:
     archives = list(beside.glob("*.tgz"))
     if done.returncode or not archives:
         told = " ".join((done.stderr or done.stdout).split())
-        raise DataError(f"npm can not fetch {package}: {told[:300]}; or {by_hand([vendor])}")
+        raise DataError(f"npm cannot fetch {package}: {told[:300]}; or {by_hand([vendor])}")
     wanted = f"package/img/{vendor}/64/"
     try:
         with tarfile.open(archives[0]) as tar:

@@ -128,7 +128,7 @@ def _opened(hub: Any, config: DataConfig) -> tuple[str, Mapping[str, Any]]:
         raise
     except Exception as error:  # datasets, its readers and its hub client raise many kinds
         where = f"{config.hub} on the hub" if config.hub else config.folder
-        raise DataError(f"{where} can not be loaded: {first_line(error)}") from error
+        raise DataError(f"{where} cannot be loaded: {first_line(error)}") from error
     if not isinstance(found, Mapping):
         raise DataError(f"{folder} holds one split; save a DatasetDict of two, train and test")
     return str(folder), found

@@ -61,7 +61,7 @@ class Decoder:
         except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
             what = name() if name else file
             raise DamagedImageError(
-                f"{what} can not be decoded ({first_line(error)}); {self.good} images before it "
+                f"{what} cannot be decoded ({first_line(error)}); {self.good} images before it "
                 "were read by this process. Replace or remove it"
             ) from error
         self.good += 1
@@ -164,7 +164,7 @@ def check(items: Sequence[T], decode: Callable[[T], object], name: Callable[[T],
         damaged = [found for found in pool.map(defect, items) if found is not None]
     if damaged:
         raise DataError(
-            f"{len(damaged)} of {len(items)} images can not be decoded, first {damaged[0]}; the "
+            f"{len(damaged)} of {len(items)} images cannot be decoded, first {damaged[0]}; the "
             f"other {len(items) - len(damaged)} are good. Replace or remove the damaged ones"
         )
 
@@ -201,7 +201,7 @@ def class_names(
         if (lowest := int(half.labels.min())) < 0:
             raise DataError(
                 f"{of} has the label {lowest}, and labels are 0 or more; an image without a label "
-                "can not be used"
+                "cannot be used"
             )
         if (highest := int(half.labels.max())) > last:
             raise DataError(f"{of} has the label {highest}, and the last class is {last}")

@@ -63,7 +63,7 @@ def read_index(url: str, endings: Endings) -> numpy.ndarray:
     except (DataError, KeyboardInterrupt):
         raise
     except Exception as error:  # file systems raise many kinds
-        raise DataError(f"{url} can not be read: {first_line(error)}") from error
+        raise DataError(f"{url} cannot be read: {first_line(error)}") from error
     index = numpy.array(rows, dtype=numpy.int64).reshape(-1, 3)
     with suppress(OSError):  # no cache, then
         kept.parent.mkdir(parents=True, exist_ok=True)

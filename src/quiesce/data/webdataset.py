@@ -121,7 +121,7 @@ class Shards:
         begin = int(self.begins[piece])
         end = int(self.begins[piece + 1]) if piece + 1 < len(self.begins) else len(self.labels)
         try:
-            # looked up each time: a file system of another process can not be used
+            # looked up each time: a file system of another process cannot be used
             files, path = fsspec.core.url_to_fs(self.urls[self._files[begin]])
             stop = int(self._offsets[end - 1] + self._sizes[end - 1])
             content = files.cat_file(path, start=int(self._offsets[begin]), end=stop)
@@ -164,7 +164,7 @@ def _listed(pattern: str) -> list[str]:
             for found in sorted(files.glob(path))
         ]
     except Exception as error:  # file systems raise many kinds
-        raise DataError(f"{pattern} can not be listed: {first_line(error)}") from error
+        raise DataError(f"{pattern} cannot be listed: {first_line(error)}") from error
 
 
 def _firsts(indexes: Sequence[Any]) -> list[int]:

@@ -170,6 +170,6 @@ def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise RecipeError(f"{folder} exists already; name another folder, or remove it") from error
+        raise RecipeError(f"{folder} exists already; give another folder, or remove it") from error
     except OSError as error:
-        raise RecipeError(f"{folder} can not be created: {error.strerror or error}") from error
+        raise RecipeError(f"{folder} cannot be created: {error.strerror or error}") from error

@@ -115,7 +115,7 @@ def _refuse_batchnorms(folded: Folded) -> None:
             full = (mean.name if mean is not None else None) or ""  # float/NAME.running_mean
             name = full.removeprefix("float/").rpartition(".")[0]
             raise ExportError(
-                f"{name}: this batch norm can not be folded into the layer before it (the layer "
+                f"{name}: this batch norm cannot be folded into the layer before it (the layer "
                 "has other readers, or other channels); export to ONNX instead"
             )
 
@@ -126,7 +126,7 @@ def _source(site: Site, folded: Folded) -> QuantizedInput | None:
     if site.node is None or (marker is None and site.layer.input is not None):
         lost = "its use of the weight" if site.node is None else "what it does with its input"
         raise ExportError(
-            f"{site.name}: {lost} (a padding mode, another computation?) can not be written as "
+            f"{site.name}: {lost} (a padding mode, another computation?) cannot be written as "
             "plain arrays; export to ONNX instead"
         )
     return None if marker is None else folded.inputs[marker]

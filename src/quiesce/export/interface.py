@@ -158,7 +158,7 @@ def example_of_batch(model: nn.Module, batch: Batch, forward: Forward | None) ->
     finally:
         handle.remove()
     if not seen:
-        raise ExportError(f"`forward` does not call {type(model).__name__}; let it call the model")
+        raise ExportError(f"`forward` does not call {type(model).__name__}; it must call the model")
     return named_arguments(model, seen[0])
 
 

@@ -192,7 +192,7 @@ def build_model(
         raise
     except Exception as error:  # onnx_ir and the checker raise many kinds
         name = type(model).__name__
-        raise ExportError(f"{name} can not be written as ONNX: {reason(error)}") from error
+        raise ExportError(f"{name} cannot be written as ONNX: {reason(error)}") from error
 
 
 def _finished(model: "ir.Model", outputs: Sequence[str], description: Description) -> Any:

@@ -85,7 +85,7 @@ class Predictor:
             (logits,) = self._session.run(["logits"], {"images": pixels[None]})
         except Exception as error:  # onnxruntime has one private class for each status
             raise ExportError(
-                f"{self._where}: ONNX Runtime can not run it ({first_line(error)})"
+                f"{self._where}: ONNX Runtime cannot run it ({first_line(error)})"
             ) from error
         if logits.ndim != 2 or len(logits) != 1 or not logits.size:
             raise ExportError(
@@ -132,4 +132,4 @@ def _decode(picture: Path, channels: int) -> Any:
         with images.open(picture) as image:
             return image.convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
-        raise DataError(f"{picture} can not be decoded ({first_line(error)})") from error
+        raise DataError(f"{picture} cannot be decoded ({first_line(error)})") from error

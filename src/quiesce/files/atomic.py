@@ -109,13 +109,13 @@ def full_disk_named(path: Path, needed: int | None = None) -> Iterator[None]:
         space = "" if needed is None else f"{_readable(needed)} are needed, "
         space += f"{_readable(shutil.disk_usage(path.parent).free)} are free"
         raise DiskFullError(
-            f"{file} can not be written: {os.strerror(error.errno)} ({space}); make space"
+            f"{file} cannot be written: {os.strerror(error.errno)} ({space}); make space"
         ) from error
 
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # folders can not be opened on Windows
+    if path.is_dir() and os.name == "nt":  # folders cannot be opened on Windows
         return
     opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -34,7 +34,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     file = in_home(path)
     if not file.is_file():
-        raise CheckpointError(f"{file} is not a file; model.weights must be one, or a known word")
+        raise CheckpointError(f"{file} is not a file; correct model.weights")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     return named_tensors(unpickled(file), file)

@@ -74,11 +74,11 @@ def describe_parameter(name: str) -> str:
 
 
 def _describe_output(seen: faults.Forward, name: str) -> str:
-    what, mend = ("the input of", "look at the batch") if seen.fed else ("the output of", "")
+    what, remedy = ("the input of", "look at the batch") if seen.fed else ("the output of", "")
     dtype = str(seen.dtype).removeprefix("torch.")
     return (
         f"{what} the layer {name!r} ({dtype}) is the first that is not finite; "
-        f"{mend or f'lower {_RATE}'}"
+        f"{remedy or f'lower {_RATE}'}"
     )
 
 
@@ -104,7 +104,7 @@ def _joined(found: list[Finding | None]) -> Finding:
     culprits = culprits or [rank for rank, each in enumerate(found) if each]
     first = found[culprits[0]]
     if first is None:
-        raise AssertionError("a culprit has a finding")
+        raise AssertionError("no rank has a finding")
     if len(culprits) == len(found):
         return first
     which = ", ".join(map(str, culprits))

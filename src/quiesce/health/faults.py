@@ -97,7 +97,7 @@ def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
 
 
 @torch.no_grad()
-def mend_statistics(model: nn.Module) -> list[str]:
+def reset_statistics(model: nn.Module) -> list[str]:
     """Reset running statistics that are not finite to mean 0 and variance 1.
 
     Batch norm averages them, so a number that is not finite would persist.
@@ -105,14 +105,14 @@ def mend_statistics(model: nn.Module) -> list[str]:
     Returns:
         Names of the batch norms that were changed.
     """
-    mended = []
+    found = []
     for name, norm in batch_norms(model).items():
         mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         bad = ~(mean.isfinite() & var.isfinite())
         if bool(bad.any()):
             mean[bad], var[bad] = 0.0, 1.0
-            mended.append(name)
-    return mended
+            found.append(name)
+    return found
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -191,7 +191,7 @@ class Watch:
         self._in_a_row, self._look_from = state["in_a_row"], state["look_from"]
         if state["first"].shape == self._first.shape:
             if [each.shape for each in state["known"]] != [each.shape for each in self._known]:
-                raise ValueError("the saved state has masks of another number of scales")
+                raise ValueError("the saved state has masks for another number of scales")
             self._first.copy_(state["first"])
             self._known = [each.to(self._first.device).bool() for each in state["known"]]
 
@@ -251,7 +251,7 @@ class Watch:
             )
 
     def _tell_mended(self, step: int) -> None:
-        for name in faults.mend_statistics(self._model):
+        for name in faults.reset_statistics(self._model):
             log.warning(
                 "the running statistics of the batch norm %r were not finite at step %d; they "
                 "were reset",

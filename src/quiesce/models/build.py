@@ -133,7 +133,7 @@ def _from_timm(
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # timm and its hub client raise many kinds
         raise CheckpointError(
-            f"the pretrained weights of {name} can not be downloaded ({first_line(error)}); set "
+            f"the pretrained weights of {name} cannot be downloaded ({first_line(error)}); set "
             "model.weights to the path of a file"
         ) from error
 

@@ -100,7 +100,7 @@ class DistanceMeter:
         same = state["layout"] == self._layout() and not self._split()
         last = state["last"] if same and state.get("half_done", True) else None
         if last is not None and [tuple(each.shape) for each in last] != self._shapes():
-            raise ValueError("the saved positions are of another number of weights")
+            raise ValueError("the saved positions are for another number of weights")
         self._last = last
 
     def _shapes(self) -> list[tuple[int, int]]:

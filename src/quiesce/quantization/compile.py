@@ -64,8 +64,8 @@ def _check_compiler(device: torch.device) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise CompilerError(
-            "compiled kernels need a C++ compiler on a CPU, and none is here; install g++ or clang "
-            '(or name one in CXX), or use compile mode "off"'
+            "compiled kernels need a C++ compiler on a CPU, and none was found; install g++ or "
+            'clang (or name one in CXX), or use compile mode "off"'
         ) from error
 
 

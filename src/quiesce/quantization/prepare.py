@@ -224,7 +224,7 @@ def _check_layers(chosen: Mapping[str, nn.Module], flow: Dataflow, layers: Colle
             for why, names in bad.items()
         )
         raise PrepareError(
-            f"{len(every)} of {len(chosen)} layers can not be quantized. {reasons}. Leave them in "
+            f"{len(every)} of {len(chosen)} layers cannot be quantized. {reasons}. Leave them in "
             f"float: Scheme(exclude={[*patterns]}) added to the patterns that you have (heads for "
             "training alone still train), or give an example_input that reaches them"
         )

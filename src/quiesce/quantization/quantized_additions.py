@@ -101,8 +101,8 @@ class _Adding(TorchFunctionMode):
         if expected and self.seen not in (0, expected):
             raise PrepareError(
                 f"{name or 'the model'}: a {block.__name__} adds {self.seen} times in one forward, "
-                f"and added {expected} times in the inference of prepare; let it add alike in "
-                "training and inference (scale what is added by 0), or leave its additions in "
+                f"but {expected} times when prepare ran it in inference; let it add as often "
+                "in training as in inference (scale what is added by 0), or leave its additions in "
                 f"float: Scheme(residual_exclude=[{name!r}])"
             )
 

@@ -78,15 +78,15 @@ class Residuals:
         owner, place, side = (adding or readers)[0]
         made = make(f"{owner}.additions.{place}.{side}".lstrip("."))
         layers = [self._model.get_submodule(each.owner) for each in readers if each.side is None]
-        alike = [
+        same = [
             layer
             for layer in layers
             if isinstance(layer, QuantizedLayer)
             and layer.input_quantizer is not None
             and layer.input_quantizer.bits == made.bits
         ]
-        shared = alike[0].input_quantizer if alike else made
-        for layer in alike:
+        shared = same[0].input_quantizer if same else made
+        for layer in same:
             layer.add_module("input_quantizer", shared)
         return dict.fromkeys(adding, shared or made)
 
@@ -97,7 +97,7 @@ class Residuals:
         pairs = zip(named_tensors(output), named_tensors(self._expected), strict=True)
         if not all(torch.equal(ours, expected) for (_, ours), (_, expected) in pairs):
             raise PrepareError(
-                f"{type(self._model).__name__} adds in a way that can not be quantized (an add_() "
+                f"{type(self._model).__name__} adds in a way that cannot be quantized (an add_() "
                 "whose result is not used?); write x = x + y there, or leave additions in float: "
                 'Scheme(residual="float")'
             )

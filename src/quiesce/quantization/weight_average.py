@@ -117,7 +117,7 @@ def _quantizers(model: nn.Module, average: nn.Module) -> list[tuple[FakeQuantize
         names = sorted(kinds[0].keys() | kinds[1].keys())
         odd = next(name for name in names if kinds[0].get(name) != kinds[1].get(name))
         raise PrepareError(
-            f"the average and the model are not prepared alike; they differ in {odd}. Prepare "
+            f"the average and the model are prepared differently; {odd} differs. Prepare "
             "and calibrate the model first, then make its average"
         )
     return [(found[0][name], found[1][name]) for name in found[0]]

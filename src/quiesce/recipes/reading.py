@@ -135,7 +135,7 @@ def load_yaml(path: Path) -> Any:
     try:
         return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: can not be read as text: {error}") from error
+        raise RecipeError(f"{path}: cannot be read as text: {error}") from error
     except ValueError as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
 

@@ -62,7 +62,7 @@ def _sweep(folder: Path, sweep: SweepFile) -> Subject:
         else:
             missing.append(path.name)
     if not members:
-        raise RecipeError(f"{folder}: none of the {len(missing)} runs of the sweep has begun")
+        raise RecipeError(f"{folder}: none of the {len(missing)} runs of the sweep has started")
     several = len({variant for variant, _ in members}) > 1
     groups = tuple(
         Group(

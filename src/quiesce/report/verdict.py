@@ -89,7 +89,7 @@ def accuracy(run: Run) -> Finding | None:
     text = f"Top-1 is {final:.1f} %, {first - final:.1f} points below the float network"
     if _healthy(run):
         return Finding(rule="accuracy", tone="note", text=f"{text}.")
-    text += f": {percent(final / first)} of its {first:.1f} % are left."
+    text += f": {percent(final / first)} of its {first:.1f} % remain."
     return Finding(rule="accuracy", tone="bad", text=text)
 
 
@@ -282,7 +282,7 @@ def _against(group: Group, base: Group) -> Finding | None:
     one, other = base.runs[0].data, group.runs[0].data
     if one is not None and other is not None and (field := differing_field(one, other)):
         text = (
-            f"{group.label} is not compared with {base.label}: they are runs of different data, "
+            f"{group.label} is not compared with {base.label}: their data differ, "
             f"data.{field} is {other[field]} and {one[field]}."
         )
         return Finding(rule="comparison", tone="note", text=text)

@@ -177,7 +177,7 @@ def _check(name: str, proxy: Any) -> None:
     if any(_own_parameters(getattr(quant, part), proxy) for part in _followers(quant)):
         raise AttachError(
             f"{name}: its scale is a statistic of the weight that is rescaled by parameters, and "
-            "can not be held; use scaling_impl_type=PARAMETER_FROM_STATS"
+            "cannot be held; use scaling_impl_type=PARAMETER_FROM_STATS"
         )
     delay = getattr(quant.int_quant.delay_wrapper.delay_impl, "quant_delay_steps", 0)
     if delay > 0:

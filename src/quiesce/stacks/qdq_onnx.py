@@ -34,7 +34,7 @@ def onnx_weights(path: str | Path) -> list[OnnxWeight]:
     A QuantizeLinear node between a float constant and DequantizeLinear is computed.
 
     Raises:
-        AttachError: The file can not be read.
+        AttachError: The file cannot be read.
     """
     return list(_weights(_graph(path)))
 

@@ -113,7 +113,7 @@ class Site(ABC):
 
     def converted(self, model: Any) -> Reading | None:
         """Return the weight in what the stack's conversion returned, or None if it is not there."""
-        raise AttachError(f"{self.name}: quiesce.audit can not read conversions of its toolkit")
+        raise AttachError(f"{self.name}: quiesce.audit cannot read conversions of its toolkit")
 
 
 def codes_of(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def plan(sweep: Sweep, flags: Sequence[str] = ()) -> list[PlannedRun]:
         for variant, fields, recipe in recipes
     ]
     if len({run.name for run in runs}) < len(runs):  # 0.1 and "0.1" are the same to a recipe
-        raise RecipeError("two combinations of the sweep are the same; name each value once")
+        raise RecipeError("two combinations of the sweep are the same; give each value once")
     return runs
 
 

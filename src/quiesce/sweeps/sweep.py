@@ -51,7 +51,7 @@ class Sweep:
         if not self.name.isprintable() or self.name != Path(self.name).name:
             raise ValueError(f"`name` must be a word without slashes, got {self.name!r:.60}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"`seeds` must be 0 or more, each once, got {list(self.seeds)}")
+            raise ValueError(f"`seeds` must be 0 or more, without repeats, got {list(self.seeds)}")
         points = math.prod(map(len, self.grid.values()))
         runs = len(self.seeds) * max(1, len(self.variants)) * points
         if runs > MOST_RUNS:
@@ -61,10 +61,10 @@ class Sweep:
                 raise ValueError(f"`variants` must have names without slashes, got {name!r}")
         for changes in (self.grid, *self.variants.values()):
             for each in NOT_SWEPT.keys() & changes.keys():
-                raise ValueError(f"`{each}` can not be set in a sweep: {NOT_SWEPT[each]}")
+                raise ValueError(f"`{each}` cannot be set in a sweep: {NOT_SWEPT[each]}")
         for each, values in self.grid.items():
             if not values or any(values.count(value) > 1 for value in values):
-                raise ValueError(f"`{each}` must have values, each once, got {values}")
+                raise ValueError(f"`{each}` must have values, without repeats, got {values}")
 
 
 def shipped_sweeps() -> list[str]:
@@ -149,7 +149,7 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(each) is int for each in value):
         return tuple(value)
-    raise RecipeError(f"{where}`seeds` must be how many, or a list of seeds, got {value!r:.60}")
+    raise RecipeError(f"{where}`seeds` must be a number or a list of seeds, got {value!r:.60}")
 
 
 def _load(path: Path) -> dict[str, Any]:

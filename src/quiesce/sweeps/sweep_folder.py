@@ -47,11 +47,11 @@ class SweepFolder:
                 or a symbolic link; or another process sweeps in it.
         """
         if self.folder.exists() and not (self.folder / SWEEP).is_file():
-            raise RecipeError(f"{self.folder} exists and is no sweep; name another: -o FOLDER")
+            raise RecipeError(f"{self.folder} is not a sweep; give another folder with -o")
         try:
             refuse_links(self.folder)
         except ValueError as error:
-            raise RecipeError(f"{self.folder}: {error}; put it there itself") from error
+            raise RecipeError(f"{self.folder}: {error}; replace it by what it links to") from error
         self.refuse_changed(runs)
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder, "sweeping"):
@@ -70,7 +70,7 @@ class SweepFolder:
                 if old.get(field) != value:
                     raise RecipeError(
                         f"{self.folder} was made by another recipe: in {run.name} {field} was "
-                        f"{old.get(field)} and now is {value}; name another folder: -o FOLDER"
+                        f"{old.get(field)} and now is {value}; give another folder with -o"
                     )
 
     def keep_recipe(self, run: PlannedRun) -> None:

@@ -44,6 +44,6 @@ def _explained(
             f"image of {shape}, which has no variance; set data.batch_size to 2 or more"
         )
     return RecipeError(
-        f"the network {recipe.model.name} can not take images of {shape} "
+        f"the network {recipe.model.name} cannot take images of {shape} "
         f"({first_line(error)}); change data.image_size or model.name"
     )

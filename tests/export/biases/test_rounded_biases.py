@@ -148,7 +148,7 @@ def test_whole_exports_are_verified(bits, tmp_path) -> None:
 
 
 class SharedNorm(nn.Module):
-    """Two convolutions before one batch norm: its shift can not suit both."""
+    """Two convolutions before one batch norm: its shift cannot suit both."""
 
     def __init__(self) -> None:
         super().__init__()

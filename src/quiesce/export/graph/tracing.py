@@ -126,7 +126,7 @@ def translate(
     except Exception as error:  # torch.export and torch.onnx raise many kinds
         raise not_expressible(name, error) from None
     if program is None or program.exported_program is None:
-        raise ExportError(f"{name} can not be exported: torch.onnx returned nothing")
+        raise ExportError(f"{name} cannot be exported: torch.onnx returned nothing")
     _name_outputs(program.model.graph, outputs)
     _set_apart(program.model.graph)
     return program.model
@@ -145,9 +145,9 @@ def not_expressible(name: str, error: Exception) -> ExportError:
 
     The original message may hold the whole graph; it is logged at level debug.
     """
-    log.debug("%s can not be exported", name, exc_info=error)
+    log.debug("%s cannot be exported", name, exc_info=error)
     return ExportError(
-        f"{name} can not be exported: {reason(error)}. Export the part of it that torch.export "
+        f"{name} cannot be exported: {reason(error)}. Export the part of it that torch.export "
         "takes, such as its backbone; the log at level debug has the whole text"
     )
 

@@ -22,11 +22,11 @@ def check_same_network(
     exported = {each.layer for each in description.layers}
     if different := sorted(exported ^ set(layers)):
         raise ExportError(
-            f"{where} is of another network: {different[0]} is quantized in only one of them"
+            f"{where} belongs to another network: {different[0]} is quantized in only one of them"
         )
     if missing := [each.place for each in description.inputs if each.place not in grids]:
         raise ExportError(
-            f"{where} is of another network: it rounds at {missing[0]}, and this one does not"
+            f"{where} belongs to another network: it rounds at {missing[0]}, and this one does not"
         )
 
 

@@ -26,7 +26,7 @@ from quiesce.quantization.ties import EMBEDDINGS
 ACCUMULATOR_MAX = 2**31 - 1
 
 UNDECIDED = 1e-4
-"""Distance from a threshold, in codes, within which float32 can not decide: a sum changes by a few
+"""Distance from a threshold, in codes, within which float32 cannot decide: a sum changes by a few
 roundings of 2^-24 with its order, in a grid of 256 codes by some 3 * 256 * 2^-24 = 5e-5 of a code.
 """
 
@@ -51,7 +51,7 @@ def run_reference(model: nn.Module, example: Example, codes: Mapping[str, np.nda
         outputs = output_tensors(example.changed(_wide).run(made))
     except RuntimeError as error:
         raise ExportError(
-            f"{type(model).__name__} can not compute in float64, as the integer reference must "
+            f"{type(model).__name__} cannot compute in float64, as the integer reference must "
             f"({first_line(error)}); export it without verification"
         ) from error
     arrays = {name: tensor.numpy() for name, tensor in outputs.items()}

@@ -83,7 +83,7 @@ class LayerCheck:
         if self.optimisations > self.allowed * self.codes:
             departs += f", ONNX Runtime's optimisations change {self.optimisations}"
         if self.largest <= MAX_CODES and 0 < self.codes * self.allowed < 1:
-            departs += "; with so few codes none may differ: compare on more images"
+            departs += "; with so few codes, none may differ; compare on more images"
         return (
             f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
             f" most {self.largest}), seen at the input of {self.name}{departs}"
@@ -214,13 +214,13 @@ class Verification:
         if not isfinite(self.logits_differ):
             failures.append("an output of the whole run is not a number")
         if self.compare == "max_error" and not self.error <= MAX_ERROR:
-            failures.append(self._whole_failure(f"allowed are {100 * MAX_ERROR:.3g} %"))
+            failures.append(self._whole_failure(f"at most {100 * MAX_ERROR:.3g} % are allowed"))
         if self.compare != "max_error" and self.agreement < MIN_AGREEMENT:
             failures.append(self._whole_failure(f"needs {100 * MIN_AGREEMENT:.3g} %"))
         if self.points > MAX_POINTS:
             failures.append(
-                f"{self.layer_status}; the accuracies are {self.points:.2f} points apart, allowed "
-                f"are {MAX_POINTS}; compare on more images"
+                f"{self.layer_status}; the accuracies are {self.points:.2f} points apart, more "
+                f"than {MAX_POINTS}; compare on more images"
             )
         return failures
 

@@ -17,7 +17,7 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
     A last line that does not end is left out: it is being written, or its writer was stopped.
 
     Raises:
-        OSError: The file can not be read.
+        OSError: The file cannot be read.
         ValueError: A row has more or fewer cells than the first line, or the file is too large.
     """
     text = read_text(path, LARGEST_TABLE)

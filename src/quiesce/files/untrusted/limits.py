@@ -15,7 +15,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
         path: A regular file. A device may have no end, and a pipe may wait forever.
 
     Raises:
-        OSError: The file is missing, or can not be read.
+        OSError: The file is missing, or cannot be read.
         ValueError: It is not a regular file, or it is larger.
     """
     if path.exists() and not path.is_file():

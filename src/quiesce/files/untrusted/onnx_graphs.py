@@ -9,7 +9,7 @@ from quiesce.extras import require
 from quiesce.files.untrusted.limits import read_bytes
 
 LARGEST_GRAPH = 2**31 - 1
-"""Bytes of an ONNX file; a protocol buffer can not be larger."""
+"""Bytes of an ONNX file; a protocol buffer cannot be larger."""
 
 
 def read_onnx(path: Path) -> Any:

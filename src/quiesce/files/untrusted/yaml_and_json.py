@@ -92,16 +92,16 @@ def _refuse_large(yaml: Any, events: Iterable[Any]) -> None:
         anchor, so_far = inside[-1]
         inside[-1] = anchor, so_far + size
         if so_far + size > LARGEST_EXPANDED:
-            raise ValueError("it is too large with its aliases written out")
+            raise ValueError("it is too large with its aliases expanded")
 
     for event in events:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in inside):
-                raise ValueError(f"*{event.anchor} stands inside itself")
+                raise ValueError(f"*{event.anchor} contains itself")
             add(sizes.get(event.anchor, 0))
         elif isinstance(event, yaml.ScalarEvent):
             if "\0" in event.value:
-                raise ValueError("it holds a NUL character, which no name and no path has")
+                raise ValueError("it holds a NUL character, which names and paths cannot have")
             add(size := 1 + len(event.value))
             sizes[event.anchor or ""] = size
         elif isinstance(event, yaml.CollectionStartEvent):

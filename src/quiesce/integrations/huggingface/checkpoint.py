@@ -51,16 +51,16 @@ def load(folder: Path, control: Control, watch: Watch) -> None:
     path = folder / NAME
     if not path.exists():
         warnings.warn(
-            f"there is no {path}: tracker and schedules start anew at step 0. If the checkpoint is "
-            "in another folder, pass QuiesceTrainerCallback(resume_from=FOLDER)",
+            f"there is no {path}: tracker and schedules start again at step 0. If the checkpoint "
+            "is in another folder, pass QuiesceTrainerCallback(resume_from=FOLDER)",
             stacklevel=2,
         )
         return
     saved = unpickled(path)
     if saved["weights"] != _fingerprint(control):
         raise TrackingError(
-            f"{path} is not of the weights that the Trainer has loaded; pass the checkpoint that "
-            "they come from: QuiesceTrainerCallback(resume_from=FOLDER)"
+            f"{path} belongs to other weights than the Trainer has loaded; pass the checkpoint "
+            "that they come from: QuiesceTrainerCallback(resume_from=FOLDER)"
         )
     control.load_state_dict(saved["control"])
     watch.load_state_dict(saved["watch"])

@@ -86,7 +86,7 @@ class ServiceLogger(Logger):
         if self._made is not None:
             with self._one_line():
                 self._made.finalize(status)
-                if isinstance(self._made, WandbLogger):  # it would go on in the next run
+                if isinstance(self._made, WandbLogger):  # it would continue in the next run
                     self._made.experiment.finish(exit_code=int(status != "success"))
             self._made = None
 
@@ -199,5 +199,5 @@ def _names(path: Path) -> dict[str, str]:
         return {}
     except (DecodeError, ValidationError) as error:
         raise RecipeError(
-            f"{path} is damaged ({first_line(error)}); remove it, and new runs are begun"
+            f"{path} is damaged ({first_line(error)}); remove it to start new runs"
         ) from error

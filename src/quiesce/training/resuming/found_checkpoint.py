@@ -104,7 +104,7 @@ def recipe_of(folder: Path, flags: Sequence[str] = ()) -> Recipe:
     try:
         refuse_links(folder)
     except ValueError as error:
-        raise RecipeError(f"{folder} can not be resumed: {error}; copy it without links") from error
+        raise RecipeError(f"{folder} cannot be resumed: {error}; copy it without links") from error
     return replace(read_recipe(str(folder / RECIPE), flags), run=str(folder))
 
 

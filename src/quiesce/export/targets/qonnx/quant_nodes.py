@@ -73,7 +73,7 @@ def write_quant_nodes(network: Network) -> Written:
         proto = _finished(traced, outputs)
     except Exception as error:  # onnx_ir and the checker raise many kinds
         name = type(network.model).__name__
-        raise ExportError(f"{name} can not be written as QONNX: {reason(error)}") from error
+        raise ExportError(f"{name} cannot be written as QONNX: {reason(error)}") from error
     return Written(
         proto=proto,
         grids={each.name: each.grid for each in inputs.values()},

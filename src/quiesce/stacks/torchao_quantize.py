@@ -49,7 +49,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
 class TorchaoWeight(Site):
     """One weight of torchao: its scale is dynamic (from the weight), fixed, or learned.
 
-    Conversion passes only learned scales on. It then computes others anew, which changes codes.
+    Conversion passes only learned scales on. It then computes others again, which changes codes.
     """
 
     module: Any
@@ -126,7 +126,7 @@ class TorchaoWeight(Site):
             return None
         if not hasattr(weight, "qdata") or weight.qdata.shape != self.latent.shape:
             raise AttachError(
-                f"{self.name}: quiesce.audit can not read codes from {type(weight).__name__}; give "
+                f"{self.name}: quiesce.audit cannot read codes from {type(weight).__name__}; give "
                 'it the result of quantize_(model, QATConfig(..., step="convert")) with an '
                 "unpacked format, such as IntxWeightOnlyConfig"
             )

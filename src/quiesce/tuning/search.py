@@ -117,7 +117,7 @@ def read_space(search: Mapping[str, str | Sequence[Any]], base: Recipe) -> Space
         given = values if isinstance(values, str) else ",".join(map(str, values))
         where = f"--search {field}={given}"
         if field in NOT_SWEPT:
-            raise RecipeError(f"{where}: `{field}` can not be searched: {NOT_SWEPT[field]}")
+            raise RecipeError(f"{where}: `{field}` cannot be searched: {NOT_SWEPT[field]}")
         space[field] = _read(field, values, where)
         for value in space[field].examples():
             change_recipe(base, {field: value}, where)

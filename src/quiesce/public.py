@@ -57,9 +57,9 @@ from quiesce.stacks.adapter import Adapter as Adapter
 from quiesce.stacks.adapter import WeightGrid as WeightGrid
 from quiesce.stacks.attach import attach as attach
 from quiesce.stacks.audit import audit as audit
+from quiesce.tuning.tune import tune as tune
 
 if TYPE_CHECKING:
     from quiesce.export.targets.exporting import export as export
 else:  # the package is callable, and its name may be bound before or after this module runs
     export = _import_module("quiesce.export")
-from quiesce.tuning.tune import tune as tune

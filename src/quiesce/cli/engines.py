@@ -12,6 +12,7 @@ from quiesce.sweeps.engines.engine import Engine
 from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.engines.ray_engine import RayEngine, Resources
 from quiesce.sweeps.engines.slurm_engine import SlurmEngine
+from quiesce.sweeps.mirror import Mirror
 
 HERE, SLURM = "here", "slurm"
 SLURM_FIELD = "--slurm."
@@ -37,13 +38,16 @@ def add_engine_flags(parser: Arguments) -> None:
     parser.add_argument("--memory", default="0", metavar="SIZE", help="Ray: memory of a run: 8G")
 
 
-def engine_of(known: Namespace, slurm: dict[str, Any], folder: Path) -> Engine:
+def engine_of(
+    known: Namespace, slurm: dict[str, Any], folder: Path, mirror: Mirror | None = None
+) -> Engine:
     """Return the engine selected by the flags.
 
     Args:
         known: The parsed flags.
         slurm: Fields of sbatch, from `slurm_fields`.
         folder: The folder of the runs.
+        mirror: The same at a URL, or None.
 
     Raises:
         RecipeError: The flags contradict each other, or a value is wrong.
@@ -64,7 +68,7 @@ def engine_of(known: Namespace, slurm: dict[str, Any], folder: Path) -> Engine:
     if known.cpus < 0 or known.gpus < 0:
         raise RecipeError("--cpus and --gpus must be 0 or more")
     resources = Resources(cpus=known.cpus, gpus=known.gpus, memory=_bytes(known.memory))
-    return RayEngine(known.on, folder, resources)
+    return RayEngine(known.on, folder, resources, mirror)
 
 
 def _bytes(text: str) -> int:

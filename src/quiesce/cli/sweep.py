@@ -21,6 +21,8 @@ from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.contents import TuneFile
 from quiesce.run_folder.folder import TUNE
 from quiesce.run_folder.reading import maybe_read
+from quiesce.sweeps.mirror import Mirror, is_url
+from quiesce.sweeps.mirrored_sweep import fetch_copy
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import Outcome, run_sweep
 from quiesce.sweeps.status import read_status
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         _list()
         return 0
     if known.status is not None:
-        return _show_status(known.status.expanduser(), as_json=known.json)
+        return _show_status(known.status, as_json=known.json)
     if known.sweep is None:
         raise RecipeError("give a recipe or a sweep; `quiesce sweep --list` lists the sweeps")
     if known.at_most is not None and known.at_most < 1:
@@ -53,22 +55,31 @@ def main(argv: Sequence[str]) -> int:
     slurm, flags = slurm_fields(flags)
     sweep = _sweep(known.sweep, known.seeds, known.set, flags)
     runs = plan(sweep, flags)
-    folder = (known.output or Path("runs", sweep.name)).expanduser().absolute()
+    where = known.output or f"runs/{sweep.name}"
     if known.dry_run:
         print("\n".join(run.name for run in runs))
         return 0
-    engine = engine_of(known, slurm, folder)
+    mirror = Mirror(where) if is_url(where) else None
+    folder = in_home(where).absolute() if mirror is None else mirror.local
+    engine = engine_of(known, slurm, folder, mirror)
     _warn_of_seeds(in_home(known.sweep).parent / TUNE, sweep.seeds)
-    with SweepTable(folder, Console(stderr=True)) as progress:
+    url = None if mirror is None else where
+    with SweepTable(folder, Console(stderr=True), url) as progress:
         try:
             outcome = run_sweep(
-                sweep, runs, folder, engine=engine, at_most=known.at_most, tell=progress.tell
+                sweep,
+                runs,
+                folder,
+                engine=engine,
+                mirror=mirror,
+                at_most=known.at_most,
+                tell=progress.tell,
             )
         except KeyboardInterrupt as stop:
             jobs = "the jobs of Slurm continue; " if known.on == SLURM else ""
-            stop.args = (f"stopped; {jobs}the same command continues in {folder}",)
+            stop.args = (f"stopped; {jobs}the same command continues in {url or folder}",)
             raise
-    return _tell(outcome, folder)
+    return _tell(outcome, folder, url)
 
 
 def parser() -> Arguments:
@@ -104,11 +115,14 @@ def parser() -> Arguments:
         "--at-most", type=int, metavar="N", help="do N runs now; the same command continues later"
     )
     made.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="default: runs/<name of the sweep>"
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="a folder, or a URL such as s3://bucket/study (default: runs/<name of the sweep>)",
     )
     made.add_argument("--dry-run", action="store_true", help="check all recipes and list the runs")
     made.add_argument(
-        "--status", type=Path, metavar="FOLDER", help="show where the sweep in FOLDER stands"
+        "--status", metavar="FOLDER", help="show where the sweep in FOLDER, or at a URL, stands"
     )
     made.add_json()
     return made
@@ -139,8 +153,8 @@ def _list() -> None:
     print("\nquiesce sweep NAME runs one; quiesce sweep NAME --dry-run lists its runs.")
 
 
-def _show_status(folder: Path, *, as_json: bool) -> int:
-    status = read_status(folder)
+def _show_status(folder: str, *, as_json: bool) -> int:
+    status = read_status(fetch_copy(folder) if is_url(folder) else in_home(folder))
     if as_json:
         print_json(status.tree())
     else:
@@ -148,10 +162,10 @@ def _show_status(folder: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _tell(outcome: Outcome, folder: Path) -> int:
+def _tell(outcome: Outcome, folder: Path, url: str | None) -> int:
     if outcome.finished:
         show_comparison(compare([folder], mixed_data=True))
-    print(f"\n{outcome.finished} of {outcome.total} runs are finished in {folder}")
+    print(f"\n{outcome.finished} of {outcome.total} runs are finished in {url or folder}")
     for name, why in outcome.failed.items():
         print(f"quiesce: {name} failed: {why}", file=sys.stderr)
     return SOME_FAILED if outcome.failed else 0

@@ -10,7 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from quiesce.errors import RecipeError
+from quiesce.errors import QuiesceError
+from quiesce.sweeps.mirror import Mirror
+from quiesce.sweeps.mirrored_sweep import STATUS, fetch_copy
 from quiesce.sweeps.status import StatusReader, SweepStatus, TaskStatus
 from quiesce.sweeps.task import Task
 
@@ -20,8 +22,8 @@ ROWS = 20
 SHOWN = ("waiting", "running", "done", "failed", "lost", "pruned")
 """The states that are counted; the last two only where there are such runs."""
 
-LIVE_S, LOG_S = 1.0, 60.0
-"""Seconds between two tables, and between two lines in a log."""
+LIVE_S, URL_S, LOG_S = 1.0, 5.0, 60.0
+"""Seconds between two tables, the same for a sweep at a URL, and between two lines in a log."""
 
 
 class SweepTable:
@@ -30,10 +32,13 @@ class SweepTable:
     Args:
         console: The console. One that is not a terminal gets a line when a run ends, and one every
             `LOG_S` seconds.
+        url: The URL of the sweep, if `folder` is the copy of one.
     """
 
-    def __init__(self, folder: Path, console: Console) -> None:
-        self._reader, self._console = StatusReader(folder), console
+    def __init__(self, folder: Path, console: Console, url: str | None = None) -> None:
+        self._reader, self._console, self._url = StatusReader(folder), console, url
+        if url is not None:
+            self._reader = StatusReader(Mirror(url, purpose=STATUS).local)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -61,13 +66,16 @@ class SweepTable:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
-        while not self._over.wait(LIVE_S if self._live is not None else LOG_S):
+        seconds = (LIVE_S if self._url is None else URL_S) if self._live is not None else LOG_S
+        while not self._over.wait(seconds):
             self._update()
 
     def _update(self) -> None:
         try:
+            if self._url is not None:
+                fetch_copy(self._url)
             status = self._reader.read()
-        except RecipeError:  # the sweep has not written its list of runs yet
+        except QuiesceError:  # the list of runs is not there yet, or the URL does not answer now
             return
         if self._live is not None:
             self._live.update(table(status, rows=ROWS), refresh=True)

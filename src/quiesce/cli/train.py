@@ -110,7 +110,7 @@ def _resume(argv: Sequence[str]) -> int:
 
     run = Path(folder[0]).expanduser()
     trust = TRUST in argv
-    _show(lambda display: resume(run, display, trust=trust), run, trust=trust)
+    _show(lambda display: resume(run, display, flags=[TRUST] if trust else []), run, trust=trust)
     return 0
 
 

@@ -14,6 +14,7 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.engines import add_engine_flags, engine_of, slurm_fields
 from quiesce.cli.sweep_table import SweepTable
 from quiesce.sweeps.sweep import parse_seeds
+from quiesce.tuning.folder import path_of
 from quiesce.tuning.results import BEST, PARETO, best_tries, importances
 from quiesce.tuning.samplers import PRUNERS, SAMPLERS
 from quiesce.tuning.search import parse_searches
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         flags=flags,
     )
     name = known.study or f"{settings.base.name}-tune"
-    folder = (known.output or Path("runs", name)).expanduser().absolute()
+    folder = path_of(known.output, name)
     engine = engine_of(known, slurm, folder)
     with SweepTable(folder, Console(stderr=True)) as progress:
         try:
@@ -103,9 +104,7 @@ def parser() -> Arguments:
     made.add_argument(
         "--study", metavar="NAME", help="name in the storage (default: <name of the recipe>-tune)"
     )
-    made.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="default: runs/<name of the study>"
-    )
+    made.add_argument("-o", "--output", metavar="FOLDER", help="default: runs/<name of the study>")
     add_engine_flags(made)
     return made
 

@@ -116,6 +116,15 @@ def locked(folder: Path, work: str = "training") -> Iterator[None]:
         lock.release()
 
 
+def wait_until_unlocked(folder: Path, at_most_s: float) -> None:
+    """Wait until no process trains in a folder."""
+    from filelock import FileLock, Timeout
+
+    if (folder / LOCK).exists():
+        with suppress(Timeout):
+            FileLock(folder / LOCK, timeout=at_most_s).acquire().lock.release()
+
+
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Add instructions for resuming to the error that stops a run; name a full disk."""

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
+from quiesce.errors import QuiesceError
+from quiesce.sweeps.mirrored_task import MirroredTask
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import BEAT_S, touch, write_state
 
@@ -33,6 +34,26 @@ LOOK_S = 1.0
 Running = set["subprocess.Popen[bytes]"]
 
 
+class Unmirrored:
+    """The files of a task in a folder that all machines see: nothing is to be done."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def begin(self) -> None:
+        """Called before the start."""
+
+    def look(self) -> None:
+        """Called every `LOOK_S`."""
+
+    def beat(self) -> None:
+        """Called every `BEAT_S`."""
+
+    def end(self) -> str:
+        """Called at the end; returns why the results are not where they should be, or ""."""
+        return ""
+
+
 def run_process(task: Task, threads: int | None = None, running: Running | None = None) -> str:
     """Run a task to its end.
 
@@ -43,6 +64,14 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     Returns:
         The reason of a failure in one line, or "".
     """
+    try:
+        files = Unmirrored(task) if task.mirror is None else MirroredTask(task)
+        files.begin()
+    except QuiesceError as error:
+        return str(error)
+    task = files.task
+    if task.weights is not None and not task.weights.is_file():
+        return f"{task.needs} failed" if task.needs else f"{task.weights} is missing"
     if task.stop.exists():  # it was asked to stop before it could start
         return _stopped(task, time.time())
     share = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
@@ -61,12 +90,13 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     running = set() if running is None else running
     running.add(process)
     write_state(task.state, "running", began_s=began_s)
+    files.beat()
     try:
-        while not _has_ended(process, task.stop):
-            touch(task.state)
+        _wait(process, task, files)
     except BaseException:
         stop([process])
         write_state(task.state, "failed", why=STOPPED, began_s=began_s)
+        files.end()
         raise
     finally:
         running.discard(process)
@@ -74,7 +104,27 @@ def run_process(task: Task, threads: int | None = None, running: Running | None 
     if why and task.stop.exists():
         return _stopped(task, began_s)
     write_state(task.state, "failed" if why else "done", why=why, began_s=began_s)
-    return why
+    return files.end() or why
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", task: Task, files: "Unmirrored | MirroredTask"
+) -> None:
+    """Wait until a process ends; stop it if the task is asked to."""
+    beat_s = time.monotonic()
+    while True:
+        try:
+            process.wait(timeout=min(LOOK_S, BEAT_S))
+            return
+        except subprocess.TimeoutExpired:
+            if task.stop.exists():
+                stop([process])
+                return
+        files.look()
+        if time.monotonic() - beat_s >= BEAT_S:
+            beat_s = time.monotonic()
+            touch(task.state)
+            files.beat()
 
 
 def _stopped(task: Task, began_s: float) -> str:
@@ -95,20 +145,6 @@ def stop(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _has_ended(process: "subprocess.Popen[bytes]", asks_to_stop: Path) -> bool:
-    """Wait until a process ends, for at most `BEAT_S`; stop it if the file exists."""
-    until_s = time.monotonic() + BEAT_S
-    while (left_s := until_s - time.monotonic()) > 0:
-        try:
-            process.wait(timeout=min(left_s, LOOK_S))
-            return True
-        except subprocess.TimeoutExpired:
-            if asks_to_stop.exists():
-                stop([process])
-                return True
-    return False
 
 
 def _why(task: Task, code: int) -> str:

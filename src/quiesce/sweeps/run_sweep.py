@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from quiesce.errors import EngineError
 from quiesce.run_folder.folder import remove_new, topmost_new
 from quiesce.sweeps.engines.engine import Engine, Tell
 from quiesce.sweeps.engines.local import LocalEngine
+from quiesce.sweeps.mirror import Mirror
+from quiesce.sweeps.mirrored_sweep import fetch_finished, fetch_status, fetch_sweep, put_sweep
 from quiesce.sweeps.plan import PlannedRun, float_key
 from quiesce.sweeps.sweep import Sweep
 from quiesce.sweeps.sweep_folder import SweepFolder
@@ -39,6 +43,7 @@ def run_sweep(
     folder: Path,
     *,
     engine: Engine | None = None,
+    mirror: Mirror | None = None,
     at_most: int | None = None,
     tell: Tell = lambda *_: None,
 ) -> Outcome:
@@ -46,6 +51,8 @@ def run_sweep(
 
     Args:
         engine: The engine that trains the runs; None trains one at a time on this machine.
+        mirror: The sweep at a URL, of which `folder` is the copy on this machine; None if all
+            machines see `folder`.
         at_most: Maximum number of missing runs to train in this call; None trains all.
         tell: Called at the end of each run and each float network.
 
@@ -62,26 +69,36 @@ def run_sweep(
             outcome.failed[task.name] = why
         tell(task, why)
 
-    topmost = None if folder.exists() else topmost_new(folder)
-    with _undone(folder, topmost), files.opened(sweep, runs):
+    known = folder.exists() if mirror is None else fetch_sweep(mirror, runs)
+    topmost = None if known else topmost_new(folder)
+    with _undone(folder, topmost, mirror), files.opened(sweep, runs):
+        if mirror is not None:
+            put_sweep(mirror, runs)
         missing = [run for run in runs if not files.is_finished(run)]
         tasks = tasks_of(files, missing[:at_most])
         for task in tasks:
             if read_state(task.state).state != "running":  # a Slurm job is still running
                 task.forget()
+        if mirror is not None:
+            tasks = [replace(task, mirror=mirror.url, root=folder) for task in tasks]
         (engine or LocalEngine()).run(tasks, note)
+        if mirror is not None:
+            fetch_status(mirror)
+            fetch_finished(mirror, runs)
         outcome.finished = sum(files.is_finished(run) for run in runs)
     return outcome
 
 
 @contextmanager
-def _undone(folder: Path, topmost: Path | None) -> Iterator[None]:
+def _undone(folder: Path, topmost: Path | None, mirror: Mirror | None) -> Iterator[None]:
     """Remove a new folder if the engine cannot run the sweep."""
     try:
         yield
     except EngineError:
         if topmost is not None:
             remove_new(folder, topmost)
+            if mirror is not None:
+                mirror.remove("")
         raise
 
 

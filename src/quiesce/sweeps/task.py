@@ -36,6 +36,13 @@ class Task(Struct, frozen=True, kw_only=True):
     only_float: bool = False
     """Whether to train only the float stage."""
 
+    mirror: str | None = None
+    """URL of the sweep's folder. The paths are then those of its copy on the machine that made the
+    task; `at` gives those of another machine."""
+
+    root: Path | None = None
+    """The copy of the sweep's folder on that machine."""
+
     @property
     def state(self) -> Path:
         """The file with the state of the task; see `quiesce.sweeps.task_state`."""
@@ -50,6 +57,19 @@ class Task(Struct, frozen=True, kw_only=True):
     def stop(self) -> Path:
         """The file that asks a running task to stop; its text is the reason."""
         return self.log.with_suffix(".stop")
+
+    def at(self, root: Path) -> Task:
+        """Return the task of a sweep at a URL with the paths of a machine with another copy."""
+        if self.root is None:
+            raise ValueError("only a task with a `root` can be moved")
+        moved = {name: getattr(self, name) for name in ("recipe", "folder", "log", "weights")}
+        here = self.directory if self.directory.is_dir() else root
+        return msgspec.structs.replace(
+            self,
+            **{n: path and root / path.relative_to(self.root) for n, path in moved.items()},
+            root=root,
+            directory=here,
+        )
 
     def forget(self) -> None:
         """Remove the files that an earlier attempt has left, except for its results."""

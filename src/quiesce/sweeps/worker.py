@@ -14,19 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from quiesce.errors import QuiesceError
 from quiesce.recipes.reading import read_recipe
 from quiesce.run_folder.folder import (
     FLOAT_CHECKPOINT,
     FLOAT_NETWORK,
-    LOCK,
     SUMMARY,
     has_checkpoint,
     run_folder,
+    wait_until_unlocked,
 )
 from quiesce.sweeps.processes import INTERRUPTED
 from quiesce.sweeps.task import Task
@@ -36,6 +33,7 @@ from quiesce.training.job import load
 from quiesce.training.run import resume, run
 from quiesce.training.stages import float_stage
 from quiesce.training.trainer import is_first_process
+from quiesce.user_code import TRUST
 
 PARENT_S = 0.5
 """Seconds between two checks of the parent."""
@@ -63,18 +61,19 @@ def work(task: Task, display: Display) -> None:
     if CONTINUES not in os.environ:
         if last.is_file():
             return
-        _wait_for_orphan(task.folder)
+        wait_until_unlocked(task.folder, ORPHAN_S)  # `resume` refuses a folder at work
         continues = not task.only_float and has_checkpoint(task.folder)
         if not continues and task.folder.exists():
             shutil.rmtree(task.folder)
         os.environ[CONTINUES] = "1" if continues else ""
-    flags = [f"--run={task.folder}"]
+    flags = []
     if task.weights is not None:
-        flags += [f"--model.weights={task.weights}", "--float_stage.epochs=null"]
-    recipe = read_recipe(str(task.recipe), flags)
+        flags = [f"--model.weights={task.weights}", "--float_stage.epochs=null"]
+    recipe = read_recipe(str(task.recipe), [*flags, f"--run={task.folder}"])
     if not task.only_float:
         if os.environ[CONTINUES]:  # by the recipe in the folder, which may have been moved
-            resume(task.folder, display, trust=bool(recipe.user_code))
+            trust = [TRUST] if recipe.user_code else []
+            resume(task.folder, display, flags=[*flags, *trust])
         else:
             run(recipe, display)
         return
@@ -83,15 +82,6 @@ def work(task: Task, display: Display) -> None:
         float_stage(job)
         if is_first_process():
             shutil.rmtree((task.folder / FLOAT_CHECKPOINT).parents[1], ignore_errors=True)
-
-
-def _wait_for_orphan(folder: Path) -> None:
-    """Wait until no earlier attempt trains in `folder`; `resume` refuses otherwise."""
-    if (folder / LOCK).exists():
-        try:
-            FileLock(folder / LOCK, timeout=ORPHAN_S).acquire().lock.release()
-        except Timeout:
-            return
 
 
 def _end_with(parent: int) -> None:

@@ -3,6 +3,7 @@
 All checks that are possible in advance run before anything is written to disk.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,16 @@ def run(recipe: Recipe, display: Display | None = None) -> dict[str, Any]:
         return run_stages(job)
 
 
-def resume(folder: Path, display: Display | None = None, *, trust: bool = False) -> dict[str, Any]:
+def resume(
+    folder: Path, display: Display | None = None, *, flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """Continue an interrupted run; the result is bit-identical to that of an uninterrupted one.
 
     Args:
         folder: The run folder.
         display: See `run`. It also shows which checkpoint the run resumes from.
-        trust: Import the user modules that the recipe in the folder refers to.
+        flags: Flags that override the recipe in the folder, for files that have moved;
+            `quiesce.user_code.TRUST` imports the user modules that it refers to.
 
     Returns:
         The content of summary.json.
@@ -78,7 +82,7 @@ def resume(folder: Path, display: Display | None = None, *, trust: bool = False)
             training in it, or all checkpoints are damaged; also the errors of `run`.
     """
     display = display or Display()
-    recipe = recipe_of(folder, [TRUST] if trust else [])
+    recipe = recipe_of(folder, flags)
     with locked(folder) if is_first_process() else nullcontext():
         if is_first_process():
             remove_leftovers(folder)
@@ -107,4 +111,4 @@ def run_or_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
     refuse_other_recipe(recipe, read_recipe(str(folder / RECIPE), [TRUST]))
     if (folder / SUMMARY).is_file():
         return read_json(folder / SUMMARY, Summary).tree()
-    return resume(folder, display, trust=True)  # the same functions as in `recipe`
+    return resume(folder, display, flags=[TRUST])  # the same functions as in `recipe`

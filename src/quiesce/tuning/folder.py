@@ -10,13 +10,31 @@ from pathlib import Path
 from filelock import FileLock
 
 from quiesce.errors import QuiesceError, RecipeError
+from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.limits import refuse_links
 from quiesce.recipes.reading import write_recipe
 from quiesce.run_folder.contents import TuneFile
 from quiesce.run_folder.folder import LOCK, TUNE, remove_new, topmost_new, write_json, write_text
 from quiesce.run_folder.reading import maybe_read
+from quiesce.sweeps.mirror import is_url
 from quiesce.tuning.results import BASE
 from quiesce.tuning.settings import Settings
+
+
+def path_of(folder: str | Path | None, name: str) -> Path:
+    """Return the absolute path of a study's folder; None means runs/<name of the study>.
+
+    Raises:
+        RecipeError: The folder is a URL.
+    """
+    folder = Path("runs", name) if folder is None else folder
+    if is_url(str(folder)):
+        raise RecipeError(
+            f"-o {folder}: the folder of a study can not be a URL; workers on several machines "
+            "share a database: --storage URL"
+        )
+    return in_home(folder).absolute()
+
 
 CLAIMS = "claims"
 """Subfolder of the claims of the workers."""

@@ -79,6 +79,7 @@ def tune(
     """
     require("optuna", "`quiesce tune`", "tune")
     from quiesce.sweeps.engines.local import LocalEngine
+    from quiesce.tuning.folder import path_of
     from quiesce.tuning.settings import read_settings
     from quiesce.tuning.worker import work
 
@@ -95,7 +96,7 @@ def tune(
     name = name or f"{settings.base.name}-tune"
     opened = work(
         settings,
-        Path(folder or Path("runs", name)).expanduser().absolute(),
+        path_of(folder, name),
         name,
         storage,
         engine or LocalEngine(jobs),

@@ -18,6 +18,7 @@ from typing import Any
 from quiesce.errors import EngineError, first_line
 from quiesce.extras import require
 from quiesce.sweeps.engines.engine import More, Tell, run_in_order
+from quiesce.sweeps.mirror import Mirror
 from quiesce.sweeps.processes import run_process
 from quiesce.sweeps.task import Task
 
@@ -55,14 +56,19 @@ class RayEngine:
             "ray://HOST:PORT", "HOST:PORT".
         folder: The folder of the sweep, which all nodes must see under this path.
         resources: Resources that each task needs.
+        mirror: The sweep at a URL, which all nodes must be able to read; then they need not see
+            `folder`.
 
     Raises:
         MissingExtraError: Ray is not installed.
     """
 
-    def __init__(self, address: str, folder: Path, resources: Resources) -> None:
+    def __init__(
+        self, address: str, folder: Path, resources: Resources, mirror: Mirror | None = None
+    ) -> None:
         self._ray: Any = require("ray", "--on ray", "ray")
         self._address, self._folder, self._resources = address, folder, resources
+        self._mirror = mirror
 
     def run(self, tasks: Sequence[Task], tell: Tell, more: More | None = None) -> None:
         """Run all tasks; see `Engine.run`. Ctrl-C cancels the tasks that have not ended.
@@ -141,38 +147,53 @@ class RayEngine:
 
     def _refuse_folder(self, nodes: list[dict[str, Any]]) -> None:
         """Check that every node sees a file that this process has written."""
-        ray = self._ray
+        ray, mirror = self._ray, self._mirror
         placed = require("ray.util.scheduling_strategies", "--on ray", "ray")
         mark = self._folder / f".seen-{uuid.uuid4().hex}"
         mark.touch()
         try:
-            looks = {
-                node["NodeManagerHostname"]: ray.remote(_sees)
+            if mirror is not None:
+                mirror.put([mark])
+            looks = [
+                ray.remote(_sees)
                 .options(
                     num_cpus=0,
                     scheduling_strategy=placed.NodeAffinitySchedulingStrategy(
                         node["NodeID"], soft=False
                     ),
                 )
-                .remote(mark)
+                .remote(mark, None if mirror is None else mirror.url)
                 for node in nodes
-            }
-            blind = [host for host, seen in looks.items() if not ray.get(seen)]
+            ]
+            seen = ray.get(looks)
         finally:
             mark.unlink()
-        if blind:
-            raise EngineError(
-                f"{self._folder} is not shared: node {blind[0]} does not see it; name a folder on "
-                "a shared file system: -o FOLDER"
-            )
+            if mirror is not None:
+                mirror.remove(mark.name)
+        for node, reason in zip(nodes, seen, strict=True):
+            if reason:
+                raise EngineError(f"node {node['NodeManagerHostname']}: {reason}")
 
 
 def _run(task: Task, threads: int) -> str:
     return run_process(task, threads)
 
 
-def _sees(path: Path) -> bool:
-    return path.is_file()
+def _sees(mark: Path, url: str | None) -> str:
+    """Return why a node does not see a file of the sweep, in one line, or ""."""
+    if url is None:
+        return "" if mark.is_file() else _NOT_SHARED.format(mark.parent)
+    try:
+        read = Mirror(url).reads(mark.name)
+    except Exception as error:  # each file system has errors of its own
+        return f"{url} can not be read: {first_line(error)}"
+    return "" if read is not None else _NOT_SHARED.format(url)
+
+
+_NOT_SHARED = (
+    "it does not see {}, which is not shared; name a folder on a shared file system, or a URL such "
+    "as s3://bucket/study: -o FOLDER"
+)
 
 
 def _explained(future: Future[str]) -> Future[str]:

@@ -3,7 +3,7 @@
 The accuracy is 90 at a threshold of 0.01, and falls by the square of the decades from there, by a
 tenth for each hundred of the learning rate, and by a hundredth of a point for each seed above 100.
 Each start is a line in `started`, beside the folder
-of the study.
+of the study or sweep. It has a checkpoint after each epoch, and continues after it.
 """
 
 import json
@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 
 import yaml
+
+QUICK = (sys.executable, __file__)
+"""The command of this worker, for `quiesce.sweeps.processes.WORKER`."""
 
 EPOCHS = 4
 SLOW = (0.0001, 0.0002)
@@ -36,10 +39,18 @@ def main() -> int:
     if recipe["tracker"]["momentum"] > 0.5:
         sys.stderr.write("the momentum is too large\n")
         return 2
-    lines = ["step,epoch,top1_percent"]
-    for epoch in range(EPOCHS):
+    checkpoint, lines = folder / "checkpoints" / "last.ckpt", ["step,epoch,top1_percent"]
+    checkpoint.parent.mkdir(exist_ok=True)
+    begin = 0
+    if checkpoint.exists():
+        begin, *lines = json.loads(checkpoint.read_text())
+        print("resuming from epoch", begin)
+    for epoch in range(begin, EPOCHS):
         lines.append(f"{epoch},{epoch},{top1 - EPOCHS + 1 + epoch}")
         (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+        beside = checkpoint.with_name(".beside")
+        beside.write_text(json.dumps([epoch + 1, *lines]))
+        beside.replace(checkpoint)
         time.sleep(30 if end in SLOW else recipe["trainer"]["max_epochs"] / 1000)
     shares = {"weights": 10, "oscillating": end, "frozen": 0.5}
     summary = {

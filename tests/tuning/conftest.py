@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from quiesce.sweeps import processes
 from quiesce.sweeps.engines import engine
+from support.quick_worker import QUICK
 
-QUICK = (sys.executable, str(Path(__file__).with_name("quick_worker.py")))
 RECIPE = "mnist_freeze_w3a3"
 SEARCH = {"cure.threshold.end": "log:0.0001:0.1"}
 COMMAND = f"""
@@ -25,7 +24,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Runs are made by quick_worker.py."""
+    """Runs are made by `support.quick_worker`."""
     monkeypatch.setattr(processes, "WORKER", QUICK)
     monkeypatch.setattr(processes, "LOOK_S", 0.02)
     monkeypatch.setattr(engine, "TICK_S", 0.02)

@@ -16,8 +16,8 @@ from quiesce.sweeps.plan import plan
 from quiesce.sweeps.status import read_status
 from quiesce.sweeps.sweep import read_sweep
 from support.messages import telling
+from support.quick_worker import SLOW
 from tuning.conftest import RECIPE, SEARCH, started_runs
-from tuning.quick_worker import SLOW
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -90,16 +90,14 @@ class Mirror:
             path = self.local / name
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}.{os.getpid()}")
-            if self._if_there(
-                lambda name=name, to=beside: self._files.get_file(self._at(name), to)
-            ):
-                continue
-            beside.replace(path)
+            source = self._at(name)
+            if self._is_there(lambda source=source, to=beside: self._files.get_file(source, to)):
+                beside.replace(path)
 
     def reads(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
         found: list[bytes] = []
-        self._if_there(lambda: found.append(self._files.cat_file(self._at(name))))
+        self._is_there(lambda: found.append(self._files.cat_file(self._at(name))))
         return found[0] if found else None
 
     def modified_s(self, name: str) -> float:
@@ -110,19 +108,19 @@ class Mirror:
         """Return the files of a folder, without those in folders below it."""
         self._files.invalidate_cache()
         found: list[dict[str, Any]] = []
-        self._if_there(lambda: found.extend(self._files.ls(self._at(folder), detail=True)))
+        self._is_there(lambda: found.extend(self._files.ls(self._at(folder), detail=True)))
         return [self._name(each["name"]) for each in found if each["type"] == "file"]
 
     def tree(self, folder: str) -> list[str]:
         """Return all files in a folder and below it."""
         self._files.invalidate_cache()
         found: list[str] = []
-        self._if_there(lambda: found.extend(self._files.find(self._at(folder))))
+        self._is_there(lambda: found.extend(self._files.find(self._at(folder))))
         return list(map(self._name, found))
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all files in it; "" removes everything."""
-        self._if_there(lambda: self._files.rm(self._at(name).rstrip("/"), recursive=True))
+        self._is_there(lambda: self._files.rm(self._at(name).rstrip("/"), recursive=True))
 
     def _write(self, path: Path, target: str) -> None:
         part = f"{target}.part-{os.getpid()}"
@@ -139,13 +137,13 @@ class Mirror:
     def _name(self, path: str) -> str:
         return path.removeprefix(f"{self._root}/")
 
-    def _if_there(self, act: Callable[[], object]) -> bool:
-        """Call a function; return whether it found no such file."""
+    def _is_there(self, act: Callable[[], object]) -> bool:
+        """Call a function that needs a file; return whether there was one."""
         try:
             act()
         except FileNotFoundError:
-            return True
-        return False
+            return False
+        return True
 
 
 def _copies() -> Path:

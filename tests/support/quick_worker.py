@@ -44,7 +44,7 @@ def main() -> int:
     begin = 0
     if checkpoint.exists():
         begin, *lines = json.loads(checkpoint.read_text())
-        print("resuming from epoch", begin)
+        sys.stdout.write(f"resuming from epoch {begin}\n")
     for epoch in range(begin, EPOCHS):
         lines.append(f"{epoch},{epoch},{top1 - EPOCHS + 1 + epoch}")
         (folder / "metrics.csv").write_text("\n".join(lines) + "\n")

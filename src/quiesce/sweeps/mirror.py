@@ -127,9 +127,16 @@ class Mirror:
         try:
             self._files.put_file(str(path), part)
         except FileNotFoundError:  # file systems with real folders
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._make_folders(target)
             self._files.put_file(str(path), part)
         self._files.mv(part, target)
+
+    def _make_folders(self, target: str) -> None:
+        """Make the folders of a file, except for the first one: a bucket is never created."""
+        above = [parent.as_posix() for parent in PurePosixPath(target).parents]
+        for folder in reversed([each for each in above if "/" in each.strip("/")]):
+            if not self._files.exists(folder):
+                self._files.mkdir(folder, create_parents=False)
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quiesce.errors import RecipeError
+from quiesce.run_folder.contents import SweepFile
 from quiesce.run_folder.folder import FLOAT_NETWORK, METRICS, RECIPE, SUMMARY, SWEEP
+from quiesce.run_folder.reading import read_json
 from quiesce.sweeps.mirror import Mirror
 from quiesce.sweeps.mirrored_task import explained
 from quiesce.sweeps.plan import PlannedRun
@@ -22,7 +24,7 @@ STATUS = "-status"
 """Purpose of the copy that only shows the status."""
 
 
-def fetch_sweep(mirror: Mirror, runs: Sequence[PlannedRun]) -> bool:
+def fetch_sweep(mirror: Mirror) -> bool:
     """Bring the copy up to date: list of runs, recipes, states, float networks, finished runs.
 
     Returns:
@@ -42,7 +44,7 @@ def fetch_sweep(mirror: Mirror, runs: Sequence[PlannedRun]) -> bool:
         known = [*mirror.files(RECIPES), *networks]
         mirror.fetch([SWEEP, *(name for name in known if not (mirror.local / name).is_file())])
         fetch_status(mirror)
-        fetch_finished(mirror, runs)
+        fetch_finished(mirror)
     return True
 
 
@@ -55,16 +57,16 @@ def put_sweep(mirror: Mirror, runs: Sequence[PlannedRun]) -> None:
         mirror.put([*new, mirror.local / SWEEP])
 
 
-def fetch_finished(mirror: Mirror, runs: Sequence[PlannedRun]) -> None:
+def fetch_finished(mirror: Mirror) -> None:
     """Download summary and recipe of the runs that are finished; remove what only the copy has.
 
     A run whose summary was uploaded, but not its state, is downloaded when its task begins.
     """
-    for run in runs:
-        folder = mirror.local / run.name
-        finished = read_state(mirror.local / LOGS / f"{run.name}.json").state == "done"
+    for run in read_json(mirror.local / SWEEP, SweepFile).runs:
+        folder = mirror.local / run.folder
+        finished = read_state(mirror.local / LOGS / f"{run.folder}.json").state == "done"
         if finished and not (folder / SUMMARY).is_file():
-            mirror.fetch([f"{run.name}/{RECIPE}", f"{run.name}/{SUMMARY}"])
+            mirror.fetch([f"{run.folder}/{RECIPE}", f"{run.folder}/{SUMMARY}"])
         elif not finished and folder.exists():
             shutil.rmtree(folder)
 

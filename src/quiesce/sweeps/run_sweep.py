@@ -69,7 +69,7 @@ def run_sweep(
             outcome.failed[task.name] = why
         tell(task, why)
 
-    known = folder.exists() if mirror is None else fetch_sweep(mirror, runs)
+    known = folder.exists() if mirror is None else fetch_sweep(mirror)
     topmost = None if known else topmost_new(folder)
     with _undone(folder, topmost, mirror), files.opened(sweep, runs):
         if mirror is not None:
@@ -84,7 +84,7 @@ def run_sweep(
         (engine or LocalEngine()).run(tasks, note)
         if mirror is not None:
             fetch_status(mirror)
-            fetch_finished(mirror, runs)
+            fetch_finished(mirror)
         outcome.finished = sum(files.is_finished(run) for run in runs)
     return outcome
 

@@ -21,10 +21,12 @@ from torch import Tensor
 from quiesce import (
     DSQ,
     EWGS,
+    TRS,
     Dampening,
     Estimator,
     Freezing,
     Hysteresis,
+    OsciReset,
     StableQAT,
     StackedSigmoid,
     StochasticRounding,
@@ -332,7 +334,8 @@ ANIMATION = Regression(0.7107, 1 / 15, 1 / 3)
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
     torch.manual_seed(0)
-    steps = dict.fromkeys(METHODS, 600) | {"hysteresis": 2000}  # it flips seldom
+    # hysteresis flips seldom, and the controller of TRS needs some hundred steps
+    steps = dict.fromkeys(METHODS, 600) | {"hysteresis": 2000, "trs": 1200}
     return {
         name: try_method(method, ANIMATION, lr=0.5, steps=steps[name], start=0.737)
         for name, method in METHODS.items()
@@ -348,6 +351,9 @@ def test_each_method_obeys_its_law_in_the_default_set_up(
         assert it.law is None
     elif name == "stableqat":  # 2 % for small steps alone: law 5 above
         assert it.law_text == "~0.679"
+    elif name == "trs":
+        assert it.law == pytest.approx(5e-3 * 8**0.5)
+        assert it.frequency == pytest.approx(it.law, rel=0.1)
     else:
         assert it.law is not None
         assert it.frequency == pytest.approx(it.law, rel=0.02)
@@ -376,6 +382,34 @@ def test_freezing_comes_when_law_10_says(outcomes: dict[str, Outcome]) -> None:
     # the way to the threshold takes 11 steps, and the events of one cycle, 3 steps, are not even
     assert frozen_at == pytest.approx(11 + latency, abs=3)
     assert outcomes["freezing"].ending == f"frozen on 0.7333, step {frozen_at}"
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(0.05, 2e-3), (0.2, 5e-3), (0.2, 0.05)])
+def test_law_12_trs_holds_many_weights_at_its_target(rate: float, factor: float) -> None:
+    noise = torch.Generator().manual_seed(0)
+    problem = Regression(8 * torch.rand(300, generator=noise).double() - 4)
+    start = problem.target + 0.3 * torch.randn(300, generator=noise).double()
+    trace = simulate(problem, lr=rate, steps=1000, start=start, cures=[TRS(factor)])
+    changes = trace.code[500:].diff(dim=0).ne(0).double().mean().item()
+    assert changes == pytest.approx(2 * factor, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.05, 0.01])
+def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
+    problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
+    trace = circling(problem, rate, steps=3000, cures=[OsciReset(4.0, period=200)])
+    ends = [problem.reset_frequency(rate, 4.0, 200, nearest=near) for near in (True, False)]
+    measured = trace.code[1000:].diff(dim=0).ne(0).double().mean(0)
+    assert (measured >= torch.minimum(*ends) - 0.01).all()
+    assert (measured <= torch.maximum(*ends) + 0.01).all()
+    assert (ends[0] < 0.99 * problem.frequency()).all()
+    assert torch.equal(problem.reset_frequency(rate, 1e3, 200), problem.frequency())
+
+
+def test_snap_ends_on_the_nearest_level(outcomes: dict[str, Outcome]) -> None:
+    it = outcomes["snap"]
+    assert it.frozen_at == 599
+    assert it.ending == "0.6667 and 0.7333, then 0.7333"
 
 
 def test_no_law_is_claimed_where_none_holds() -> None:

@@ -141,7 +141,7 @@ def _show(outcomes: Sequence[Outcome], known: Namespace) -> None:
         console.print(f"{it.method.title}: {it.method.sentence}", highlight=False)
     console.print(
         "\nosc./step: oscillations per optimizer step, in the second half of the training; law: "
-        "the value that theory predicts (docs/methods.md), ~ in the limit of small steps; "
+        "the value that theory predicts (docs/methods.md), ~ approximately; "
         "amplitude: range of the latent weight, in grid steps\n" + SYMBOLS,
         style="dim",
         highlight=False,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from quiesce.arithmetic import estimators
-from quiesce.cures import Cure, Dampening, Freezing
+from quiesce.cures import TRS, Cure, Dampening, Freezing, OsciReset, Snap
 from quiesce.toy.regression import Regression, freeze_latency
 from quiesce.toy.simulation import Trace, simulate
 
@@ -21,7 +21,11 @@ BITS = 8
 TRACKER_MOMENTUM = 0.01
 FREEZE_ABOVE = 0.1
 COPIES = 64
-"""Number of weights over which random rounding is averaged."""
+"""Number of weights over which a method is averaged, if its law is about many of them."""
+TRANSITIONS = 5e-3
+"""Factor of TRS: it aims at this share of code changes, times the root of the bits."""
+RATIO, PERIOD = 8.0, 200
+"""Numbers of OsciReset."""
 LAWFUL = 0.5
 """Largest lr * E for which the laws hold; no step jumps over a level."""
 SYMBOLS = (
@@ -44,7 +48,9 @@ class Method:
     law: Law | None = None
     """Predicts how often the weight oscillates; None without a law."""
     for_small_steps: bool = False
-    """Whether the law holds only in the limit of small lr * E."""
+    """Whether the law is approximate, or holds only in the limit of small lr * E."""
+    many: bool = False
+    """Whether the law is about many weights, which are at different places of their cycle."""
     estimator: estimators.Estimator = estimators.STE()  # noqa: RUF009 (immutable)
     """Rounding and its gradient."""
     make: Callable[[Regression], Sequence[Cure]] = lambda regression: ()
@@ -118,6 +124,7 @@ METHODS: Mapping[str, Method] = {
         sentence="Law 11: the latent weight settles at the optimum while codes flip at random, "
         "(2 + lr E) r (1-r) times per step: noise instead of a cycle. No cure.",
         law=lambda regression, lr: regression.random_frequency(lr).item(),
+        many=True,
         estimator=estimators.StochasticRounding(),
     ),
     "hysteresis": Method(
@@ -151,6 +158,32 @@ METHODS: Mapping[str, Method] = {
         law=lambda regression, lr: _after_freezing(regression),
         make=lambda regression: [Freezing(FREEZE_ABOVE, max_bits=BITS, max_frozen=None)],
     ),
+    "trs": Method(
+        title="TRS",
+        sentence="Law 12: the codes of many weights change as often as the target says, because "
+        "the learning rate falls until they do. At a constant target no cure; a target that falls "
+        "to 0 stops them, each on the level where it is.",
+        law=lambda regression, lr: TRANSITIONS * BITS**0.5,
+        for_small_steps=True,
+        many=True,
+        make=lambda regression: [TRS(TRANSITIONS, max_bits=BITS)],
+    ),
+    "osci_reset": Method(
+        title="OsciReset",
+        sentence="Law 13: a reset takes it to the middle of its bin, and s/(2 lr E d) steps later "
+        "it oscillates again, until the next reset. The smaller the learning rate, the longer it "
+        "rests. No cure.",
+        law=lambda regression, lr: regression.reset_frequency(lr, RATIO, PERIOD).item(),
+        for_small_steps=True,
+        make=lambda regression: [OsciReset(RATIO, PERIOD, max_bits=BITS)],
+    ),
+    "snap": Method(
+        title="Snap",
+        sentence="Laws 2 and 9: it oscillates until the end, and is then set to the level nearest "
+        "to the optimum. No cure, but the right end.",
+        law=_plain,
+        make=lambda regression: [Snap(max_bits=BITS)],
+    ),
 }
 """Name to method, in the order of the table."""
 
@@ -176,6 +209,8 @@ class Outcome:
     """Range of the latent weight, later, in grid steps."""
     levels: tuple[float, ...]
     """Quantized values, later, ascending."""
+    last: float
+    """Quantized value at the end."""
     frozen_at: int | None
     """Step, from 0, after which the weight was frozen; or None."""
 
@@ -191,7 +226,8 @@ class Outcome:
         """Where the weight ends: "0.6667 and 0.7333", "at rest on 0.7333", "frozen on ..."."""
         values = [f"{value:.4g}" for value in self.levels]
         if len(values) > 1:
-            return f"{values[0]} and {values[-1]}"
+            end = "" if self.frozen_at is None else f", then {self.last:.4g}"
+            return f"{values[0]} and {values[-1]}{end}"
         if self.frozen_at is not None:
             return f"frozen on {values[0]}, step {self.frozen_at}"
         return f"at rest on {values[0]}"
@@ -220,21 +256,24 @@ def try_method(
         ValueError: The target is not between two codes of an 8-bit grid, or an argument is out of
             range.
     """
-    copies = COPIES if method.estimator.needs_noise else 1
+    copies = COPIES if method.many else 1
+    # over one range of the latent weight, so that the weights take turns
+    spread = torch.linspace(0, regression.amplitude(lr).item(), copies + 1, dtype=torch.float64)
     trace = simulate(
         Regression(
             *(v.expand(copies) for v in (regression.target, regression.scale, regression.energy))
         ),
         lr=lr,
         steps=steps,
-        start=torch.full((copies,), start, dtype=torch.float64),
+        start=start + spread[:-1],
         momentum=momentum,
         estimator=method.estimator,
         cures=method.make(regression),
         tracker_momentum=TRACKER_MOMENTUM,
         bits=BITS,
     )
-    later, latent = trace.code[steps // 2 :], trace.latent[steps // 2 :, 0]
+    # without the last state, in which a cure may have acted after the last step
+    later, latent = trace.code[steps // 2 : -1], trace.latent[steps // 2 : -1, 0]
     scale = regression.scale.item()
     lawful = method.law and momentum == 0 and lr * regression.energy.item() <= LAWFUL
     frozen = trace.frozen[1:, 0]  # after each step
@@ -245,5 +284,6 @@ def try_method(
         law=method.law(regression, lr) if method.law and lawful else None,
         amplitude=(latent.max() - latent.min()).item() / scale,
         levels=tuple(code * scale for code in later[:, 0].unique().tolist()),
+        last=trace.code[-1, 0].item() * scale,
         frozen_at=int(frozen.int().argmax()) if frozen.any() else None,
     )

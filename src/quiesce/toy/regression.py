@@ -141,6 +141,30 @@ class Regression:
         """
         return (2 + lr * self.energy) * self.share * (1 - self.share)
 
+    def reset_frequency(
+        self, lr: float, ratio: float, period: int, *, nearest: bool = True
+    ) -> Tensor:
+        """Law 13: oscillations per step if the weight is reset to the middle of its bin.
+
+        The distance ratio of a weight that oscillates is 1 / (lr E max(r, 1-r)). If it reaches the
+        limit, the weight is reset on the grid point that it has, at a distance x from the target,
+        and comes back to the threshold after s / (2 lr E x) steps. Then it oscillates until the
+        next reset.
+
+        Args:
+            lr: Learning rate; lr * E is at most 1/2.
+            ratio: Distance ratio from which a weight is reset.
+            period: Optimizer steps from one reset to the next.
+            nearest: Whether every reset finds the weight on its nearest grid point, where it is
+                most of the time, or on the other one.
+        """
+        rate = lr * self.energy
+        near = torch.minimum(self.share, 1 - self.share)
+        back = 1 / (2 * rate * (near if nearest else 1 - near))
+        cycle = period * (back / period).ceil()
+        reset = ratio * rate * torch.maximum(self.share, 1 - self.share) <= 1
+        return 2 * near * torch.where(reset, 1 - back / cycle, 1.0)
+
 
 def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
     """Return the share of steps on the upper level if each step also contracts the distance.

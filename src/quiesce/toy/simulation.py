@@ -21,7 +21,10 @@ from quiesce.toy.regression import Regression
 
 @dataclass(frozen=True)
 class Trace:
-    """The training of the weights of a `Regression`; entry t is the state after t steps."""
+    """The training of the weights of a `Regression`; entry t is the state after t steps.
+
+    The last entry is the state after the cures have finished.
+    """
 
     latent: Tensor
     """Latent weights, shape (steps + 1, weights)."""
@@ -77,12 +80,14 @@ def simulate(
         scale.requires_grad_(False)
     optimizer = torch.optim.SGD([weight.latent], lr=lr, momentum=momentum)
     tracker = OscillationTracker([weight], momentum=tracker_momentum, distance=None)
-    control = Control(optimizer, [weight], tracker, cures)
+    control = Control(optimizer, [weight], tracker, cures, total=steps)
 
     x = regression.energy.sqrt().view(1, -1, 1)
     y = x * regression.target.view(1, -1, 1)
     latents, outputs, frozen, gradients = [], [], [], []
     for step in range(steps + 1):
+        if step == steps:
+            control.finish()
         output = layer(x)
         latents.append(weight.latent.detach().clone())
         outputs.append(output.detach())

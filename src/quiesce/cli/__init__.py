@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "classify images with an exported file",
     "data": "fetch a data set, such as emoji",
     "recipes": "list the recipes that come with quiesce",
+    "stacks": "list the other quantization toolkits that quiesce attaches to",
     "completion": "print a script that completes commands and flags in your shell",
     "help": "show the help of a command",
 }

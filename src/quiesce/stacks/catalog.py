@@ -28,13 +28,14 @@ class Stack:
     weights: str
     """Which weights are found."""
     compile: str
-    """torch.compile of the prepared network, with tracker and frozen weights."""
+    """torch.compile of the prepared network: in one graph, with the stack's own graph breaks, or
+    "no" (the stack does not compile)."""
     ddp: str
     """DistributedDataParallel."""
     fsdp2: str
     """fully_shard."""
-    export: str
-    """Whether frozen codes survive the stack's own conversion."""
+    conversion: str
+    """The conversion in which `before_convert` keeps all codes, and that `quiesce.audit` reads."""
 
     def made(self, module: nn.Module) -> bool:
         """Return whether the class of a module belongs to this stack."""
@@ -68,10 +69,10 @@ STACKS = (
         file="quiesce.stacks.brevitas",
         tested=("0.13", "0.14"),
         weights="integers per tensor, channel or group, of statistics or learned scales",
-        compile="yes, fullgraph",
+        compile="fullgraph",
         ddp="yes",
         fsdp2="no",
-        export="QCDQ ONNX: every code",
+        conversion="QCDQ ONNX",
     ),
     Stack(
         name="torchao quantize_",
@@ -80,10 +81,10 @@ STACKS = (
         file="quiesce.stacks.torchao_quantize",
         tested=("0.18", "0.19"),
         weights="linear and embedding, per channel or group; dynamic, fixed or learned scales",
-        compile="yes, fullgraph",
+        compile="fullgraph",
         ddp="yes",
         fsdp2="no",
-        export="convert: every code",
+        conversion="convert",
     ),
     Stack(
         name="torchao PT2E",
@@ -92,10 +93,10 @@ STACKS = (
         file="quiesce.stacks.torchao_pt2e",
         tested=("0.18", "0.19"),
         weights="per tensor or channel, also with folded batch norms (XNNPACK, X86 and others)",
-        compile="yes, fullgraph",
+        compile="fullgraph",
         ddp="yes",
         fsdp2="no",
-        export="convert_pt2e: every code",
+        conversion="convert_pt2e",
     ),
     Stack(
         name="ModelOpt",
@@ -104,10 +105,10 @@ STACKS = (
         file="quiesce.stacks.modelopt",
         tested=("0.47", "0.48"),
         weights="integers per tensor, channel or static block, with calibrated ranges",
-        compile="yes, with graph breaks of ModelOpt",
+        compile="graph breaks",
         ddp="yes",
         fsdp2="no",
-        export="fold_weight: every code",
+        conversion="fold_weight",
     ),
     Stack(
         name="AIMET",
@@ -116,9 +117,9 @@ STACKS = (
         file="quiesce.stacks.aimet",
         tested=("2.42", "2.43"),
         weights="integers per tensor, channel or block, with learned ranges",
-        compile="no, AIMET does not compile",
+        compile="no",
         ddp="yes",
         fsdp2="no",
-        export="sim.export: every code",
+        conversion="sim.export",
     ),
 )

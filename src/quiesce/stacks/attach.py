@@ -69,8 +69,8 @@ def attach(
     if not weights:
         known = ", ".join(dict.fromkeys(stack.name for stack in STACKS))
         raise NothingToDoError(
-            f"{type(model).__name__} has no quantized weight of quiesce, {known}; prepare it "
-            "before quiesce.attach, or give it an adapter for another toolkit"
+            f"{type(model).__name__} has no quantized weight; call quiesce.prepare first, or "
+            f"prepare it with {known}, or give quiesce.attach an adapter for another toolkit"
         )
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     return Attached(sorted(weights, key=lambda weight: order.get(weight.name, len(order))))

@@ -29,7 +29,7 @@ from quiesce.errors import MissingExtraError, TrackingError
 from quiesce.health.watching import Watch
 from quiesce.integrations.huggingface import checkpoint
 from quiesce.oscillation.tracker import OscillationTracker
-from quiesce.quantization.prepare import quantized_weights
+from quiesce.stacks.attach import attach
 
 try:
     from transformers import (
@@ -46,6 +46,8 @@ except ImportError as error:
 
 class QuiesceTrainerCallback(TrainerCallback):
     """Tracks and cures oscillation in any Trainer with a prepared model.
+
+    It may be prepared by another toolkit, see `quiesce.attach`.
 
     Every `logging_steps`, the callback logs the fractions of oscillating and frozen weights
     ("quiesce/oscillating", "quiesce/frozen"), the number of codes that change per step
@@ -131,7 +133,7 @@ class QuiesceTrainerCallback(TrainerCallback):
             raise TrackingError("the Trainer has no model")
         refuse_engine(optimizer)
         self._release()  # left from a training that ended with an exception
-        weights = quantized_weights(model)
+        weights = attach(model)
         tracker = OscillationTracker(weights, self.momentum)
         total = state.max_steps if state.max_steps > 0 else None
         self.control = Control(optimizer, weights, tracker, self.cures, total=total)

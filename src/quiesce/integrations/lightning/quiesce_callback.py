@@ -26,7 +26,7 @@ from quiesce.errors import MissingExtraError, TrackingError
 from quiesce.integrations.lightning.watch_callback import WatchCallback as WatchCallback
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.parallel.split_weights import whole
-from quiesce.quantization.prepare import quantized_weights
+from quiesce.stacks.attach import attach
 
 try:
     from lightning.pytorch import LightningModule, Trainer
@@ -36,6 +36,8 @@ except ImportError as error:
 
 class QuiesceCallback(WatchCallback):
     """Tracks and cures oscillation in any LightningModule that contains a prepared model.
+
+    It may be prepared by another toolkit, see `quiesce.attach`.
 
     Args:
         cures: The cures; without any, oscillation is only tracked.
@@ -90,7 +92,7 @@ class QuiesceCallback(WatchCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the `Control` on the raw optimizers, whose hooks run once per real step."""
-        weights = quantized_weights(pl_module)
+        weights = attach(pl_module)
         tracker = OscillationTracker(weights, self.momentum)
         if self.average_up_to is not None:
             tracker.follow_average(w for w in weights if w.grid.bits <= self.average_up_to)

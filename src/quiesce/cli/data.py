@@ -19,8 +19,8 @@ def parser() -> Arguments:
     """Return the parser of `quiesce data`."""
     made = Arguments(
         prog="quiesce data",
-        description="Fetch a data set. emoji: pictures of emoji, two npm packages of 140 MB, of "
-        "which 10 MB are kept; needs npm.",
+        description="Fetch a data set. emoji: pictures of emoji, two npm packages of 136 MB, of "
+        "which 40 MB are kept; needs npm.",
     )
     made.add_argument("name", metavar="NAME", choices=["emoji"], help="data set: emoji")
     made.add_argument(

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 # Started in the background by a shell, the suite ignores Ctrl-C, and so would what it starts.
@@ -35,12 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         shared = [] if made is None else made.name2fixturedefs.values()
         if any(fixture[-1].scope == "module" for fixture in shared):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    # the longest first: else one process ends with them while the others wait
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Seed torch alike before each test, whatever the order they run in."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _operators_are_parsed_once() -> None:
+    """In every export, onnxscript parses the source of each of its 500 operators again."""
+    values = sys.modules.get("onnxscript._internal.values")
+    if values is not None and not hasattr(values, "parsed_once"):
+        operator = values.TracedOnnxFunction
+        operator.function_ir = property(cache(operator.function_ir.fget))
+        values.parsed_once = True
 
 
 @pytest.fixture(scope="session")

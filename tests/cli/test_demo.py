@@ -9,11 +9,13 @@ import quiesce.cli.demo as demo
 from quiesce.cli import main
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.sweep import SHIPPED, read_sweep
+from support.engines import InProcess
 
 
 @pytest.fixture
 def quick_demo(tiny_flags, monkeypatch):
     """The demo with its recipes cut down to tiny made-up images."""
+    monkeypatch.setattr(demo, "LocalEngine", InProcess)
     monkeypatch.setattr(demo, "plan", lambda sweep: plan(sweep, tiny_flags))
 
 

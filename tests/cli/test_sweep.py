@@ -18,11 +18,18 @@ from quiesce.cli.sweep_table import SweepTable
 from quiesce.sweeps.sweep import shipped_sweeps
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_state
+from support.engines import InProcess
 from support.messages import tells
 
 QUICK = "mnist_freeze_w3a3"
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr("quiesce.cli.sweep.LocalEngine", InProcess)
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_grid_is_run_compared_and_not_run_again(tiny_flags, tmp_path, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--set", "cure.max_bits=3,4", "--jobs=2"]
     command += ["--seeds=1", f"--output={tmp_path / 'sweep'}"]
@@ -178,7 +185,7 @@ def test_bad_input(argv, told, refused):
     assert told in refused("sweep", *argv)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
 def test_a_failed_run_is_told_and_its_recipe_is_kept(refused, tmp_path, tiny_flags, capsys):
     command = ["sweep", QUICK, *tiny_flags, "--model.weights=gone.pt", "-o", tmp_path / "sweep"]
     assert main([str(each) for each in command]) == 1

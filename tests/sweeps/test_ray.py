@@ -7,15 +7,16 @@ import time
 import pytest
 
 from quiesce.errors import EngineError
-from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.engines.ray_engine import RayEngine, Resources
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.sweep import Sweep
+from support.engines import InProcess
 
 pytest.importorskip("ray")
 
 import ray
+import ray.util.client.worker as ray_client
 from ray.cluster_utils import Cluster
 
 pytestmark = [
@@ -56,7 +57,14 @@ def numbers(run):
     return {name: value for name, value in summary.items() if name not in timed}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """A client tries for half a minute to reach an address."""
+    for name in ("INITIAL_TIMEOUT_SEC", "MAX_TIMEOUT_SEC"):
+        monkeypatch.setattr(ray_client, name, 0.2)
+
+
+@pytest.fixture(scope="module")
 def cluster():
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield made
@@ -65,7 +73,7 @@ def cluster():
 
 
 def test_a_lost_node_costs_no_run_and_no_bit(sweep, cluster, tmp_path):
-    _, local = sweep("local", lambda folder: LocalEngine(1))
+    _, local = sweep("local", lambda folder: InProcess())
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     lost = []
@@ -101,3 +109,16 @@ def test_a_cluster_that_does_not_answer_is_one_line(sweep, tmp_path):
         sweep("gone", lambda folder: RayEngine("ray://127.0.0.1:1", folder, LOCAL))
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("who", ["the engine", "the user"])
+def test_after_a_refused_address_the_process_can_connect_to_another(cluster, tmp_path, who):
+    if who == "the engine":
+        with pytest.raises(EngineError):
+            RayEngine("ray://127.0.0.1:1", tmp_path, LOCAL).run([], lambda *_: None)
+        ray.init(cluster.address)
+        ray.shutdown()
+    else:
+        with pytest.raises(ConnectionError):
+            ray.init("ray://127.0.0.1:1")
+        RayEngine(cluster.address, tmp_path, LOCAL).run([], lambda *_: None)

@@ -13,6 +13,7 @@ from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.sweep import Sweep
+from support.engines import InProcess
 
 VARIANTS = {"lsq": {"recipe": "mnist_lsq_w3a3"}, "dampening": {}}
 SWEEP = Sweep(name="s", recipe="mnist_dampen_w3a3", variants=VARIANTS, baseline="lsq")
@@ -39,7 +40,7 @@ class Swept:
 def finished(tiny_flags, tmp_path_factory):
     """The folder of a finished sweep; tests work on copies."""
     folder = tmp_path_factory.mktemp("finished") / "sweep"
-    swept = Swept(folder, [*tiny_flags, "--float_stage.epochs=1"], LocalEngine(2))
+    swept = Swept(folder, [*tiny_flags, "--float_stage.epochs=1"], InProcess())
     outcome = swept()
     return folder, outcome, swept.started
 
@@ -47,7 +48,7 @@ def finished(tiny_flags, tmp_path_factory):
 @pytest.fixture
 def copied(finished, tiny_flags, tmp_path):
     shutil.copytree(finished[0], tmp_path / "sweep")
-    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"])
+    return Swept(tmp_path / "sweep", [*tiny_flags, "--float_stage.epochs=1"], InProcess())
 
 
 class Pretending:
@@ -69,7 +70,6 @@ def swept(tiny_flags, tmp_path):
     return swept
 
 
-@pytest.mark.slow
 def test_every_run_starts_from_the_one_float_network_of_its_seed(finished):
     folder, outcome, started = finished
     assert (outcome.finished, outcome.total, outcome.failed) == (2, 2, {})
@@ -105,6 +105,7 @@ def test_what_is_finished_is_not_run_again_and_what_is_broken_is(swept):
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(copied):
     (copied.folder / "lsq-seed0" / "summary.json").unlink()
+    copied.engine = LocalEngine()
     assert copied().finished == 2
     assert "resuming from" in (copied.folder / "logs" / "lsq-seed0.log").read_text()
 
@@ -127,7 +128,6 @@ def test_a_sweep_can_be_added_to_and_be_done_in_portions(swept):
     assert (tree["seeds"], tree["set"]) == ([0, 1], {"cure.max_bits": [4]})
 
 
-@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others(copied):
     variants = {"bad": {"model.weights": "gone.pt", "float_stage.epochs": None}, **VARIANTS}
     (copied.folder / "dampening-seed0" / "summary.json").unlink()

@@ -10,12 +10,12 @@ import pytest
 
 from quiesce.errors import EngineError
 from quiesce.sweeps.engines import slurm_engine
-from quiesce.sweeps.engines.local import LocalEngine
 from quiesce.sweeps.engines.slurm_engine import SlurmEngine, SlurmTask
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.sweep import Sweep
 from quiesce.sweeps.task_state import read_state
+from support.engines import InProcess
 
 submitit = pytest.importorskip("submitit")
 
@@ -34,7 +34,7 @@ def test_a_run_that_reaches_its_time_limit_is_requeued_and_loses_nothing(
 ):
     flags = [*tiny_flags, "--float_stage.epochs=1", "--trainer.max_steps=60"]
     runs = plan(SWEEP, [*flags, "--trainer.max_epochs=60", "--checkpoint.every=2"])
-    run_sweep(SWEEP, runs, tmp_path / "local", engine=LocalEngine(1))
+    run_sweep(SWEEP, runs, tmp_path / "local", engine=InProcess())
 
     engine = SlurmEngine(tmp_path / "slurm", {"timeout_min": 5}, submitit.LocalExecutor)
     limiting = threading.Thread(target=limit, args=(tmp_path / "slurm", runs[0].name))

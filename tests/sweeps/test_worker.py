@@ -13,6 +13,7 @@ import pytest
 from quiesce.recipes.reading import read_recipe, write_recipe
 from quiesce.sweeps.processes import run_process
 from quiesce.sweeps.task import Task
+from support.engines import work_here
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -32,10 +33,10 @@ def test_a_folder_without_a_checkpoint_begins_again_and_a_finished_run_stays(tas
     one = task()
     one.folder.mkdir()
     (one.folder / "half").touch()
-    assert run_process(one) == ""
+    assert work_here(one) == ""
     assert not (one.folder / "half").exists()
     written = (one.folder / "summary.json").read_bytes()
-    assert run_process(one) == ""
+    assert work_here(one) == ""
     assert (one.folder / "summary.json").read_bytes() == written
 
 

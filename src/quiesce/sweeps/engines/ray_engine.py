@@ -114,9 +114,11 @@ class RayEngine:
             options |= {"include_dashboard": False}
         else:
             options |= {"address": self._address}
+        ray.shutdown()  # a refused `ray://` address leaves Ray in client mode: no other can connect
         try:
             ray.init(**options)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+            ray.shutdown()  # for the next connection of the user's program
             raise EngineError(
                 f"--on {self._address}: cannot connect to a Ray cluster: {first_line(error)}; "
                 "start one with `ray start --head`, or use --on ray to start Ray on this machine"

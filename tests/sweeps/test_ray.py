@@ -66,6 +66,7 @@ def _impatient(monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster():
+    ray.shutdown()  # whatever another test of this process has connected
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield made
     ray.shutdown()

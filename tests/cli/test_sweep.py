@@ -26,7 +26,7 @@ QUICK = "mnist_freeze_w3a3"
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr("quiesce.cli.sweep.LocalEngine", InProcess)
+    monkeypatch.setattr("quiesce.cli.engines.LocalEngine", InProcess)
 
 
 @pytest.mark.usefixtures("in_process")

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from quiesce.errors import QuiesceError
-from quiesce.sweeps.engines.engine import Tell, run_in_order
+from quiesce.sweeps.engines.engine import More, Tell, run_in_order
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.worker import CONTINUES, work
 from quiesce.training.display import Display
@@ -16,14 +16,14 @@ class InProcess:
     """Does in this process what a worker does; a new process would import torch for seconds.
 
     Args:
-        jobs: As for a `LocalEngine`; here it changes nothing.
+        jobs: As for a `LocalEngine`; tasks run one after the other here.
     """
 
     def __init__(self, jobs: int = 1) -> None:
         self.jobs = jobs
 
-    def run(self, tasks: Sequence[Task], tell: Tell) -> None:
-        run_in_order(tasks, _submit, tell)
+    def run(self, tasks: Sequence[Task], tell: Tell, more: More | None = None) -> None:
+        run_in_order(tasks, _submit, tell, more, places=self.jobs, at_once=1)
 
 
 def work_here(task: Task) -> str:

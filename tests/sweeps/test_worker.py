@@ -28,7 +28,6 @@ def task(tiny_flags, tmp_path):
     return make
 
 
-@pytest.mark.slow
 def test_a_folder_without_a_checkpoint_begins_again_and_a_finished_run_stays(task):
     one = task()
     one.folder.mkdir()

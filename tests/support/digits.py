@@ -14,7 +14,7 @@ from quiesce.models.small_mobilenet import HEAD, SmallMobileNetV2
 
 STEPS = 50
 BATCH = 64
-BLOCKS = 3
+BLOCKS = 2
 CHANNELS = 24
 """Of the last block."""
 
@@ -38,7 +38,7 @@ def unseen_digits(count: int) -> tuple[Tensor, Tensor]:
 def _float_network() -> nn.Module:
     torch.manual_seed(0)
     network = SmallMobileNetV2()
-    network.blocks = network.blocks[:BLOCKS]  # one that shrinks the image, two that add
+    network.blocks = network.blocks[:BLOCKS]  # one that adds, one that shrinks the image
     network.head[0] = nn.Conv2d(CHANNELS, HEAD, 1, bias=False)
     _train(network, torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9))
     return network.eval()

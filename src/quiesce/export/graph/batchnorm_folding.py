@@ -47,4 +47,5 @@ def _fold(site: Site, norm: "ir.Node") -> None:
     site.scale = site.per_channel * factor
     site.bias = (bias - mean) * factor + beta
     site.bias_parameter = parameter_name(norm.inputs[2])
+    site.normed = True
     replace(norm, site.node.outputs[0])  # pyright: ignore[reportOptionalMemberAccess]

@@ -79,7 +79,7 @@ def trace(
         ExportError: torch.export or torch.onnx cannot express the model.
         MissingExtraError: onnxscript is not installed.
     """
-    marked = _marked(model)
+    marked = marked_copy(model)
     if before is not None:
         marked = nn.Sequential(before, marked)
     return translate(marked.eval(), example, opset, type(model).__name__, dynamic)
@@ -187,7 +187,8 @@ def layer_of(node: "ir.Node") -> str:
     return node.attributes[LAYER].as_string()
 
 
-def _marked(model: nn.Module) -> nn.Module:
+def marked_copy(model: nn.Module) -> nn.Module:
+    """Return a copy on the CPU with a `Marker` instead of every quantizer."""
     marked = copy.deepcopy(model).cpu()
     for place in input_places(marked):
         place.owner.add_module(place.attribute, Marker(INPUT, place.name))

@@ -41,6 +41,8 @@ class Site:
     codes."""
     bias_parameter: str | None = None
     """Name of the parameter that is added to the output as part of `bias`."""
+    normed: bool = False
+    """Whether a batch norm was folded into `scale` and `bias`."""
 
     @property
     def per_channel(self) -> np.ndarray:

@@ -8,6 +8,8 @@ from quiesce.export.targets.target import Target
 _HOMES = {
     "onnx": ("onnx", "OnnxTarget"),
     "openvino": ("openvino", "OpenvinoTarget"),
+    "executorch": ("executorch.target", "ExecutorchTarget"),
+    "litert": ("litert.target", "LitertTarget"),
     "qonnx": ("qonnx.target", "QonnxTarget"),
 }
 

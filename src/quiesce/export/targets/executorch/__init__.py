@@ -1,0 +1,1 @@
+"""The target executorch: a .pte file for XNNPACK, the processors of phones."""

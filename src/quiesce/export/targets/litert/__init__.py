@@ -1,0 +1,1 @@
+"""The target litert: a .tflite file for LiteRT with XNNPACK."""

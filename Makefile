@@ -1,7 +1,8 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
 #   make test    the test suite without the tests marked `slow`
-#   make test-all   the whole test suite, with test-stacks
+#   make test-all   the whole test suite, with test-stacks and test-targets
+#   make test-targets   tests with the runtimes that quiesce exports to, which requirements/targets.txt lists
 #   make test-stacks   tests with other quantization toolkits, which requirements/stacks.txt lists
 #   make coverage   the whole test suite, with a report of the lines it runs
 #   make check   lint, format, types, and the documentation site
@@ -20,7 +21,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: docs help demo test test-all test-stacks coverage check dist try-wheel soak fuzz bench bench-inference
+.PHONY: docs help demo test test-all test-stacks test-targets coverage check dist try-wheel soak fuzz bench bench-inference
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -31,11 +32,14 @@ demo: $(VENV)/.installed-all
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
-test-all: $(VENV)/.installed-dev test-stacks
+test-all: $(VENV)/.installed-dev test-stacks test-targets
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-stacks: $(VENV)-stacks/.installed
 	$(VENV)-stacks/bin/python -m pytest tests/contracts/test_stacks.py tests/stacks
+
+test-targets: $(VENV)-targets/.installed
+	$(VENV)-targets/bin/python -m pytest tests/contracts/test_targets.py
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --cov

@@ -25,6 +25,7 @@ from quiesce.cures.batchnorm_reestimation import gaussian_kl as gaussian_kl
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm as reestimate_batchnorm
 from quiesce.cures.control import Control as Control
 from quiesce.cures.verify_ranks import verify_ranks as verify_ranks
+from quiesce.diagnosis.audit import audit as audit
 from quiesce.diagnosis.record import record as record
 from quiesce.errors import QuiesceError as QuiesceError
 from quiesce.export import export_onnx as export_onnx
@@ -56,7 +57,6 @@ from quiesce.schedules import linear as linear
 from quiesce.stacks.adapter import Adapter as Adapter
 from quiesce.stacks.adapter import WeightGrid as WeightGrid
 from quiesce.stacks.attach import attach as attach
-from quiesce.stacks.audit import audit as audit
 from quiesce.tuning.tune import tune as tune
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from quiesce.after_training.finished import FinishedRun, read_finished
 from quiesce.errors import RecipeError
 from quiesce.export import Export, Verification, export_onnx, verify_onnx
 from quiesce.export.arrays import export_arrays
+from quiesce.export.audit.auditing import FileAudit, audit_file
 from quiesce.export.checks import check_path
 from quiesce.export.metadata import Preprocessing
 from quiesce.export.packing import Pack
@@ -20,6 +21,9 @@ from quiesce.user_code import is_user_code
 
 SUMMARY_KEYS = ("name", "seed", "top1_percent", "train_loss", "steps", "versions")
 """Entries of summary.json that are copied to the file; none is a path."""
+
+AUDIT_IMAGES = 128
+"""Test images on which an audit measures the change of the outputs."""
 
 WITH_FOLDER = ("folder", "cifar10", "cifar100")
 """Data sets that are read from a folder of the user."""
@@ -177,6 +181,16 @@ def verify_run(
     if data is not None and name not in WITH_FOLDER and not is_user_code(name):
         raise RecipeError(f"{folder}: its data set {name} is not read from a folder; omit --data")
     return verify_onnx(run.network, path, run.test_batches())
+
+
+def audit_run(folder: Path, path: Path, flags: Sequence[str] = ()) -> FileAudit:
+    """Compare the numbers in a file with the network of a run folder; see `quiesce.audit`.
+
+    Raises:
+        QuiesceError: See `read_finished` and `audit_file`.
+    """
+    run = read_finished(folder, flags)
+    return audit_file(run.network, path, run.test_images(AUDIT_IMAGES))
 
 
 def preprocessing(run: FinishedRun, *, folded: bool) -> Preprocessing | None:

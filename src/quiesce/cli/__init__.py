@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "write an HTML page about one or more runs",
     "export": "export a trained network as integers, such as an ONNX file",
     "targets": "list the runtimes to export for, and what each takes",
+    "audit": "show which numbers of a file are not those of its trained network",
     "verify": "compare an exported file with its trained network",
     "predict": "classify images with an exported file",
     "data": "fetch a data set, such as emoji",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.fx.graph import CodeGen
 
 from quiesce.export.targets.pt2e.rewriting import Rewritten
 
@@ -61,7 +62,7 @@ def _return_too(made: Rewritten, graph: fx.Graph, nodes: list[fx.Node]) -> None:
 
 
 def _ready(module: fx.GraphModule) -> fx.GraphModule:
-    module.graph._codegen = fx.graph.CodeGen()  # arguments and outputs are plain tuples now
+    module.graph.set_codegen(CodeGen())  # arguments and outputs are plain tuples now
     module.graph.lint()
     module.recompile()
     return module

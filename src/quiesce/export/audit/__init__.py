@@ -1,0 +1,1 @@
+"""Compares the numbers in any exported file with those of the trained network, layer by layer."""

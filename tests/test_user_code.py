@@ -69,7 +69,7 @@ def test_a_function_gets_what_it_takes(module, name, returned):
     [
         ("own_functions:seeeded", "did you mean 'seeded'"),
         ("own_functions:number", "no function or class 'number'"),
-        ("own_functions:other", "takes 'path', and gets config, seed"),
+        ("own_functions:other", "takes 'path', but gets config, seed"),
         ("own_functions:positional", "takes 'seed'"),
         ("own_functions:fails", "own_functions.py, line 22: ZeroDivisionError"),
         ("no_such_module:f", "no module 'no_such_module'"),

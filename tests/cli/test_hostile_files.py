@@ -154,15 +154,15 @@ def test_trajectories_that_would_multiply(made, refused):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["latent"], arrays["scale"] = np.zeros((10**6, 1)), np.zeros((1, 10**6))
     np.savez(made / "trajectories.npz", **arrays)
-    assert tells(refused("report", made), "`latent`", "400", "16")
+    assert tells(refused("report", made), "trajectories.npz", "400", "16")
 
 
 @pytest.mark.parametrize(
     ("low", "high", "told"),
     [
-        (-(10**9), 10**9, "-1000000000 to 1000000000 are no ends of a grid"),
-        (3, -4, "3 to -4 are no ends of a grid"),
-        (-4, np.nan, "Expected `int`, got `float`"),
+        (-(10**9), 10**9, "-1000000000 to 1000000000"),
+        (3, -4, "3 to -4"),
+        (-4, np.nan, "float64"),
     ],
 )
 def test_a_grid_that_is_none(low, high, told, made, refused):
@@ -175,11 +175,11 @@ def test_steps_that_are_texts(made, refused):
     arrays = dict(np.load(made / "trajectories.npz"))
     arrays["steps"] = arrays["steps"].astype(str)
     np.savez(made / "trajectories.npz", **arrays)
-    assert "`steps` are no whole numbers" in refused("report", made)
+    assert "int64" in refused("report", made)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(np.nan, "not finite"), (1e38, "too far off"), (1e20, None)]
+    ("value", "told"), [(np.nan, "not finite"), (1e38, "too large"), (1e20, None)]
 )
 def test_latents_that_no_weight_has(value, told, made, refused, tmp_path):
     arrays = dict(np.load(made / "trajectories.npz"))

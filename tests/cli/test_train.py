@@ -51,7 +51,7 @@ def test_a_run_ends_with_its_table_and_folder(tiny_run, tmp_path, capsys):
         ([QUICK, "--resume", "runs/one"], "--resume RUN"),
         ([QUICK, "--resume=runs/one"], "--resume RUN"),
         (["mobilenetv3_small_050"], "--model.name mobilenetv3_small_050"),
-        (["begun"], "begun is the folder of a run; quiesce train --resume begun goes on"),
+        (["begun"], "begun is the folder of a run; quiesce train --resume begun"),
     ],
 )
 def test_words_that_are_not_meant_so(argv, told, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import quiesce as qs
 from quiesce.errors import TrackingError
 from support.loops import IMAGES, Loop
+from support.messages import telling
 from support.small_networks import prepared_network
 from support.states import assert_same_state, through_a_file
 
@@ -337,7 +338,7 @@ def test_a_tracker_of_other_weights_is_refused() -> None:
 def test_the_state_of_more_optimizers_is_refused() -> None:
     double, single = Loop(), Loop()
     two_optimizers(double)
-    with pytest.raises(TrackingError, match="of 2 optimizers, this one is of 1"):
+    with pytest.raises(TrackingError, match=telling("2 optimizers", "1")):
         single.control.load_state_dict(double.control.state_dict())
 
 

@@ -32,7 +32,6 @@ def test_it_freezes_all_that_oscillates_where_it_was_most_often() -> None:
         assert torch.equal(weight.latent[mask], (weight.scale * weight.codes())[mask])
         count += int(mask.sum())
     assert walk.control.report() == [{"cure": "Snap", "snapped": count}]
-    assert all(report.oscillating == 0 for report in walk.tracker.report(0.05)[:2])
     walk.control.finish()
     assert walk.control.report() == [{"cure": "Snap", "snapped": count}]
 

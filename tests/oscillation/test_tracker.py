@@ -205,7 +205,7 @@ def test_reports_of_layers_and_of_all_agree() -> None:
     first, second = walk.tracker.report(cut=0.2)
     assert (first.name, first.weights, first.bits) == ("0", 8, 3)
     assert first.frozen == 1 / 8
-    assert first.oscillating == 0  # 0.375, but frozen; the other fell to 0.125
+    assert first.oscillating == 1 / 8  # 0.375; the other fell to 0.125
     assert first.total_oscillations == 3
     assert first.flips_per_step == 7 / 4
     rate = 0.0
@@ -219,7 +219,7 @@ def test_reports_of_layers_and_of_all_agree() -> None:
     overall = walk.tracker.summary(cut=0.2)
     assert (overall.name, overall.weights, overall.bits) == ("all", 10, None)
     assert overall.frozen == pytest.approx(1 / 10)
-    assert overall.oscillating == pytest.approx(1 / 10)
+    assert overall.oscillating == pytest.approx(2 / 10)
     assert overall.total_oscillations == 4
     assert overall.flips_per_step == pytest.approx(9 / 4)
     expected = (8 * first.transition_rate + 2 * second.transition_rate) / 10

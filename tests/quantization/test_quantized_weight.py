@@ -63,7 +63,7 @@ def test_what_is_frozen_survives_a_change_of_memory_format() -> None:
 
 def test_it_says_what_it_is() -> None:
     [weight, *_] = qs.quantized_weights(prepared_network())
-    assert "'0', (4, 3, 3, 3), Grid(bits=3, signed=True)" in repr(weight)
+    assert "'0', (4, 3, 3, 3), Grid(bits=3, signed=True" in repr(weight)
 
 
 def test_the_quantizer_of_an_activation_is_no_weight() -> None:

@@ -271,8 +271,7 @@ def test_runs_of_different_data_are_not_compared(made):
     bare = of("bare", 28)
     (told,) = rules.comparison([bare, of("large", 56, cure="freeze")])
     assert told.text == (
-        "large is not compared with bare: they are runs of different data, data.image_size is 56 "
-        "and 28."
+        "large is not compared with bare: their data differ, data.image_size is 56 and 28."
     )
     assert told.tone == "note"
     spelled = of("same", 28, str(Path.home() / "x" / ".." / "digits"), cure="freeze")

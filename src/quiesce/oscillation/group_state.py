@@ -150,9 +150,9 @@ class GroupState:
         return code + chosen.of(self.average) * growth
 
     def shares(self, cut: float) -> tuple[Tensor, Tensor]:
-        """Return two fractions per layer: free with F above `cut`, and frozen; (layers,) each."""
-        counts = self.group.count_free(self.frequency, cut), self.group.count_frozen()
-        return counts[0].double() / self._sizes, counts[1].double() / self._sizes
+        """Return two fractions per layer: F above `cut`, and frozen; float64 (layers,) each."""
+        counts = self.group.count_above(self.frequency, cut), self.group.count_frozen()
+        return counts[0] / self._sizes, counts[1] / self._sizes
 
     def state(self, layer: int) -> dict[str, Tensor | None]:
         """Return contiguous copies of the state of one layer."""

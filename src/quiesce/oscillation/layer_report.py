@@ -17,7 +17,8 @@ class LayerReport:
     bits: int | None
     """Bits of a code, or None if layers differ."""
     oscillating: float
-    """Fraction of weights whose frequency is above the cut and that are not frozen, 0 to 1."""
+    """Fraction of weights whose frequency is above the cut, 0 to 1. The frequency of a weight that
+    was frozen lately has not fallen yet."""
     frozen: float
     """Fraction of weights whose code is frozen, 0 to 1."""
     locked: float = 0.0

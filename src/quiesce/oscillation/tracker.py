@@ -167,8 +167,8 @@ class OscillationTracker:
         return code + state.group.layer(state.average, i) * self.decay ** (self._age() - 1)
 
     def oscillating(self, cut: float = OSCILLATING) -> dict[str, Tensor]:
-        """Return the mask of free weights whose frequency is above `cut`, by layer name."""
-        return {w.name: (self.frequency(w.name) > cut) & ~w.frozen for w in self.weights}
+        """Return the mask of weights whose frequency is above `cut`, by layer name."""
+        return {weight.name: self.frequency(weight.name) > cut for weight in self.weights}
 
     def entries_above(
         self, group: WeightGroup, threshold: float, *, fresh_only: bool = False

@@ -64,7 +64,8 @@ class WeightGroup:
         self._shapes = [latent.shape for latent in held]
         self._strides = [latent.stride() for latent in held]
         rows = [-(-latent.numel() // ROW) for latent in held]
-        self.ends = (torch.tensor(rows, device=self.device) * ROW).cumsum(0)
+        self._row_counts = torch.tensor(rows, device=self.device)
+        self.ends = (self._row_counts * ROW).cumsum(0)
         self.starts = [0, *self.ends.tolist()]
 
     def __len__(self) -> int:
@@ -114,26 +115,16 @@ class WeightGroup:
         """Return the number of entries of an index in each layer: int64 (layers,)."""
         return torch.bincount(self.layers_of(where), minlength=len(self.weights))
 
-    def count_free(self, values: Tensor, cut: float) -> Tensor:
-        """Return the number of weights of each layer with a value above `cut` that are not frozen.
+    def count_above(self, values: Tensor, cut: float) -> Tensor:
+        """Return the number of weights of each layer with a value above `cut`: float64 (layers,).
 
         Args:
-            values: One number per entry.
-            cut: The limit.
-
-        Returns:
-            int64 (layers,).
+            values: One number per entry, 0 in the padding.
+            cut: The limit, 0 or more.
         """
-        counts = []
-        for i, weight in enumerate(self.weights):
-            mine = flatten(self.layer(values, i), storage_order(weight.held)).split(LARGEST)
-            records = flatten(weight.history, storage_order(weight.held)).split(LARGEST)
-            above = [
-                ((part > cut) & ~weight_history.is_frozen(record, self.layout)).sum()
-                for part, record in zip(mine, records, strict=True)
-            ]
-            counts.append(torch.stack(above).sum())
-        return torch.stack(counts)
+        by_row = (values.view(-1, ROW) > cut).sum(1).double()
+        # unsafe: skips the check of lengths, which would synchronise with an accelerator
+        return torch.segment_reduce(by_row, "sum", lengths=self._row_counts, unsafe=True)
 
     def count_frozen(self) -> Tensor:
         """Return the number of frozen weights of each layer: int64 (layers,)."""

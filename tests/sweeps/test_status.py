@@ -7,16 +7,22 @@ import time
 import pytest
 
 from quiesce.errors import RecipeError
-from quiesce.sweeps.status import read_status
+from quiesce.sweeps import status
+from quiesce.sweeps.status import StatusReader, read_status
 from quiesce.sweeps.task_state import LOST_S, write_progress, write_state
+
+NAMES = ["waits", "runs", "done", "failed", "lost"]
+
+
+def write_names(folder, names):
+    runs = [{"folder": name, "fields": {}, "seed": 0} for name in names]
+    (folder / "sweep.json").write_text(json.dumps({"version": 1, "runs": runs}))
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A sweep of five runs: waiting, running, done, failed, and lost."""
-    names = ["waits", "runs", "done", "failed", "lost"]
-    runs = [{"folder": name, "fields": {}, "seed": 0} for name in names]
-    (tmp_path / "sweep.json").write_text(json.dumps({"version": 1, "runs": runs}))
+    write_names(tmp_path, NAMES)
     for name in ("logs", "runs", "done"):
         (tmp_path / name).mkdir()
     began_s = time.time() - 100
@@ -75,3 +81,24 @@ def test_a_file_that_is_being_written_is_no_error(folder):
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"sweep\.json"):
         read_status(tmp_path)
+
+
+def test_a_reader_sees_what_changes_and_reads_nothing_else_again(folder, monkeypatch):
+    reader = StatusReader(folder)
+    reader.read()
+    again = []
+    real = status._status
+    monkeypatch.setattr(status, "_status", lambda *args: again.append(args[1]) or real(*args))
+    assert [run.state for run in reader.read().runs][:2] == ["waiting", "running"]
+    again.clear()
+    reader.read()
+    assert sorted(again) == ["float-seed0", "lost", "runs"]  # it may end; it may be found again
+    (folder / "logs" / "failed.json").unlink()  # the sweep is called again
+    write_state(folder / "logs" / "waits.json", "running", began_s=time.time())
+    (folder / "runs" / "summary.json").write_text("{}")
+    names = [*NAMES, "late"]
+    write_names(folder, names)
+    now = {run.name: run.state for run in reader.read().runs}
+    assert now == dict(
+        zip(names, ["running", "done", "done", "waiting", "lost", "waiting"], strict=True)
+    )

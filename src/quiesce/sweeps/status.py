@@ -130,6 +130,8 @@ class StatusReader:
         self._folder = folder
         self._known: dict[str, TaskStatus] = {}
         self._failed_ns: dict[str, int] = {}
+        self._names: list[str] = []
+        self._listed_ns: int | None = None
 
     def read(self) -> SweepStatus:
         """Read the status.
@@ -137,7 +139,7 @@ class StatusReader:
         Raises:
             RecipeError: The folder is not the folder of a sweep or a study.
         """
-        names = _names(self._folder)
+        names = self._names_now()
         logs = self._folder / LOGS
         begun = {path[:-5] for path in _entries(logs) if path.endswith(".json")}
         others = sorted(begun.difference(names))
@@ -149,6 +151,16 @@ class StatusReader:
             runs=[self._known[name] for name in names],
             floats=[self._known[name] for name in others if self._known[name].state != "done"],
         )
+
+    def _names_now(self) -> list[str]:
+        """Return the names of the runs; the list is read again if it has changed."""
+        folder = self._folder
+        source = folder / (SWEEP if (folder / SWEEP).is_file() else RECIPES)
+        changed_ns = source.stat().st_mtime_ns if source.exists() else None
+        if changed_ns is None or changed_ns != self._listed_ns:
+            self._names = _names(folder)
+            self._listed_ns = changed_ns
+        return self._names
 
     def _is_known(self, name: str, begun: set[str]) -> bool:
         """Return whether the status is the same as at the last reading."""

@@ -22,14 +22,12 @@ from quiesce.tuning.study import Opened, open_study
 from quiesce.tuning.tries import Tries
 
 COUNTS = (10, 100, 1_000, 10_000)
-ROUNDS = 7
+ROUNDS = 5
 SEARCH = {"cure.threshold.end": "log:0.001:0.1", "weights_optimizer.lr": "log:0.0001:0.1"}
-CASES = (
-    ("sqlite", "random", None),
-    ("sqlite", "tpe", None),
-    ("sqlite", "tpe", "median"),
-    ("journal", "tpe", None),
-)
+CASES = {
+    "sqlite": (("random", None), ("tpe", None), ("tpe", "median")),
+    "journal": (("tpe", None),),
+}
 
 
 def settings_of(sampler: str, pruner: str | None) -> Settings:
@@ -83,32 +81,32 @@ def one_try(tries: Tries, pruned: bool) -> float:
     return time.perf_counter() - began_s
 
 
-def measure(kind: str, sampler: str, pruner: str | None) -> dict[str, float]:
-    """Return the milliseconds of a try by the number of tries in the study."""
-    results = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "claims").mkdir()
-        url = f"sqlite:///{folder}/study.db" if kind == "sqlite" else f"journal:{folder}/journal"
-        opened = open_study("study", open_storage(url), settings_of(sampler, pruner))
-        claims = Claims(folder / "claims")
-        tries = Tries(opened, "here", claims)
-        for count in COUNTS:
-            fill(opened, count)
-            one_try(tries, pruner is not None)  # reads what was added
-            seconds = [one_try(tries, pruner is not None) for _ in range(ROUNDS)]
-            results[str(count)] = 1000 * median(seconds)
-    return results
+def measure(kind: str, url: str, folder: Path, results: dict[str, dict[str, float]]) -> None:
+    """Add the milliseconds of a try, by the number of tries in the study, of some cases."""
+    (folder / "claims").mkdir(exist_ok=True)
+    for count in COUNTS:
+        storage = open_storage(url)
+        fill(open_study("study", storage, settings_of("random", None)), count)
+        for sampler, pruner in CASES[kind]:
+            opened = open_study("study", storage, settings_of(sampler, pruner))
+            tries = Tries(opened, "here", Claims(folder / "claims"))
+            seconds = [one_try(tries, pruner is not None) for _ in range(ROUNDS + 1)]
+            label = " ".join([kind, sampler, *([pruner] if pruner else [])])
+            known = results.setdefault(label, {})
+            known[str(count)] = 1000 * median(seconds[1:])  # the first one reads what was added
+            print(label, count, round(known[str(count)], 1), flush=True)
 
 
 def main() -> None:
     """Measure, print the results, and write the file."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    results = {}
-    for case in CASES:
-        label = " ".join(each for each in case if each)
-        results[label] = measure(*case)
-        print(label, {count: round(ms, 1) for count, ms in results[label].items()}, flush=True)
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for kind, url in (
+            ("sqlite", f"sqlite:///{name}/study.db"),
+            ("journal", f"journal:{name}/j"),
+        ):
+            measure(kind, url, Path(name), results)
     print(save("tries", {"optuna": optuna.__version__, "milliseconds a try": results}))
 
 

@@ -1,17 +1,23 @@
 """Sweeps on real Ray: a cluster of two nodes in one process, one of which is lost."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+import quiesce
 from quiesce.errors import EngineError
+from quiesce.sweeps import processes
 from quiesce.sweeps.engines.ray_engine import RayEngine, Resources
+from quiesce.sweeps.mirror import Mirror
 from quiesce.sweeps.plan import plan
 from quiesce.sweeps.run_sweep import run_sweep
 from quiesce.sweeps.sweep import Sweep
 from support.engines import InProcess
+from support.quick_worker import QUICK
 
 pytest.importorskip("ray")
 
@@ -123,3 +129,89 @@ def test_after_a_refused_address_the_process_can_connect_to_another(cluster, tmp
         with pytest.raises(ConnectionError):
             ray.init("ray://127.0.0.1:1")
         RayEngine(cluster.address, tmp_path, LOCAL).run([], lambda *_: None)
+
+
+@pytest.fixture
+def blind_node(cluster, tmp_path):
+    """A second node that does not see the folder `hidden`: it has other file systems."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("only root can hide a folder from a process")
+    start = f"{sys.executable} -m ray.scripts.scripts start --num-cpus=1 --block"
+    script = f"mount -t tmpfs none {hidden}; exec {start} --address={cluster.address}"
+    command = ["unshare", "--mount", "sh", "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    ray.init(cluster.address)
+    until_s = time.monotonic() + 60
+    while sum(node["Alive"] for node in ray.nodes()) < 2 and time.monotonic() < until_s:
+        time.sleep(0.1)
+    ray.shutdown()
+    yield hidden
+    process.terminate()
+    process.wait(30)
+
+
+def test_nodes_that_share_no_folder_are_refused_before_anything_starts(sweep, cluster, blind_node):
+    folder = blind_node / "study"
+    with pytest.raises(EngineError, match="URL") as refused:
+        RayEngine(cluster.address, folder.parent, LOCAL).run([], lambda *_: None)
+    assert str(folder.parent) in str(refused.value)
+    assert list(blind_node.iterdir()) == []
+    mirror = Mirror(f"file://{blind_node}/study")
+    mirror.check()
+    with pytest.raises(EngineError, match="does not see"):
+        RayEngine(cluster.address, mirror.local, LOCAL, mirror).run([], lambda *_: None)
+    assert mirror.tree("") == []
+
+
+def test_nodes_that_share_no_folder_run_a_sweep_at_a_url(
+    cluster, blind_node, tmp_path, monkeypatch
+):
+    """The copy of the sweep is in a folder that one of the nodes does not see."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blind_node))
+    monkeypatch.setattr(processes, "WORKER", QUICK)
+    mirror = Mirror(f"file://{tmp_path / 'study'}")
+    sweep = Sweep(name="s", recipe="mnist_freeze_w3a3", seeds=(0, 1, 2, 3))
+    runs = plan(sweep, ["--trainer.max_epochs=300"])
+    environment = {"XDG_CACHE_HOME": str(blind_node)}
+    runtime = {"worker_process_setup_hook": quick_hook(), "env_vars": environment}
+    ray.init(cluster.address, runtime_env=runtime)
+    try:
+        engine = RayEngine(cluster.address, mirror.local, LOCAL, mirror)
+        outcome = run_sweep(sweep, runs, mirror.local, engine=engine, mirror=mirror)
+    finally:
+        ray.shutdown()
+    assert (outcome.finished, outcome.failed) == (4, {})
+    here = {run.name for run in runs if (mirror.local / "logs" / f"{run.name}.log").exists()}
+    assert 0 < len(here) < 4  # the other node has made the rest
+    assert all((tmp_path / "study" / run.name / "summary.json").exists() for run in runs)
+
+
+def quick_hook():
+    """Lets the workers of Ray do what `QUICK` does."""
+    command = QUICK
+
+    def hook():  # Ray sends a function inside another one as it is, and does not import it
+        from quiesce.sweeps import processes
+
+        processes.WORKER = command
+
+    return hook
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_on_ray(cluster, tmp_path):
+    pytest.importorskip("optuna")
+    ray.init(cluster.address, runtime_env={"worker_process_setup_hook": quick_hook()})
+    try:
+        study = quiesce.tune(
+            "mnist_freeze_w3a3",
+            {"cure.threshold.end": "log:0.001:0.1"},
+            tries=3,
+            folder=tmp_path / "study",
+            engine=RayEngine(cluster.address, tmp_path / "study", LOCAL),
+        )
+    finally:
+        ray.shutdown()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3

@@ -133,3 +133,19 @@ def test_an_unknown_field_is_refused(fields, tmp_path, monkeypatch):
 def test_a_machine_without_slurm_is_refused(tmp_path):
     with pytest.raises(EngineError, match="srun"):
         SlurmEngine(tmp_path / "sweep", {}).run([], print)
+
+
+def test_resources_that_no_node_has_are_refused_by_sbatch(tiny_flags, tmp_path, monkeypatch):
+    folder = _commands(tmp_path)
+    (folder / "sbatch").write_text("#!/bin/sh\necho 'no such node configuration' >&2; exit 1\n")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    engine = SlurmEngine(tmp_path / "sweep", {"gpus_per_node": 1000})
+    with pytest.raises(EngineError, match="no such node configuration") as refused:
+        run_sweep(SWEEP, plan(SWEEP, tiny_flags), tmp_path / "sweep", engine=engine)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_tries_that_follow_from_results_are_refused(tmp_path):
+    with pytest.raises(EngineError, match="--storage"):
+        SlurmEngine(tmp_path / "study", {}).run([], print, lambda free: None)

@@ -91,7 +91,7 @@ def test_without_optuna_the_line_says_what_to_install(refused, monkeypatch):
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_search_with_real_runs_and_the_sweep_of_its_best_try(tiny_flags, tmp_path, capsys):
     command = ["tune", RECIPE, "--search=scheme.weight_bits=3,4", "--metric=post_bn", *tiny_flags]
-    command += ["--metric=size_bytes", "--sampler=grid", "--seeds=100", "--jobs=2"]
+    command += ["--metric=size_bytes", "--sampler=grid", "--seeds=100", "--jobs=2"]  # one seed
     assert main([*command, f"--output={tmp_path / 'study'}"]) == 0
     out = capsys.readouterr().out
     runs = find_runs([tmp_path / "study"]).finished
@@ -101,9 +101,9 @@ def test_a_search_with_real_runs_and_the_sweep_of_its_best_try(tiny_flags, tmp_p
     weights = summaries[0]["oscillation"]["low_bit"]["weights"]
     assert large - small == pytest.approx(weights / 8, abs=1)
     words = out.splitlines()[-1].partition("quiesce ")[2].split()
-    words[words.index("0-9")] = "0"
+    words[words.index("0-9")] = "0,"
     assert main([*words, f"--output={tmp_path / 'sweep'}", "--jobs=2"]) == 0
     assert "runs are finished" in capsys.readouterr().out
-    words[words.index("0")] = "100"
+    words[words.index("0,")] = "100,"
     assert main([*words, f"--output={tmp_path / 'met'}", "--jobs=2"]) == 0
     assert "100" in capsys.readouterr().err.partition("\n")[0]

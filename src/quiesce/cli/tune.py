@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         parse_searches(known.search),
         metrics=known.metric or ["post_bn"],
         tries=known.tries,
-        seeds=SEEDS if known.seeds is None else parse_seeds(known.seeds),
+        seeds=SEEDS if known.seeds is None else parse_seeds(f"{known.seeds},"),
         sampler=known.sampler,
         pruner=known.pruner,
         flags=flags,

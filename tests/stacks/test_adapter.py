@@ -11,6 +11,7 @@ import quiesce as qs
 from quiesce.errors import AttachError, NothingToDoError, TrackingError
 from support.messages import telling
 from support.stacks import IMAGES, own_adapter, own_folded, own_network
+from support.states import assert_same_state
 
 
 def attached(**changes: object) -> tuple[nn.Module, list[qs.QuantizedWeight]]:
@@ -141,3 +142,22 @@ def test_choices_of_an_attached_network_can_be_replaced() -> None:
     expected = (scale * (choice.lower + 1 - 0.5)).detach()
     torch.testing.assert_close(inside.flatten()[choice.index], expected)
     torch.testing.assert_close(model[3].quantizer(model[3].weight).detach(), before)
+
+
+@pytest.mark.slow
+def test_compiled_passes_give_the_same_bits() -> None:
+    states = []
+    for compiled in (False, True):
+        model, weights = attached()
+        if compiled:
+            weights.compile()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+        tracker = qs.OscillationTracker(weights, momentum=0.2)
+        control = qs.Control(optimizer, weights, tracker, [qs.Freezing(0.3, max_frozen=None)])
+        for step in range(12):
+            optimizer.zero_grad()
+            model(IMAGES + step % 2).square().mean().backward()
+            optimizer.step()
+        assert sum(int(weight.frozen.sum()) for weight in weights) > 0
+        states.append((dict(model.state_dict()), control.state_dict()))
+    assert_same_state(*states)

@@ -42,7 +42,7 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
     if not quantizers:
         raise NothingToDoError("the model has no quantizer; call quiesce.prepare first")
     if mode != "off":
-        _check_compiler(quantizers[0].scale.device)
+        check_compiler(quantizers[0].scale.device)
     for quantizer in quantizers:
         quantizer.kernels = EAGER if mode == "off" else FUSED
     # nn.Module.compile stores the compiled call here; torch leaves it out of copies and files
@@ -54,7 +54,12 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
     return model
 
 
-def _check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
+    """Check that torch can compile kernels for a device.
+
+    Raises:
+        CompilerError: It is a CPU, and there is no C++ compiler.
+    """
     if device.type != "cpu":
         return  # torch includes the compiler for accelerators
     from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from quiesce.arithmetic.kernels import FUSED
+from quiesce.quantization.compile import check_compiler
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.stacks.attached_weight import AttachedWeight
 
@@ -33,6 +35,20 @@ class Attached(list[QuantizedWeight]):
     """
 
     trained: dict[str, TrainedWeight] | None = None
+
+    def compile(self) -> None:
+        """Compile the passes of trackers and cures into fused kernels.
+
+        Call this before the tracker is made. It takes about ten seconds the first time; later the
+        kernels come from torch's cache.
+
+        Raises:
+            CompilerError: The weights are on a CPU and there is no C++ compiler.
+        """
+        for weight in self:
+            if isinstance(weight, AttachedWeight):
+                check_compiler(weight.held.device)
+                weight.kernels = FUSED
 
     def read(self) -> dict[str, TrainedWeight]:
         """Return copies of the weights of other toolkits, by layer name."""

@@ -64,6 +64,7 @@ class AttachedWeight(QuantizedWeight):
         self.shards = None
         self._grid = site.grid
         self._tracked_by: object = None
+        self._kernels = EAGER
         self._parameters = site.scale_parameters
         self._limits = torch.tensor(
             [self._grid.quant_min, self._grid.quant_max],
@@ -174,8 +175,12 @@ class AttachedWeight(QuantizedWeight):
 
     @property
     def kernels(self) -> Kernels:
-        """Eager kernels."""
-        return EAGER
+        """The kernels that run passes: eager or compiled."""
+        return self._kernels
+
+    @kernels.setter
+    def kernels(self, kernels: Kernels) -> None:
+        self._kernels = kernels
 
     @torch.no_grad()
     def refresh(self) -> None:

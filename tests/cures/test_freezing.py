@@ -24,7 +24,7 @@ THRESHOLDS: dict[str, Callable[[int], float | None]] = {
 }
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 8)
 @pytest.mark.parametrize("kind", THRESHOLDS)
 @given(momentum=st.floats(0.02, 0.9), seed=st.integers(0, 2**32 - 1))
 def test_all_that_ever_came_above_the_threshold_is_frozen(kind: str, momentum, seed) -> None:

@@ -79,8 +79,15 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
     )
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("mode", ["off", "quantizers"])
+@pytest.mark.parametrize(
+    ("mode", "per_channel"),
+    [
+        ("off", False),
+        ("off", True),
+        ("quantizers", False),
+        pytest.param("quantizers", True, marks=pytest.mark.slow),
+    ],
+)
 def test_blocks_of_any_size_track_freeze_and_dampen_to_the_same_bits(
     monkeypatch, per_channel: bool, mode
 ) -> None:

@@ -16,9 +16,12 @@ from quiesce.arithmetic.fused import fused
 from quiesce.arithmetic.kernels import EAGER, FUSED
 from quiesce.quantization.quantizer import FakeQuantizer
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning", "ignore:.*:UserWarning:torch"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning", "ignore:.*:UserWarning:torch"
+    ),
+    pytest.mark.xdist_group("compiled"),  # the kernels of one test serve the others
+]
 
 
 class Small(nn.Module):
@@ -150,7 +153,7 @@ def test_codes_are_decided_in_float32_under_autocast(dtype):
             assert quantizer(x.to(dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("per_channel", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("per_channel", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_with_fused_quantizers_takes_the_same_steps(per_channel):
     runs = []
     for mode in ("off", "quantizers"):

@@ -384,7 +384,14 @@ def test_freezing_comes_when_law_10_says(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["freezing"].ending == f"frozen on 0.7333, step {frozen_at}"
 
 
-@pytest.mark.parametrize(("rate", "factor"), [(0.05, 2e-3), (0.2, 5e-3), (0.2, 0.05)])
+@pytest.mark.parametrize(
+    ("rate", "factor"),
+    [
+        (0.2, 0.05),
+        pytest.param(0.05, 2e-3, marks=pytest.mark.slow),
+        pytest.param(0.2, 5e-3, marks=pytest.mark.slow),
+    ],
+)
 def test_law_12_trs_holds_many_weights_at_its_target(rate: float, factor: float) -> None:
     noise = torch.Generator().manual_seed(0)
     problem = Regression(8 * torch.rand(300, generator=noise).double() - 4)
@@ -394,7 +401,9 @@ def test_law_12_trs_holds_many_weights_at_its_target(rate: float, factor: float)
     assert changes == pytest.approx(2 * factor, rel=0.1)
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.05, 0.01])
+@pytest.mark.parametrize(
+    "rate", [0.2, *(pytest.param(r, marks=pytest.mark.slow) for r in (0.05, 0.01))]
+)
 def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
     problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
     trace = circling(problem, rate, steps=3000, cures=[OsciReset(4.0, period=200)])

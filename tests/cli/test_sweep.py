@@ -15,11 +15,13 @@ from rich.console import Console
 
 from quiesce.cli import INTERRUPTED, main
 from quiesce.cli.sweep_table import SweepTable
+from quiesce.sweeps import processes
 from quiesce.sweeps.sweep import shipped_sweeps
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_state
 from support.engines import InProcess
 from support.messages import tells
+from support.quick_worker import QUICK as QUICK_WORKER
 
 QUICK = "mnist_freeze_w3a3"
 
@@ -194,3 +196,19 @@ def test_a_failed_run_is_told_and_its_recipe_is_kept(refused, tmp_path, tiny_fla
     assert tells(err.splitlines()[-1], f"{QUICK}-seed0 failed: ", "gone.pt")
     told = refused(*command, "--tracker.momentum=0.5")
     assert tells(told, "tracker.momentum", "0.01", "0.5")
+
+
+def test_this_machine_needs_no_package_of_a_cluster(tmp_path, monkeypatch, capsys):
+    """A whole sweep here, without Ray, submitit and Optuna; the flag that needs one says so."""
+    for name in ("ray", "submitit", "optuna", "sqlalchemy", "s3fs"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(processes, "WORKER", QUICK_WORKER)
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", QUICK, "--trainer.max_epochs=1"]
+    assert main([*command, "-o", "here"]) == 0
+    capsys.readouterr()
+    for engine in ("ray", "auto", "slurm"):
+        assert main([*command, "-o", "there", "--on", engine]) == 2
+        extra = "slurm" if engine == "slurm" else "ray"
+        assert f"pip install 'quiesce[{extra}]'" in capsys.readouterr().err
+        assert not (tmp_path / "there").exists()

@@ -129,7 +129,8 @@ def _show(opened: Opened, folder: Path, storage: str | None) -> int:
         return NOTHING_FOUND
     if (folder / PARETO).is_file():
         _say(console, f"picture: {folder / PARETO}")
-    _say(console, f"look at all tries: optuna-dashboard {storage or default_storage(folder)}")
+    where = default_storage(folder) if storage is None else "URL, with the URL of --storage"
+    _say(console, f"look at all tries: optuna-dashboard {where}")
     seeds = f"{REPORTED[0]}-{REPORTED[-1]}"
     _say(console, f"train the best on other seeds: quiesce sweep {folder / BEST} --seeds {seeds}")
     return 0

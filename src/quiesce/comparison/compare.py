@@ -46,7 +46,7 @@ def compare(
     Args:
         folders: Run folders, sweeps, or folders of runs.
         baseline: Label of a group, or the name of its recipe. None uses the baseline of the sweep
-            if there is exactly one sweep, and no baseline otherwise.
+            if there is exactly one sweep, and its baseline one group; no baseline otherwise.
         mixed_data: Whether runs of different data may be compared.
 
     Raises:
@@ -61,7 +61,7 @@ def compare(
         refuse_mixed_data(found.finished)
     groups = group_runs(found.finished)
     if baseline is None and len(found.baselines) == 1:
-        (name,) = found.baselines
-        baseline = name if any(name in (group.label, group.name) for group in groups) else None
+        named = [group.label for group in groups if found.baselines[0] in (group.label, group.name)]
+        baseline = named[0] if len(named) == 1 else None  # with a grid, it is one at each point
     base = None if baseline is None else find_group(groups, baseline)
     return Comparison(groups=groups, baseline=base, left_out=found.left_out)

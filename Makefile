@@ -1,7 +1,7 @@
 # What a developer runs and what CI runs are the same lines. Needs make and Python 3.10 or newer.
 #   make demo    train a 3-bit network on real digits, in float and three ways, and compare
 #   make test    the test suite without the tests marked `slow`
-#   make test-all   the whole test suite, with test-stacks and test-targets
+#   make test-all   the whole test suite, with test-stacks
 #   make test-targets   tests with the runtimes that quiesce exports to, which requirements/targets.txt lists
 #   make test-stacks   tests with other quantization toolkits, which requirements/stacks.txt lists
 #   make coverage   the whole test suite, with a report of the lines it runs
@@ -32,7 +32,7 @@ demo: $(VENV)/.installed-all
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
-test-all: $(VENV)/.installed-dev test-stacks test-targets
+test-all: $(VENV)/.installed-dev test-stacks
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-stacks: $(VENV)-stacks/.installed

@@ -28,7 +28,6 @@ SCHEMES: dict[str, list[dict[str, Any]]] = {
     "onnx": [LOW, EIGHT],
     "openvino": [LOW, EIGHT],
     "executorch": [{**EIGHT, "residual": "quantized"}, LOW],
-    "litert": [EIGHT],
     "qonnx": [LOW, EIGHT],
 }
 """The schemes of the trained networks of each target."""
@@ -38,7 +37,6 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str, str]]] = {
     "onnx": [],
     "openvino": [],
     "executorch": [(OFFSET, "stem.0", "learn_offset")],
-    "litert": [(OFFSET, "stem.0", "learn_offset")],
     "qonnx": [],
 }
 """Schemes that a target does not take, the layer that it names, and the field to change."""

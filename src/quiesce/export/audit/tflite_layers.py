@@ -23,7 +23,7 @@ def tflite_layers(path: Path) -> list[FileLayer]:
         MissingExtraError: ai-edge-litert is not installed.
     """
     with quiet():
-        schema = require("ai_edge_litert.schema_py_generated", "reading a .tflite file", "litert")
+        schema = require("ai_edge_litert.schema_py_generated", "reading a .tflite file", "tflite")
     try:
         model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
         return _layers(schema, model)

@@ -9,7 +9,6 @@ _HOMES = {
     "onnx": ("onnx", "OnnxTarget"),
     "openvino": ("openvino", "OpenvinoTarget"),
     "executorch": ("executorch.target", "ExecutorchTarget"),
-    "litert": ("litert.target", "LitertTarget"),
     "qonnx": ("qonnx.target", "QonnxTarget"),
 }
 

@@ -65,7 +65,7 @@ def export(
         example_input: Inputs of the model, on which file and model are compared: a batch of real
             ones.
         round_biases: Round biases to integers that integer convolutions can add, see `export_onnx`.
-            None is the default of the target, True for executorch and litert.
+            None is the default of the target, True for executorch.
         allow_differences: Share of the codes of a layer that may differ from the trained ones, 0
             to 1, by at most one code. None is the default of the target: 1e-4 for onnx, and 0 for
             the others, which do not count codes whose exact value is within 1e-4 of a code from a

@@ -1,1 +1,0 @@
-"""The target litert: a .tflite file for LiteRT with XNNPACK."""

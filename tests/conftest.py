@@ -1,5 +1,6 @@
 """What every test starts from."""
 
+import gc
 import os
 import signal
 import sys
@@ -35,10 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         made = getattr(item, "_fixtureinfo", None)
         shared = [] if made is None else made.name2fixturedefs.values()
-        if any(fixture[-1].scope == "module" for fixture in shared):
+        alone = item.get_closest_marker("xdist_group") is None
+        if alone and any(fixture[-1].scope == "module" for fixture in shared):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-    # the longest first: else one process ends with them while the others wait
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # the longest first: else one process ends with them while the others wait
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of later garbage collections; Trainers ask for full ones."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

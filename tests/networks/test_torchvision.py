@@ -48,9 +48,9 @@ def test_a_detector_is_reestimated_and_stripped(detector) -> None:
     check_stripped(detector, list(batch()[0]))
 
 
+# test_detection_page.py exports the backbone of ssdlite
+@pytest.mark.parametrize("detector", ["fasterrcnn"], indirect=True)
 def test_the_backbone_of_a_detector_is_exported(detector, tmp_path) -> None:
-    if isinstance(detector, detection.ssd.SSD):
-        pytest.skip("tests/networks/test_detection_page.py exports its backbone")
     pictures = torch.randn(4, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     # one code of millions may differ; then the values of a network with random weights are others
     made = qs.export_onnx(

@@ -52,7 +52,7 @@ def test_a_file_of_the_network_has_its_codes(network, exported) -> None:
     for layer in found.layers:
         floats = layer.name not in ("3.body.0", "3.body.3")  # those have integer biases
         assert layer.biases_changed == 0 or not floats
-        assert layer.largest_bias < 1
+        assert layer.largest_bias < 3
         assert layer.error < 0.05
 
 

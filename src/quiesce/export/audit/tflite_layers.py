@@ -1,5 +1,6 @@
 """The layers of a .tflite file."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def tflite_layers(path: Path) -> list[FileLayer]:
     try:
         model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
         return _layers(schema, model)
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise ExportError(f"{path} is damaged or no .tflite file ({first_line(error)})") from error
 
 

@@ -29,7 +29,7 @@ SWEEP = Sweep(name="s", recipe="mnist_freeze_w3a3", grid={"cure.threshold.end": 
 NAMES = [f"mnist_freeze_w3a3-end={end}-seed0" for end in (0.01, 0.02)]
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", pytest.param("file", marks=pytest.mark.slow)])
 def url(request, tmp_path):
     made = "memory://study" if request.param == "memory" else f"file://{tmp_path / 'study'}"
     yield made

@@ -34,7 +34,7 @@ def test_the_commands_run_and_the_first_one_proposes_the_second(tmp_path, capsys
     assert [str(tmp_path / sweep[1]) if word == sweep[1] else word for word in sweep] == proposed
     assert main([*proposed, "--jobs=2"]) == 0
     assert "10 of 10 runs are finished" in capsys.readouterr().out
-    assert main([*front, "--tries=3", "--jobs=2"]) == 0
+    assert main([*front, "--tries=3", "--seeds=100", "--jobs=2"]) == 0
     assert (tmp_path / "runs" / "sizes" / "pareto.html").exists()
 
 

@@ -54,6 +54,7 @@ def test_a_study_opens_in_optuna_and_its_best_try_is_a_recipe(quick, tmp_path):
     assert (recipe.seed, recipe.run, recipe.trainer.max_epochs) == (0, None, 1)
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_maximum(quick, tmp_path):
     study = tune(tmp_path / "s", tries=25, seeds=(100,), jobs=2)
     assert study.best_value == pytest.approx(90, abs=0.1)
@@ -163,7 +164,7 @@ def test_a_try_of_another_folder_is_left_alone(quick, tmp_path):
     assert [t.state.name for t in ended.trials] == ["COMPLETE", "RUNNING", "COMPLETE"]
 
 
-@pytest.mark.parametrize("pruner", ["median", "halving"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("halving", marks=pytest.mark.slow)])
 def test_a_bad_try_is_pruned_and_its_other_seeds_do_not_start(pruner, quick, tmp_path):
     ends, order = [0.01, 0.011, 0.012, 0.013, 0.014, *SLOW], list(range(7))
     np.random.RandomState(0).shuffle(order)  # as the grid does

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from quiesce.sweeps.mirror import Mirror
 from quiesce.sweeps.processes import run_process
 from quiesce.sweeps.task import Task
 
-LOCAL = "ray"
-"""The address that starts Ray on this machine."""
+LOCAL, _AWAY = "ray", "ray://"
+"""The address that starts Ray on this machine, and the begin of one of a client."""
 
 TRIES = 20
 """Number of times that a task moves to another node because its node was lost."""
@@ -116,12 +117,18 @@ class RayEngine:
             options |= {"address": self._address}
         ray.shutdown()  # a refused `ray://` address leaves Ray in client mode: no other can connect
         try:
-            ray.init(**options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the error says the same
+                ray.init(**options)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
             ray.shutdown()  # for the next connection of the user's program
+            token = (
+                ", set RAY_AUTH_MODE=token if it asks for a token" if _AWAY in self._address else ""
+            )
             raise EngineError(
-                f"--on {self._address}: cannot connect to a Ray cluster: {first_line(error)}; "
-                "start one with `ray start --head`, or use --on ray to start Ray on this machine"
+                f"--on {self._address}: cannot connect to a Ray cluster: {_reason(error)}; "
+                f"start one with `ray start --head`{token}, or use --on ray to start Ray on this "
+                "machine"
             ) from error
         try:
             yield
@@ -196,6 +203,12 @@ _NOT_SHARED = (
     "it does not see {}, which is not shared; name a folder on a shared file system, or a URL such "
     "as s3://bucket/study: -o FOLDER"
 )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, with the last one if the first one announces it."""
+    first, last = first_line(error), str(error).strip().rpartition("\n")[2]
+    return f"{first} {last}" if first.endswith(":") else first
 
 
 def _explained(future: Future[str]) -> Future[str]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import quiesce as qs
+from quiesce.errors import DivergedError
+from quiesce.inference import batch_norms
 from quiesce.stacks.attached import Attached
 from support.stacks import IMAGES, LABELS, WORLDS, World
 from support.states import assert_same_state, through_a_file
@@ -222,3 +224,21 @@ def test_dampening_pulls_every_latent_to_its_code(world: World) -> None:
         pull = 2 * off * (1 if now.fold is None else now.fold)
         expected = torch.where(inside, pull, 0.0).expand_as(weight.latent)
         torch.testing.assert_close(weight.latent.grad, expected)
+
+
+@every_world
+def test_batch_norms_are_reestimated_and_steps_are_watched(world: World) -> None:
+    loop = Loop(world)
+    loop.step()
+    watch = qs.Watch(loop.model)
+    loss = cross_entropy(loop.model(IMAGES), LABELS)
+    loss.backward()
+    watch.check(loss)
+    if not batch_norms(loop.model):
+        pytest.skip("there is no batch norm, or it is an operator of a graph")
+    codes = {weight.name: weight.codes() for weight in loop.weights}
+    moved = qs.reestimate_batchnorm(loop.model, [IMAGES])
+    assert all(bool(kl.isfinite().all()) for kl in moved.values())
+    assert_same_state({weight.name: weight.codes() for weight in loop.weights}, codes)
+    with pytest.raises(DivergedError):
+        watch.check(torch.tensor(float("nan")))

@@ -1,4 +1,4 @@
-"""NVIDIA ModelOpt (`mtq.quantize`), and by it Ultralytics: integer weights with a fixed range."""
+"""NVIDIA ModelOpt (`mtq.quantize`): integer weights with a fixed range."""
 
 from __future__ import annotations
 

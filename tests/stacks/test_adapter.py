@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import quiesce as qs
-from quiesce.errors import AttachError, NothingToDoError, TrackingError
+from quiesce.errors import AttachError, DivergedError, NothingToDoError, TrackingError
 from support.messages import telling
 from support.stacks import IMAGES, own_adapter, own_folded, own_network
 from support.states import assert_same_state
@@ -99,6 +99,15 @@ def test_a_moved_or_replaced_weight_is_noticed() -> None:
     tracker = qs.OscillationTracker(weights)
     model.double()
     with pytest.raises(TrackingError, match=telling("3: ", "float64", "float32")):
+        tracker.step()
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model, weights = attached()
+    tracker = qs.OscillationTracker(weights)
+    tracker.step()
+    model[5].weight.data[0, 0] = float("nan")
+    with pytest.raises(DivergedError, match=telling("5: ", "finite", "Watch")):
         tracker.step()
 
 

@@ -187,7 +187,7 @@ class AttachedWeight(QuantizedWeight):
         """Read the weight from the stack, as its next forward pass will use it.
 
         Raises:
-            DivergedError: A scale is negative or not a number.
+            DivergedError: A scale is negative, or a number is not finite.
         """
         now = self.site.read()
         wide = self._held.dtype
@@ -205,6 +205,10 @@ class AttachedWeight(QuantizedWeight):
         codes = now.codes.to(wide)
         other = torch.round(place).clamp(self._grid.quant_min, self._grid.quant_max) != codes
         if bool(other.any()):
+            if not bool(held.isfinite().all()):
+                raise DivergedError(
+                    f"{self.name}: a weight is not finite; quiesce.Watch stops a training before"
+                )
             inside = codes + _INSIDE * torch.sign(place - codes)
             held = torch.where(other, self._affine.scale * inside, held)
         self._held.copy_(held)

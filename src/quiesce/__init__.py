@@ -46,7 +46,7 @@ Average the weights:
 
 Gradient estimators of rounding:
     Estimator: the interface
-    STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, StochasticRounding
+    STE, EWGS, PSG, DSQ, StableQAT, StackedSigmoid, Hysteresis, QEMA, StochasticRounding
 
 Search hyper-parameters:
     tune: find values of the fields of a recipe with Optuna
@@ -75,6 +75,7 @@ __all__ = [
     "DSQ",
     "EWGS",
     "PSG",
+    "QEMA",
     "STE",
     "TRS",
     "Adapter",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from quiesce.arithmetic.estimators import DSQ as DSQ
 from quiesce.arithmetic.estimators import EWGS as EWGS
 from quiesce.arithmetic.estimators import PSG as PSG
+from quiesce.arithmetic.estimators import QEMA as QEMA
 from quiesce.arithmetic.estimators import STE as STE
 from quiesce.arithmetic.estimators import Estimator as Estimator
 from quiesce.arithmetic.estimators import Hysteresis as Hysteresis

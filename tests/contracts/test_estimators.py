@@ -27,6 +27,7 @@ MEMBERS: list[qs.Estimator] = [
     qs.StableQAT(amplitude=0.1),
     qs.StochasticRounding(),
     qs.Hysteresis(width=0.5),
+    qs.QEMA(beta=0.9),
 ]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: type(member).__name__)
 
@@ -223,7 +224,7 @@ def test_one_kernel_serves_all_sizes_and_equal_estimators(member: qs.Estimator) 
     assert counter.frame_count == 1
 
 
-@members_of("StochasticRounding", "Hysteresis")
+@members_of("StochasticRounding", "Hysteresis", "QEMA")
 def test_tracks_and_trains_with_fused_passes(member: qs.Estimator) -> None:
     plain, _ = trained(member)
     torch.manual_seed(0)

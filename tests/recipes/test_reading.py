@@ -28,6 +28,10 @@ def file(tmp_path):
     return write
 
 
+LATER = ("trs", "osci_reset")
+"""Cures with a recipe for the digits at 3 bits only."""
+
+
 def refusal(recipe, flags=()):
     with pytest.raises(RecipeError) as caught:
         read_recipe(recipe, flags)
@@ -42,13 +46,15 @@ def test_every_network_is_shipped_with_every_method_and_digits_at_2_bits_too():
     wanted = {f"{n}_{m}_{b}" for n in networks for m in methods for b in bits}
     emoji = ("emoji", "emoji_lite0")
     wanted |= {f"{n}_{m}_{b}" for n in emoji for m in methods for b in ("w2a4", "w3a3", "w2a2")}
+    wanted |= {f"mnist_{m}_w3a3" for m in LATER}
     assert set(names) == wanted | {f"mnist_{m}_w2a2" for m in methods}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_does_what_its_name_says(name):
     recipe = read_recipe(name)
-    method, bits = name.split("_")[-2:]
+    network, _, bits = name.rpartition("_")
+    method = next((m for m in LATER if network.endswith(f"_{m}")), network.split("_")[-1])
     assert recipe.name == name
     assert recipe.cure.kind == {"lsq": "none"}.get(method, method)
     assert f"w{recipe.scheme.weight_bits}a{recipe.scheme.act_bits}" == bits
@@ -59,11 +65,11 @@ def test_methods_of_a_shipped_network_differ_in_nothing_but_the_cure():
         if "_lsq_" in name:
             trees = [
                 read_recipe(name.replace("_lsq_", f"_{m}_")).tree()
-                for m in ("lsq", "dampen", "freeze")
+                for m in ("lsq", "dampen", "freeze", *(LATER if name == "mnist_lsq_w3a3" else ()))
             ]
             for tree in trees:
                 del tree["name"], tree["cure"]
-            assert trees[0] == trees[1] == trees[2]
+            assert all(tree == trees[0] for tree in trees)
 
 
 def test_flags_override_the_file_and_keep_the_rest(file):
@@ -127,7 +133,10 @@ def test_a_shipped_name_wins_over_a_folder_of_the_same_name(tmp_path, monkeypatc
         (["--scheme.per_channel", "3"], "`scheme.per_channel` must be true or false, got 3"),
         (["--scheme.act_bits", "3.5"], "`scheme.act_bits` must be a whole number or null, got 3.5"),
         (["--scheme.overrides", "{a: 3}"], "`scheme.overrides.a` must be a mapping, got 3"),
-        (["--cure.kind", "foo"], "`cure.kind` must be one of none, dampen, freeze, got foo"),
+        (
+            ["--cure.kind", "foo"],
+            "`cure.kind` must be one of none, dampen, freeze, trs",
+        ),
         (
             ["--trainer.loggers", "[foo]"],
             "must be a list, each one of csv, tensorboard, wandb, mlflow, trackio, got ['foo']",

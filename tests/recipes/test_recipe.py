@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quiesce.recipes.cure_section import CureConfig
 from quiesce.recipes.recipe import Recipe
 from quiesce.recipes.sections import (
     BatchNormConfig,
     CalibrationConfig,
-    CureConfig,
     FloatStageConfig,
     LrScheduleConfig,
     OptimizerConfig,
@@ -36,6 +36,12 @@ OUT_OF_RANGE = [
     (CureConfig, {"kind": "freeze", "threshold": RampConfig(start=1.1, end=0.1)}, "got 1.1"),
     (CureConfig, {"kind": "freeze", "max_bits": 1}, "`max_bits` must be 2 to 8, got 1"),
     (CureConfig, {"kind": "dampen", "max_bits": 3}, "`max_bits` is used by kind freeze"),
+    (CureConfig, {"kind": "trs", "transitions": RampConfig(start=-0.1)}, "`transitions.start`"),
+    (CureConfig, {"kind": "trs", "eta": 0.0}, "`eta` must be above 0, got 0.0"),
+    (CureConfig, {"kind": "osci_reset", "window": 0}, "`window` must be at least 1, got 0"),
+    (CureConfig, {"kind": "osci_reset", "period": 50}, "`period` must be above window"),
+    (CureConfig, {"kind": "osci_reset", "begin": 1.0}, "`begin` must be 0 to below 1, got 1.0"),
+    (CureConfig, {"kind": "trs", "ratio": 4.0}, "`ratio` is used by kind osci_reset"),
     (CureConfig, {"kind": "none", "aggregation": "sum"}, "`aggregation` is used by kind dampen"),
     (OptimizerConfig, {"lr": 0.0}, "`lr` must be above 0, got 0.0"),
     (OptimizerConfig, {"momentum": 1.0}, "`momentum` must be 0 to below 1, got 1.0"),

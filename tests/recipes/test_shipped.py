@@ -7,9 +7,11 @@ from quiesce.training.run import run
 
 FAST = (
     *("mnist_lsq_w3a3", "mnist_dampen_w2a2", "mnist_freeze_w4a4"),
+    "mnist_trs_w3a3",
     "mobilenetv3_small_dampen_w3a3",
 )
 SLOW = (
+    "mnist_osci_reset_w3a3",
     *("resnet18_lsq_w3a3", "efficientnet_lite0_freeze_w4a4", "mobilenetv2_dampen_w4a4"),
     "emoji_freeze_w2a4",
 )

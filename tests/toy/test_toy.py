@@ -347,7 +347,7 @@ def test_each_method_obeys_its_law_in_the_default_set_up(
     name: str, outcomes: dict[str, Outcome]
 ) -> None:
     it = outcomes[name]
-    if name == "psg":
+    if name in ("psg", "q_ema"):
         assert it.law is None
     elif name == "stableqat":  # 2 % for small steps alone: law 5 above
         assert it.law_text == "~0.679"
@@ -419,6 +419,24 @@ def test_snap_ends_on_the_nearest_level(outcomes: dict[str, Outcome]) -> None:
     it = outcomes["snap"]
     assert it.frozen_at == 599
     assert it.ending == "0.6667 and 0.7333, then 0.7333"
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.05])
+def test_law_8_q_ema_is_what_its_formula_says_step_by_step(rate: float) -> None:
+    scale, target = ANIMATION.scale.item(), ANIMATION.target.item()
+    start = torch.tensor([0.737])
+    method = METHODS["q_ema"]
+    trace = simulate(ANIMATION, lr=rate, steps=600, start=start, estimator=method.estimator, bits=8)
+    w = average = start.item()
+    for step, code in enumerate(trace.code[:, 0].tolist()):
+        u = w / scale
+        below = math.floor(u)
+        expected = math.ceil(u) if average / scale > below + 0.5 else below
+        assert code == expected, step
+        w -= rate * ANIMATION.energy.item() * (scale * code - target)
+        average = w if step < 10 else 0.998 * average + 0.002 * w
+    plain = ANIMATION.frequency().item()
+    assert 0 < trace.code[300:, 0].diff().ne(0).double().mean().item() < plain / 3
 
 
 def test_no_law_is_claimed_where_none_holds() -> None:

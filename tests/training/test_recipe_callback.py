@@ -8,9 +8,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 import quiesce as qs
 from integrations.test_quiesce_callback import Module, fit
 from integrations.test_quiesce_callback import pytestmark as pytestmark
+from quiesce.recipes.cure_section import CureConfig
 from quiesce.recipes.reading import read_recipe
-from quiesce.recipes.sections import CureConfig, RampConfig
-from quiesce.training.recipe_callback import RecipeCallback, cure_level, make_cures
+from quiesce.recipes.sections import RampConfig
+from quiesce.training.recipe_callback import RecipeCallback
+from quiesce.training.recipe_cures import make_cures
 
 
 def test_no_cure():
@@ -38,6 +40,21 @@ def test_freezing_follows_its_ramp():
     assert (cure.average, cure.max_bits) == (None, 3)
 
 
+def test_every_field_of_a_later_cure_reaches_it():
+    ramp = RampConfig(schedule="linear", start=0.01, end=0.002)
+    (trs,) = make_cures(CureConfig(kind="trs", transitions=ramp, eta=0.5), 100)
+    assert isinstance(trs, qs.TRS)
+    assert (trs.factor, trs.eta) == (qs.linear(0.01, 0.002, 100, 0.25), 0.5)
+    (published,) = make_cures(CureConfig(kind="trs"), 100)
+    assert published.factor == qs.cosine(5e-3, 0.0, 100, 0.0)
+    config = CureConfig(kind="osci_reset", ratio=4.0, period=30, window=10, begin=0.1)
+    (reset,) = make_cures(config, 100)
+    assert isinstance(reset, qs.OsciReset)
+    assert (reset.ratio(0), reset.period, reset.window, reset.begin) == (4.0, 30, 10, 10)
+    assert [type(cure) for cure in make_cures(CureConfig(snap="average"), 100)] == [qs.Snap]
+    assert make_cures(CureConfig(snap="learned"), 100) == []
+
+
 def test_codes_are_averaged_unless_told_otherwise():
     (cure,) = make_cures(CureConfig(kind="freeze"), 100)
     assert cure.average == "code"
@@ -48,17 +65,16 @@ def test_the_level_is_that_of_the_cure_in_each_step():
     freeze = CureConfig(kind="freeze", threshold=ramp)
     dampen = CureConfig(kind="dampen", strength=ramp)
     for config in (freeze, dampen):
-        level = cure_level(config, 100)
-        assert level(75) == pytest.approx(0.3)
-        assert level(100) == 0.4
+        (cure,) = make_cures(config, 100)
+        assert cure.level(75) == pytest.approx(0.3)
+        assert cure.level(100) == 0.4
 
 
 def test_there_is_no_level_while_a_cure_is_off():
     waiting = CureConfig(kind="freeze", threshold=RampConfig(start=0.2, end=0.1, begin=0.5))
-    assert cure_level(waiting, 100)(49) is None
+    assert make_cures(waiting, 100)[0].level(49) is None
     rising = CureConfig(kind="dampen", strength=RampConfig(end=0.1, begin=0.5))
-    assert cure_level(rising, 100)(49) is None
-    assert cure_level(CureConfig(), 100)(99) is None
+    assert make_cures(rising, 100)[0].level(49) is None
 
 
 class Steps(Callback):
@@ -80,5 +96,6 @@ def test_the_level_that_is_logged_is_that_of_the_step_though_others_were_skipped
     half = MixedPrecision("16-mixed", "cpu", scaler=scaler)
     fit(module, [callback, steps], max_epochs=5, plugins=[half], log_every_n_steps=1)
     assert 0 < callback.control.step < 30
-    assert logged == [callback._level(step) for step in steps.seen]
-    assert logged[-1] != callback._level(29)  # that of the last batch, had none been skipped
+    level = callback.cures[0].level
+    assert logged == [level(step) for step in steps.seen]
+    assert logged[-1] != level(29)  # that of the last batch, had none been skipped

@@ -30,11 +30,17 @@ class Operands(NamedTuple):
     """History records in the shape of the latent weight, see `weight_history`."""
     estimator: Estimator
     """The estimator that rounds."""
+    average: Tensor | None = None
+    """Average of past latents, in the shape of the latent, where the tracker decides by it."""
 
 
 def rounded(weight: Operands) -> Tensor:
     """Return the codes without freezing: integral, float32 or wider."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    if weight.average is not None:
+        place = weight.average.to(wide.dtype) / weight.scale
+        code = weight.estimator.choose(wide / weight.scale, place)
+        return code.clamp(weight.limits[0], weight.limits[1])
     previous = None
     if weight.estimator.needs_history:
         previous = weight_history.code_of(weight.records, _layout(weight))
@@ -53,6 +59,18 @@ def emitted(weight: Operands) -> Tensor:
 def quantized(weight: Operands) -> Tensor:
     """Return scale * code in the shape of the latent weight, float32 or wider."""
     return weight.scale * emitted(weight)
+
+
+def follow(weight: Operands, average: Tensor, rate: Tensor) -> Tensor:
+    """Move an average of latents by `rate` towards the latents, in place; return it.
+
+    Args:
+        weight: Weights (rows, entries).
+        average: The average, in the shape and dtype of the latents.
+        rate: Weight of the latents of now, broadcastable.
+    """
+    moved = average + rate * (weight.latent - average)
+    return average.copy_(torch.where(rate < 1, moved, weight.latent))
 
 
 def settle(weight: Operands) -> Tensor:

@@ -70,6 +70,13 @@ class Cure(ABC):
     def finish(self) -> None:
         """Act on the weights after the last step."""
 
+    def level(self, step: int) -> float | None:
+        """Return the strength, threshold or rate in optimizer step `step`; None while it is off.
+
+        Logs show it. The step is the last one or the next one.
+        """
+        return None
+
     def report(self) -> dict[str, Any]:
         """Return what the cure has done, as numbers and text for a report; empty if nothing."""
         return {}

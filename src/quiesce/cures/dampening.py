@@ -78,6 +78,10 @@ class Dampening(Cure):
         latents = [weight.differentiable for weight in self._weights]
         return _Pull.apply(self._blocks, strength or 0.0, *latents)  # pyright: ignore
 
+    def level(self, step: int) -> float | None:
+        """Return the strength."""
+        return self.strength(step) or None
+
     def _weigh(self, tracker: OscillationTracker) -> None:
         """Compute the row factors of every block; those of locked weights are 0."""
         self._locked = [weight.locked for weight in self._weights]

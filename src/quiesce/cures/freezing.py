@@ -104,6 +104,10 @@ class Freezing(Cure):
             admit=lambda chosen: self._limit.admit(chosen, step, threshold),
         )
 
+    def level(self, step: int) -> float | None:
+        """Return the threshold."""
+        return self._threshold_at(step) or None
+
     def _threshold_at(self, step: int) -> float | None:
         if step < getattr(self.threshold, "begin_step", 0):
             return None

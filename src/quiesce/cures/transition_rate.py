@@ -118,6 +118,10 @@ class TRS(Cure):
         self._rate = self._selection.tracker.transition_rate([weight.name for weight in free])
         self._level = max(0.0, self._level + self.eta * (factor * root - self._rate))
 
+    def level(self, step: int) -> float | None:
+        """Return the learning rate of the weights, in units of the initial one."""
+        return None if self.factor(step) is None else self._level
+
     def report(self) -> dict[str, Any]:
         """Return the learning rate in units of the initial one, and the transition rate."""
         return {"learning_rate": self._level, "transition_rate": self._rate}

@@ -7,6 +7,7 @@
     Trajectory(tracker, layer, index)          latent, code and frequency of weights, step by step
     oscillating_choices(tracker)               the two codes of each oscillating weight, to `draw`
                                                or `learn`, and to compute with: `replaced`
+    learn_codes(model, tracker, batches, loss) learn these codes, and keep them
 
 Needs only torch. `quiesce diagnose` and `quiesce probe` apply these functions to a run folder.
 """
@@ -25,6 +26,7 @@ from quiesce.diagnosis.layers import LayerDiagnosis as LayerDiagnosis
 from quiesce.diagnosis.layers import diagnose_layers as diagnose_layers
 from quiesce.diagnosis.learning import LearningOptions as LearningOptions
 from quiesce.diagnosis.learning import learn as learn
+from quiesce.diagnosis.learning import learn_codes as learn_codes
 from quiesce.diagnosis.offsets import clipped as clipped
 from quiesce.diagnosis.offsets import near_threshold as near_threshold
 from quiesce.diagnosis.offsets import offset_histogram as offset_histogram

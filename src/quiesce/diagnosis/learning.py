@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quiesce.diagnosis.choices import Choice, replaced
+from quiesce.diagnosis.choices import Choice, oscillating_choices, replaced
 from quiesce.inference import Batch, Forward, call_on_batch, inference, label_of
+from quiesce.oscillation.tracker import OscillationTracker
+from quiesce.parallel.processes import total, world_size
 from quiesce.schedules import cosine
 
 ZETA, GAMMA = 1.1, -0.1
@@ -56,7 +58,8 @@ def learn(
 ) -> list[Tensor]:
     """Return the learned codes of `choices`: integral floats (K,) for each.
 
-    The model runs in inference mode. Afterwards it is as before, including gradients.
+    The model runs in inference mode. Afterwards it is as before, including gradients. Several
+    processes average their gradients, so all learn the same codes.
 
     Args:
         model: The prepared model.
@@ -86,8 +89,9 @@ def learn(
                 cost = loss(call_on_batch(model, batch, forward), label_of(batch))
             if done > options.begin * steps:
                 cost = cost + options.strength * pull(torch.cat(ups), beta(done))
-            gradients = torch.autograd.grad(cost, variables)
-            for variable, gradient in zip(variables, gradients, strict=True):
+            gradients = torch.cat(torch.autograd.grad(cost, variables))
+            averaged = (total(gradients) / world_size()).split([len(v) for v in variables])
+            for variable, gradient in zip(variables, averaged, strict=True):
                 variable.grad = gradient
             optimizer.step()
     if done < steps:
@@ -96,6 +100,53 @@ def learn(
         choice.lower + (relaxed(v.detach()) > 0.5).to(choice.lower.dtype)
         for choice, v in zip(choices, variables, strict=True)
     ]
+
+
+def learn_codes(
+    model: nn.Module,
+    tracker: OscillationTracker,
+    batches: Iterable[Batch],
+    loss: Callable[[Any, Any], Tensor],
+    *,
+    steps: int = 300,
+    forward: Forward | None = None,
+    max_bits: int = 4,
+) -> dict[str, int]:
+    """Learn the codes of all oscillating weights after training, and freeze the weights.
+
+    The tracker must follow average codes: attach `quiesce.Freezing`, or call
+    `tracker.follow_average(weights)` before the first step.
+
+    Args:
+        model: The prepared model. Its batch-norm statistics should be population statistics.
+        tracker: The tracker after the last step.
+        batches: See `learn`.
+        loss: See `learn`.
+        steps: Optimizer steps, at least 1.
+        forward: See `learn`.
+        max_bits: Weights with more bits are left as they are.
+
+    Returns:
+        Numbers of "weights" and of those whose code "changed".
+
+    Raises:
+        TrackingError: The tracker does not follow the average codes of a layer.
+        ValueError: As `learn`.
+    """
+    choices = oscillating_choices(tracker, max_bits=max_bits)
+    if not choices:
+        return {"weights": 0, "changed": 0}
+    changed = 0
+    codes = learn(model, choices, batches, loss, steps=steps, forward=forward)
+    for choice, learned in zip(choices, codes, strict=True):
+        changed += int((learned != choice.now).sum())
+        where = torch.zeros_like(choice.weight.latent, dtype=torch.bool).flatten()
+        where[choice.index] = True
+        full = choice.weight.codes().flatten()
+        full[choice.index] = learned.to(full.dtype)
+        shape = choice.weight.latent.shape
+        choice.weight.freeze(where.view(shape), full.view(shape))
+    return {"weights": sum(len(choice.index) for choice in choices), "changed": changed}
 
 
 def relaxed(v: Tensor) -> Tensor:

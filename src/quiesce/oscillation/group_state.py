@@ -3,6 +3,8 @@
 `quiesce.oscillation.tracker` explains F, D and the common base of their decay.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ class GroupState:
         group: The group.
         frequency: F: float32 (entries,).
         average: D: float32 (entries,), or None if averages are not needed.
+        latents: Average of past latents (entries,), or None if the estimator does not need it.
         counts: Flips and oscillations of each layer since the start: float64 (2, layers).
         rate: Transition rate of each layer: float64 (layers,).
         fresh: Entries whose record changed in the last step: ascending int64 (changed,), or None if
@@ -37,6 +40,9 @@ class GroupState:
         self.group = group
         self.frequency = group.zeros()
         self.average: Tensor | None = None
+        self.latents: Tensor | None = None
+        if group.weights[0].estimator.needs_average:
+            self.latents = torch.zeros(len(group), dtype=group.dtype, device=device)
         self.counts = torch.zeros(2, layers, dtype=torch.float64, device=device)
         self.rate = torch.zeros(layers, dtype=torch.float64, device=device)
         self.fresh: Tensor | None = None
@@ -48,7 +54,7 @@ class GroupState:
         """Initialise the records from the current codes; frozen weights stay frozen."""
         layout = self.group.layout
         for block in self.blocks:
-            now = block.read()
+            now = self._with_average(block, block.read(), anew=True)
             code, frozen = (
                 weight_passes.emitted(now),
                 weight_history.is_frozen(now.records, layout),
@@ -58,18 +64,19 @@ class GroupState:
             self._advance_all(block, now, 0, 0)  # changes nothing, but compiles the pass
         self.group.write_back()
 
-    def advance(self, event: float, entry: float) -> None:
+    def advance(self, event: float, entry: float, *, early: bool = False) -> None:
         """Update records, averages and counts from the last step to this one.
 
         Args:
             event: Increment of F for an oscillation.
             entry: Increment of D for a code change of 1.
+            early: Whether the average of latents starts anew.
         """
         counts = torch.zeros_like(self.counts)
         moved: list[tuple[Tensor, weight_passes.Operands]] = []
         self.fresh = None
         for i, block in enumerate(self.blocks):
-            now = block.read()
+            now = self._with_average(block, block.read(), anew=early)
             where = None if self._busy[i] else self._settle(block, now)
             if where is not None:
                 moved.append((where + block.start, _at(now, where)))
@@ -87,6 +94,25 @@ class GroupState:
         self.group.write_back()
         self.counts += counts
         self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
+
+    def _with_average(
+        self, block: Block, now: weight_passes.Operands, *, anew: bool
+    ) -> weight_passes.Operands:
+        """Update the average of latents, if the estimator needs one, and let it decide codes.
+
+        Args:
+            block: The block.
+            now: Result of `block.read`.
+            anew: Whether the average is the latents of now.
+        """
+        estimator = self.group.weights[0].estimator
+        if self.latents is None:
+            return now
+        rate = 1.0 if anew else 1 - estimator.beta  # pyright: ignore[reportAttributeAccessIssue]
+        rates = block.per_row([rate * (anew or not w.locked) for w in self.group.weights])
+        average = block.of(self.latents)
+        block.run(weight_passes.follow, now, average, rates)
+        return now._replace(average=average)
 
     def _settle(self, block: Block, now: weight_passes.Operands) -> Tensor | None:
         """Pin the frozen latents of a block and find the weights whose record is out of date.
@@ -157,14 +183,17 @@ class GroupState:
     def state(self, layer: int) -> dict[str, Tensor | None]:
         """Return contiguous copies of the state of one layer."""
         average = None if self.average is None else _copy(self.group.layer(self.average, layer))
+        latents = None if self.latents is None else _copy(self.group.layer(self.latents, layer))
         return {
             "frequency": _copy(self.group.layer(self.frequency, layer)),
             "average": average,
+            "latents": latents,
         }
 
     def load(self, layer: int, state: dict[str, Tensor | None]) -> None:
         """Load the result of `state`; raise a TrackingError if a tensor has another shape."""
-        for kept, saved in (self.frequency, state["frequency"]), (self.average, state["average"]):
+        pairs = [(self.frequency, state["frequency"]), (self.average, state["average"])]
+        for kept, saved in [*pairs, (self.latents, state.get("latents"))]:
             if kept is not None and saved is not None:
                 mine = self.group.layer(kept, layer)
                 if not isinstance(saved, Tensor) or saved.shape != mine.shape:
@@ -184,7 +213,8 @@ def _at(now: weight_passes.Operands, where: Tensor) -> weight_passes.Operands:
     scale = now.scale.view(-1)
     scale = scale[where] if len(scale) == rows * columns else scale[where // columns]
     latent, records = now.latent.view(-1)[where], now.records.view(-1)[where]
-    return now._replace(latent=latent, scale=scale, records=records)
+    average = None if now.average is None else now.average.view(-1)[where]
+    return now._replace(latent=latent, scale=scale, records=records, average=average)
 
 
 def _join(parts: list[tuple[Tensor, weight_passes.Operands]]) -> weight_passes.Operands:
@@ -193,4 +223,9 @@ def _join(parts: list[tuple[Tensor, weight_passes.Operands]]) -> weight_passes.O
         latent=torch.cat([now.latent for now in found]),
         scale=torch.cat([now.scale for now in found]),
         records=torch.cat([now.records for now in found]),
+        average=None if found[0].average is None else _cat(now.average for now in found),
     )
+
+
+def _cat(parts: Iterable[Tensor | None]) -> Tensor:
+    return torch.cat([part for part in parts if part is not None])

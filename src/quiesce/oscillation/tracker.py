@@ -14,7 +14,7 @@ a few passes for any number of layers.
 
 State in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; saved with the model), F 4, D 4 if freezing uses the average of codes: 9 in total. For wider
-grids: record 4, F 4, and D 4 if they may be frozen.
+grids: record 4, F 4, and D 4 if they may be frozen. Q-EMA needs 4 more, for its average of latents.
 
 Source: Nagel et al., Overcoming Oscillations in QAT, ICML 2022, arXiv:2203.11086. The transition
 rate is that of Lee et al., arXiv:2404.19248, the distance ratio that of TetraJet, arXiv:2502.20853.
@@ -43,6 +43,7 @@ from quiesce.oscillation.weight_parts import over_parts, part_of
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
 OSCILLATING = 0.005  # frequency above which the paper counts a weight as oscillating
+EARLY = 10  # steps in which Q-EMA rounds to nearest
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base is reset
 
 
@@ -135,7 +136,8 @@ class OscillationTracker:
                 state.remember()
             else:
                 age = self._age()
-                state.advance(self.momentum * self.decay**-age, self.decay ** -(age - 1))
+                event, entry = self.momentum * self.decay**-age, self.decay ** -(age - 1)
+                state.advance(event, entry, early=self.steps < EARLY)
         if self._distance is not None:
             self._distance.step(self.steps)
         self.steps += 1
@@ -284,6 +286,7 @@ class OscillationTracker:
         kept = [weight.history for weight in self.weights]
         kept += [state.frequency for state in self._states]
         kept += [state.average for state in self._states if state.average is not None]
+        kept += [state.latents for state in self._states if state.latents is not None]
         return sum(values.numel() * values.element_size() for values in kept)
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ KINDS: Mapping[str, Any] = {
     "stableqat": estimators.StableQAT,
     "stochastic_rounding": estimators.StochasticRounding,
     "hysteresis": estimators.Hysteresis,
+    "q_ema": estimators.QEMA,
 }
 """Maps a kind to its class."""
 
@@ -35,8 +36,9 @@ class EstimatorConfig:
         "stableqat",
         "stochastic_rounding",
         "hysteresis",
+        "q_ema",
     ] = "ste"
-    """The estimator; all but the last two round to nearest."""
+    """The estimator; all but the last three round to nearest."""
     delta: float = 0.2
     """ewgs: factor on gradients per step of rounding error, 0 to below 2."""
     alpha: float = 0.4
@@ -49,6 +51,8 @@ class EstimatorConfig:
     """stableqat: amplitude of the harmonic, 0 (the STE) to below 0.2251."""
     width: float = 1.0
     """hysteresis: width of the dead band at a threshold, in steps, above 0 and at most 1."""
+    beta: float = 0.998
+    """q_ema: weight of the old average of the latent weight, 0 to below 1."""
 
     def __post_init__(self) -> None:
         for name, kind in READ_BY.items():

@@ -13,10 +13,10 @@ from quiesce.data.config import DataConfig
 from quiesce.files.atomic import in_home
 from quiesce.files.untrusted.typed_trees import with_lists
 from quiesce.models.build import ModelConfig
+from quiesce.recipes.cure_section import CureConfig
 from quiesce.recipes.sections import (
     BatchNormConfig,
     CalibrationConfig,
-    CureConfig,
     FloatStageConfig,
     LrScheduleConfig,
     OptimizerConfig,

@@ -51,7 +51,7 @@ class SchemeConfig:
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     """Estimator for the rounding of weights."""
     act_estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
-    """Estimator for the rounding of the layers' inputs; hysteresis is only for weights."""
+    """Estimator for the rounding of the layers' inputs; the last two are only for weights."""
     residual: Literal["float", "quantized"] = "float"
     """Additions of activations: float, or with operands quantized to act_bits."""
     residual_include: tuple[str, ...] = ("*",)
@@ -127,54 +127,6 @@ class RampConfig:
                 "the schedule begins"
             )
         check(self.begin >= 0, "begin", "0 to below 1", self.begin)
-
-
-DAMPEN_FIELDS = ("strength", "aggregation")
-FREEZE_FIELDS = ("threshold", "average", "max_bits", "max_frozen")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CureConfig:
-    """The method against oscillating weights."""
-
-    kind: Literal["none", "dampen", "freeze"] = "none"
-    """none (plain LSQ), dampen (penalty on the distance to the grid) or freeze (fixed codes)."""
-    strength: RampConfig = RampConfig(end=0.1)
-    """dampen: factor of the penalty in the loss, 0 or more."""
-    aggregation: Literal["sum", "mean", "kernel_mean"] = "kernel_mean"
-    """dampen: how squared distances are combined in each layer. sum is the formula of the paper;
-    kernel_mean (sum over output channels, mean over the rest) is used by the published recipes."""
-    threshold: RampConfig = RampConfig(start=0.1, end=0.01)
-    """freeze: oscillation frequency above which a weight is frozen, above 0 and at most 1."""
-    average: Literal["code", "last"] = "code"
-    """freeze: freeze at the rounded running average of the code, or at the last code."""
-    max_bits: int = 4
-    """freeze: freeze only weights with at most this many bits, 2 to 8."""
-    max_frozen: float | None = 0.6
-    """freeze: largest share of frozen weights in a layer, above 0 and below 1. The run stops when
-    it is exceeded; null disables the check."""
-
-    def __post_init__(self) -> None:
-        for name in self._unread():
-            reader = "dampen" if name in DAMPEN_FIELDS else "freeze"
-            raise ValueError(
-                f"`{name}` is used by kind {reader}, and kind is {self.kind}: omit it, or "
-                f"set kind: {reader}"
-            )
-        for end in ("start", "end"):
-            level = getattr(self.strength, end)
-            check(level >= 0, f"strength.{end}", "0 or more", level)
-            level = getattr(self.threshold, end)
-            check(0 < level <= 1, f"threshold.{end}", "above 0 and at most 1", level)
-        check(2 <= self.max_bits <= 8, "max_bits", "2 to 8", self.max_bits)
-        most = self.max_frozen
-        check(most is None or 0 < most < 1, "max_frozen", "above 0 and below 1, or null", most)
-
-    def _unread(self) -> list[str]:
-        """Return the fields that were set although this kind does not use them."""
-        others = () if self.kind == "dampen" else DAMPEN_FIELDS
-        others += () if self.kind == "freeze" else FREEZE_FIELDS
-        return [name for name in others if getattr(self, name) != getattr(type(self), name)]
 
 
 @dataclass(frozen=True, kw_only=True)

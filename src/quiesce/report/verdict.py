@@ -260,6 +260,8 @@ MORE_CURE = {
     "none": "train with freezing (cure.kind: freeze)",
     "freeze": "lower the end of cure.threshold, or begin it earlier",
     "dampen": "raise the end of cure.strength, or freeze instead",
+    "trs": "lower cure.transitions, or freeze instead",
+    "osci_reset": "lower cure.ratio or cure.period, or freeze instead",
 }
 
 

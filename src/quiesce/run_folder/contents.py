@@ -111,6 +111,7 @@ class Summary(File, frozen=True, kw_only=True):
     seconds_per_step: float | None = None
     size_bytes: Count | None = None
     oscillation: Oscillation
+    cures: tuple[dict[str, Any], ...] = ()
     batchnorm_kl: Annotated[dict[str, Divergence], Few] = {}
     versions: dict[str, str] = {}
 
@@ -296,7 +297,7 @@ class KeptScheme(Struct, frozen=True, kw_only=True):
 class KeptCure(Struct, frozen=True, kw_only=True):
     """The cure in recipe.yaml."""
 
-    kind: Literal["none", "dampen", "freeze"] = "none"
+    kind: Literal["none", "dampen", "freeze", "trs", "osci_reset"] = "none"
 
 
 class KeptModel(Struct, frozen=True, kw_only=True):

@@ -135,6 +135,12 @@ METHODS: Mapping[str, Method] = {
         for_small_steps=True,
         estimator=_HYSTERESIS,
     ),
+    "q_ema": Method(
+        title="Q-EMA",
+        sentence="Law 8, without a formula: the average of the latent weight decides, which "
+        "oscillates less often, at any learning rate. It slows, and does not stop. No cure.",
+        estimator=estimators.QEMA(),
+    ),
     "dampening_below": Method(
         title="Dampening below λc",
         sentence="Law 6, at half the critical strength λc = E d/s: it oscillates less often, but "

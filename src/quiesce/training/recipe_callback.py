@@ -6,12 +6,10 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.optim import Optimizer
 
-import quiesce as qs
 from quiesce.integrations.lightning.quiesce_callback import QuiesceCallback
-from quiesce.recipes.ramps import ramp
 from quiesce.recipes.recipe import Recipe
-from quiesce.recipes.sections import CureConfig
 from quiesce.training.classifier import NETWORK_PREFIX
+from quiesce.training.recipe_cures import make_cures
 from quiesce.training.recording.oscillation_shares import over, up_to
 
 
@@ -20,19 +18,23 @@ class RecipeCallback(QuiesceCallback):
 
     Every `log_every_n_steps` it logs, over the layers with at most the bits of the scheme:
     `oscillating` and `frozen`, shares from 0 to 1, and `flips_per_step`, a number of codes. It also
-    logs `lr`, the learning rate of the weights in this step, and `cure`, the strength of dampening
-    or the threshold of freezing in this step, unless the cure is off.
+    logs `lr`, the learning rate of the weights in this step, and `cure`, the level of the first
+    cure in this step (`quiesce.Cure.level`), unless the cure is off.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         bits = recipe.scheme.weight_bits
-        averaged = bits if recipe.recording.averages else None
+        averages = recipe.recording.averages or recipe.cure.snap == "learned"
+        averaged = bits if averages else None
         super().__init__(
             momentum=recipe.tracker.momentum,
             average_up_to=averaged,
             verify_every=recipe.tracker.verify_every,
             prefix=NETWORK_PREFIX,
         )
+        self.at_end: Callable[[], dict[str, Any]] | None = None
+        """Called when training ends, after the cures have finished; returns what it has done."""
+        self._done_at_end: list[dict[str, Any]] = []
         self._cure = recipe.cure
         self._bits = bits
         self._lr = 0.0
@@ -41,7 +43,6 @@ class RecipeCallback(QuiesceCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the cures, then start tracking."""
         self.cures = make_cures(self._cure, int(trainer.estimated_stepping_batches))
-        self._level = cure_level(self._cure, int(trainer.estimated_stepping_batches))
         super().on_train_start(trainer, pl_module)
 
     def on_before_optimizer_step(
@@ -64,32 +65,21 @@ class RecipeCallback(QuiesceCallback):
             logged = {
                 what: getattr(seen, what) for what in ("oscillating", "frozen", "flips_per_step")
             }
-            logged |= {"lr": self._lr, "cure": self._level(self._step)}
+            logged |= {"lr": self._lr, "cure": self._level()}
             for what, value in logged.items():
                 if value is not None:
                     pl_module.log(what, value)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the cures finish, then call `at_end`."""
+        super().on_train_end(trainer, pl_module)
+        if self.at_end is not None:
+            self._done_at_end = [self.at_end()]
 
-def cure_level(config: CureConfig, total: int) -> Callable[[int], float | None]:
-    """Return a function from step to strength or threshold; None while the cure is off."""
-    if config.kind == "none":
-        return lambda _: None
-    schedule = ramp(config.strength if config.kind == "dampen" else config.threshold, total)
+    def report(self) -> list[dict[str, Any]]:
+        """Return what each cure has done, and what was done after them."""
+        return super().report() + self._done_at_end
 
-    def level(step: int) -> float | None:
-        waiting = config.kind == "freeze" and step < schedule.begin_step
-        return None if waiting else schedule(step) or None
-
-    return level
-
-
-def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
-    """Return the cures of `config`, over `total` optimizer steps."""
-    if config.kind == "dampen":
-        return [qs.Dampening(ramp(config.strength, total), aggregation=config.aggregation)]
-    if config.kind == "freeze":
-        average = "code" if config.average == "code" else None
-        threshold = ramp(config.threshold, total)
-        limits = {"max_bits": config.max_bits, "max_frozen": config.max_frozen}
-        return [qs.Freezing(threshold, average=average, **limits)]
-    return []
+    def _level(self) -> float | None:
+        """Return the level of the first cure in the step of the last batch."""
+        return self.cures[0].level(self._step) if self.cures else None

@@ -5,15 +5,24 @@ Every stage takes the `Job`, changes its network, and adds to its measurements.
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 from lightning import Trainer
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 import quiesce as qs
-from quiesce.diagnosis import diagnose_batchnorm, has_statistics
+from quiesce.diagnosis import (
+    diagnose_batchnorm,
+    has_statistics,
+    learn_codes,
+    population_statistics,
+)
 from quiesce.integrations.lightning.quiesce_callback import WatchCallback
 from quiesce.parallel.processes import raised_together
 from quiesce.recipes.sections import LrScheduleConfig
@@ -108,9 +117,12 @@ def train(job: Job) -> None:
     with job.clock.timed("training"):
         if found is not None and found.over:
             tracker, busy_s = found.tracker(job.network), found.busy_s
+            measured.cures = found.did()
             measured.train_loss, measured.steps = found.train_loss, found.step
             job.measuring.show_epoch(found.epoch)
         else:
+            if recipe.cure.snap == "learned":
+                job.tracking.at_end = partial(_learn_codes, job)
             optimizers = recipe.weights_optimizer, recipe.scales_optimizer
             busy_s = _fit(
                 job,
@@ -120,6 +132,7 @@ def train(job: Job) -> None:
                 found,
             )
             tracker = job.tracking.tracker
+            measured.cures = job.tracking.report()
             measured.train_loss = job.trainer.callback_metrics["epoch_loss"].item()
             measured.steps = job.trainer.global_step
     measured.seconds_per_step = busy_s / max(1, measured.steps)
@@ -170,6 +183,27 @@ def _fit(
         with found.resumed_by(module):
             fit(trainer, module, job.data, found.path)
     return module.busy_s
+
+
+def _learn_codes(job: Job) -> dict[str, Any]:
+    """Learn the codes of the weights that still oscillate, freeze them, and report."""
+    cure, display = job.recipe.cure, job.display
+    epoch = list(job.measuring.training("batches to learn codes", cure.snap_batches))
+    statistics = (
+        population_statistics(job.network, epoch, len(epoch))
+        if has_statistics(job.network)
+        else nullcontext()
+    )
+    with statistics:
+        done = learn_codes(
+            job.network,
+            job.tracking.tracker,
+            display.track(cycle(epoch), "learning codes", cure.snap_steps),
+            cross_entropy,
+            steps=cure.snap_steps,
+            max_bits=cure.max_bits,
+        )
+    return {"cure": "learned codes", **done}
 
 
 def _diagnose(job: Job, statistics: str, count: int, state: str) -> None:

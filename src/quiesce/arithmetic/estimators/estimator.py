@@ -23,6 +23,9 @@ class Estimator(ABC):
     """Whether rounding is random in training; outside training it is to nearest."""
     needs_history: ClassVar[bool] = False
     """Whether rounding reads the code of the weight after the last optimizer step."""
+    needs_average: ClassVar[bool] = False
+    """Whether the tracker decides the codes by an average of past latents, with `choose`. It then
+    keeps this average, whose old value has the weight `beta` of the estimator."""
 
     @abstractmethod
     def round(
@@ -37,6 +40,15 @@ class Estimator(ABC):
             noise: Random numbers in [0, 1), of the same shape, or None. Only in training, if
                 `needs_noise`.
         """
+
+    def choose(self, u: Tensor, average: Tensor) -> Tensor:
+        """Return integers for scaled values in the pass of the tracker, if `needs_average`.
+
+        Args:
+            u: Scaled values x/scale, any shape.
+            average: Average of past latents over the scale of now, of the same shape.
+        """
+        return self.round(u)
 
     @abstractmethod
     def gradient(self, grad: Tensor, u: Tensor, code: Tensor) -> Tensor:

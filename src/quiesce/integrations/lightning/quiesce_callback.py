@@ -90,6 +90,10 @@ class QuiesceCallback(WatchCallback):
             raise TrackingError("there is no tracker before training starts")
         return self.control.tracker
 
+    def report(self) -> list[dict[str, Any]]:
+        """Return what each cure has done, see `Control.report`; empty before training starts."""
+        return [] if self.control is None else self.control.report()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the `Control` on the raw optimizers, whose hooks run once per real step."""
         weights = attach(pl_module)
@@ -147,7 +151,8 @@ class QuiesceCallback(WatchCallback):
     def state_dict(self) -> dict[str, Any]:
         """Return the states of control and watch; one process writes them for all."""
         if self.control is not None:
-            return {**whole(self.control.state_dict()), "watch": super().state_dict()}
+            state = whole(self.control.state_dict())
+            return {**state, "did": self.report(), "watch": super().state_dict()}
         return self._saved_control or {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -40,6 +40,8 @@ class Measured:
     """Time of an optimizer step of the quantized stage, without data loading and validation."""
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
+    cures: list[dict[str, Any]] = field(default_factory=list)
+    """What each cure has done, see `quiesce.Control.report`."""
     kl: dict[str, Tensor] = field(default_factory=dict)
     """Batch norm to KL(re-estimated || running) of its channels, in nats."""
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
@@ -72,6 +74,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
                 for layer in measured.layers
             ),
         ),
+        cures=tuple(measured.cures),
         batchnorm_kl={
             name: Divergence(mean=kl.mean().item(), max=kl.max().item())
             for name, kl in measured.kl.items()

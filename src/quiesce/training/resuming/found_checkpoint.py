@@ -82,6 +82,10 @@ class Found:
             with one_line(self.path):
                 raise
 
+    def did(self) -> list[dict[str, Any]]:
+        """Return what each cure had done, see `quiesce.Control.report`."""
+        return control_of(self.content, self.path).get("did", [])
+
     def tracker(self, network: nn.Module) -> OscillationTracker:
         """Return the tracker for a network that has this checkpoint's weights."""
         state = control_of(self.content, self.path)["tracker"]

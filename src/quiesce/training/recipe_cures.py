@@ -1,0 +1,27 @@
+"""Creates the cures of a recipe for a known number of optimizer steps."""
+
+import quiesce as qs
+from quiesce.recipes.cure_section import CureConfig
+from quiesce.recipes.ramps import ramp
+
+
+def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
+    """Return the cures of a recipe, over `total` optimizer steps."""
+    made = _cures(config, total)
+    return [*made, qs.Snap(max_bits=config.max_bits)] if config.snap == "average" else made
+
+
+def _cures(config: CureConfig, total: int) -> list[qs.Cure]:
+    bits = config.max_bits
+    if config.kind == "dampen":
+        return [qs.Dampening(ramp(config.strength, total), aggregation=config.aggregation)]
+    if config.kind == "freeze":
+        average = "code" if config.average == "code" else None
+        threshold = ramp(config.threshold, total)
+        return [qs.Freezing(threshold, average, max_bits=bits, max_frozen=config.max_frozen)]
+    if config.kind == "trs":
+        return [qs.TRS(ramp(config.transitions, total), config.eta, max_bits=bits)]
+    if config.kind == "osci_reset":
+        begin = round(config.begin * total)
+        return [qs.OsciReset(config.ratio, config.period, config.window, begin, max_bits=bits)]
+    return []

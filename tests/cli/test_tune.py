@@ -104,6 +104,3 @@ def test_a_search_with_real_runs_and_the_sweep_of_its_best_try(tiny_flags, tmp_p
     words[words.index("0-9")] = "0,"
     assert main([*words, f"--output={tmp_path / 'sweep'}", "--jobs=2"]) == 0
     assert "runs are finished" in capsys.readouterr().out
-    words[words.index("0,")] = "100,"
-    assert main([*words, f"--output={tmp_path / 'met'}", "--jobs=2"]) == 0
-    assert "100" in capsys.readouterr().err.partition("\n")[0]

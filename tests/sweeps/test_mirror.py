@@ -23,6 +23,7 @@ from quiesce.sweeps.status import read_status
 from quiesce.sweeps.sweep import Sweep
 from quiesce.sweeps.task import Task
 from quiesce.sweeps.task_state import write_state
+from support.engines import InProcess
 from support.quick_worker import QUICK
 
 SWEEP = Sweep(name="s", recipe="mnist_freeze_w3a3", grid={"cure.threshold.end": [0.01, 0.02]})
@@ -269,7 +270,7 @@ def test_real_runs_continue_on_another_machine_to_the_same_bits(tiny_flags, tmp_
     )
     assert "resuming from" in (tmp_path / "study" / "logs" / f"{name}.log").read_text()
     sweep = Sweep(name="s", recipe="mnist_freeze_w3a3")
-    run_sweep(sweep, plan(sweep, flags), tmp_path / "local")
+    run_sweep(sweep, plan(sweep, flags), tmp_path / "local", engine=InProcess())
     summaries = [
         json.loads((folder / name / "summary.json").read_text())
         for folder in (tmp_path / "study", tmp_path / "local")

@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 
 import quiesce
+from quiesce.cli import main
 from quiesce.errors import RecipeError
 from quiesce.recipes.reading import read_recipe
 from quiesce.sweeps.plan import plan
@@ -269,8 +270,13 @@ def test_a_study_that_quiesce_did_not_make_is_refused(quick, tmp_path):
     assert len(optuna.load_study(study_name="mine", storage=url).trials) == 1
 
 
-def test_seeds_that_will_be_reported_are_warned_of(quick, tmp_path):
+def test_seeds_that_will_be_reported_are_warned_of(quick, tmp_path, capsys):
     told = []
     tune(tmp_path / "s", tries=1, seeds=(3, 100), tell=told.append)
     assert told[0].startswith("warning: ")
     assert " 3," in told[0]
+    best = str(tmp_path / "s" / "best.yaml")
+    for seeds, met in (("0-2", False), ("99-101", True)):
+        assert main(["sweep", best, f"--seeds={seeds}", f"--output={tmp_path / seeds}"]) == 0
+        warning = capsys.readouterr().err.partition("\n")[0]
+        assert (warning.startswith("warning: ") and " 100," in warning) == met

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from quiesce.cli import main
+from quiesce.cli.probe import nothing_to_probe
 from support.tiny import FOUR_BITS, OSCILLATING
 
 QUICK = ["--samples=2", "--batches=2", "--steps=3"]
@@ -29,14 +30,19 @@ def test_the_table_shows_what_the_file_holds(finished, capsys):
     assert str(finished / "probe.json") in out
 
 
-def test_a_run_without_oscillating_weights_says_so(trained, tmp_path, capsys):
-    # two steps: nothing has turned round yet
+def test_a_run_of_two_steps_is_too_short_to_tell(trained, tmp_path, capsys):
     folder = shutil.copytree(trained(*FOUR_BITS), tmp_path / "run")
     assert main(["probe", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "oscillates (frequency above 0.005)" in out
     tree = json.loads((folder / "probe.json").read_text())
+    assert f"{tree['step']} of {3 / tree['momentum']:.0f}" in out
+    assert "oscillates (" not in out
     assert (tree["weights"], tree["sampled"], tree["learned"]) == (0, None, None)
+
+
+def test_a_long_run_without_oscillating_weights_says_so(tmp_path):
+    text = nothing_to_probe({"step": 300, "momentum": 0.01}, tmp_path)
+    assert f"{tmp_path} oscillates (frequency above 0.005)" in text
 
 
 def test_a_number_out_of_range_is_one_line(finished, refused):

@@ -114,6 +114,34 @@ def test_resuming_needs_trust_and_then_ends_as_the_run_did(home, capsys, tmp_pat
     assert again["top1_percent"] == summary["top1_percent"]
 
 
+@pytest.mark.slow
+def test_a_sweep_trains_and_continues_such_runs(home, capsys, tmp_path):
+    flags = [each for each in COMMANDS[0][1:] if each not in ("--run", RUN)]
+    sweep = ["sweep", *flags, "--trainer.accelerator=cpu", "--recording.layers=4"]
+    sweep += ["--set", "cure.max_bits=3,4", f"--output={tmp_path / 'sweep'}"]
+    assert main(sweep) == 0
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    folders = sorted(path.parent for path in tmp_path.glob("sweep/*/summary.json"))
+    metrics = [
+        json.loads((folder / "summary.json").read_text("utf-8"))["metric"] for folder in folders
+    ]
+    assert [metric["name"] for metric in metrics] == ["shapes:score"] * 2
+    (folders[0] / "summary.json").unlink()
+    assert main(sweep) == 0
+    assert "resuming from" in (tmp_path / "sweep/logs" / f"{folders[0].name}.log").read_text()
+    again = json.loads((folders[0] / "summary.json").read_text("utf-8"))["metric"]
+    assert again == metrics[0]
+
+
+def test_a_sweep_of_the_recipe_of_a_run_folder_needs_trust(tmp_path, capsys):
+    sweep = ["sweep", f"{RUN}/recipe.yaml", "--set", "cure.max_bits=3,4", "--dry-run"]
+    assert main(sweep) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert "shapes" not in sys.modules
+    assert main([*sweep, "--trust"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_the_recipe_of_the_user_may_name_code(home, capsys, tmp_path):
     tree = yaml.safe_load((home / RUN / "recipe.yaml").read_text("utf-8"))
     tree |= {"run": str(tmp_path / "run"), "metric": "shapes:make_data"}

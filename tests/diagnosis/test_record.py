@@ -1,5 +1,6 @@
 """`quiesce.record`: a loop of one's own leaves a folder that `diagnose` and `report` read."""
 
+import copy
 import csv
 import json
 import re
@@ -12,14 +13,14 @@ from torch.nn.functional import cross_entropy
 import quiesce as qs
 from quiesce.cli import main
 from quiesce.diagnosis import diagnose_layers
-from quiesce.errors import RecipeError
+from quiesce.errors import CheckpointError, RecipeError
 
 STEPS = 25
 
 
-@pytest.fixture
-def loop():
+def make_loop():
     """A control, its model, and a function that makes one step and returns the loss."""
+    torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
     )
@@ -38,6 +39,12 @@ def loop():
         return loss
 
     return control, model, step
+
+
+@pytest.fixture
+def loop():
+    """One loop for a test."""
+    return make_loop()
 
 
 def rows(path):
@@ -86,6 +93,61 @@ def test_flips_are_those_since_the_row_before(loop, tmp_path):
     last = rows(tmp_path / "run" / "layers.csv")[-3:]
     assert [round(5 * float(row["flips_per_step"])) for row in last] == flips
     assert sum(flips) > 0
+
+
+def test_a_loop_that_goes_on_continues_its_recording(tmp_path):
+    """A loop that is killed after step 8 and goes on from its checkpoint of step 6."""
+
+    def recorded(folder, steps, load=None):
+        control, model, step = make_loop()
+        if load is not None:
+            model.load_state_dict(load[0])
+            control.load_state_dict(load[1])
+        recording, saved = qs.record(control, folder, every=3), None
+        for _ in range(steps):
+            recording.log(loss=step())
+            if control.step == 6:
+                saved = copy.deepcopy((model.state_dict(), control.state_dict()))
+        return recording, saved
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    recorded(whole, 14)[0].close()
+    _, saved = recorded(parts, 8)
+    with (parts / "metrics.csv").open("a", encoding="utf-8") as file:
+        file.write("8,0.5")  # cut off
+    recorded(parts, 8, saved)[0].close()
+    for name in ("layers.csv", "metrics.csv", "diagnosis.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_only_a_recording_of_a_loaded_control_is_continued(recorded, loop, tmp_path):
+    folder, control = recorded
+    fresh, _, _ = loop
+    with pytest.raises(RecipeError, match=r"load_state_dict"):
+        qs.record(fresh, folder)
+    (folder / "recipe.yaml").write_text("name: mine")
+    with pytest.raises(RecipeError, match="no recording"):
+        qs.record(control, folder)
+    (folder / "recipe.yaml").unlink()
+    table = folder / "layers.csv"
+    table.write_text(table.read_text("utf-8").replace(",bits", ""), "utf-8")
+    with pytest.raises(CheckpointError, match=r"layers\.csv"):
+        qs.record(control, folder)
+
+
+def test_low_bits_are_those_of_most_layers_that_do_not_have_the_most(tmp_path):
+    model = nn.ModuleDict({name: nn.Linear(4, 4) for name in "abcd"})
+    scheme = qs.Scheme(
+        weight_bits=3, act_bits=None, first_last_bits=8, overrides={"b": {"weight_bits": 2}}
+    )
+    model.forward = lambda x: [model[n](model["b"](model["a"](x))) for n in "cd"]
+    qs.prepare(model, scheme, example_input=torch.ones(1, 4))
+    weights = qs.quantized_weights(model)
+    assert [weight.grid.bits for weight in weights] == [8, 2, 8, 8]  # two heads
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    control = qs.Control(optimizer, weights, qs.OscillationTracker(weights))
+    qs.record(control, tmp_path / "run").close()
+    assert json.loads((tmp_path / "run" / "diagnosis.json").read_text("utf-8"))["low_bits"] == 2
 
 
 def test_recording_changes_nothing(loop, tmp_path):
@@ -173,8 +235,9 @@ def test_a_loop_that_was_killed_is_reported_as_far_as_it_went(loop, tmp_path):
 
 def test_what_can_not_be_recorded_is_refused(loop, tmp_path):
     control, _, _ = loop
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="exists already"):
-        qs.record(control, tmp_path)
+        qs.record(control, tmp_path / "empty")
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="cannot be created"):
         qs.record(control, tmp_path / "file" / "run")

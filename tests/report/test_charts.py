@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.charts.ablation import ablation
 from quiesce.report.charts.batchnorm import by_kind, during_training
 from quiesce.report.charts.chart import shortened, written
@@ -16,16 +15,15 @@ from quiesce.report.charts.cure import cure
 from quiesce.report.charts.curves import curves
 from quiesce.report.charts.layer_map import ROWS
 from quiesce.report.charts.offsets import HIGHEST, offsets, offsets_by_layer
-from quiesce.report.charts.over_time import over_time
+from quiesce.report.charts.over_time import low_bit_shares, over_time
 from quiesce.report.charts.probe import other_codes
 from quiesce.report.charts.training import training
 from quiesce.report.charts.trajectories import WEIGHTS, weights_over_time
 from quiesce.report.collect import collect
 from quiesce.report.page import figure_json
-from quiesce.report.reading.layers import planned_bits
+from quiesce.report.reading.series import layers_over_time
 from quiesce.report.run_data import Group
 from quiesce.report.sections import quiet, sections
-from quiesce.run_folder.contents import KeptScheme
 from support.made_runs import QUIET, Made, make_run, make_sweep
 
 
@@ -97,7 +95,7 @@ def test_the_heat_map_leaves_out_layers_of_more_bits(made):
     assert heat.zmax == 20
 
 
-def test_the_heat_map_of_a_run_without_diagnosis_goes_by_the_recipe(made):
+def test_the_heat_map_of_a_run_without_diagnosis_goes_by_the_bits_in_the_table(made):
     run = made(finished=False, remove=["diagnosis.json"])
     assert run.layers == ()
     (section,) = [each for each in sections(collect([run.folder])) if each.short == "Layers"]
@@ -109,15 +107,17 @@ def test_the_heat_map_of_a_run_without_diagnosis_goes_by_the_recipe(made):
     assert heat.zmax < 20  # the classifier has 90 %
 
 
-def test_bits_are_those_of_the_recipe_for_each_layer():
-    scheme = {"weight_bits": 3, "first_last_bits": 8}
-    overrides = {"b*": {"weight_bits": 5}, "c": {"act_bits": 2}, "d": {"weight_bits": 4}}
-    names = ("a", "b", "b.1", "c", "d")
-    planned = planned_bits(typed(scheme | {"overrides": overrides}, KeptScheme), names)
-    assert planned == {"a": 8, "b": 5, "b.1": 5, "c": 3, "d": 4}
-    bare = planned_bits(KeptScheme(weight_bits=3), names)
-    assert bare == dict.fromkeys(names, 3)
-    assert planned_bits(KeptScheme(), names) == planned_bits(typed(scheme, KeptScheme), ()) == {}
+def test_a_table_of_an_earlier_version_has_no_bits_and_all_its_layers_are_shown(made):
+    run = made(finished=False, remove=["diagnosis.json"])
+    table = run.folder / "layers.csv"
+    rows = [line.rpartition(",")[0] for line in table.read_text("utf-8").splitlines()]
+    assert rows[0].endswith(",transition_rate")
+    table.write_text("\n".join(rows) + "\n", "utf-8")
+    again = layers_over_time(table)
+    assert again is not None
+    assert again.bits == {}
+    shown, _ = low_bit_shares(replace(run, over_time=again)) or ([], None)
+    assert shown == list(again.layers)
 
 
 def test_the_heat_map_keeps_the_layers_that_oscillate_most(made):

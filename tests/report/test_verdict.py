@@ -7,6 +7,7 @@ import pytest
 from msgspec import structs
 
 from quiesce.comparison.same_data import data_of
+from quiesce.report import tables
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
 from quiesce.report.run_data import Accuracy, Group
@@ -45,6 +46,25 @@ def test_without_oscillation_there_is_nothing_to_mend(made):
     )
     assert text_of(rules.advice(run)) == "Nothing needs to be changed."
     assert "bad" not in {finding.tone for finding in rules.verdict(run)}
+
+
+def test_locked_layers_are_named_as_such(made):
+    run = made()
+    assert rules.locked(run) is None
+    layers = [structs.replace(layer, locked=float(layer.bits == 8)) for layer in run.layers]
+    run = replace(run, layers=tuple(layers))
+    finding = rules.locked(run)
+    assert finding is not None
+    share = sum(x.weights for x in layers if x.locked) / sum(x.weights for x in layers)
+    for part in ("2 layers", f"{100 * share:.1f} %", "requires_grad"):
+        assert part in finding.text
+    assert finding in rules.verdict(run)
+    table = tables.layers(run)
+    assert table is not None
+    assert {row.name: row.remark for row in table.rows if row.remark} == {
+        "conv_stem": "locked",
+        "classifier": "locked",
+    }
 
 
 def test_too_few_steps_are_no_verdict(made):

@@ -199,7 +199,7 @@ def _layer(made, place, layer):
 def layers(made, noise):
     rows = []
     for step in np.linspace(10, made.steps, 40).astype(int):
-        for place, (name, kind, weights, _) in enumerate(made.layers):
+        for place, (name, kind, weights, bits) in enumerate(made.layers):
             share = made.share(kind, place) * (1 - np.exp(-6 * step / made.steps))
             rows.append(
                 {
@@ -209,6 +209,7 @@ def layers(made, noise):
                     "frozen": made.frozen * step / made.steps,
                     "flips_per_step": 0.1 * share * weights,
                     "transition_rate": 0.1 * share,
+                    "bits": bits,
                 }
             )
     return rows

@@ -25,6 +25,12 @@ def test_images_count_alike_whatever_batch_they_are_in():
     assert loss_and_top1(Echo(), batches).top1_percent == 75.0
 
 
+def test_a_batch_is_any_input_and_its_labels():
+    images, labels = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 0])
+    for batch in ([images, labels], ({"images": images}, labels), ((images,), labels, "names")):
+        assert top1_percent(Echo(), [batch]) == pytest.approx(200 / 3)
+
+
 def test_the_mode_of_the_network_comes_back():
     network = Echo().train()
     loss_and_top1(network, [(torch.tensor([1]), torch.tensor([1]))])

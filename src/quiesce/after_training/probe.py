@@ -58,8 +58,12 @@ class Probe:
     def tree(self) -> dict[str, Any]:
         """Measure everything, and return the content of probe.json."""
         weights = sum(len(choice.index) for choice in self.choices)
+        tracker = self.restored.tracker
         file = ProbeFile(
-            weights=weights, step=self.restored.tracker.steps, samples=self.config.samples
+            weights=weights,
+            step=tracker.steps,
+            momentum=tracker.momentum,
+            samples=self.config.samples,
         )
         if not weights:
             return file.tree()

@@ -12,6 +12,7 @@ from quiesce.cli.arguments import Arguments
 from quiesce.cli.json_output import print_json
 from quiesce.cli.show import make_table
 from quiesce.errors import RecipeError
+from quiesce.oscillation.steps_needed import steps_needed
 from quiesce.oscillation.tracker import OSCILLATING
 from quiesce.run_folder.folder import PROBE
 from quiesce.training.display import Display, progress_console
@@ -42,15 +43,24 @@ def main(argv: Sequence[str]) -> int:
         console.print(results(tree))
         console.print(LEGEND, style="dim", highlight=False)
     else:
-        console.print(
-            f"no weight of {run} oscillates (frequency above {OSCILLATING}), except frozen ones: "
-            "there is nothing to probe",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(nothing_to_probe(tree, run), highlight=False, soft_wrap=True)
     if run.is_dir():
         console.print(f"\nall numbers are in {run / PROBE}", highlight=False, soft_wrap=True)
     return 0
+
+
+def nothing_to_probe(tree: dict[str, Any], run: Path) -> str:
+    """Return the reason why probe.json has no results."""
+    step, needed = tree["step"], steps_needed(tree["momentum"])
+    if step < needed:
+        return (
+            f"{run} has too few steps to tell whether weights oscillate: {step} of {needed} "
+            "(3 / momentum); there is nothing to probe yet"
+        )
+    return (
+        f"no weight of {run} oscillates (frequency above {OSCILLATING}), except frozen ones: "
+        "there is nothing to probe"
+    )
 
 
 def results(tree: dict[str, Any]) -> Table:

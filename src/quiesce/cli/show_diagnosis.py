@@ -67,6 +67,8 @@ def notes(diagnosis: DiagnosisFile, run: Path) -> list[str]:
             f"too few steps to tell whether weights oscillate: {diagnosis.step} of "
             f"{steps_needed(diagnosis.momentum)} (3 / momentum)"
         )
+    if locked := [layer.name for layer in diagnosis.layers if layer.locked]:
+        lines.append(f"locked, because requires_grad is False: {', '.join(locked)}")
     if not diagnosis.batchnorm:
         lines.append(
             "batch norm is not measured: the network has none, or batchnorm.batches is null in "

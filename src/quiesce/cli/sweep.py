@@ -42,7 +42,7 @@ SOME_FAILED = 1
 
 def main(argv: Sequence[str]) -> int:
     """Run the sweep in `argv`, and compare its runs."""
-    known, flags = parser().parse_known_args(argv)
+    known, flags = parser().parse_with_recipe_flags(argv)
     if known.list:
         _list()
         return 0
@@ -124,6 +124,7 @@ def parser() -> Arguments:
     made.add_argument(
         "--status", metavar="FOLDER", help="show where the sweep in FOLDER, or at a URL, stands"
     )
+    made.add_trust()
     made.add_json()
     return made
 

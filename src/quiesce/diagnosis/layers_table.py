@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from quiesce.oscillation.tracker import OscillationTracker
 
-LAYER_COLUMNS = ("step", "layer", "oscillating", "frozen", "flips_per_step", "transition_rate")
+LAYER_COLUMNS = (
+    *("step", "layer", "oscillating", "frozen", "flips_per_step", "transition_rate", "bits"),
+)
 """`flips_per_step` is an average since the previous row of the layer."""
 
 
@@ -31,6 +33,7 @@ def layer_rows(
             seen.frozen,
             (now - earlier) / max(1, step - last),
             seen.transition_rate,
+            seen.bits,
         )
         for seen, now, earlier in zip(tracker.report(), flips_so_far(tracker), before, strict=True)
     ]

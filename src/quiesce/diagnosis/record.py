@@ -34,17 +34,20 @@ from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.run_folder.csv_table import CsvTable
 from quiesce.run_folder.folder import DIAGNOSIS, LAYERS, METRICS
 
+FILES = {METRICS, LAYERS, DIAGNOSIS}
 METRIC_COLUMNS = ("step", "loss", "top1_percent", "oscillating", "frozen", "flips_per_step")
 
 
 def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recording":
-    """Record your training loop in a new folder.
+    """Record your training loop in a folder.
 
     The tables grow every `every` steps, and diagnosis.json is written when the recording is closed.
+    If the state of `control` was loaded, an earlier recording in the folder is continued: its rows
+    up to this step stay, and later ones are removed.
 
     Args:
-        control: The `Control` of the loop.
-        folder: The folder to create; missing parents are created too.
+        control: The `Control` of the loop, after its state was loaded.
+        folder: The folder to create, with missing parents, or the folder to continue.
         every: Optimizer steps between two rows of the tables, at least 1.
 
     Returns:
@@ -52,7 +55,9 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
         distributed run, call this in every process; only the first one writes.
 
     Raises:
-        RecipeError: `folder` exists, or cannot be created.
+        RecipeError: `folder` exists and `control` is at step 0, or it contains other files than a
+            recording, or it cannot be created.
+        CheckpointError: Its tables have other columns.
         TrackingError: Weights are split over processes.
         ValueError: `every` is below 1.
     """
@@ -75,14 +80,17 @@ class Recording(Cure):
         self._every = every
         self._writes = rank() == 0
         bits = [weight.grid.bits for weight in control.weights]
-        self._low_bits = mode(bits[1:-1] or bits)  # the first and the last layer often have more
+        # first and last layers often have more bits than the others
+        self._low_bits = mode([each for each in bits if each < max(bits)] or bits)
         self._logged: dict[str, float | Tensor] = {}
         self._last: dict[str, float] = {}
         self._recorded = control.step, flips_so_far(control.tracker)
         self._layers = CsvTable(folder / LAYERS, LAYER_COLUMNS)
         self._metrics = CsvTable(folder / METRICS, METRIC_COLUMNS)
         if self._writes:
-            _create(folder)
+            _open(folder, control.step)
+            self._layers.go_on_before(control.step + 1)
+            self._metrics.go_on_before(control.step)  # a row is about the step with its number
         control.cures.append(self)
 
     def log(self, *, loss: float | Tensor | None = None, top1_percent: float | None = None) -> None:
@@ -166,10 +174,19 @@ class Recording(Cure):
         write_beside(self.folder / DIAGNOSIS, lambda beside: beside.write_bytes(data), len(data))
 
 
-def _create(folder: Path) -> None:
+def _open(folder: Path, step: int) -> None:
+    """Create the folder, or check that it is a recording that a loop at `step` can continue."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise RecipeError(f"{folder} exists already; give another folder, or remove it") from error
+        if not folder.is_dir() or {each.name for each in folder.iterdir()} - FILES:
+            raise RecipeError(
+                f"{folder} exists already, and is no recording; give another folder"
+            ) from error
+        if not step:
+            raise RecipeError(
+                f"{folder} exists already; give another folder, or remove it. To continue its "
+                "recording, call control.load_state_dict before quiesce.record"
+            ) from error
     except OSError as error:
         raise RecipeError(f"{folder} cannot be created: {error.strerror or error}") from error

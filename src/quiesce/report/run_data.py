@@ -29,6 +29,8 @@ class LayersOverTime:
     """Oscillating share of each layer over the steps of training."""
 
     layers: tuple[str, ...]
+    bits: dict[str, int]
+    """Bits of each layer; empty if the file does not contain them."""
     steps: np.ndarray
     """Shape (steps,)."""
     oscillating: np.ndarray
@@ -108,8 +110,6 @@ class Run:
     curves: dict[str, Series] = field(default_factory=dict)
     """Columns of metrics.csv."""
     over_time: LayersOverTime | None = None
-    planned_bits: dict[str, int] = field(default_factory=dict)
-    """Bits of each layer by the recipe, used while `layers` is empty."""
     batchnorm_curves: dict[str, Series] = field(default_factory=dict)
     """Mean KL per step, for depth-wise layers and for the others."""
     batchnorm_losses: dict[str, Series] = field(default_factory=dict)

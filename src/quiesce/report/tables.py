@@ -156,6 +156,7 @@ def layers(run: Run) -> Table | None:
                 MISSING if layer.bits is None else str(layer.bits),
                 *(cell([find(layer)], digits, factor) for _, find, digits, factor in LAYER),
             ),
+            remark="locked" if layer.locked else "",
         )
         for layer in run.layers
     )

@@ -60,6 +60,7 @@ def verdict(run: Run) -> list[Finding]:
         oscillation,
         crowding,
         frozen,
+        locked,
         statistics_off,
         reestimation,
         probed,
@@ -163,6 +164,20 @@ def frozen(run: Run) -> Finding | None:
     if run.frozen < MOSTLY_FROZEN:
         return Finding(rule="frozen", tone="note", text=f"{text}.")
     return Finding(rule="frozen", tone="bad", text=f"{text}: few weights can still learn.")
+
+
+def locked(run: Run) -> Finding | None:
+    """Report the layers that training left alone, because their weights require no gradient."""
+    layers = [layer for layer in run.layers if layer.locked]
+    if not layers:
+        return None
+    share = sum(layer.weights for layer in layers) / sum(layer.weights for layer in run.layers)
+    text = (
+        f"{count(len(layers), 'layer')} with {percent(share)} of all weights "
+        f"{'is' if len(layers) == 1 else 'are'} locked (requires_grad=False): codes and scales "
+        "stay as they are."
+    )
+    return Finding(rule="locked", tone="note", text=text)
 
 
 def statistics_off(run: Run) -> Finding | None:

@@ -221,6 +221,7 @@ class ProbeFile(File, frozen=True, kw_only=True):
 
     weights: Count
     step: Count = 0
+    momentum: Momentum | None = None
     samples: Count
     before: Scored | None = None
     sampled: Sampled | None = None
@@ -279,19 +280,12 @@ class KeptData(Struct, frozen=True, kw_only=True):
     channels: Count | None = None
 
 
-class KeptOverride(Struct, frozen=True, kw_only=True):
-    """The bits of some layers from `scheme.overrides`."""
-
-    weight_bits: Count | None = None
-
-
 class KeptScheme(Struct, frozen=True, kw_only=True):
     """The bits in recipe.yaml."""
 
     weight_bits: Count | None = None
     act_bits: Count | None = None
     first_last_bits: Count | None = None
-    overrides: dict[str, KeptOverride] = {}
 
 
 class KeptCure(Struct, frozen=True, kw_only=True):

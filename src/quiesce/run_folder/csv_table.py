@@ -35,6 +35,29 @@ class CsvTable:
             file.write(data)
             self._started = True
 
+    def go_on_before(self, step: int) -> None:
+        """Continue the file, if there is one, and drop the rows from `step` on.
+
+        The first column is the step. A last line without its end is dropped too.
+
+        Raises:
+            CheckpointError: The file has other columns.
+        """
+        if not self._path.exists():
+            return
+        kept, head = 0, (",".join(self._names) + "\n").encode()
+        with self._path.open("rb") as file:
+            for line in file:
+                if kept == 0 and line != head:
+                    raise CheckpointError(
+                        f"{self._path} has other columns than this version writes: "
+                        f"{line.decode(errors='replace').strip()}; record in another folder"
+                    )
+                if not line.endswith(b"\n") or (kept and int(line.split(b",", 1)[0]) >= step):
+                    break
+                kept += len(line)
+        self.go_on(kept)
+
     def size(self) -> int:
         """Flush the file to disk and return its size in bytes."""
         if not self._started:

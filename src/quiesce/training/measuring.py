@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from quiesce.data import Data
 from quiesce.data.sampling import EpochSampler
+from quiesce.inference import map_tensors
 from quiesce.recipes.recipe import Recipe
 from quiesce.training.display import Display
 from quiesce.training.scores import Batch, batches_within, loss_and_top1
@@ -53,5 +54,5 @@ class Measuring:
         return loss_and_top1(network, self.training(f"loss, {what}", count)).loss
 
     def _batches(self, loader: DataLoader, title: str, count: int) -> Iterator[Batch]:
-        for images, labels in self.display.track(islice(loader, count), title, count):
-            yield images.to(self.device), labels.to(self.device)
+        for batch in self.display.track(islice(loader, count), title, count):
+            yield map_tensors(batch, lambda tensor: tensor.to(self.device))

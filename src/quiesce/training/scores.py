@@ -1,14 +1,14 @@
 """Accuracy and loss of a network over all given images."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from quiesce.errors import DataError
-from quiesce.inference import inference
+from quiesce.inference import call_on_batch, inference, label_of, map_tensors
 from quiesce.parallel.processes import total
 
 Batch = tuple[Tensor, Tensor]
@@ -25,12 +25,14 @@ class Score(NamedTuple):
 
 
 @torch.no_grad()
-def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
+def loss_and_top1(network: nn.Module, batches: Iterable[Any]) -> Score:
     """Measure a network on the images of all processes.
 
     Args:
-        network: Used in evaluation mode; its mode is restored afterwards.
-        batches: Images (batch, channels, height, width) and labels (batch,), on any device.
+        network: Used in evaluation mode; its mode is restored afterwards. It returns logits
+            (batch, classes).
+        batches: An input of the network (see `quiesce.inference`) and labels (batch,) each, on any
+            device.
 
     Raises:
         DataError: `batches` is empty.
@@ -49,11 +51,12 @@ def loss_and_top1(network: nn.Module, batches: Iterable[Batch]) -> Score:
     return Score(loss_sum / images_seen, 100 * right_ones / images_seen)
 
 
-def outputs(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+def outputs(network: nn.Module, batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits (batch, classes) and labels (batch,), on the device of the network."""
     device = next(network.parameters()).device
-    for images, labels in batches:
-        yield network(images.to(device)), labels.to(device)
+    for batch in batches:
+        here = map_tensors(batch, lambda tensor: tensor.to(device))
+        yield call_on_batch(network, here), label_of(here)
 
 
 def batches_within(limit: int | float | None, count: int) -> int:

@@ -41,15 +41,15 @@ def over_time(run: Run, label: str, top: float) -> Chart | None:
 def low_bit_shares(run: Run) -> tuple[list[str], np.ndarray] | None:
     """Return names and shares of low-bit layers, or of all if bits are unknown; None if empty.
 
-    Without a summary and a diagnosis, the bits of the layers come from the recipe.
+    Without a summary and a diagnosis, the bits of the layers come from layers.csv.
     """
     if run.over_time is None:
         return None
     low = {layer.name for layer in run.low_bit_layers}
     if not run.layers:
-        planned, most = run.planned_bits, run.low_bits
+        bits, most = run.over_time.bits, run.low_bits
         low = {
-            name for name in run.over_time.layers if most is None or planned.get(name, most) <= most
+            name for name in run.over_time.layers if most is None or bits.get(name, most) <= most
         }
     chosen = [i for i, name in enumerate(run.over_time.layers) if name in low]
     if not chosen:

@@ -7,12 +7,7 @@ from typing import Any
 
 from quiesce.comparison.same_data import data_of
 from quiesce.report.reading.facts import facts_of
-from quiesce.report.reading.layers import (
-    planned_bits,
-    share,
-    summarized_batchnorms,
-    summarized_layers,
-)
+from quiesce.report.reading.layers import share, summarized_batchnorms, summarized_layers
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
 from quiesce.report.reading.weights import trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
@@ -52,7 +47,6 @@ def page_run(folder: Path, title: str) -> Run:
         momentum=_momentum(files, diagnosis),
         facts=facts,
         **fields,
-        planned_bits=planned_bits(files.recipe.scheme, over_time.layers if over_time else ()),
         curves=found,
         over_time=over_time,
         batchnorm_curves=batchnorm_curves(folder / BATCHNORM),

@@ -88,7 +88,9 @@ def layers_over_time(path: Path) -> LayersOverTime | None:
             raise ValueError(f"{len(line):,} layers at {len(steps):,} steps are too many to show")
         shares = np.full((len(line), len(steps)), np.nan)
         shares[[line[name] for name in columns["layer"]], places] = columns["oscillating"]
-    return LayersOverTime(layers=tuple(line), steps=steps, oscillating=shares)
+        # a folder of an earlier version has no such column
+        bits = dict(zip(columns["layer"], map(int, columns.get("bits", ())), strict=False))
+    return LayersOverTime(layers=tuple(line), bits=bits, steps=steps, oscillating=shares)
 
 
 def batchnorm_curves(path: Path) -> dict[str, Series]:

@@ -8,7 +8,7 @@ from torch import nn
 
 import quiesce as qs
 from quiesce.arithmetic.fake_quantize import SCALE_FLOOR
-from quiesce.errors import NotCalibratedError
+from quiesce.errors import NotCalibratedError, PrepareError
 from support.small_networks import one_layer
 
 UNSIGNED, SIGNED = qs.Grid(4, signed=False), qs.Grid(4, signed=True)
@@ -156,3 +156,9 @@ def test_moves_with_its_model() -> None:
     model = nn.Sequential(quantizer(), nn.Flatten()).double()
     x = torch.randn(2, 3, dtype=torch.float64)
     assert torch.equal(model(x), qs.fake_quantize(x, torch.tensor(0.5).double(), UNSIGNED))
+
+
+def test_data_parallel_is_refused_with_what_to_use() -> None:
+    """nn.DataParallel calls this method of every module, but only with several devices."""
+    with pytest.raises(PrepareError, match=r"DataParallel .*DistributedDataParallel"):
+        quantizer()._replicate_for_data_parallel()

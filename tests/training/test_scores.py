@@ -28,7 +28,7 @@ def test_images_count_alike_whatever_batch_they_are_in():
 def test_a_batch_is_any_input_and_its_labels():
     images, labels = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 0])
     for batch in ([images, labels], ({"images": images}, labels), ((images,), labels, "names")):
-        assert top1_percent(Echo(), [batch]) == pytest.approx(200 / 3)
+        assert loss_and_top1(Echo(), [batch]).top1_percent == pytest.approx(200 / 3)
 
 
 def test_the_mode_of_the_network_comes_back():

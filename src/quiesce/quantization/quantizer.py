@@ -28,7 +28,7 @@ from quiesce.arithmetic.kernels import EAGER
 from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.scale_formats import ScaleFormat, check_scale_format, in_format
 from quiesce.arithmetic.weight_history import STILL, Layout, is_frozen, pack
-from quiesce.errors import NotCalibratedError, TrackingError
+from quiesce.errors import NotCalibratedError, PrepareError, TrackingError
 
 
 def forget_scales(owner: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
@@ -254,6 +254,13 @@ class FakeQuantizer(nn.Module):
         for name, values in list(self._integers()):
             setattr(self, name, fn(values))
         return self
+
+    def _replicate_for_data_parallel(self) -> "FakeQuantizer":
+        """Refuse nn.DataParallel, whose copies on other devices would not get new codes."""
+        raise PrepareError(
+            "nn.DataParallel does not support quantized layers; train with "
+            "DistributedDataParallel, one process per device (docs/how-to/cluster.md)"
+        )
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool

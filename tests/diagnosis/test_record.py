@@ -120,9 +120,9 @@ def test_a_loop_that_goes_on_continues_its_recording(tmp_path):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_only_a_recording_of_a_loaded_control_is_continued(recorded, loop, tmp_path):
+def test_only_a_recording_of_a_loaded_control_is_continued(recorded, tmp_path):
     folder, control = recorded
-    fresh, _, _ = loop
+    fresh, _, _ = make_loop()
     with pytest.raises(RecipeError, match=r"load_state_dict"):
         qs.record(fresh, folder)
     (folder / "recipe.yaml").write_text("name: mine")

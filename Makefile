@@ -36,7 +36,7 @@ test-all: $(VENV)/.installed-dev test-stacks
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-stacks: $(VENV)-stacks/.installed
-	$(VENV)-stacks/bin/python -m pytest tests/contracts/test_stacks.py tests/stacks
+	NNCF_EXTENSION_LOAD_TIMEOUT=600 $(VENV)-stacks/bin/python -m pytest tests/contracts/test_stacks.py tests/stacks
 
 test-targets: $(VENV)-targets/.installed
 	$(VENV)-targets/bin/python -m pytest tests/contracts/test_targets.py

@@ -25,6 +25,7 @@ Measure and cure oscillation:
     Control: tracker, cures and their schedules, in one object for a training loop
     Cure: the interface of cures
     Dampening: a penalty that pulls latent weights to their grid points
+    BinRegularization, OBR: penalties that pull all weights of one code together
     Freezing: pins weights that oscillate too often
     TRS: lets the learning rate follow a rate of code changes
     OsciReset: moves oscillating weights to their grid points, again and again
@@ -74,11 +75,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DSQ",
     "EWGS",
+    "OBR",
     "PSG",
     "QEMA",
     "STE",
     "TRS",
     "Adapter",
+    "BinRegularization",
     "Control",
     "Cure",
     "Dampening",

@@ -16,7 +16,9 @@ from quiesce.arithmetic.estimators import StochasticRounding as StochasticRoundi
 from quiesce.arithmetic.fake_quantize import fake_quantize as fake_quantize
 from quiesce.arithmetic.grid import Grid as Grid
 from quiesce.arithmetic.ranges import mse_scale as mse_scale
+from quiesce.cures import OBR as OBR
 from quiesce.cures import TRS as TRS
+from quiesce.cures import BinRegularization as BinRegularization
 from quiesce.cures import Cure as Cure
 from quiesce.cures import Dampening as Dampening
 from quiesce.cures import Freezing as Freezing

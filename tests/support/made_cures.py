@@ -8,6 +8,8 @@ import quiesce as qs
 
 MAKE: dict[type[qs.Cure], Callable[[Any], qs.Cure]] = {
     qs.Dampening: qs.Dampening,
+    qs.BinRegularization: qs.BinRegularization,
+    qs.OBR: qs.OBR,
     qs.Freezing: partial(qs.Freezing, max_frozen=None),
     qs.TRS: qs.TRS,
     qs.OsciReset: partial(qs.OsciReset, period=4, window=3),

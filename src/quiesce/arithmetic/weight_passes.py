@@ -111,15 +111,19 @@ def track(
     return torch.stack([flipped.sum(1), oscillated.sum(1)])
 
 
+def inside(weight: Operands) -> Tensor:
+    """Return whether the latent weights are within the ends of the grid and not frozen: bool."""
+    wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
+    frozen = weight_history.is_frozen(weight.records, _layout(weight))
+    return (wide >= low) & (wide <= high) & ~frozen
+
+
 def residual(weight: Operands) -> Tensor:
     """Return latent minus quantized weight inside the range; 0 outside and for frozen weights."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
     off_grid = wide - weight.scale * rounded(weight)
-    low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
-    free = (
-        (wide >= low) & (wide <= high) & ~weight_history.is_frozen(weight.records, _layout(weight))
-    )
-    return torch.where(free, off_grid, 0.0)
+    return torch.where(inside(weight), off_grid, 0.0)
 
 
 def pull(weight: Operands, factors: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ A cure acts on the loss, on the update of an optimizer step, on the weights afte
 the last step. Only `Control` calls its methods.
 """
 
+from quiesce.cures.bin_regularization import OBR as OBR
+from quiesce.cures.bin_regularization import BinRegularization as BinRegularization
 from quiesce.cures.cure import Cure as Cure
 from quiesce.cures.dampening import Dampening as Dampening
 from quiesce.cures.freezing import Freezing as Freezing

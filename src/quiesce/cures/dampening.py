@@ -12,13 +12,14 @@ Source: Nagel et al., ICML 2022, arXiv:2203.11086, section 4.1. The published re
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from quiesce.arithmetic import weight_passes
 from quiesce.cures.cure import Cure, as_schedule
+from quiesce.cures.weight_penalty import on_weights
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
 from quiesce.oscillation.weight_blocks import Block
@@ -47,7 +48,8 @@ class Dampening(Cure):
             raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
         self.strength = as_schedule(strength)
         self.aggregation: Aggregation = aggregation
-        self._blocks: list[tuple[Block, Tensor]] = []
+        self._blocks: list[Block] = []
+        self._factors: list[Tensor] = []
         self._weights: list[QuantizedWeight] = []
         self._tracker: OscillationTracker | None = None
         self._ready = False
@@ -76,7 +78,7 @@ class Dampening(Cure):
             return None
         self._ready = True  # the first call always runs, to compile the passes
         latents = [weight.differentiable for weight in self._weights]
-        return _Pull.apply(self._blocks, strength or 0.0, *latents)  # pyright: ignore
+        return on_weights(_Pull(self._blocks, self._factors, strength or 0.0), latents)
 
     def level(self, step: int) -> float | None:
         """Return the strength."""
@@ -85,14 +87,14 @@ class Dampening(Cure):
     def _weigh(self, tracker: OscillationTracker) -> None:
         """Compute the row factors of every block; those of locked weights are 0."""
         self._locked = [weight.locked for weight in self._weights]
-        self._blocks = []
+        self._blocks, self._factors = [], []
         for group in tracker.groups:
             factors = [
                 _factor(w.latent, self.aggregation) * (w.name in self._mine and not w.locked)
                 for w in group.weights
             ]
-            blocks = tracker.blocks(group)
-            self._blocks += [(block, block.per_row(factors)) for block in blocks]
+            self._blocks += tracker.blocks(group)
+            self._factors += [block.per_row(factors) for block in tracker.blocks(group)]
 
 
 def _factor(latent: Tensor, aggregation: Aggregation) -> float:
@@ -101,37 +103,18 @@ def _factor(latent: Tensor, aggregation: Aggregation) -> float:
     return 1.0 / (latent.numel() if aggregation == "mean" else latent.shape[1:].numel())
 
 
-class _Pull(torch.autograd.Function):
-    """strength * sum of factor * residual^2; the backward recomputes the residuals."""
+class _Pull(NamedTuple):
+    """strength * sum of factor * residual^2; the backward computes the residuals again."""
 
-    @staticmethod
-    def forward(
-        ctx: Any, blocks: list[tuple[Block, Tensor]], strength: float, *latents: Tensor
-    ) -> Tensor:
-        ctx.blocks, ctx.strength = blocks, strength
-        ctx.save_for_backward(*latents)
-        pulls = [block.run(weight_passes.pull, block.read(), factors) for block, factors in blocks]
-        return torch.stack(pulls).sum() * strength
+    blocks: list[Block]
+    factors: list[Tensor]
+    strength: float
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # the saved latents are the parameters themselves; unpacking them makes autograd raise
-        # an error if they were changed in place before the backward
-        latents = ctx.saved_tensors
-        upstream = grads[0] * ctx.strength
-        parts: dict[int, list[Tensor]] = {}
-        first = 0  # position in `latents` of the first layer of the group
-        for i, (block, factors) in enumerate(ctx.blocks):
-            if i and block.group is not ctx.blocks[i - 1][0].group:
-                first += len(ctx.blocks[i - 1][0].group.weights)
-            gradient = block.run(weight_passes.pull_gradient, block.read(), factors, upstream)
-            for index, part in block.layer_parts(gradient):
-                parts.setdefault(first + index, []).append(part)
-        pulls = [_in_shape(parts[i], latent) for i, latent in enumerate(latents)]
-        return None, None, *pulls
+    def value(self) -> Tensor:
+        pairs = zip(self.blocks, self.factors, strict=True)
+        pulls = [block.run(weight_passes.pull, block.read(), factors) for block, factors in pairs]
+        return torch.stack(pulls).sum() * self.strength
 
-
-def _in_shape(parts: list[Tensor], like: Tensor) -> Tensor:
-    """Return values in storage order as a tensor with the shape and strides of a latent."""
-    values = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return values.as_strided(like.shape, like.stride(), values.storage_offset())
+    def gradient(self, i: int, now: weight_passes.Operands, upstream: Tensor) -> Tensor:
+        upstream = upstream * self.strength
+        return self.blocks[i].run(weight_passes.pull_gradient, now, self.factors[i], upstream)

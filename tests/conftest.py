@@ -24,7 +24,7 @@ from support import tiny, trained_runs
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw fewer examples where slow tests are deselected."""
-    examples = 25 if config.getoption("markexpr") == "not slow" else 100
+    examples = 16 if config.getoption("markexpr") == "not slow" else 100
     # no deadline: the first call of anything is slow
     settings.register_profile("quiesce", deadline=None, max_examples=examples)
     settings.load_profile("quiesce")

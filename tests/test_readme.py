@@ -66,6 +66,7 @@ def test_the_program_about_averages_runs() -> None:
     assert given["plain"](batches[0][0]).isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_program_about_language_models_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     pytest.importorskip("gguf")
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -61,6 +61,7 @@ def test_the_network_is_not_changed(finished):
     assert {name: (finished / name).read_bytes() for name in written} == written
 
 
+@pytest.mark.slow
 def test_learned_codes_are_better_on_the_batches_they_were_learned_on(finished):
     tree = probe(finished, ProbeConfig(samples=1, batches=2, steps=60))
     assert tree["learned"]["loss"] < tree["before"]["loss"]

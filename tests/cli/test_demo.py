@@ -19,6 +19,7 @@ def quick_demo(tiny_flags, monkeypatch):
     monkeypatch.setattr(demo, "plan", lambda sweep: plan(sweep, tiny_flags))
 
 
+@pytest.mark.slow
 def test_the_three_networks_start_from_one_float_network(quick_demo, tmp_path, capsys):
     folder = tmp_path / "demo"
     assert main(["demo", "--run", str(folder), "--seed", "3"]) == 0

@@ -49,6 +49,7 @@ def test_a_recipe_is_checked_before_it_is_trained(tiny_flags, capsys) -> None:
     assert "takes the network" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_target_gets_the_options_of_onnx(run_folder, tmp_path, capsys) -> None:
     path = tmp_path / "model.onnx"
     asked = ["export", str(run_folder), "-o", str(path), "--target", "onnx", "--pack", "int4"]

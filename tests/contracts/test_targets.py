@@ -83,7 +83,7 @@ def test_every_member_is_held_to_this() -> None:
 
 
 @every_target
-@pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_trained_network_arrives_code_by_code(name: str, place: int, tmp_path: Path) -> None:
     target = installed(name)
     if place >= len(SCHEMES[name]):
@@ -150,6 +150,7 @@ def test_a_file_that_differs_is_not_written(name: str, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @every_target
 def test_differences_are_accepted_up_to_a_share(name: str) -> None:
     target = installed(name)
@@ -211,6 +212,7 @@ def test_another_version_is_said_to_be_untested(name: str, tmp_path: Path, monke
     assert made.verification is None
 
 
+@pytest.mark.slow
 @every_target
 def test_what_it_does_not_take_is_named_before_anything_is_built(
     name: str, tmp_path: Path, monkeypatch

@@ -100,7 +100,7 @@ def test_the_batches_depend_on_the_seed_alone(tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize(("workers", "taken"), [(0, 2), (1, 3)])
+@pytest.mark.parametrize(("workers", "taken"), [(0, 2), pytest.param(1, 3, marks=pytest.mark.slow)])
 def test_a_resumed_loader_goes_on_with_the_next_batch(workers, taken, tmp_path) -> None:
     assert resuming.goes_on(config(saved(tmp_path), workers=workers), taken)
 

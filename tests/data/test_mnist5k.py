@@ -23,6 +23,7 @@ def test_no_test_digit_is_trained_on(digits: Images) -> None:
     assert not any(image.numpy().tobytes() in train for image in digits.test.images)
 
 
+@pytest.mark.slow
 def test_the_training_images_have_mean_0_and_deviation_1() -> None:
     plain = load(DataConfig(augment="none"), seed=0).train
     images = torch.stack([plain[index][0] for index in range(len(plain))])

@@ -47,6 +47,7 @@ def test_a_layer_computed_from_the_arrays_alone(network, tmp_path) -> None:
     assert np.allclose(computed, seen["y"].numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_learned_offsets_are_there(tmp_path) -> None:
     network = calibrated(mobile(), learn_offset=True)
     export_arrays(network, tmp_path / "model.npz", images())

@@ -94,6 +94,7 @@ def test_a_changed_scale_is_seen(network, exported) -> None:
     assert found.largest_scale == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_quant_nodes_and_batch_norms_are_read(network, tmp_path) -> None:
     written = write_quant_nodes(Network(network, example_of(network, images())))
     onnx.save(written.proto, tmp_path / "model.onnx")

@@ -68,6 +68,7 @@ def test_a_changed_code_in_a_block_is_found(tmp_path: Path) -> None:
     assert not qs.verify_onnx(model, path, [x], compare="max_error").passed
 
 
+@pytest.mark.slow
 def test_a_tied_embedding_shares_the_blocks(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(

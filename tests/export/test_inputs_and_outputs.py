@@ -202,7 +202,13 @@ WRAPS = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
+MORE_WRAPS = {"a tensor", "a tuple of one", "a list", "one tensor twice"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [pytest.param(wrap, marks=pytest.mark.slow if wrap in MORE_WRAPS else ()) for wrap in WRAPS],
+)
 def test_what_a_network_returns(wrap, tmp_path) -> None:
     how, names, compare = WRAPS[wrap]
     network = ready(Returning(how), images())

@@ -85,6 +85,7 @@ def test_with_float_additions_it_is_another_network(built) -> None:
         verify_model(other, built[0], [(example_of(other, digits()), None)], where="model.onnx")
 
 
+@pytest.mark.slow
 def test_plain_arrays_hold_the_operands_grids(network, tmp_path) -> None:
     header = export_arrays(network, tmp_path / "model.npz", digits())
     names = [operand["name"] for operand in header["additions"]]

@@ -202,8 +202,12 @@ def test_running_statistics_are_averaged_and_counts_are_copied() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [torch_average, timm_v3, lambda model: qs.WeightAverage(model, DECAY)],
-    ids=["torch", "timm", "quiesce"],
+    [
+        lambda model: qs.WeightAverage(model, DECAY),
+        pytest.param(torch_average, marks=pytest.mark.slow),
+        pytest.param(timm_v3, marks=pytest.mark.slow),
+    ],
+    ids=["quiesce", "torch", "timm"],
 )
 def test_an_average_is_stripped_exported_and_verified(
     make: Callable[[nn.Module], Any], tmp_path: Any

@@ -204,6 +204,7 @@ def test_a_whole_model_is_compiled_once_for_training_and_once_for_evaluation():
     assert graphs() == compiled
 
 
+@pytest.mark.slow
 def test_the_whole_model_trains_like_its_parts():
     runs = []
     for mode in ("off", "model"):
@@ -244,12 +245,10 @@ REAL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "test_efficientnet",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in REAL),
-    ],
+    ["test_efficientnet", *REAL],
 )
 def test_no_graph_break(name):
     model = timm.create_model(name)

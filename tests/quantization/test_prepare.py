@@ -95,6 +95,7 @@ def test_a_real_network_takes_a_training_step(name: str) -> None:
     assert model(images).isfinite().all()
 
 
+@pytest.mark.slow
 @every_network
 def test_a_real_network_is_saved_and_loaded_bit_for_bit(name: str) -> None:
     model, images = quantized(name)
@@ -109,6 +110,7 @@ def test_a_real_network_is_saved_and_loaded_bit_for_bit(name: str) -> None:
     assert torch.equal(other.eval()(images), copy.deepcopy(model).eval()(images))
 
 
+@pytest.mark.slow
 @every_network
 def test_a_real_network_stripped_is_the_quantized_one_with_float_activations(name: str) -> None:
     model, images = quantized(name)

@@ -141,6 +141,7 @@ class Chain(nn.Sequential):
         return super().forward(x) + x
 
 
+@pytest.mark.slow
 def test_a_block_that_runs_its_children_does_not_run_its_additions() -> None:
     batch = images()
     chain = Chain(nn.Conv2d(4, 4, 1), nn.ReLU())
@@ -220,6 +221,7 @@ def test_operands_pass_their_gradients_and_scales_learn() -> None:
     assert model[0].latent.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_compiled_whole_it_computes_the_same() -> None:
     model = prepared(stacked(Block()), images()).eval()
     batch = images()
@@ -247,7 +249,8 @@ def test_bad_values() -> None:
         qs.Scheme(act_bits=None, residual="quantized")
 
 
-@pytest.mark.parametrize("bits", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [3, 4])
 def test_a_short_training_on_tiny_data_lowers_the_loss(bits) -> None:
     batch, labels = torch.randn(32, 1, 28, 28), torch.arange(32) % 4
     batch += labels.view(-1, 1, 1, 1)  # four kinds of noise, by their brightness

@@ -30,6 +30,7 @@ def test_all_heads_of_a_one_stage_detector_are_last() -> None:
     assert kinds == {first: (8, None), **dict.fromkeys(heads, (8, 8))}
 
 
+@pytest.mark.slow
 def test_all_heads_of_a_two_stage_detector_are_last() -> None:
     model = detector("fasterrcnn_mobilenet_v3_large_320_fpn")
     qs.prepare(model, qs.Scheme(), torch.rand(2, 3, 64, 64))
@@ -79,6 +80,7 @@ def test_a_causal_model_keeps_its_tie_and_its_head_is_last() -> None:
         assert torch.equal(plain(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_two_heads_of_a_segmentation_network_are_last() -> None:
     model = torchvision.models.get_model("lraspp_mobilenet_v3_large", weights_backbone=None)
     qs.prepare(model, qs.Scheme(), torch.rand(2, 3, 64, 64))

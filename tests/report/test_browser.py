@@ -47,7 +47,9 @@ def pages(tmp_path_factory):
     return {name: folder / f"{name}.html" for name in wanted}
 
 
-@pytest.mark.parametrize("name", ["runs", "sweep", "cut"])
+@pytest.mark.parametrize(
+    "name", ["runs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "cut"))]
+)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_page(name, width, pages, open_page):
     from support.browser import MARKS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -264,6 +265,7 @@ def test_real_runs_continue_on_another_machine_to_the_same_bits(tiny_flags, tmp_
     process.kill()
     process.wait()
     assert not (tmp_path / "study" / name / "summary.json").exists()
+    shutil.move(tmp_path / "first", tmp_path / "gone")  # and with it all that was not mirrored
     command[1:3] = ["-m", "quiesce"]
     subprocess.run(
         command, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "second")}, check=True

@@ -39,6 +39,7 @@ def test_a_folder_without_a_checkpoint_begins_again_and_a_finished_run_stays(tas
     assert (one.folder / "summary.json").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_is_one_line(task):
     one = task("--model.weights=gone.pt")
     assert "gone.pt" in run_process(one)

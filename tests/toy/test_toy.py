@@ -10,6 +10,7 @@ most m * DISCREPANCY, and by what is left of its start.
 
 import math
 import re
+from functools import cache
 
 import plotly.offline
 import pytest
@@ -97,6 +98,7 @@ def test_law_2_flips_and_oscillations_per_step_are_twice_the_distance(
     assert ((trace.frequency - expected).abs() <= left).all()
 
 
+@pytest.mark.slow
 @given(shares, scales, energies, rates, rates)
 @some
 def test_law_3_the_learning_rate_sets_the_amplitude_and_not_the_frequency(
@@ -143,6 +145,7 @@ def test_law_6_above_the_critical_strength_the_weight_rests_on_the_nearest_level
             assert (code == code[0]).all()
 
 
+@pytest.mark.slow
 @given(shares, scales, energies, st.floats(0.01, 0.1), st.floats(0.0, 0.4))
 @some
 def test_law_6_below_it_the_weight_oscillates_less(
@@ -159,6 +162,7 @@ def test_law_6_below_it_the_weight_oscillates_less(
     assert not (wrong & below).any()
 
 
+@pytest.mark.slow
 @given(shares, scales, energies, rates, st.floats(0.01, 0.45))
 @some
 def test_law_6_at_any_learning_rate_it_is_exact(
@@ -182,7 +186,14 @@ def test_law_6_with_a_learning_rate_comes_to_its_limit_for_small_ones() -> None:
     assert torch.equal(problem.frequency(0.0, 0.5), problem.frequency())
 
 
-@pytest.mark.parametrize("estimator", [EWGS(delta=1.0), DSQ(), StackedSigmoid(), StableQAT()])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        EWGS(delta=1.0),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (DSQ(), StackedSigmoid())),
+        pytest.param(StableQAT(), marks=pytest.mark.slow),
+    ],
+)
 def test_law_5_equal_factors_on_both_sides_leave_the_frequency(estimator: Estimator) -> None:
     problem = regression([0.1, 0.2, 0.35, 0.48, 0.66, 0.9], 1.0, 1.0)
     # the limit of small steps: lr * E = 0.01, in which a gradient changes by 6 % at most
@@ -205,6 +216,7 @@ def test_law_7_hysteresis_as_exactly_as_the_step_divides_the_band(
     assert (wrong <= expected * STEPS * rate / (2 * width) + DISCREPANCY).all()
 
 
+@pytest.mark.slow
 def test_law_7_is_within_2_percent_where_a_step_is_a_25th_of_the_band() -> None:
     problem, lr = regression([0.3395, 0.21, 0.5, 0.8], 1.0, 1.0), 1 / 25
     trace = circling(problem, lr, steps=1500, estimator=Hysteresis(width=1.0))
@@ -276,6 +288,7 @@ def test_law_10_freezing_comes_after_its_latency_or_never(
         assert when <= latest or latest > STEPS
 
 
+@pytest.mark.slow
 @given(shares, rates, st.floats(0.02, 0.1), st.floats(0.1, 0.99))
 @some
 def test_law_10_a_threshold_below_the_momentum_freezes_at_the_first_oscillation(
@@ -331,22 +344,24 @@ def test_the_trace_holds_the_gradients_that_moved_the_latent() -> None:
 ANIMATION = Regression(0.7107, 1 / 15, 1 / 3)
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, Outcome]:
+@cache
+def outcome(name: str) -> Outcome:
     torch.manual_seed(0)
     # hysteresis flips seldom, and the controller of TRS needs some hundred steps
-    steps = dict.fromkeys(METHODS, 600) | {"hysteresis": 2000, "trs": 1200}
-    return {
-        name: try_method(method, ANIMATION, lr=0.5, steps=steps[name], start=0.737)
-        for name, method in METHODS.items()
-    }
+    steps = {"hysteresis": 2000, "trs": 1200}.get(name, 600)
+    return try_method(METHODS[name], ANIMATION, lr=0.5, steps=steps, start=0.737)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_each_method_obeys_its_law_in_the_default_set_up(
-    name: str, outcomes: dict[str, Outcome]
-) -> None:
-    it = outcomes[name]
+QUICK = ("ste", "dampening_above", "freezing", "snap", "psg")
+every_method = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS],
+)
+
+
+@every_method
+def test_each_method_obeys_its_law_in_the_default_set_up(name: str) -> None:
+    it = outcome(name)
     if name in ("psg", "q_ema"):
         assert it.law is None
     elif name == "stableqat":  # 2 % for small steps alone: law 5 above
@@ -359,29 +374,27 @@ def test_each_method_obeys_its_law_in_the_default_set_up(
         assert it.frequency == pytest.approx(it.law, rel=0.02)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_cures_ends_on_the_nearest_level(
-    name: str, outcomes: dict[str, Outcome]
-) -> None:
-    it, nearest = outcomes[name], ANIMATION.nearest_code.item() / 15
+@every_method
+def test_a_method_that_cures_ends_on_the_nearest_level(name: str) -> None:
+    it, nearest = outcome(name), ANIMATION.nearest_code.item() / 15
     at_rest = it.frequency == 0 and it.levels == pytest.approx((nearest,))
     assert at_rest == (it.method.cures or name == "psg")
     assert ("no cure" in it.method.sentence.lower()) == (not it.method.cures)
 
 
-def test_psg_depends_on_the_start(outcomes: dict[str, Outcome]) -> None:
-    assert outcomes["psg"].ending == "at rest on 0.7333"
+def test_psg_depends_on_the_start() -> None:
+    assert outcome("psg").ending == "at rest on 0.7333"
     other = try_method(METHODS["psg"], ANIMATION, lr=0.5, steps=400, start=0.72)
     assert other.frequency > 0.5
     assert other.ending == "0.6667 and 0.7333"
 
 
-def test_freezing_comes_when_law_10_says(outcomes: dict[str, Outcome]) -> None:
+def test_freezing_comes_when_law_10_says() -> None:
     latency = freeze_latency(ANIMATION.frequency().item(), 0.01, 0.1)
-    frozen_at = outcomes["freezing"].frozen_at
+    frozen_at = outcome("freezing").frozen_at
     # the way to the threshold takes 11 steps, and the events of one cycle, 3 steps, are not even
     assert frozen_at == pytest.approx(11 + latency, abs=3)
-    assert outcomes["freezing"].ending == f"frozen on 0.7333, step {frozen_at}"
+    assert outcome("freezing").ending == f"frozen on 0.7333, step {frozen_at}"
 
 
 @pytest.mark.parametrize(
@@ -401,9 +414,8 @@ def test_law_12_trs_holds_many_weights_at_its_target(rate: float, factor: float)
     assert changes == pytest.approx(2 * factor, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "rate", [0.2, *(pytest.param(r, marks=pytest.mark.slow) for r in (0.05, 0.01))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.2, 0.05, 0.01])
 def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
     problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
     trace = circling(problem, rate, steps=3000, cures=[OsciReset(4.0, period=200)])
@@ -415,13 +427,13 @@ def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
     assert torch.equal(problem.reset_frequency(rate, 1e3, 200), problem.frequency())
 
 
-def test_snap_ends_on_the_nearest_level(outcomes: dict[str, Outcome]) -> None:
-    it = outcomes["snap"]
+def test_snap_ends_on_the_nearest_level() -> None:
+    it = outcome("snap")
     assert it.frozen_at == 599
     assert it.ending == "0.6667 and 0.7333, then 0.7333"
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.05])
+@pytest.mark.parametrize("rate", [0.5, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_law_8_q_ema_is_what_its_formula_says_step_by_step(rate: float) -> None:
     scale, target = ANIMATION.scale.item(), ANIMATION.target.item()
     start = torch.tensor([0.737])
@@ -447,10 +459,11 @@ def test_no_law_is_claimed_where_none_holds() -> None:
         assert (it.law, it.law_text) == (None, "none")
 
 
-def test_the_page_shows_every_method_and_loads_nothing(outcomes: dict[str, Outcome]) -> None:
-    html = page(list(outcomes.values()), ANIMATION, {"odd <name>": "1"})
-    assert html.count('<section class="method">') == len(METHODS)
-    for it in outcomes.values():
+def test_the_page_shows_methods_and_loads_nothing() -> None:
+    shown = [outcome(name) for name in QUICK]
+    html = page(shown, ANIMATION, {"odd <name>": "1"})
+    assert html.count('<section class="method">') == len(QUICK)
+    for it in shown:
         assert it.ending in html
     assert "odd &lt;name&gt; 1" in html
     ours = html.replace(plotly.offline.get_plotlyjs(), "")

@@ -42,6 +42,7 @@ def fill(path):
         os.fsync(file.fileno())
 
 
+@pytest.mark.slow
 # the thread of tensorboard that writes finds the disk full as well
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_run_stops_in_one_line_and_goes_on_when_there_is_space(

@@ -26,6 +26,7 @@ def _at_home(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_commands_run_and_the_first_one_proposes_the_second(tmp_path, capsys):
     tune, sweep, front = COMMANDS
     assert main([*tune, "--tries=2"]) == 0

@@ -125,9 +125,8 @@ def test_a_moved_bias_is_caught(network, built) -> None:
     assert found.verdict.startswith("blocks.1.expand.0: ")
 
 
-@pytest.mark.parametrize(
-    ("bits", "integer"), [pytest.param(7, BODY, marks=pytest.mark.slow), (8, 0)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "integer"), [(7, BODY), (8, 0)])
 def test_7_bit_weights_have_room_and_8_bit_ones_have_not(bits, integer) -> None:
     torch.manual_seed(0)
     model = calibrated(short(), digits(), **{**IN_INTEGERS, "weight_bits": bits})
@@ -213,6 +212,7 @@ def test_a_network_of_no_length_is_compared_with_itself() -> None:
     assert sum(layer.whole for layer in found.layers) == 0
 
 
+@pytest.mark.slow
 def test_a_flag_set_or_unset_by_hand_is_caught(network, plain, built) -> None:
     for proto, old, new in ((plain, "false", "true"), (built[0], "true", "false")):
         changed = copy.deepcopy(proto)
@@ -232,6 +232,7 @@ def test_packed_weights_have_no_integer_convolution_to_round_for(network, tmp_pa
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_without_a_batch_norm_the_convolutions_own_bias_moves(tmp_path) -> None:
     torch.manual_seed(0)
     model = shaken(

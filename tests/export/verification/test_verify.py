@@ -183,6 +183,7 @@ def test_a_last_layer_that_differs_is_caught(network, built, single, change, cla
     assert found.logits_differ > 1
 
 
+@pytest.mark.slow
 def test_infinite_logits_of_both_are_equal() -> None:
     with torch.no_grad():
         masked = mobile()

@@ -87,6 +87,7 @@ def test_layers_are_recorded_at_evenly_spread_steps_up_to_the_last(tmp_path):
         "frozen",
         "flips_per_step",
         "transition_rate",
+        "bits",
     ]
     assert [int(row["step"]) for row in found[::3]] == [3, 6, 9, 12]
     assert [row["layer"] for row in found[:3]] == ["0", "4", "7"]

@@ -53,6 +53,7 @@ def stopped_and_resumed(tiny_flags, tmp_path, monkeypatch):
     return train
 
 
+@pytest.mark.slow
 def test_wandb(stopped_and_resumed, monkeypatch):
     pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -65,6 +66,7 @@ def test_wandb(stopped_and_resumed, monkeypatch):
     assert any(b"weights_optimizer" in path.read_bytes() for path in runs)
 
 
+@pytest.mark.slow
 def test_trackio(stopped_and_resumed, monkeypatch, tmp_path, capsys):
     pytest.importorskip("trackio", reason="needs the extra trackio")
     from trackio import sqlite_storage

@@ -94,9 +94,10 @@ def cut_off(whole, tmp_path):
     return shutil.copytree(whole[1][-2], tmp_path / "cut_off")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "every"),
-    [("epochs", 6), *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in KINDS)],
+    [("epochs", 6), *((kind, 2) for kind in KINDS)],
 )
 def test_every_checkpoint_leads_to_the_same_bits(kind, every, whole, tmp_path):
     finished, copies = whole if kind == "epochs" else train_and_copy(tmp_path, KINDS[kind])

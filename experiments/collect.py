@@ -33,7 +33,7 @@ def numbers(run):
         "seed": run.seed,
         "steps": run.summary.steps,
         "top1_percent": run.summary.top1_percent,
-        **{measure.key: measure.of(run.summary) for measure in MEASURES},
+        **{measure.key: measure.of(run) for measure in MEASURES},
         "seconds_training": run.summary.seconds["training"],
     }
     path = run.folder / "diagnosis.json"

@@ -34,7 +34,7 @@ def numbers(run):
         "steps": run.summary.steps,
         "top1_percent": run.summary.top1_percent,
         **{measure.key: measure.of(run) for measure in MEASURES},
-        "seconds_training": run.summary.seconds["training"],
+        "seconds_training": run.summary.seconds.get("training"),
     }
     path = run.folder / "diagnosis.json"
     if path.exists():

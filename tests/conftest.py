@@ -14,7 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The tensors of tests are small: a second thread only waits, here and in subprocesses.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Once a test has used Ray, gRPC aborts forked workers of data loaders, which do not use gRPC.
+# Once a test has used Ray, gRPC handles forks, and aborts workers of data loaders.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import pytest

@@ -66,14 +66,19 @@ def test_its_recipes_differ_in_nothing_but_the_cure():
 
 @pytest.mark.parametrize(
     ("lsq", "freezing", "said"),
-    [(95.3, 97.0, "Oscillation costs accuracy here"), (97.5, 97.0, "cost no accuracy")],
+    [
+        (95.3, 97.0, "Oscillation costs accuracy here"),
+        (96.3, 96.9, "1,000 test images are too few"),
+        (97.5, 97.0, "cost no accuracy"),
+    ],
 )
 def test_the_verdict_follows_from_the_numbers(lsq, freezing, said):
     def summary(top1):
         return {"train_loss": 0.1, "top1_percent": {"trained": top1}}
 
     line = demo.verdict(
-        {"LSQ": summary(lsq), "dampening": summary(90.0), "freezing": summary(freezing)}
+        {"LSQ": summary(lsq), "dampening": summary(90.0), "freezing": summary(freezing)},
+        images=1000,
     )
     assert said in line
     assert f"{lsq}" in line

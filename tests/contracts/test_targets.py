@@ -83,7 +83,9 @@ def test_every_member_is_held_to_this() -> None:
 
 
 @every_target
-@pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "place", [pytest.param(0, id="first"), pytest.param(1, id="second", marks=pytest.mark.slow)]
+)
 def test_a_trained_network_arrives_code_by_code(name: str, place: int, tmp_path: Path) -> None:
     target = installed(name)
     if place >= len(SCHEMES[name]):

@@ -1,4 +1,4 @@
-"""Picture folders made for a test, and digits that are read once."""
+"""Picture folders made for a test, digits that are read once, and workers that end in time."""
 
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,10 +24,11 @@ def _digits_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _workers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The garbage collector closes their pipes twice, once perhaps those of another test.
+    """Stop the workers of data loaders before the garbage collector finds them.
 
-    `Connection.__del__` leaves the number of the pipe that it has closed, and the iterator, which
-    an error has left in a cycle, then closes its queues.
+    An error leaves the iterator of a loader in a reference cycle. When the cycle is collected,
+    `Connection.__del__` closes a pipe and keeps its number, and the queue of the iterator closes
+    that number again. By then the number may belong to a pipe of another test.
     """
     made = weakref.WeakSet()
     init = _MultiProcessingDataLoaderIter.__init__

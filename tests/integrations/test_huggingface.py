@@ -169,13 +169,11 @@ LOSSES = {
 @pytest.mark.parametrize(
     ("loss", "accumulate"),
     [
-        ("compute_loss_func", 2),
-        *(
-            pytest.param(each, 2, marks=pytest.mark.slow)
-            for each in LOSSES
-            if each != "compute_loss_func"
-        ),
         pytest.param("plain", 1, marks=pytest.mark.slow),
+        *(
+            pytest.param(each, 2, marks=() if each == "compute_loss_func" else pytest.mark.slow)
+            for each in LOSSES
+        ),
     ],
 )
 def test_the_penalty_enters_a_step_once(loss: str, accumulate: int, tmp_path: Path) -> None:

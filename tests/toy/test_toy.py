@@ -190,7 +190,8 @@ def test_law_6_with_a_learning_rate_comes_to_its_limit_for_small_ones() -> None:
     "estimator",
     [
         EWGS(delta=1.0),
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (DSQ(), StackedSigmoid())),
+        pytest.param(DSQ(), marks=pytest.mark.slow),
+        pytest.param(StackedSigmoid(), marks=pytest.mark.slow),
         pytest.param(StableQAT(), marks=pytest.mark.slow),
     ],
 )
@@ -459,10 +460,11 @@ def test_no_law_is_claimed_where_none_holds() -> None:
         assert (it.law, it.law_text) == (None, "none")
 
 
-def test_the_page_shows_methods_and_loads_nothing() -> None:
-    shown = [outcome(name) for name in QUICK]
+@pytest.mark.parametrize("names", [QUICK, pytest.param(tuple(METHODS), marks=pytest.mark.slow)])
+def test_the_page_shows_every_method_and_loads_nothing(names: tuple[str, ...]) -> None:
+    shown = [outcome(name) for name in names]
     html = page(shown, ANIMATION, {"odd <name>": "1"})
-    assert html.count('<section class="method">') == len(QUICK)
+    assert html.count('<section class="method">') == len(names)
     for it in shown:
         assert it.ending in html
     assert "odd &lt;name&gt; 1" in html

@@ -20,6 +20,8 @@ from support.killed_runs import FLAGS
 from support.messages import tells
 from support.processes import together
 
+pytestmark = pytest.mark.slow  # the processes take most of the time, and all tests share them
+
 SHORT = {
     "trainer.strategy": "ddp",
     "trainer.devices": 2,
@@ -120,7 +122,6 @@ def test_accuracy_is_of_the_test_images_of_all_processes(processes) -> None:
     assert first["whole"]["top1"] == second["whole"]["top1"]
 
 
-@pytest.mark.slow
 def test_a_validation_sends_nothing_in_its_forwards(processes) -> None:
     _, ranks = processes
     assert [each["whole"]["in training"] for each in ranks] == [{True}, {True}]

@@ -73,7 +73,9 @@ def _impatient(monkeypatch):
 @pytest.fixture(scope="module")
 def cluster():
     ray.shutdown()  # whatever another test of this process has connected
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    # a node that is slow because the machine is busy is not lost; one that ends is, at once
+    patient = {"health_check_timeout_ms": 120_000}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": patient})
     yield made
     ray.shutdown()
     made.shutdown()
@@ -102,6 +104,24 @@ def test_a_lost_node_costs_no_run_and_no_bit(sweep, cluster, tmp_path):
     assert lost
     assert (outcome.finished, outcome.failed) == (2, {})
     assert on_ray == local
+
+
+def test_a_node_that_is_lost_before_it_is_asked_is_left_out(cluster, tmp_path, monkeypatch):
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    nodes, lost = ray.nodes, []
+
+    def listed_then_lost():
+        listed = nodes()
+        if not lost:
+            assert sum(node["Alive"] for node in listed) == 2
+            lost.append(second)
+            cluster.remove_node(second, allow_graceful=False)
+        return listed
+
+    monkeypatch.setattr(ray, "nodes", listed_then_lost)
+    RayEngine(cluster.address, tmp_path, LOCAL).run([], lambda *_: None)
+    assert lost
 
 
 def test_resources_that_no_node_has_are_refused_at_once(sweep, cluster, tmp_path):

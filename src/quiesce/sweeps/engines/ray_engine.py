@@ -174,14 +174,22 @@ class RayEngine:
                 .remote(mark, None if mirror is None else mirror.url)
                 for node in nodes
             ]
-            seen = ray.get(looks)
+            for node, look in zip(nodes, looks, strict=True):
+                try:
+                    reason = ray.get(look)
+                except ray.exceptions.RayError as error:
+                    reason = self._unless_lost(node, error)
+                if reason:
+                    raise EngineError(f"node {node['NodeManagerHostname']}: {reason}")
         finally:
             mark.unlink()
             if mirror is not None:
                 mirror.remove(mark.name)
-        for node, reason in zip(nodes, seen, strict=True):
-            if reason:
-                raise EngineError(f"node {node['NodeManagerHostname']}: {reason}")
+
+    def _unless_lost(self, node: dict[str, Any], error: Exception) -> str:
+        """Return the reason of an error; "" if the cluster has lost the node: it gets no task."""
+        alive = {other["NodeID"] for other in self._ray.nodes() if other["Alive"]}
+        return first_line(error) if node["NodeID"] in alive else ""
 
 
 def _run(task: Task, threads: int) -> str:

@@ -76,7 +76,7 @@ def test_a_large_layer_in_several_blocks(kind, monkeypatch) -> None:
     expected = 0.3 * torch.stack([by_hand(kind, w) for w in qs.quantized_weights(model)]).sum()
     latents = [weight.latent for weight in qs.quantized_weights(model)]
     theirs = torch.autograd.grad(expected, latents)
-    monkeypatch.setattr(weight_blocks, "_GATHERED", {"cpu": 256})
+    monkeypatch.setattr(weight_blocks, "_IN_PLACE", {"cpu": 256})
     monkeypatch.setattr(weight_blocks, "LARGEST", 300)
     walk = Walk(model, [kind(0.3)])
     assert len(walk.tracker.blocks(walk.tracker.groups[0])) > 3

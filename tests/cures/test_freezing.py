@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,9 @@ def test_all_that_ever_came_above_the_threshold_is_frozen(kind: str, momentum, s
         walk.to(torch.randn(40, generator=noise) * 0.3)
         begun = step >= getattr(threshold, "begin_step", 0)
         if begun and (limit := threshold(step)):
-            expected |= walk.tracker.frequency("") > limit
+            frequency = walk.tracker.frequency("")
+            assume(not (frequency - limit).abs().lt(1e-6).any())  # rounding decides a tie
+            expected |= frequency > limit
         assert torch.equal(weight.frozen, expected), step
         pinned = (weight.scale * weight.codes())[expected]
         assert torch.equal(weight.latent[expected], pinned)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import quiesce as qs
-from quiesce.arithmetic import weight_passes
 from quiesce.errors import TrackingError
 from quiesce.oscillation import weight_blocks as module
 from quiesce.oscillation.selected_weights import SelectedWeights
@@ -21,13 +20,12 @@ def owns_its_memory(values: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("cures", [[], [qs.Freezing(0.2, max_frozen=None)], [qs.Dampening(0.1)]])
-def test_every_parameter_and_record_owns_its_memory_at_all_times(cures) -> None:
+def test_every_parameter_owns_its_memory_at_all_times(cures) -> None:
     model = prepared_network()
     walk = Walk(model, cures, momentum=0.1)
 
     def held() -> dict[str, torch.Tensor]:
-        records = {f"{weight.name} records": weight.history for weight in walk.weights}
-        return dict(model.named_parameters()) | dict(model.named_buffers()) | records
+        return dict(model.named_parameters()) | dict(model.named_buffers())
 
     before = {name: value.data_ptr() for name, value in held().items()}
     for _ in range(3):
@@ -41,10 +39,10 @@ def test_every_parameter_and_record_owns_its_memory_at_all_times(cures) -> None:
 def blocks(request, monkeypatch) -> str:
     """How layers become blocks: all in one buffer, each by itself and in parts, or both."""
     if request.param == "by layer":
-        monkeypatch.setattr(module, "_GATHERED", {"cpu": 1})
+        monkeypatch.setattr(module, "_IN_PLACE", {"cpu": 1})
         monkeypatch.setattr(module, "LARGEST", 128)
     if request.param == "mixed":
-        monkeypatch.setattr(module, "_GATHERED", {"cpu": 256})
+        monkeypatch.setattr(module, "_IN_PLACE", {"cpu": 256})
     return request.param
 
 
@@ -66,9 +64,9 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
             assert group.count(where).tolist() == [
                 len(where) * (j == i) for j in range(len(group.weights))
             ]
-            entries = SelectedWeights(group, where)
-            assert torch.equal(entries.now.latent, latents[where])
-            assert torch.equal(entries.now.scale, scales[where])
+            entries = SelectedWeights(group, where).read()
+            assert torch.equal(entries.latent, latents[where])
+            assert torch.equal(entries.scale, scales[where])
     assert (
         kinds
         == {
@@ -91,9 +89,9 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
 def test_blocks_of_any_size_track_freeze_and_dampen_to_the_same_bits(
     monkeypatch, per_channel: bool, mode
 ) -> None:
-    def run(gathered: int, largest: int) -> dict[str, torch.Tensor]:
+    def run(in_place: int, largest: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        monkeypatch.setattr(module, "_GATHERED", {"cpu": gathered})
+        monkeypatch.setattr(module, "_IN_PLACE", {"cpu": in_place})
         monkeypatch.setattr(module, "LARGEST", largest)
         model = qs.compile(prepared_network(per_channel=per_channel), mode)
         cures = [qs.Freezing(0.15, max_frozen=None), qs.Dampening(0.1, "kernel_mean")]
@@ -169,6 +167,6 @@ def test_large_layers_are_not_copied() -> None:
     [block] = weight_blocks(group)
     now = block.read()
     assert now.latent.data_ptr() == model[0].weight.data_ptr()
-    block.run(weight_passes.settle, now)
+    block.settle(now)
     block.write_back()
     assert now.latent.data_ptr() == model[0].weight.data_ptr()

@@ -83,7 +83,7 @@ def test_tracker_counts_what_brute_force_counts(
     large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:  # large layers are read in place, by rows
-        monkeypatch.setitem(weight_blocks._GATHERED, "cpu", 64)
+        monkeypatch.setitem(weight_blocks._IN_PLACE, "cpu", 64)
     model = network()
     weights = qs.quantized_weights(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -20,9 +20,9 @@ def bins(weight: Operands, first: Tensor) -> Tensor:
 
 
 def bin_gradient(
-    weight: Operands, first: Tensor, slopes: Tensor, shifts: Tensor, upstream: Tensor
+    weight: Operands, first: Tensor, slopes: Tensor, shifts: Tensor, upstream: Tensor, out: Tensor
 ) -> Tensor:
-    """Return upstream * (slope * residual + shift), with the numbers of the bin of each weight.
+    """Write upstream * (slope * residual + shift), with the numbers of the bin of each weight.
 
     Args:
         weight: Weights (rows, entries).
@@ -30,10 +30,11 @@ def bin_gradient(
         slopes: One number per bin: (bins,).
         shifts: One number per bin: (bins,).
         upstream: A scalar.
+        out: The gradient, like the latent weight; set to 0 for frozen and clipped weights.
 
     Returns:
-        The gradient in the shape and dtype of the latent weight; 0 for frozen and clipped weights.
+        `out`.
     """
     which = bins(weight, first)
     pull = upstream * (slopes[which] * residual(weight) + shifts[which])
-    return torch.where(inside(weight), pull, 0.0).to(weight.latent.dtype)
+    return out.copy_(torch.where(inside(weight), pull, 0.0))

@@ -35,9 +35,10 @@ def is_dense(x: Tensor) -> bool:
 def indices(flags: Tensor) -> Tensor:
     """Return `flags.nonzero().squeeze(1)` of uint8 flags on a CPU, faster if few are set."""
     whole = flags.numel() // 8 * 8
-    words = flags[:whole].view(torch.int64).nonzero()
-    bytes_ = (words * 8 + torch.arange(8)).view(-1)
-    found = bytes_[flags[bytes_] != 0]
+    words = flags[:whole].view(torch.int64)
+    hit = words.nonzero().view(-1)
+    inside = words[hit].view(torch.uint8).nonzero().view(-1)
+    found = hit[inside // 8] * 8 + inside % 8
     if whole == flags.numel():
         return found
     return torch.cat([found, flags[whole:].nonzero().view(-1) + whole])

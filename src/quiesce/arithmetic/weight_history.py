@@ -71,17 +71,26 @@ def is_frozen(record: Tensor, layout: Layout) -> Tensor:
     return (record.to(torch.int32) & (4 << layout.width)) != 0
 
 
-def needs_update(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
-    """Return where `advance` would change something: bool of the same shape.
+def change_of(record: Tensor, code: Tensor, layout: Layout) -> Tensor:
+    """Return what `advance` would change, in one byte, 0 for nothing: int32 of the same shape.
+
+    Of a frozen weight it is the pending outcome of freezing. Of any other it is the last code XOR
+    the new one, so that `changed_code` finds the new code without the latent weight.
 
     Args:
         record: Records after the last step.
         code: Integral values, the rounded latent weights, also of frozen weights.
         layout: The layout of these records.
     """
-    moved = code_of(record, layout) != code
-    pending = (record.to(torch.int32) & (3 << layout.width)) != 0  # a direction other than STILL
-    return torch.where(is_frozen(record, layout), pending, moved)
+    last = record.to(torch.int32) & (2**layout.width - 1)
+    moved = last ^ (code - layout.quant_min).to(torch.int32)
+    return torch.where(is_frozen(record, layout), direction_of(record, layout), moved)
+
+
+def changed_code(record: Tensor, change: Tensor, layout: Layout) -> Tensor:
+    """Return the new codes from records and `change_of`, for `advance`; as `code_of`."""
+    last = record.to(torch.int32) & (2**layout.width - 1)
+    return (last ^ change.to(torch.int32)) + layout.quant_min
 
 
 class Advance(NamedTuple):

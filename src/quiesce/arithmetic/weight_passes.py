@@ -73,16 +73,19 @@ def follow(weight: Operands, average: Tensor, rate: Tensor) -> Tensor:
     return average.copy_(torch.where(rate < 1, moved, weight.latent))
 
 
-def settle(weight: Operands) -> Tensor:
-    """Set frozen latent weights to scale * code in place; return which records are out of date.
+def settle(weight: Operands, changes: Tensor) -> Tensor:
+    """Set frozen latent weights to scale * code in place, and find the records out of date.
+
+    Args:
+        weight: Weights of any shape.
+        changes: uint8 of this shape, set to `weight_history.change_of`.
 
     Returns:
-        uint8 of the shape of the latent weight, 0 or 1. bool would be twenty times slower, because
-        compiled CPU code stores bools one by one.
+        `changes`.
     """
-    stale = weight_history.needs_update(weight.records, rounded(weight), _layout(weight))
+    found = weight_history.change_of(weight.records, rounded(weight), _layout(weight))
     _pin(weight)
-    return torch.where(stale, 1.0, 0.0).to(torch.uint8)
+    return changes.copy_(found.to(torch.uint8))
 
 
 def track(
@@ -131,9 +134,9 @@ def pull(weight: Operands, factors: Tensor) -> Tensor:
     return (factors * residual(weight).square()).sum()
 
 
-def pull_gradient(weight: Operands, factors: Tensor, upstream: Tensor) -> Tensor:
-    """Return the gradient of `pull` times a scalar, in the shape and dtype of the latent weight."""
-    return (2 * upstream * factors * residual(weight)).to(weight.latent.dtype)
+def pull_gradient(weight: Operands, factors: Tensor, upstream: Tensor, out: Tensor) -> Tensor:
+    """Write the gradient of `pull` times a scalar to `out`, like the latent weight; return it."""
+    return out.copy_(2 * upstream * factors * residual(weight))
 
 
 def _layout(weight: Operands) -> Layout:

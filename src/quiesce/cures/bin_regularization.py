@@ -159,6 +159,7 @@ class _GroupBins:
         """Return count, sum and sum of squares of residuals of each bin: (3, layers, levels)."""
         count = len(self.group.weights)
         sums = torch.zeros(3, count * self.levels, dtype=torch.float64, device=self.group.device)
+        self.group.refresh()
         for block, first in zip(self.blocks, self.firsts, strict=True):
             now = block.read()
             which = block.run(bin_passes.bins, now, first).view(-1)
@@ -208,6 +209,6 @@ class _Pull:
             self._tables += [(first, slope, shift) for first in each.firsts]
         return (value * self._strength).to(self._bins[0].group.dtype)
 
-    def gradient(self, i: int, now: weight_passes.Operands, upstream: Tensor) -> Tensor:
+    def gradient(self, i: int, now: weight_passes.Operands, upstream: Tensor, out: Tensor) -> None:
         upstream = upstream * self._strength
-        return self.blocks[i].run(bin_passes.bin_gradient, now, *self._tables[i], upstream)
+        self.blocks[i].run(bin_passes.bin_gradient, now, *self._tables[i], upstream, out)

@@ -111,10 +111,12 @@ class _Pull(NamedTuple):
     strength: float
 
     def value(self) -> Tensor:
+        for group in {id(block.group): block.group for block in self.blocks}.values():
+            group.refresh()
         pairs = zip(self.blocks, self.factors, strict=True)
         pulls = [block.run(weight_passes.pull, block.read(), factors) for block, factors in pairs]
         return torch.stack(pulls).sum() * self.strength
 
-    def gradient(self, i: int, now: weight_passes.Operands, upstream: Tensor) -> Tensor:
+    def gradient(self, i: int, now: weight_passes.Operands, upstream: Tensor, out: Tensor) -> None:
         upstream = upstream * self.strength
-        return self.blocks[i].run(weight_passes.pull_gradient, now, self.factors[i], upstream)
+        self.blocks[i].run(weight_passes.pull_gradient, now, self.factors[i], upstream, out)

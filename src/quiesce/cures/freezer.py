@@ -83,15 +83,18 @@ class Freezer(Selection):
             where = where[self.tracker.exceeds(group, where, limits)]
         if not len(where):
             return
+        group.refresh()
         chosen = SelectedWeights(group, where)
         admit(chosen)
-        codes = weight_passes.emitted(chosen.now)
         if self.averaged:
-            codes = _rounded(group, self.tracker.average_before(chosen, chosen.now.records))
+            codes = _rounded(group, self.tracker.average_before(chosen, chosen.records))
+        else:
+            codes = weight_passes.emitted(chosen.read())
         chosen.freeze(codes)
 
     def _freeze_blocks(self, group: WeightGroup, levels: list[float]) -> None:
         """Freeze on an accelerator, with masks: an index would synchronise with the host."""
+        group.refresh()
         for block in self.tracker.blocks(group):
             now, limit = block.read(), min(levels)
             above = self.tracker.above(block, limit)

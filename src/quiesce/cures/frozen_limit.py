@@ -80,7 +80,7 @@ class FrozenLimit:
         if group.weights[0].shards is not None:
             return
         i = next(i for i, each in enumerate(self._groups) if each is group)
-        fresh = chosen.where[~weight_history.is_frozen(chosen.now.records, group.layout)]
+        fresh = chosen.where[~weight_history.is_frozen(chosen.records, group.layout)]
         counts = self._counts[i] + group.count(fresh)
         self._judge(i, counts, step, threshold)
         self._counts[i] = counts

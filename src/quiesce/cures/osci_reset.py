@@ -114,6 +114,7 @@ class OsciReset(Cure):
         if step < self.begin or phase > self.window:
             return
         for group, kept in self._kept:
+            group.refresh()
             for block in tracker.blocks(group):
                 before, latent_way, code_way = (block.of(kept[name]) for name in _FIELDS)
                 now = block.read()
@@ -130,6 +131,7 @@ class OsciReset(Cure):
         resets = []
         for group, kept in self._kept:
             resets.append(torch.zeros(len(group.weights), device=group.device))
+            group.refresh()
             allowed = [float(each) for each in self._selection.allowed(group)]
             for block in self._selection.tracker.blocks(group):
                 _, latent_way, code_way = (block.of(kept[name]) for name in _FIELDS)

@@ -25,13 +25,14 @@ class Penalty(Protocol):
         """Return the penalty, a scalar."""
         ...
 
-    def gradient(self, i: int, now: Operands, upstream: Tensor) -> Tensor:
-        """Return the gradient of the latents of a block times a scalar: (rows, columns).
+    def gradient(self, i: int, now: Operands, upstream: Tensor, out: Tensor) -> None:
+        """Write the gradient of the latents of a block times a scalar.
 
         Args:
             i: Position of the block.
             now: Its weights.
             upstream: The scalar.
+            out: (rows, columns).
         """
         ...
 
@@ -57,21 +58,12 @@ class _OnWeights(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # the saved latents are the parameters themselves; unpacking them makes autograd raise
         # an error if they were changed in place before the backward
-        latents = ctx.saved_tensors
+        _ = ctx.saved_tensors
         blocks = ctx.penalty.blocks
-        parts: dict[int, list[Tensor]] = {}
-        first = 0  # position in `latents` of the first layer of the group
+        of_layers: list[dict[int, Tensor]] = []  # of each group
         for i, block in enumerate(blocks):
-            if i and block.group is not blocks[i - 1].group:
-                first += len(blocks[i - 1].group.weights)
-            gradient = ctx.penalty.gradient(i, block.read(), grads[0])
-            for index, part in block.layer_parts(gradient):
-                parts.setdefault(first + index, []).append(part)
-        pulls = [_in_shape(parts[i], latent) for i, latent in enumerate(latents)]
-        return None, *pulls
-
-
-def _in_shape(parts: list[Tensor], like: Tensor) -> Tensor:
-    """Return values in storage order as a tensor with the shape and strides of a latent."""
-    values = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return values.as_strided(like.shape, like.stride(), values.storage_offset())
+            if not i or block.group is not blocks[i - 1].group:
+                block.group.refresh()
+                of_layers.append({})
+            ctx.penalty.gradient(i, block.read(), grads[0], block.result(of_layers[-1]))
+        return None, *(layers[i] for layers in of_layers for i in range(len(layers)))

@@ -3,7 +3,7 @@
 `quiesce.oscillation.tracker` explains F, D and the common base of their decay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from quiesce.arithmetic.memory_order import indices
 from quiesce.errors import TrackingError
 from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.weight_blocks import Block, weight_blocks
-from quiesce.oscillation.weight_group import WeightGroup
+from quiesce.oscillation.weight_group import LARGEST, WeightGroup
 
 _RATE_MOMENTUM = 0.99
 _SPARSE = 16
-"""A block is updated entry by entry if fewer than 1/16 of its weights moved."""
+"""Blocks are updated entry by entry if fewer than 1/16 of their weights moved."""
 
 
 class GroupState:
@@ -48,20 +48,23 @@ class GroupState:
         self.fresh: Tensor | None = None
         self._sizes = torch.tensor([w.latent.numel() for w in group.weights], device=device)
         self.blocks = weight_blocks(group)
-        self._busy = [False] * len(self.blocks)  # whether many weights of a block moved last step
+        self._stretches = _stretches(self.blocks)
+        self._busy = [False] * len(self._stretches)  # whether many weights moved last step
 
     def remember(self) -> None:
         """Initialise the records from the current codes; frozen weights stay frozen."""
         layout = self.group.layout
+        self._follow(anew=True)
         for block in self.blocks:
-            now = self._with_average(block, block.read(), anew=True)
+            now = self._read(block)
             code, frozen = (
                 weight_passes.emitted(now),
                 weight_history.is_frozen(now.records, layout),
             )
             now.records.copy_(weight_history.pack(code, weight_history.STILL, frozen, layout))
-            block.run(weight_passes.settle, now)
-            self._advance_all(block, now, 0, 0)  # changes nothing, but compiles the pass
+            block.settle(now)
+            block.write_back()
+        self._advance_all(self.blocks, 0, 0)  # changes nothing, but compiles the pass
         self.group.write_back()
 
     def advance(self, event: float, entry: float, *, early: bool = False) -> None:
@@ -72,90 +75,97 @@ class GroupState:
             entry: Increment of D for a code change of 1.
             early: Whether the average of latents starts anew.
         """
+        self._follow(anew=early)
         counts = torch.zeros_like(self.counts)
-        moved: list[tuple[Tensor, weight_passes.Operands]] = []
-        self.fresh = None
-        for i, block in enumerate(self.blocks):
-            now = self._with_average(block, block.read(), anew=early)
-            where = None if self._busy[i] else self._settle(block, now)
-            if where is not None:
-                moved.append((where + block.start, _at(now, where)))
-            else:
-                flips = self._advance_all(block, now, event, entry)
-                self._busy[i] = self.group.on_cpu and bool(flips[0].sum() * _SPARSE > len(block))
+        fresh: list[Tensor] = []
+        for i, blocks in enumerate(self._stretches):
+            moved = None if self._busy[i] else self._settle(blocks)
+            if moved is None:
+                flips = self._advance_all(blocks, event, entry)
+                many = sum(map(len, blocks)) / _SPARSE
+                self._busy[i] = self.group.on_cpu and bool(flips[0].sum() > many)
                 counts += flips
-        if moved:
-            entries = SelectedWeights(
-                self.group, torch.cat([where for where, _ in moved]), _join(moved)
-            )
-            counts += self._advance_at(entries, event, entry)
-            if len(moved) == len(self.blocks):
-                self.fresh = entries.where
+                continue
+            fresh.append(moved[0])
+            if len(moved[0]):
+                counts += self._advance_at(*moved, event, entry)
+        self.fresh = None
+        if len(fresh) == len(self._stretches):
+            self.fresh = fresh[0] if len(fresh) == 1 else torch.cat(fresh)
         self.group.write_back()
         self.counts += counts
         self.rate.mul_(_RATE_MOMENTUM).add_(counts[0] / self._sizes, alpha=1 - _RATE_MOMENTUM)
 
-    def _with_average(
-        self, block: Block, now: weight_passes.Operands, *, anew: bool
-    ) -> weight_passes.Operands:
-        """Update the average of latents, if the estimator needs one, and let it decide codes.
+    def _read(self, block: Block) -> weight_passes.Operands:
+        """Read a block, with the average of latents where it decides the codes."""
+        now = block.read()
+        return now if self.latents is None else now._replace(average=block.of(self.latents))
+
+    def _follow(self, *, anew: bool) -> None:
+        """Update the average of latents, if the estimator needs one.
 
         Args:
-            block: The block.
-            now: Result of `block.read`.
             anew: Whether the average is the latents of now.
         """
-        estimator = self.group.weights[0].estimator
         if self.latents is None:
-            return now
+            return
+        estimator = self.group.weights[0].estimator
         rate = 1.0 if anew else 1 - estimator.beta  # pyright: ignore[reportAttributeAccessIssue]
-        rates = block.per_row([rate * (anew or not w.locked) for w in self.group.weights])
-        average = block.of(self.latents)
-        block.run(weight_passes.follow, now, average, rates)
-        return now._replace(average=average)
+        of_layers = [rate * (anew or not w.locked) for w in self.group.weights]
+        for block in self.blocks:
+            average, rates = block.of(self.latents), block.per_row(of_layers)
+            block.run(weight_passes.follow, block.read(), average, rates)
 
-    def _settle(self, block: Block, now: weight_passes.Operands) -> Tensor | None:
-        """Pin the frozen latents of a block and find the weights whose record is out of date.
+    def _settle(self, blocks: Sequence[Block]) -> tuple[Tensor, Tensor] | None:
+        """Pin the frozen latents of a stretch and find the weights whose record is out of date.
 
         Returns:
-            int64 (found,), or None for "many". Always None on an accelerator, because the index
-            would synchronise with the host.
+            Their entries, ascending int64 (found,), and their `weight_history.change_of`; or None
+            for "many". Always None on an accelerator, because the index would synchronise with the
+            host.
         """
         if not self.group.on_cpu:
             return None
-        where = indices(block.run(weight_passes.settle, now).view(-1))
-        if len(where) * _SPARSE > len(block):
+        start, end = blocks[0].start, blocks[-1].start + len(blocks[-1])
+        padded = sum(map(len, blocks)) < end - start
+        changes = (torch.zeros if padded else torch.empty)(end - start, dtype=torch.uint8)
+        for block in blocks:
+            now, first = self._read(block), block.start - start
+            mine = changes[first : first + len(block)].view(now.latent.shape)
+            block.run(weight_passes.settle, now, mine)
+            block.write_back_pinned()
+        where = indices(changes)
+        if len(where) * _SPARSE > len(changes):
             return None
-        block.write_back_pinned()
-        return where
+        return where + start, changes[where]
 
-    def _advance_all(
-        self, block: Block, now: weight_passes.Operands, event: float, entry: float
-    ) -> Tensor:
-        """Update every weight of a block; return flips and oscillations: float64 (2, layers)."""
-        device = self.frequency.device
-        average = None if self.average is None else block.of(self.average)
+    def _advance_all(self, blocks: Sequence[Block], event: float, entry: float) -> Tensor:
+        """Update all weights of blocks; return flips and oscillations: float64 (2, layers)."""
+        counts, device = torch.zeros_like(self.counts), self.frequency.device
         scalars = [
             torch.tensor(value, dtype=torch.float32, device=device) for value in (event, entry)
         ]
-        by_row = block.run(weight_passes.track, now, block.of(self.frequency), average, *scalars)
-        block.write_back()
-        return block.per_layer(by_row.double())
+        for block in blocks:
+            now, frequency = self._read(block), block.of(self.frequency)
+            average = None if self.average is None else block.of(self.average)
+            by_row = block.run(weight_passes.track, now, frequency, average, *scalars)
+            block.write_back()
+            counts += block.per_layer(by_row.double())
+        return counts
 
-    def _advance_at(self, entries: SelectedWeights, event: float, entry: float) -> Tensor:
-        """Update some weights; return flips and oscillations: float64 (2, layers)."""
-        where, layout = entries.where, self.group.layout
-        moves = weight_history.advance(
-            entries.now.records, weight_passes.rounded(entries.now), layout
-        )
-        entries.write_records(moves.record)
-        self.frequency[where] += event * moves.oscillated
+    def _advance_at(self, where: Tensor, changes: Tensor, event: float, entry: float) -> Tensor:
+        """Update the weights that changed; return flips and oscillations: float64 (2, layers)."""
+        group = self.group
+        records = group.records[where]
+        code = weight_history.changed_code(records, changes, group.layout)
+        wide = torch.promote_types(group.dtype, torch.float32)  # of codes that a pass computes
+        moves = weight_history.advance(records, code.to(wide), group.layout)
+        group.records[where] = moves.record
+        again = where[moves.oscillated]
+        self.frequency[again] += event
         if self.average is not None:
             self.average[where] += entry * moves.jump
-        layers = self.group.layers_of(where)
-        flags = (moves.flipped, moves.oscillated)
-        least = len(self.group.weights)
-        return torch.stack([torch.bincount(layers[f], minlength=least) for f in flags]).double()
+        return torch.stack([group.count(where[moves.flipped]), group.count(again)]).double()
 
     def average_before(
         self, chosen: SelectedWeights | Block, records: Tensor, growth: float
@@ -207,25 +217,13 @@ def _copy(values: Tensor) -> Tensor:
     return values.clone(memory_format=torch.contiguous_format)
 
 
-def _at(now: weight_passes.Operands, where: Tensor) -> weight_passes.Operands:
-    """Return some weights of a block: (selected,)."""
-    rows, columns = now.latent.shape
-    scale = now.scale.view(-1)
-    scale = scale[where] if len(scale) == rows * columns else scale[where // columns]
-    latent, records = now.latent.view(-1)[where], now.records.view(-1)[where]
-    average = None if now.average is None else now.average.view(-1)[where]
-    return now._replace(latent=latent, scale=scale, records=records, average=average)
-
-
-def _join(parts: list[tuple[Tensor, weight_passes.Operands]]) -> weight_passes.Operands:
-    found = [now for _, now in parts]
-    return found[0]._replace(
-        latent=torch.cat([now.latent for now in found]),
-        scale=torch.cat([now.scale for now in found]),
-        records=torch.cat([now.records for now in found]),
-        average=None if found[0].average is None else _cat(now.average for now in found),
-    )
-
-
-def _cat(parts: Iterable[Tensor | None]) -> Tensor:
-    return torch.cat([part for part in parts if part is not None])
+def _stretches(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Divide blocks into stretches of at most `LARGEST` entries, or one block, searched at once."""
+    stretches: list[list[Block]] = []
+    for block in blocks:
+        end = block.start + len(block)
+        if stretches and end - stretches[-1][0].start <= LARGEST:
+            stretches[-1].append(block)
+        else:
+            stretches.append([block])
+    return stretches

@@ -366,7 +366,7 @@ class OscillationTracker:
 
     def _place(self, name: str) -> tuple[GroupState, int]:
         if name not in self._places:
-            raise KeyError(f"no tracked layer is called {name!r}; there are {list(self._places)}")
+            raise KeyError(f"no tracked layer is called {name!r}; there are {self._names}")
         return self._places[name]
 
     def _of(self, group: WeightGroup) -> GroupState:
@@ -378,7 +378,7 @@ class OscillationTracker:
 
     def _check_groups(self) -> None:
         for state in self._states:
-            state.group.check()
+            state.group.refresh()
 
     def _followed(self) -> list[str]:
         return [w.name for w in self.weights if self.follows_average(w.name)]

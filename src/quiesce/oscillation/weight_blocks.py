@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from quiesce.arithmetic import weight_history, weight_passes
-from quiesce.arithmetic.fake_quantize import positive
 from quiesce.arithmetic.memory_order import flatten, storage_order
 from quiesce.oscillation.weight_group import (
     LARGEST,
@@ -29,19 +28,23 @@ from quiesce.oscillation.weight_group import (
 )
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
-_GATHERED = {"cpu": 2**18}
-"""Largest gathered block by device type, in entries: 1 MB of latents, which fits a CPU cache.
+_IN_PLACE = {"cpu": 2**15}
+"""Smallest layer that is read in place, by device type: copying it would take longer than a call.
 
-On an accelerator the number of kernel launches matters instead, so the limit is `LARGEST`.
+On an accelerator the number of kernel launches matters, so only `LARGEST` layers are.
 """
+
+_GATHERED = {"cpu": 2**18}
+"""Largest gathered block by device type, in entries: 1 MB of latents, which fits a CPU cache."""
 
 
 def weight_blocks(group: WeightGroup) -> list[Block]:
     """Divide a group into blocks in the order of the entries; every weight is in one block."""
+    in_place = _IN_PLACE.get(group.device.type, LARGEST)
     most = _GATHERED.get(group.device.type, LARGEST)
     blocks: list[Block] = []
     small: list[int] = []
-    scratch = _Scratch(group)
+    scratch = torch.zeros(0, dtype=group.dtype, device=group.device)
 
     def gather() -> None:
         if small:
@@ -49,7 +52,7 @@ def weight_blocks(group: WeightGroup) -> list[Block]:
             small.clear()
 
     for i, (begin, end) in enumerate(pairwise(group.starts)):
-        if end - begin >= most and _has_rows(group.weights[i]):
+        if end - begin >= in_place and _has_rows(group.weights[i]):
             gather()
             blocks.extend(_layer_blocks(group, i))
             continue
@@ -72,24 +75,39 @@ class Block:
         layers: Positions in `group.weights` of the layers with weights in this block.
     """
 
-    layers: list[int]
+    layers: Sequence[int]
 
     def __init__(self, group: WeightGroup, start: int, shape: tuple[int, int]) -> None:
         self.group, self.start, self._shape = group, start, shape
+        self._size = shape[0] * shape[1]
 
     def __len__(self) -> int:
-        return self._shape[0] * self._shape[1]
+        return self._size
 
     def of(self, values: Tensor) -> Tensor:
         """Return the values of this block as a view: (rows, columns)."""
-        return values[self.start : self.start + len(self)].view(self._shape)
+        return values[self.start : self.start + self._size].view(self._shape)
 
     def read(self) -> weight_passes.Operands:
-        """Return the current weights: (rows, columns); valid until another block is read."""
+        """Return the weights, (rows, columns), with the scales of the group's last `refresh`.
+
+        The result is valid until another block is read.
+        """
+        first = self.group.weights[0]
+        latents, records = self._latents(), self.of(self.group.records)
+        return weight_passes.Operands(
+            latents, self._scale(), first.limits, records, first.estimator
+        )
+
+    def _latents(self) -> Tensor:
+        raise NotImplementedError
+
+    def _scale(self) -> Tensor:
+        """Return floats per code: (rows, 1), or (rows, columns) if a row has several scales."""
         raise NotImplementedError
 
     def write_back(self) -> None:
-        """Copy the changes of a pass in the result of `read` to the layers."""
+        """Copy the latents that a pass has changed in the result of `read` to the layers."""
         raise NotImplementedError
 
     def write_back_pinned(self) -> None:
@@ -104,11 +122,12 @@ class Block:
         """Sum over the rows of each layer of the group: (..., rows) to (..., layers)."""
         raise NotImplementedError
 
-    def layer_parts(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Split a table of this block by layer.
+    def result(self, of_layers: dict[int, Tensor]) -> Tensor:
+        """Return a table of this block for results in the dtype of the latents: (rows, columns).
 
-        Yields:
-            The position in `group.weights`, and the values of its weights in this block: 1-D, view.
+        Args:
+            of_layers: The same memory by position of the layer, in the shape and strides of the
+                latents; layers that are not there yet are added.
         """
         raise NotImplementedError
 
@@ -117,6 +136,10 @@ class Block:
     ) -> Tensor:
         """Run a pass, as one kernel if kernels are compiled."""
         return self.group.weights[0].kernels.over_weights(function, now, *args)
+
+    def settle(self, now: weight_passes.Operands) -> None:
+        """Set the latents of frozen weights to scale * code."""
+        self.run(weight_passes.settle, now, torch.empty_like(now.latent, dtype=torch.uint8))
 
     @torch.no_grad()
     def freeze(self, now: weight_passes.Operands, codes: Tensor, where: Tensor) -> None:
@@ -129,7 +152,7 @@ class Block:
         """
         pinned = weight_history.freeze(now.records, codes, self.group.layout)
         now.records.copy_(torch.where(where, pinned, now.records))
-        self.run(weight_passes.settle, now)
+        self.settle(now)
         self.write_back()
 
 
@@ -142,28 +165,28 @@ class LayerBlock(Block):
     """
 
     def __init__(self, group: WeightGroup, index: int, rows: range) -> None:
-        held = group.weights[index].held
-        self._order = storage_order(held)
-        columns = table_shape(group.weights[index])[1]
-        super().__init__(group, group.starts[index] + rows.start * columns, (len(rows), columns))
+        self._weight = group.weights[index]
+        self._order = storage_order(self._weight.held)
+        columns = table_shape(self._weight)[1]
+        self._first = rows.start * columns
+        super().__init__(group, group.starts[index] + self._first, (len(rows), columns))
         self.layers = [index]
         self._index, self._rows = index, rows
 
-    def read(self) -> weight_passes.Operands:
-        """Return views of the layer's own memory."""
-        weight = self.group.weights[self._index]
-        rows, columns = self._shape
-        first = self._rows.start * columns
-        latent, records = (
-            flatten(values, self._order)[first : first + len(self)].view(rows, columns)
-            for values in (weight.held, weight.history)
-        )
-        scale = positive(weight.raw_scale.reshape(-1, 1))
+    def _latents(self) -> Tensor:
+        return self._mine(self.group.latents[self._index])
+
+    def _mine(self, values: Tensor) -> Tensor:
+        """Return the rows of this block in values of the layer: a view."""
+        flat = flatten(values, self._order)
+        return flat[self._first : self._first + self._size].view(self._shape)
+
+    def _scale(self) -> Tensor:
+        scale = self.group.scales[self._index].view(-1, 1)
         if len(scale) > 1:
             scale = scale[self._rows.start : self._rows.stop]
         # of one size for any layout of scales, so that one kernel serves all
-        scale = scale.expand(rows, 1).contiguous()
-        return weight_passes.Operands(latent, scale, weight.limits, records, weight.estimator)
+        return scale.expand(self._shape[0], 1).contiguous()
 
     def write_back(self) -> None:
         """Do nothing: a pass changes the layer itself."""
@@ -181,23 +204,27 @@ class LayerBlock(Block):
         sums[..., self._index] = row_values.sum(-1)
         return sums
 
-    def layer_parts(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the whole block."""
-        yield self._index, values.view(-1)
+    def result(self, of_layers: dict[int, Tensor]) -> Tensor:
+        """Return rows of a tensor for the layer."""
+        if self._index not in of_layers:
+            of_layers[self._index] = torch.empty_like(self.group.latents[self._index])
+        return self._mine(of_layers[self._index])
 
 
 class GatheredBlock(Block):
     """Small layers in consecutive rows of `ROW` entries in a scratch buffer."""
 
-    def __init__(self, group: WeightGroup, indices: list[int], scratch: _Scratch) -> None:
+    def __init__(self, group: WeightGroup, indices: list[int], scratch: Tensor) -> None:
         start, end = group.starts[indices[0]], group.starts[indices[-1] + 1]
         super().__init__(group, start, ((end - start) // ROW, ROW))
         self.layers, self._scratch = indices, scratch
         self._weights = [group.weights[i] for i in indices]
         sizes = [weight.held.numel() for weight in self._weights]
-        self._padded = sum(sizes) < len(self)
         begins = [group.starts[i] - start for i in indices]
-        self._bounds = list(zip(begins, sizes, strict=True))
+        ends = [*begins[1:], len(self)]
+        gaps = zip(begins, sizes, ends, strict=True)
+        gaps = [torch.arange(begin + size, end) for begin, size, end in gaps]
+        self._padding = torch.cat(gaps).to(group.device)
         rows = [-(-size // ROW) for size in sizes]
         self._row_counts = torch.tensor(rows, device=group.device)
         repeats = []
@@ -206,31 +233,28 @@ class GatheredBlock(Block):
             repeats += [count // max(1, scales)] * scales
         shared = scales_share_rows(self._weights[0])
         self._rows_per_scale = None if shared else torch.tensor(repeats, device=group.device)
-        scratch.reserve(len(self))
-        self._kept: tuple[Tensor, Tensor, list[Tensor]] | None = None
+        if len(self) > len(scratch):
+            scratch.resize_(len(self))
+        self._table: tuple[Tensor, list[Tensor]] | None = None
 
-    def read(self) -> weight_passes.Operands:
-        """Gather the layers."""
-        latents, records, views = self._buffers()
-        if self._padded:  # another block has used the buffer: padding must have code 0
-            latents.zero_()
-            records.fill_(self._scratch.still)
+    def _latents(self) -> Tensor:
+        table, views = self._gathered()
+        # another block may have used the buffer: padding must have code 0
+        table.view(-1).index_fill_(0, self._padding, 0)
         _copy(views, self._layers())
-        first = self._weights[0]
-        return weight_passes.Operands(
-            latents, self._scale(), first.limits, records, first.estimator
-        )
+        return table
 
     def write_back(self) -> None:
-        """Copy latents and records back."""
-        _copy(self._layers(), self._buffers()[2])
+        """Copy the latents back."""
+        _copy(self._layers(), self._gathered()[1])
+
+    def _layers(self) -> list[Tensor]:
+        return self.group.latents[self.layers[0] : self.layers[-1] + 1]
 
     def write_back_pinned(self) -> None:
-        """Copy latents back if any weight of the block is frozen."""
-        _, records, views = self._buffers()
-        if int(records.max()) >= self._scratch.frozen:
-            count = len(self._weights)
-            _copy(self._layers()[:count], views[:count])
+        """Copy the latents back if any weight of the block is frozen."""
+        if int(self.of(self.group.records).max()) >= self.group.frozen_from:
+            self.write_back()
 
     def per_row(self, layer_values: Sequence[float]) -> Tensor:
         """Return for every row the number of its layer."""
@@ -248,66 +272,40 @@ class GatheredBlock(Block):
         )
         return sums
 
-    def layer_parts(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the values of each layer."""
-        flat = values.view(-1)
-        for i, (begin, size) in zip(self.layers, self._bounds, strict=True):
-            yield i, flat[begin : begin + size]
+    def result(self, of_layers: dict[int, Tensor]) -> Tensor:
+        """Return a table of which the tensors of the layers are parts."""
+        table = self._scratch.new_empty(self._shape)
+        of_layers.update(zip(self.layers, self._views(table), strict=True))
+        return table
 
-    def _layers(self) -> list[Tensor]:
-        """Return the latents, then the records, of all layers."""
-        return [*(weight.held for weight in self._weights), *(w.history for w in self._weights)]
+    def _gathered(self) -> tuple[Tensor, list[Tensor]]:
+        """Return the scratch buffer, and views in it of all layers."""
+        if self._table is None:
+            table = self._scratch[: len(self)].view(self._shape)
+            self._table = table, self._views(table)
+        return self._table
 
-    def _buffers(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return latents and records in the scratch buffer, and views in them of `_layers`."""
-        if self._kept is None:
-            scratch, size = self._scratch, len(self)
-            latents = scratch.latents[:size].view(self._shape)
-            records = scratch.records[:size].view(self._shape)
-            self._kept = latents, records, [*self._views(latents), *self._views(records)]
-        return self._kept
-
-    def _views(self, table: Tensor) -> Iterator[Tensor]:
-        """Yield views of the layers in a table, in the shapes and strides of their latents."""
-        offset = table.storage_offset()
-        for weight, (begin, _) in zip(self._weights, self._bounds, strict=True):
-            held = weight.held
-            yield table.as_strided(held.shape, held.stride(), offset + begin)
+    def _views(self, table: Tensor) -> list[Tensor]:
+        """Return views of the layers in a table, in the shapes and strides of their latents."""
+        offset = table.storage_offset() - self.start
+        return [
+            table.as_strided(weight.held.shape, weight.held.stride(), offset + self.group.starts[i])
+            for i, weight in zip(self.layers, self._weights, strict=True)
+        ]
 
     def _scale(self) -> Tensor:
-        """Return floats per code: (rows, 1), or (rows, ROW) if a row has several scales."""
-        raw = [weight.raw_scale for weight in self._weights]
+        scales = self.group.scales[self.layers[0] : self.layers[-1] + 1]
         if self._rows_per_scale is None:
-            spread = torch.zeros(self._shape, dtype=raw[0].dtype, device=self.group.device)
+            spread = scales[0].new_ones(self._shape)
             for view, weight in zip(self._views(spread), self._weights, strict=True):
                 view.copy_(weight.scale)
-            return positive(spread)
-        table = positive(torch.cat([scale.reshape(-1) for scale in raw]))
-        rows = table.repeat_interleave(self._rows_per_scale, output_size=self._shape[0])
+            return spread
+        rows = torch.cat(scales).repeat_interleave(self._rows_per_scale, output_size=self._shape[0])
         return rows.view(-1, 1)
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     torch._foreach_copy_(targets, sources)  # pyright: ignore[reportPrivateImportUsage]
-
-
-class _Scratch:
-    """Memory for one gathered block of a group at a time."""
-
-    def __init__(self, group: WeightGroup) -> None:
-        zero = torch.zeros((), device=group.device)
-        first = torch.full_like(zero, group.grid.quant_min)
-        self.still = int(weight_history.pack(zero, weight_history.STILL, False, group.layout))
-        # the flag is the highest bit of a record: from this number on, records are frozen
-        self.frozen = int(weight_history.pack(first, weight_history.STILL, True, group.layout))
-        self.latents = torch.zeros(0, dtype=group.dtype, device=group.device)
-        self.records = torch.zeros(0, dtype=group.layout.dtype, device=group.device)
-
-    def reserve(self, entries: int) -> None:
-        """Allocate memory for a block with this number of entries."""
-        if entries > len(self.latents):
-            self.latents = self.latents.new_zeros(entries)
-            self.records = self.records.new_zeros(entries)
 
 
 def _layer_blocks(group: WeightGroup, index: int) -> Iterator[LayerBlock]:

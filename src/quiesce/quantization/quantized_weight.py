@@ -132,6 +132,21 @@ class QuantizedWeight:
             self._quantizer.history = records
         return records
 
+    @history.setter
+    def history(self, records: Tensor) -> None:
+        """Replace the records by a tensor with the same values, shape and strides."""
+        self._quantizer.history = records if self.shards is None else self.shards.join(records)
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Where latents, records and scale are in memory; equal until something replaces them.
+
+        The comparison holds while views of the earlier tensors keep their memory alive.
+        """
+        held = self.latent if self.shards is None else self.held
+        scale = self._quantizer.scale
+        return held.data_ptr(), held.stride(), self.history.data_ptr(), scale.data_ptr()
+
     @property
     def locked(self) -> bool:
         """Whether the user excluded this weight from training, by `requires_grad_(False)`.
@@ -183,7 +198,8 @@ class QuantizedWeight:
         Raises:
             TrackingError: The parameter has been split over processes, or replaced.
         """
-        if self.shards is None and is_split(self.module._parameters.get("weight")):
+        there = self.module._parameters.get("weight")
+        if there is not self.latent and self.shards is None and is_split(there):
             raise TrackingError(
                 f"{self.name}: its weight was split over processes after the tracker was made; "
                 "call fully_shard first, then create optimizer, tracker and Control"

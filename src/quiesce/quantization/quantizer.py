@@ -255,6 +255,11 @@ class FakeQuantizer(nn.Module):
             setattr(self, name, fn(values))
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold; a tracker keeps the records of layers together."""
+        history = None if self.history is None else self.history.clone()
+        return {**self.__dict__, "history": history}
+
     def _replicate_for_data_parallel(self) -> "FakeQuantizer":
         """Refuse nn.DataParallel, whose copies on other devices would not get new codes."""
         raise PrepareError(

@@ -30,7 +30,7 @@ _INSIDE = 0.5 - 2.0**-10
 """Where a weight is put that this file and its stack would round to different sides of a tie."""
 
 
-_HOOKS: WeakKeyDictionary[nn.Module, tuple[Tensor, RemovableHandle]] = WeakKeyDictionary()
+_HOOKS: WeakKeyDictionary[nn.Module, tuple[FrozenOutput, RemovableHandle]] = WeakKeyDictionary()
 """The records and the hook of the last `attach` of a layer."""
 
 
@@ -79,7 +79,8 @@ class AttachedWeight(QuantizedWeight):
         self._kept: tuple[Tensor, ...] | None = None  # by `hold_grid`
         self._dtype = self.latent.dtype
         self.refresh()
-        self._handle = self._take_over(site.on_output(FrozenOutput(self._history, self.layout)))
+        self._output = FrozenOutput(self._history, self.layout)
+        self._handle = self._take_over(site.on_output(self._output))
 
     @property
     def grid(self) -> Grid:
@@ -117,6 +118,16 @@ class AttachedWeight(QuantizedWeight):
     def history(self) -> Tensor:
         """Records of `weight_history`, laid out like the latent weight; edited in place."""
         return self._history
+
+    @history.setter
+    def history(self, records: Tensor) -> None:
+        """Replace the records by a tensor with the same values, shape and strides."""
+        self._history = self._output.records = records
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Where latents, records and scale are in memory."""
+        return self._held.data_ptr(), self._history.data_ptr(), self._affine.scale.data_ptr()
 
     @property
     def outgrown(self) -> bool:
@@ -350,8 +361,8 @@ class AttachedWeight(QuantizedWeight):
         """
         earlier = _HOOKS.get(self.module)
         if earlier is not None:
-            records, old = earlier
-            if bool(weight_history.is_frozen(records, self.layout).any()):
+            output, old = earlier
+            if bool(weight_history.is_frozen(output.records, self.layout).any()):
                 if handle is not None:
                     handle.remove()
                 raise AttachError(
@@ -360,7 +371,7 @@ class AttachedWeight(QuantizedWeight):
                 )
             old.remove()
         if handle is not None:
-            _HOOKS[self.module] = self._history, handle
+            _HOOKS[self.module] = self._output, handle
         return handle
 
     def _values(self, codes: Tensor) -> Tensor:

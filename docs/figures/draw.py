@@ -17,7 +17,7 @@ from quiesce.report.page import page
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from browser import opened
+from support.browser import opened
 
 PICTURES = {
     "offsets.png": "#offsets figure.wide",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +23,11 @@ from quiesce.arithmetic.scale_formats import ScaleFormat
 from quiesce.errors import AttachError, DivergedError, TrackingError
 from quiesce.quantization.kinds import Kind
 from quiesce.quantization.quantized_weight import QuantizedWeight
+from quiesce.stacks import frozen_hooks
 from quiesce.stacks.site import FrozenOutput, Site
 
 _INSIDE = 0.5 - 2.0**-10
 """Where a weight is put that this file and its stack would round to different sides of a tie."""
-
-
-_HOOKS: WeakKeyDictionary[nn.Module, tuple[FrozenOutput, RemovableHandle]] = WeakKeyDictionary()
-"""The records and the hook of the last `attach` of a layer."""
 
 
 class _Affine(NamedTuple):
@@ -80,7 +76,7 @@ class AttachedWeight(QuantizedWeight):
         self._dtype = self.latent.dtype
         self.refresh()
         self._output = FrozenOutput(self._history, self.layout)
-        self._handle = self._take_over(site.on_output(self._output))
+        self._handle = frozen_hooks.install(site, self._output)
 
     @property
     def grid(self) -> Grid:
@@ -349,30 +345,8 @@ class AttachedWeight(QuantizedWeight):
         self.refresh()
         self.write_back()
         if self._handle is not None:
-            self._handle.remove()
+            frozen_hooks.remove(self.site, self._handle)
             self._handle = None
-            _HOOKS.pop(self.module, None)
-
-    def _take_over(self, handle: RemovableHandle | None) -> RemovableHandle | None:
-        """Remove the hook of an earlier `attach`.
-
-        Raises:
-            AttachError: It has frozen weights.
-        """
-        earlier = _HOOKS.get(self.module)
-        if earlier is not None:
-            output, old = earlier
-            if bool(weight_history.is_frozen(output.records, self.layout).any()):
-                if handle is not None:
-                    handle.remove()
-                raise AttachError(
-                    f"{self.name} is attached already and has frozen weights; use that list, or "
-                    "call its detach() first"
-                )
-            old.remove()
-        if handle is not None:
-            _HOOKS[self.module] = self._output, handle
-        return handle
 
     def _values(self, codes: Tensor) -> Tensor:
         return self._affine.scale * (codes - self._affine.zero_point)

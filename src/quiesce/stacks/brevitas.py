@@ -24,6 +24,9 @@ from quiesce.errors import AttachError, NotCalibratedError
 from quiesce.stacks.qdq_onnx import onnx_weights
 from quiesce.stacks.site import Change, Reading, Site, codes_of
 
+# Any: pyright knows these classes only where Brevitas is installed
+_LAYER: Any = QuantWeightMixin
+_INTEGERS: Any = RescalingIntQuant
 _PROXIES = (WeightQuantProxyFromInjector, GroupwiseWeightQuantProxyFromInjector)
 _PARTS = ("scaling_impl", "zero_point_impl")
 
@@ -32,7 +35,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
     """Yield the weights whose quantizer is enabled."""
     layers: Any = model.named_modules()
     for name, module in layers:
-        is_quantized = isinstance(module, QuantWeightMixin) and module.weight_quant.is_quant_enabled
+        is_quantized = isinstance(module, _LAYER) and module.weight_quant.is_quant_enabled
         if is_quantized and wanted(name):
             yield BrevitasWeight(name, module)
 
@@ -162,7 +165,7 @@ def _check(name: str, proxy: Any) -> None:
         NotCalibratedError: A learned scale has not been initialised.
     """
     quant: Any = proxy.tensor_quant
-    if type(proxy) not in _PROXIES or not isinstance(quant, RescalingIntQuant):
+    if type(proxy) not in _PROXIES or not isinstance(quant, _INTEGERS):
         raise AttachError(
             f"{name}: the Brevitas quantizer {type(proxy).__name__} with {type(quant).__name__} "
             "is not a plain integer quantizer (float, decoupled, binary, ternary and "

@@ -33,8 +33,12 @@ every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: typ
 
 
 def members_of(*names: str) -> pytest.MarkDecorator:
-    """These members; each member is compiled in one of three tests."""
-    chosen = [member for member in MEMBERS if type(member).__name__ in names]
+    """These members, each compiled in one of three tests; all but the first are slow."""
+    chosen = [
+        pytest.param(member, marks=() if type(member).__name__ == names[0] else pytest.mark.slow)
+        for member in MEMBERS
+        if type(member).__name__ in names
+    ]
     return pytest.mark.parametrize("member", chosen, ids=lambda member: type(member).__name__)
 
 

@@ -22,6 +22,8 @@ from quiesce.export.verification.comparison import compare
 from support.digits import trained_digits, unseen_digits
 from support.messages import telling
 
+pytestmark = pytest.mark.xdist_group("trained digits")  # each process trains them once
+
 LOW = {"weight_bits": 3, "act_bits": 3, "first_last_bits": 8, "first_input_bits": 8}
 EIGHT = {"weight_bits": 4, "act_bits": 8, "first_last_bits": 7, "first_input_bits": 8}
 SCHEMES: dict[str, list[dict[str, Any]]] = {

@@ -82,7 +82,7 @@ def test_a_block_reads_every_weight_with_its_scale_at_its_place(blocks, per_chan
     [
         ("off", False),
         ("off", True),
-        ("quantizers", False),
+        pytest.param("quantizers", False, marks=pytest.mark.slow),
         pytest.param("quantizers", True, marks=pytest.mark.slow),
     ],
 )

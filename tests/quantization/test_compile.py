@@ -213,6 +213,7 @@ def test_the_whole_model_trains_like_its_parts():
     assert runs[1] == pytest.approx(runs[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_number_of_kernels_does_not_grow_with_the_layers():
     fused.cache_clear()
     counts = []

@@ -145,7 +145,7 @@ def test_the_program_about_timm_runs(capsys) -> None:
 
 def test_its_make_commands_are_targets() -> None:
     named = set(re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE))
-    assert named == {"demo", "test"}
+    assert "demo" in named
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
 
@@ -154,6 +154,7 @@ PAGES = [
     *ROOT.glob("*.md"),
     *(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "site"),
     *ROOT.glob("experiments/*/README.md"),
+    ROOT / "examples" / "README.md",
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

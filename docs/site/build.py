@@ -109,6 +109,23 @@ def write_explanation(pages: Path) -> None:
     page.write_text(page.read_text("utf-8").replace("TOY_TABLE", printed.strip()), "utf-8")
 
 
+def write_examples(pages: Path) -> list[str]:
+    """Write a page for each program of examples/, and let their table link to these pages.
+
+    Returns:
+        The pages.
+    """
+    folder = pages / "examples"
+    folder.mkdir()
+    listed = (ROOT / "examples" / "README.md").read_text("utf-8").replace(".py)", ".md)")
+    (folder / "README.md").write_text(listed, "utf-8")
+    for program in (ROOT / "examples").glob("*.py"):
+        text = f"# {program.stem}\n\n```python\n{program.read_text('utf-8')}```\n"
+        (folder / f"{program.stem}.md").write_text(text, "utf-8")
+    listed_first = sorted(folder.glob("*.md"), key=lambda page: (page.stem != "README", page.stem))
+    return [page.relative_to(pages).as_posix() for page in listed_first]
+
+
 def unlink_missing(pages: Path) -> None:
     """Turn links to files that the site does not have into text."""
     for page in pages.rglob("*.md"):
@@ -128,7 +145,7 @@ def unlink_missing(pages: Path) -> None:
         page.write_text(LINK.sub(target, page.read_text("utf-8")), "utf-8")
 
 
-def configuration(work: Path, python: list[dict[str, object]]) -> Path:
+def configuration(work: Path, python: list[dict[str, object]], examples: list[str]) -> Path:
     """Write the configuration of MkDocs with the navigation filled in."""
     text = Path(__file__).with_name("mkdocs.yml").read_text("utf-8")
     tree = yaml.safe_load(text.replace("SOURCE", str(ROOT / "src")))
@@ -138,6 +155,7 @@ def configuration(work: Path, python: list[dict[str, object]]) -> Path:
     )
     lists: dict[str, object] = {
         "PYTHON": python,
+        "EXAMPLES": examples,
         "DEPLOYMENT": [path.relative_to(pages).as_posix() for path in deployment],
         "EXPERIMENTS": [
             {path.parent.name: path.relative_to(pages).as_posix()}
@@ -167,8 +185,9 @@ def build(output: Path) -> int:
         gather(pages)
         python = write_reference(pages)
         write_explanation(pages)
+        examples = write_examples(pages)
         unlink_missing(pages)
-        file = configuration(work, python)
+        file = configuration(work, python, examples)
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
         command += ["-f", str(file), "-d", str(output.resolve())]
         done = subprocess.run(command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)

@@ -20,6 +20,7 @@ Quantize a network:
 
 Measure and cure oscillation:
     OscillationTracker: frequency of oscillation of every weight
+    momentum_for: the momentum of its frequencies for a training of known length
     LayerReport: what the tracker measured in one layer
     DistanceSampling: which weights and steps measure the distance ratio
     Control: tracker, cures and their schedules, in one object for a training loop
@@ -120,6 +121,7 @@ __all__ = [
     "keep_whole",
     "linear",
     "measure_weights",
+    "momentum_for",
     "mse_scale",
     "parameter_groups",
     "prepare",

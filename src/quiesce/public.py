@@ -37,6 +37,7 @@ from quiesce.export.gguf.writing import export_gguf as export_gguf
 from quiesce.health.watching import Watch as Watch
 from quiesce.oscillation.distance_ratio import DistanceSampling as DistanceSampling
 from quiesce.oscillation.layer_report import LayerReport as LayerReport
+from quiesce.oscillation.momentum import momentum_for as momentum_for
 from quiesce.oscillation.tracker import OscillationTracker as OscillationTracker
 from quiesce.parallel.split_weights import whole as whole
 from quiesce.quantization.calibrate import calibrate as calibrate

@@ -17,7 +17,17 @@ from support.made_cures import MAKE
 from support.small_networks import Walk, one_layer, prepared_network
 from support.states import assert_same_state, through_a_file
 
-every_cure = pytest.mark.parametrize("make", MAKE.values(), ids=[kind.__name__ for kind in MAKE])
+TARGETS: list[Callable[[Any], qs.Cure]] = [
+    lambda _: qs.Freezing(target=0.15, max_frozen=None),
+    lambda _: qs.Dampening(target=0.15),
+]
+"""Cures that take a target instead of a number; they begin to act after 15 of `TOTAL` steps."""
+TOTAL = 40
+every_cure = pytest.mark.parametrize(
+    "make",
+    [*MAKE.values(), *TARGETS],
+    ids=[*(kind.__name__ for kind in MAKE), "Freezing to a target", "Dampening to a target"],
+)
 SCHEDULED = [kind for kind in MAKE if kind is not qs.Snap]
 """Cures whose first argument may be a schedule."""
 Make = Callable[[float | ScheduleLike], qs.Cure]
@@ -26,7 +36,7 @@ IMAGES = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 
 def trained(model: torch.nn.Module, *made: qs.Cure) -> tuple[Walk, Callable[[int], None]]:
     """A control with these cures, and what takes so many steps towards ever other targets."""
-    walk = Walk(model, made, momentum=0.2)
+    walk = Walk(model, made, momentum=0.2, total=TOTAL)
     walk.optimizer.param_groups[0].update(lr=0.02, momentum=0.5)
 
     def train(steps: int) -> None:
@@ -94,7 +104,7 @@ def test_off_it_is_as_if_it_were_not_there(kind: type[qs.Cure], off: ScheduleLik
 
 
 @every_cure
-@pytest.mark.parametrize("steps", [1, 5, 6, 8])
+@pytest.mark.parametrize("steps", [1, 5, 6, 8, 18])
 def test_a_run_that_is_resumed_goes_on_with_the_same_bits(make: Make, steps: int) -> None:
     model = prepared_network()
     walk, train = trained(model, make(0.15))
@@ -126,7 +136,7 @@ def test_the_state_of_another_cure_is_refused(make: Make) -> None:
 @every_cure
 def test_it_keeps_as_much_for_a_weight_as_it_says(make: Make) -> None:
     count = 640  # a whole number of rows
-    bare, walk = Walk(one_layer(count)), Walk(one_layer(count), [cure := make(0.15)])
+    bare, walk = Walk(one_layer(count)), Walk(one_layer(count), [cure := make(0.15)], total=2000)
     walk.optimizer.param_groups[0]["lr"] = 1.0  # there is no gradient
     walk.at_random(5)
     kept = walk.tracker.state_bytes() - bare.tracker.state_bytes()

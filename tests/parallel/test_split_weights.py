@@ -22,6 +22,7 @@ from support.small_networks import small_network, weights_only
 from support.states import assert_same_state
 
 BEFORE, AFTER = 30, 20  # steps before and after the checkpoint; no pair of distances is cut
+TOTAL = 60  # steps of a training to a target
 EXACT = {"rtol": 1e-11, "atol": 1e-12}  # 50 steps in float64, sums in another order
 
 
@@ -61,7 +62,7 @@ class Training:
         cures = [qs.Dampening(0.01, "kernel_mean"), freezing or qs.Freezing(0.15, max_frozen=None)]
         if freezing is None:
             cures += [qs.TRS(0.05), qs.OsciReset(2.0, period=7, window=5)]
-        self.control = qs.Control(self.optimizer, weights, tracker, cures)
+        self.control = qs.Control(self.optimizer, weights, tracker, cures, total=TOTAL)
 
     def steps(self, count: int) -> "Training":
         for _ in range(count):
@@ -166,6 +167,24 @@ def train_split(rank: int, world: int, folder: Path, loads: bool) -> dict[str, A
         with pytest.raises(TrackingError, match=r"^0: a Recorder .* split over processes"):
             Recorder(folder, run.model, run.control, RecordingConfig(), total=1)
     return told
+
+
+def train_to_target(rank: int, world: int | None) -> list[dict[str, Any]]:
+    """Trains under freezing with a target; gives back what it has done."""
+    freezing = qs.Freezing(target=0.1, max_frozen=None)
+    run = Training(rank, world, freezing).steps(TOTAL)
+    if world is not None:
+        qs.verify_ranks(run.control)
+    return run.control.report()
+
+
+@pytest.mark.slow
+def test_a_target_sets_the_same_thresholds_in_any_number_of_processes(tmp_path: Path) -> None:
+    reports = together(train_to_target, 2, tmp_path, 2)
+    [whole] = train_to_target(0, None)
+    assert whole["frozen"] > 0
+    for [report] in reports:
+        assert report == whole
 
 
 def assert_orders_are_refused() -> None:

@@ -28,7 +28,7 @@ def file(tmp_path):
     return write
 
 
-LATER = ("trs", "osci_reset")
+LATER = ("trs", "osci_reset", "freeze_target")
 """Cures with a recipe for the digits at 3 bits only."""
 
 
@@ -203,7 +203,10 @@ def test_a_mapping_replaces_a_whole_section():
         ({"cure.treshold.end": 0.1}, "here: unknown field `cure.treshold`; did you mean"),
         ({"seed.x": 1}, "here: `seed` must be a whole number"),
         ({"cure": 3}, "here: `cure` is a section of fields, got 3"),
-        ({"tracker.momentum": 2}, "here: tracker: `momentum` must be above 0 and below 1, got 2"),
+        (
+            {"tracker.momentum": 2},
+            "here: tracker: `momentum` must be above 0 and below 1, or null, got 2",
+        ),
     ],
 )
 def test_a_bad_change_is_named_with_where_it_comes_from(changes, message):

@@ -1,5 +1,6 @@
 """Each rule of the verdict: when it speaks, and what it says."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 from msgspec import structs
 
 from quiesce.comparison.same_data import data_of
+from quiesce.errors import RecipeError
 from quiesce.report import tables
 from quiesce.report import verdict as rules
 from quiesce.report.numbers import nats
+from quiesce.report.reading.run import page_run
 from quiesce.report.run_data import Accuracy, Group
 from quiesce.run_folder.contents import DiagnosedNorm, KeptData, Learned, Sampled
-from support.made_runs import QUIET
+from support.made_runs import QUIET, Made, make_run
+from support.messages import tells
 
 
 def text_of(finding):
@@ -310,3 +314,37 @@ def test_ranking_of_a_sweep(made):
         "Highest top-1: 98.0 ± 0.0 %, at more (n = 2).",
         "Least oscillation: 0.04 %, at less (n = 1).",
     ]
+
+
+STEERED = {
+    "cure": "Freezing",
+    "target": 0.005,
+    "share_begin": 0.06,
+    "share_end": 0.0048,
+    "frozen": 0.1,
+    "reached": True,
+    "steered": "threshold",
+}
+
+
+def test_a_target_is_reached_or_missed(tmp_path):
+    folder = make_run(tmp_path / "run", Made())
+    summary = json.loads((folder / "summary.json").read_text())
+    missed = STEERED | {"reached": False, "share_end": 0.02}
+    for did, tone, parts in [
+        (STEERED, "good", ("target of 0.50 %", "is reached", "0.48 %", "6.0 %", "threshold")),
+        (missed, "bad", ("target of 0.50 %", "is missed", "2.0 %")),
+    ]:
+        (folder / "summary.json").write_text(json.dumps(summary | {"cures": [did]}))
+        run = page_run(folder, "run")
+        [finding] = [found for found in rules.verdict(run) if found.rule == "target"]
+        assert finding.tone == tone
+        assert tells(finding.text, *parts)
+        assert tells(text_of(rules.advice(run)), "lower cure.target")
+    (folder / "summary.json").write_text(json.dumps(summary | {"cures": [{"target": "x"}]}))
+    with pytest.raises(RecipeError, match=r"summary.json is damaged: .*target"):
+        page_run(folder, "run")
+
+
+def test_without_a_target_nothing_is_said_of_one(made):
+    assert rules.target(made()) is None

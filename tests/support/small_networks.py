@@ -52,6 +52,7 @@ class Walk:
         model: Prepared.
         cures: What acts after each step.
         momentum: The tracker's.
+        total: Steps of the whole training, for cures with a target.
         options: More arguments for the tracker.
     """
 
@@ -59,13 +60,15 @@ class Walk:
         self,
         model: nn.Module,
         cures: Sequence[qs.Cure] = (),
-        momentum: float = 0.01,
+        momentum: float | None = 0.01,
+        *,
+        total: int | None = None,
         **options: Any,
     ) -> None:
         self.weights = qs.quantized_weights(model)
         self.tracker = qs.OscillationTracker(self.weights, momentum, **options)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        self.control = qs.Control(self.optimizer, self.weights, self.tracker, cures)
+        self.control = qs.Control(self.optimizer, self.weights, self.tracker, cures, total=total)
 
     def to(self, *latents: Tensor) -> None:
         """One optimizer step, after which the latents are these (in any shape of that size)."""

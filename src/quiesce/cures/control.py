@@ -139,7 +139,7 @@ class Control:
             "stepped": [i in self._stepped for i in range(len(self._optimizers))],
             "tracker": self.tracker.state_dict(),
             "weights": {weight.name: weight.state_dict() for weight in self.weights},
-            "cures": [[type(cure).__name__, cure.state_dict()] for cure in self._keeping()],
+            "cures": [[type(cure).__name__, state] for cure, state in self._states()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -163,12 +163,12 @@ class Control:
         self.step, self._fresh = state["step"], False
         self._stepped = {i for i, did in enumerate(stepped) if did}
 
-    def _keeping(self) -> list[Cure]:
-        """Return the cures that have a state of their own."""
-        return [cure for cure in self.cures if _overrides(cure, "state_dict")]
+    def _states(self) -> list[tuple[Cure, dict[str, Any]]]:
+        """Return the cures that have a state of their own, and their states."""
+        return [(cure, state) for cure in self.cures if (state := cure.state_dict())]
 
     def _load_cures(self, saved: Sequence[Any]) -> None:
-        mine = self._keeping()
+        mine = [cure for cure, _ in self._states()]
         names = [type(cure).__name__ for cure in mine], [name for name, _ in saved]
         if names[0] != names[1]:
             raise TrackingError(

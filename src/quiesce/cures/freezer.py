@@ -42,6 +42,7 @@ class Freezer(Selection):
         self,
         threshold: float | Mapping[str, float],
         *,
+        up_to: float = math.inf,
         fresh_only: bool = False,
         admit: Callable[[SelectedWeights], None] = lambda chosen: None,
     ) -> None:
@@ -49,6 +50,7 @@ class Freezer(Selection):
 
         Args:
             threshold: A frequency, or one for each layer by name; other layers are left out.
+            up_to: Weights with a higher frequency than this are left out too.
             fresh_only: See `OscillationTracker.entries_above`.
             admit: Called with weights on a CPU before they are frozen; may raise an error.
         """
@@ -64,15 +66,16 @@ class Freezer(Selection):
                 if level < math.inf:
                     weight.hold_grid()
             if group.on_cpu:
-                self._freeze_entries(group, levels, fresh_only, admit)
+                self._freeze_entries(group, levels, up_to, fresh_only, admit)
             else:
-                self._freeze_blocks(group, levels)
+                self._freeze_blocks(group, levels, up_to)
             group.write_back()
 
     def _freeze_entries(
         self,
         group: WeightGroup,
         levels: list[float],
+        up_to: float,
         fresh_only: bool,
         admit: Callable[[SelectedWeights], None],
     ) -> None:
@@ -80,7 +83,9 @@ class Freezer(Selection):
         where = self.tracker.entries_above(group, min(levels), fresh_only=fresh_only)
         if max(levels) != min(levels):
             limits = torch.tensor(levels)[group.layers_of(where)]
-            where = where[self.tracker.exceeds(group, where, limits)]
+            where = where[self.tracker.frequencies_at(group, where) > limits]
+        if up_to < math.inf:
+            where = where[self.tracker.frequencies_at(group, where) <= up_to]
         if not len(where):
             return
         group.refresh()
@@ -92,7 +97,7 @@ class Freezer(Selection):
             codes = weight_passes.emitted(chosen.read())
         chosen.freeze(codes)
 
-    def _freeze_blocks(self, group: WeightGroup, levels: list[float]) -> None:
+    def _freeze_blocks(self, group: WeightGroup, levels: list[float], up_to: float) -> None:
         """Freeze on an accelerator, with masks: an index would synchronise with the host."""
         group.refresh()
         for block in self.tracker.blocks(group):
@@ -100,6 +105,8 @@ class Freezer(Selection):
             above = self.tracker.above(block, limit)
             if max(levels) != limit:
                 above = self.tracker.above(block, block.per_row(levels))
+            if up_to < math.inf:
+                above &= ~self.tracker.above(block, up_to)
             codes = weight_passes.emitted(now)
             if self.averaged:
                 codes = _rounded(group, self.tracker.average_before(block, now.records))

@@ -34,6 +34,7 @@ from quiesce.errors import TrackingError
 from quiesce.oscillation.distance_ratio import DistanceMeter, DistanceSampling, distance_ratio
 from quiesce.oscillation.group_state import GroupState
 from quiesce.oscillation.layer_report import LayerReport, Summary, overall
+from quiesce.oscillation.momentum import decay_of
 from quiesce.oscillation.saved_state import check_state
 from quiesce.oscillation.selected_weights import SelectedWeights
 from quiesce.oscillation.unseen_steps import UnseenSteps
@@ -44,6 +45,7 @@ from quiesce.quantization.quantized_weight import QuantizedWeight
 
 OSCILLATING = 0.005  # frequency above which the paper counts a weight as oscillating
 EARLY = 10  # steps in which Q-EMA rounds to nearest
+_MOMENTUM = 0.01
 _REBASE_AT = 2.0**64  # growth of the stored averages after which the base is reset
 
 
@@ -56,7 +58,8 @@ class OscillationTracker:
     Args:
         weights: The weights, as returned by `quantized_weights`. They are read in place.
         momentum: The momentum m in (0, 1), the weight of the newest step. The average covers about
-            1/m steps. The recipes of the paper use 0.001 to 0.01.
+            1/m steps. The recipes of the paper use 0.001 to 0.01. None: 0.01, or what a cure with
+            a target derives from the length of the training.
         distance: Sampling of the distance ratio, or None to disable it.
 
     Raises:
@@ -66,22 +69,20 @@ class OscillationTracker:
     def __init__(
         self,
         weights: Sequence[QuantizedWeight],
-        momentum: float = 0.01,
+        momentum: float | None = None,
         *,
         distance: DistanceSampling | None = DistanceSampling(),  # noqa: B008 (immutable)
     ) -> None:
-        if not 0 < momentum < 1:
-            raise ValueError(f"momentum must be above 0 and below 1, got {momentum}")
         if not weights:
             raise ValueError("weights is empty: there is nothing to track")
         self.weights = list(weights)
-        self.momentum = momentum
+        self._momentum_given = momentum is not None
+        self.momentum = _MOMENTUM if momentum is None else momentum
+        self.decay = decay_of(self.momentum)
         self.steps = 0
         self._token = object()
         for weight in self.weights:
             weight.tracked_by = self._token
-        # 1 - m is rounded to float32, so that it agrees with float32 passes over weights.
-        self.decay = torch.tensor(1 - momentum, dtype=torch.float32).item()
         self._base = 0
         self._states = [GroupState(group) for group in weight_groups(self.weights)]
         self._places = {
@@ -101,6 +102,11 @@ class OscillationTracker:
     def blocks(self, group: WeightGroup) -> list[Block]:
         """Return the weights of a group in blocks, for passes over all of them."""
         return self._of(group).blocks
+
+    def suggest_momentum(self, momentum: float) -> None:
+        """Use this momentum if none was given; for cures with a target, before the first step."""
+        if not self._momentum_given:
+            self.momentum, self.decay = momentum, decay_of(momentum)
 
     def follow_average(self, weights: Iterable[QuantizedWeight]) -> None:
         """Also track the average of codes of these weights and of others in the same groups.
@@ -192,9 +198,9 @@ class OscillationTracker:
             return state.fresh[state.frequency[state.fresh] > cut]
         return (state.frequency > cut).nonzero().squeeze(1)
 
-    def exceeds(self, group: WeightGroup, where: Tensor, thresholds: Tensor) -> Tensor:
-        """Return which entries of an index are above their own threshold: bool (selected,)."""
-        return self._of(group).frequency[where] > self._stored(thresholds)
+    def frequencies_at(self, group: WeightGroup, where: Tensor) -> Tensor:
+        """Return the frequencies of the entries of an index: float32 (selected,)."""
+        return self._of(group).frequency[where] * self.decay ** (self._age() - 1)
 
     def above(self, block: Block, threshold: float | Tensor) -> Tensor:
         """Return the mask of weights above `threshold` in a block: bool (rows, columns).
@@ -223,8 +229,7 @@ class OscillationTracker:
         Args:
             names: Names of the layers, at least one.
         """
-        mine = [weight for weight in self.weights if weight.name in names]
-        changes = []
+        mine, changes = [weight for weight in self.weights if weight.name in names], []
         for weight in mine:
             state, i = self._places[weight.name]
             changes.append(state.rate[i : i + 1] * weight.latent.numel())
@@ -284,10 +289,9 @@ class OscillationTracker:
     def state_bytes(self) -> int:
         """Return the size in bytes of history records, frequencies and averages of codes."""
         kept = [weight.history for weight in self.weights]
-        kept += [state.frequency for state in self._states]
-        kept += [state.average for state in self._states if state.average is not None]
-        kept += [state.latents for state in self._states if state.latents is not None]
-        return sum(values.numel() * values.element_size() for values in kept)
+        for state in self._states:
+            kept += [x for x in (state.frequency, state.average, state.latents) if x is not None]
+        return sum(values.nbytes for values in kept)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the tracker, without the history records, which the model saves.
@@ -299,7 +303,7 @@ class OscillationTracker:
         self._check_groups()
         sums_of = self._sums()
         table = over_parts(self.weights, [sums_of[name] for name in self._names])
-        layers: dict[str, dict[str, Any]] = {}
+        layers = {}
         for weight, sums in zip(self.weights, table, strict=True):
             kept, i = self._places[weight.name]
             entries = kept.state(i)

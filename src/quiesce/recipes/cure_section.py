@@ -12,6 +12,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "strength": ("dampen",),
     "aggregation": ("dampen",),
     "threshold": ("freeze",),
+    "target": ("freeze", "dampen"),
     "average": ("freeze",),
     "max_frozen": ("freeze",),
     "transitions": ("trs",),
@@ -20,7 +21,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "period": ("osci_reset",),
     "window": ("osci_reset",),
     "begin": ("osci_reset",),
-    "max_bits": ("freeze", "trs", "osci_reset"),
+    "max_bits": ("freeze", "dampen", "trs", "osci_reset"),
 }
 """Maps a field to the kinds that use it; other fields are used by every kind."""
 
@@ -40,6 +41,10 @@ class CureConfig:
     kernel_mean (sum over output channels, mean over the rest) is used by the published recipes."""
     threshold: RampConfig = RampConfig(start=0.1, end=0.01)  # noqa: RUF009 (immutable)
     """freeze: oscillation frequency above which a weight is frozen, above 0 and at most 1."""
+    target: float | None = None
+    """freeze, dampen: share of the weights with at most `max_bits` that may oscillate at the end,
+    above 0 and below 1. The threshold or the strength is then set during the run, to reach it with
+    as little as possible; null follows `threshold` or `strength`."""
     average: Literal["code", "last"] = "code"
     """freeze: freeze at the rounded running average of the code, or at the last code."""
     max_frozen: float | None = 0.6
@@ -59,7 +64,8 @@ class CureConfig:
     begin: float = 0.25
     """osci_reset: share of the training before the first period, 0 to below 1."""
     max_bits: int = 4
-    """freeze, trs, osci_reset: act only on weights with at most this many bits, 2 to 8."""
+    """freeze, trs, osci_reset: act only on weights with at most this many bits, 2 to 8. dampen with
+    a target: count only these."""
     snap: Literal["none", "average", "learned"] = "none"
     """What weights that still oscillate after training become: none leaves them as they are,
     average gives them the code that they had most often, learned chooses between their two codes by
@@ -72,6 +78,7 @@ class CureConfig:
     def __post_init__(self) -> None:
         for name in USED_BY:
             self._check_used(name)
+        self._check_target()
         for field in ("strength", "threshold", "transitions"):
             for end in ("start", "end"):
                 self._check_level(field, end)
@@ -93,6 +100,24 @@ class CureConfig:
             raise ValueError(
                 f"`{name}` is used by kind {' or '.join(kinds)}, and kind is {self.kind}: omit it, "
                 f"or set kind: {kinds[0]}"
+            )
+
+    def _check_target(self) -> None:
+        """Refuse a target out of range, and one beside the schedule that it would replace."""
+        if self.target is None:
+            if self.kind == "dampen" and self.max_bits != type(self).max_bits:
+                raise ValueError(
+                    "`max_bits` is used by kind freeze, trs or osci_reset, and by dampen with a "
+                    "target: omit it, or set a target"
+                )
+            return
+        rule = "above 0 and below 1, a share of oscillating weights, or null"
+        check(0 < self.target < 1, "target", rule, self.target)
+        field = "strength" if self.kind == "dampen" else "threshold"
+        if getattr(self, field) != getattr(type(self), field):
+            raise ValueError(
+                f"`target` and `{field}` are both set, and a target sets the {field} itself: omit "
+                "one of them"
             )
 
     def _check_level(self, field: str, end: str) -> None:

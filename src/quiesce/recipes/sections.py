@@ -95,14 +95,17 @@ class CalibrationConfig:
 class TrackerConfig:
     """How oscillation is measured."""
 
-    momentum: float = 0.01
-    """Weight of the newest step in the oscillation frequency, above 0 and below 1."""
+    momentum: float | None = None
+    """Weight of the newest step in the oscillation frequency, above 0 and below 1. null: 0.01, or
+    with cure.target 15 / steps, at least 0.001 and at most 0.05."""
     verify_every: int | None = None
     """Optimizer steps between two checks that all processes hold the same weights, at least 1; the
     run stops if they differ. null never checks."""
 
     def __post_init__(self) -> None:
-        check(0 < self.momentum < 1, "momentum", "above 0 and below 1", self.momentum)
+        momentum = self.momentum
+        fits = momentum is None or 0 < momentum < 1
+        check(fits, "momentum", "above 0 and below 1, or null", momentum)
         every = self.verify_every
         check(every is None or every >= 1, "verify_every", "at least 1, or null", every)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quiesce.oscillation.steps_needed import steps_needed
-from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm, ProbeFile
+from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm, ProbeFile, SteeredShare
 
 DEPTHWISE = "depth-wise"
 
@@ -105,6 +105,8 @@ class Run:
     """Share of low-bit depth-wise weights that oscillate."""
     frozen: float | None
     """Share of low-bit weights that are frozen."""
+    target: SteeredShare | None = None
+    """What a cure with a target for the oscillating share has done."""
     layers: tuple[DiagnosedLayer, ...] = ()
     batchnorms: tuple[DiagnosedNorm, ...] = ()
     curves: dict[str, Series] = field(default_factory=dict)

@@ -59,6 +59,7 @@ def verdict(run: Run) -> list[Finding]:
         accuracy,
         oscillation,
         crowding,
+        target,
         frozen,
         locked,
         statistics_off,
@@ -154,6 +155,18 @@ def crowding(run: Run) -> Finding | None:
         f"of one, and even spacing would put {percent(even)} there."
     )
     return Finding(rule="crowding", tone="note", text=text)
+
+
+def target(run: Run) -> Finding | None:
+    """Report whether the cure has reached its target for the oscillating share."""
+    did = run.target
+    if did is None or did.share_end is None:
+        return None
+    text = f"The target of {percent(did.target)} oscillating weights "
+    text += f"{'is reached' if did.reached else 'is missed'}: {percent(did.share_end)} oscillate"
+    if did.share_begin is not None:
+        text += f", and {percent(did.share_begin)} did before the {did.steered} was set"
+    return Finding(rule="target", tone="good" if did.reached else "bad", text=f"{text}.")
 
 
 def frozen(run: Run) -> Finding | None:
@@ -257,7 +270,7 @@ def advice(run: Run) -> Finding | None:
     if off and not harmful and not _left_reestimated(run):
         steps.append("re-estimate batch norm (the end of quiesce train does)")
     if max(_shares(run), default=0.0) >= RARE:
-        steps.append(MORE_CURE[run.cure or "none"])
+        steps.append("lower cure.target" if run.target else MORE_CURE[run.cure or "none"])
     if (run.frozen or 0) >= MOSTLY_FROZEN:
         steps.append("raise cure.threshold, so that fewer weights freeze")
     if not _healthy(run):

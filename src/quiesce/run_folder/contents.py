@@ -98,6 +98,16 @@ class Metric(Struct, frozen=True, kw_only=True):
     """Score of the final network."""
 
 
+class SteeredShare(Struct, frozen=True, kw_only=True):
+    """The report of a cure with a target, one of `cures` in summary.json."""
+
+    target: float
+    share_begin: float | None = None
+    share_end: float | None = None
+    reached: bool = False
+    steered: str = ""
+
+
 class Summary(File, frozen=True, kw_only=True):
     """summary.json."""
 

@@ -12,13 +12,15 @@ def make_cures(config: CureConfig, total: int) -> list[qs.Cure]:
 
 
 def _cures(config: CureConfig, total: int) -> list[qs.Cure]:
-    bits = config.max_bits
+    bits, target = config.max_bits, config.target
+    if config.kind == "dampen" and target is not None:
+        return [qs.Dampening(aggregation=config.aggregation, target=target, max_bits=bits)]
     if config.kind == "dampen":
         return [qs.Dampening(ramp(config.strength, total), aggregation=config.aggregation)]
     if config.kind == "freeze":
         average = "code" if config.average == "code" else None
-        threshold = ramp(config.threshold, total)
-        return [qs.Freezing(threshold, average, max_bits=bits, max_frozen=config.max_frozen)]
+        threshold = ramp(config.threshold, total) if target is None else None
+        return [qs.Freezing(threshold, average, bits, config.max_frozen, target=target)]
     if config.kind == "trs":
         return [qs.TRS(ramp(config.transitions, total), config.eta, max_bits=bits)]
     if config.kind == "osci_reset":

@@ -135,6 +135,7 @@ def train(job: Job) -> None:
             measured.cures = job.tracking.report()
             measured.train_loss = job.trainer.callback_metrics["epoch_loss"].item()
             measured.steps = job.trainer.global_step
+    measured.momentum = tracker.momentum
     measured.seconds_per_step = busy_s / max(1, measured.steps)
     measured.layers = [
         replace(layer, name=layer.name.removeprefix(NETWORK_PREFIX)) for layer in tracker.report()

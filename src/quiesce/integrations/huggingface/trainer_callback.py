@@ -58,7 +58,8 @@ class QuiesceTrainerCallback(TrainerCallback):
 
     Args:
         cures: The cures; without any, oscillation is only tracked.
-        momentum: Momentum of the tracker, in (0, 1).
+        momentum: Momentum of the tracker, in (0, 1). None: 0.01, or what a cure with a target
+            derives from the number of steps.
         verify_every: Number of optimizer steps between comparisons of all processes. All processes
             stop if they differ; see `quiesce.verify_ranks`. None: never.
         resume_from: Folder of the checkpoint to resume from. Required if it is not the checkpoint
@@ -75,7 +76,7 @@ class QuiesceTrainerCallback(TrainerCallback):
     def __init__(
         self,
         cures: Sequence[Cure] = (),
-        momentum: float = 0.01,
+        momentum: float | None = None,
         *,
         verify_every: int | None = None,
         resume_from: str | Path | None = None,

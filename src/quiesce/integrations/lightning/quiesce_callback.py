@@ -41,7 +41,8 @@ class QuiesceCallback(WatchCallback):
 
     Args:
         cures: The cures; without any, oscillation is only tracked.
-        momentum: Momentum of the tracker, in (0, 1).
+        momentum: Momentum of the tracker, in (0, 1). None: 0.01, or what a cure with a target
+            derives from the number of steps.
         average_up_to: The tracker follows the average code of all weights with at most this many
             bits, which `quiesce.diagnosis.oscillating_choices` reads. None: only if a cure needs
             it.
@@ -61,7 +62,7 @@ class QuiesceCallback(WatchCallback):
     def __init__(
         self,
         cures: Sequence[Cure] = (),
-        momentum: float = 0.01,
+        momentum: float | None = None,
         *,
         average_up_to: int | None = None,
         verify_every: int | None = None,

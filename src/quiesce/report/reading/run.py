@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.comparison.same_data import data_of
+from quiesce.files.untrusted.typed_trees import typed
 from quiesce.report.reading.facts import facts_of
 from quiesce.report.reading.layers import share, summarized_batchnorms, summarized_layers
 from quiesce.report.reading.series import batchnorm_curves, curves, layers_over_time
 from quiesce.report.reading.weights import trajectories
 from quiesce.report.run_data import DEPTHWISE, Accuracy, Run, Series
-from quiesce.run_folder.contents import DiagnosisFile, ProbeFile, ShippedFile, Summary
+from quiesce.run_folder.contents import (
+    DiagnosisFile,
+    ProbeFile,
+    ShippedFile,
+    SteeredShare,
+    Summary,
+)
 from quiesce.run_folder.folder import (
     BATCHNORM,
     BATCHNORM_LOSS,
@@ -20,9 +27,10 @@ from quiesce.run_folder.folder import (
     METRICS,
     PROBE,
     SHIPPED_NUMBERS,
+    SUMMARY,
     TRAJECTORIES,
 )
-from quiesce.run_folder.reading import RunFiles, maybe_read, read_run
+from quiesce.run_folder.reading import RunFiles, maybe_read, read_run, reading
 
 
 def page_run(folder: Path, title: str) -> Run:
@@ -33,6 +41,8 @@ def page_run(folder: Path, title: str) -> Run:
     over_time = layers_over_time(folder / LAYERS)
     fields = _identity(files)
     fields |= _headline(files.summary) if files.summary else _last_values(found)
+    with reading(folder / SUMMARY):
+        fields["target"] = _target(files.summary)
     fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
     if diagnosis and fields["low_bits"] is None:
         fields["low_bits"] = diagnosis.low_bits
@@ -55,6 +65,11 @@ def page_run(folder: Path, title: str) -> Run:
         probe=probe if probe and probe.before else None,
     )
     return run if files.summary else _from_its_layers(run)
+
+
+def _target(summary: Summary | None) -> SteeredShare | None:
+    cures = summary.cures if summary else ()
+    return next((typed(did, SteeredShare) for did in cures if "target" in did), None)
 
 
 def _momentum(files: RunFiles, diagnosis: DiagnosisFile | None) -> float | None:

@@ -40,6 +40,8 @@ class Measured:
     """Time of an optimizer step of the quantized stage, without data loading and validation."""
     layers: list[LayerReport] = field(default_factory=list)
     """Oscillation of each layer at the end of training."""
+    momentum: float | None = None
+    """Momentum of the tracker."""
     cures: list[dict[str, Any]] = field(default_factory=list)
     """What each cure has done, see `quiesce.Control.report`."""
     kl: dict[str, Tensor] = field(default_factory=dict)
@@ -64,7 +66,7 @@ def summarize(recipe: Recipe, network: nn.Module, measured: Measured) -> dict[st
         size_bytes=size_bytes(network),
         oscillation=Oscillation(
             cut=OSCILLATING,
-            momentum=recipe.tracker.momentum,
+            momentum=measured.momentum,
             low_bits=recipe.scheme.weight_bits,
             low_bit=over(low_bit),
             low_bit_depthwise=over([layer for layer in low_bit if layer.name in depthwise]),

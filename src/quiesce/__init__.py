@@ -30,6 +30,8 @@ Measure and cure oscillation:
     Freezing: pins weights that oscillate too often
     TRS: lets the learning rate follow a rate of code changes
     OsciReset: moves oscillating weights to their grid points, again and again
+    QRamping: updates oscillating weights less often, by larger steps
+    CGA: at the end of training, lets only weights at a threshold learn
     Snap: after training, gives oscillating weights the code that they had most often
     constant, cosine, linear: schedules of a cure's strength or threshold
     reestimate_batchnorm: measure batch-norm statistics again after training
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from quiesce.public import *
 
 __all__ = [
+    "CGA",
     "DSQ",
     "EWGS",
     "OBR",
@@ -95,6 +98,7 @@ __all__ = [
     "LayerReport",
     "OsciReset",
     "OscillationTracker",
+    "QRamping",
     "QuantizedWeight",
     "QuiesceError",
     "Scheme",

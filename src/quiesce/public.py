@@ -16,6 +16,7 @@ from quiesce.arithmetic.estimators import StochasticRounding as StochasticRoundi
 from quiesce.arithmetic.fake_quantize import fake_quantize as fake_quantize
 from quiesce.arithmetic.grid import Grid as Grid
 from quiesce.arithmetic.ranges import mse_scale as mse_scale
+from quiesce.cures import CGA as CGA
 from quiesce.cures import OBR as OBR
 from quiesce.cures import TRS as TRS
 from quiesce.cures import BinRegularization as BinRegularization
@@ -23,6 +24,7 @@ from quiesce.cures import Cure as Cure
 from quiesce.cures import Dampening as Dampening
 from quiesce.cures import Freezing as Freezing
 from quiesce.cures import OsciReset as OsciReset
+from quiesce.cures import QRamping as QRamping
 from quiesce.cures import Snap as Snap
 from quiesce.cures.batchnorm_reestimation import gaussian_kl as gaussian_kl
 from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm as reestimate_batchnorm

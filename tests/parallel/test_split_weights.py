@@ -62,6 +62,7 @@ class Training:
         cures = [qs.Dampening(0.01, "kernel_mean"), freezing or qs.Freezing(0.15, max_frozen=None)]
         if freezing is None:
             cures += [qs.TRS(0.05), qs.OsciReset(2.0, period=7, window=5)]
+            cures += [qs.QRamping(1.0, 2, period=6, window=3)]
         self.control = qs.Control(self.optimizer, weights, tracker, cures, total=TOTAL)
 
     def steps(self, count: int) -> "Training":

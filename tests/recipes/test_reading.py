@@ -28,7 +28,7 @@ def file(tmp_path):
     return write
 
 
-LATER = ("trs", "osci_reset", "freeze_target")
+LATER = ("trs", "osci_reset", "freeze_target", "q_ramping", "cga", "correct")
 """Cures with a recipe for the digits at 3 bits only."""
 
 
@@ -56,7 +56,8 @@ def test_a_shipped_recipe_does_what_its_name_says(name):
     network, _, bits = name.rpartition("_")
     method = next((m for m in LATER if network.endswith(f"_{m}")), network.split("_")[-1])
     assert recipe.name == name
-    assert recipe.cure.kind == {"lsq": "none"}.get(method, method)
+    assert recipe.cure.kind == {"lsq": "none", "correct": "none"}.get(method, method)
+    assert (recipe.cure.correction_batches is not None) == (method == "correct")
     assert f"w{recipe.scheme.weight_bits}a{recipe.scheme.act_bits}" == bits
 
 

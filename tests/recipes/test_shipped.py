@@ -11,7 +11,7 @@ FAST = (
     "mobilenetv3_small_dampen_w3a3",
 )
 SLOW = (
-    "mnist_osci_reset_w3a3",
+    *("mnist_osci_reset_w3a3", "mnist_q_ramping_w3a3", "mnist_cga_w3a3", "mnist_correct_w3a3"),
     *("resnet18_lsq_w3a3", "efficientnet_lite0_freeze_w4a4", "mobilenetv2_dampen_w4a4"),
     "emoji_freeze_w2a4",
 )
@@ -27,4 +27,5 @@ def test_two_steps_of(name, tiny_run):
     assert summary["name"] == name
     assert summary["steps"] == 2
     assert summary["oscillation"]["low_bit"]["weights"] > 30_000
+    assert ("corrected" in summary["top1_percent"]) == ("correct" in name)
     assert (recipe.folder / "network.safetensors").exists()

@@ -13,6 +13,8 @@ MAKE: dict[type[qs.Cure], Callable[[Any], qs.Cure]] = {
     qs.Freezing: partial(qs.Freezing, max_frozen=None),
     qs.TRS: qs.TRS,
     qs.OsciReset: partial(qs.OsciReset, period=4, window=3),
+    qs.QRamping: partial(qs.QRamping, period=4, window=2),
+    qs.CGA: qs.CGA,
     qs.Snap: qs.Snap,
 }
 """Each takes a number at which it acts, 0.15, or a schedule, except where a test says otherwise."""

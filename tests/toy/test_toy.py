@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quiesce import (
+    CGA,
     DSQ,
     EWGS,
     TRS,
@@ -28,6 +29,7 @@ from quiesce import (
     Freezing,
     Hysteresis,
     OsciReset,
+    QRamping,
     StableQAT,
     StackedSigmoid,
     StochasticRounding,
@@ -348,8 +350,8 @@ ANIMATION = Regression(0.7107, 1 / 15, 1 / 3)
 @cache
 def outcome(name: str) -> Outcome:
     torch.manual_seed(0)
-    # hysteresis flips seldom, and the controller of TRS needs some hundred steps
-    steps = {"hysteresis": 2000, "trs": 1200}.get(name, 600)
+    # hysteresis flips seldom, the controller of TRS needs some hundred steps, Q-Ramping has periods
+    steps = {"hysteresis": 2000, "trs": 1200, "q_ramping": 4000}.get(name, 600)
     return try_method(METHODS[name], ANIMATION, lr=0.5, steps=steps, start=0.737)
 
 
@@ -379,7 +381,7 @@ def test_each_method_obeys_its_law_in_the_default_set_up(name: str) -> None:
 def test_a_method_that_cures_ends_on_the_nearest_level(name: str) -> None:
     it, nearest = outcome(name), ANIMATION.nearest_code.item() / 15
     at_rest = it.frequency == 0 and it.levels == pytest.approx((nearest,))
-    assert at_rest == (it.method.cures or name == "psg")
+    assert at_rest == (it.method.cures or name in ("psg", "cga"))
     assert ("no cure" in it.method.sentence.lower()) == (not it.method.cures)
 
 
@@ -426,6 +428,32 @@ def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
     assert (measured <= torch.maximum(*ends) + 0.01).all()
     assert (ends[0] < 0.99 * problem.frequency()).all()
     assert torch.equal(problem.reset_frequency(rate, 1e3, 200), problem.frequency())
+
+
+@pytest.mark.parametrize(
+    ("rate", "alpha"), [(0.2, 4.0), pytest.param(0.05, 20.0, marks=pytest.mark.slow)]
+)
+def test_law_14_a_ramped_weight_oscillates_once_in_a_while(rate: float, alpha: float) -> None:
+    problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
+    cures = [QRamping(alpha, 2, period=250, window=50)]
+    trace = circling(problem, rate, steps=5000, cures=cures)
+    law = problem.ramped_frequency(rate, alpha, 2, 250, 50)
+    measured = trace.code[1000:].diff(dim=0).ne(0).double().mean(0)
+    torch.testing.assert_close(measured, law, rtol=0.1, atol=2e-3)
+    assert (law < 0.75 * problem.frequency()).any()
+    assert torch.equal(problem.ramped_frequency(rate, 1e3, 2, 250, 50), problem.frequency())
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.004])
+def test_law_15_a_weight_stops_where_it_leaves_the_boundary_range(rate: float) -> None:
+    problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
+    trace = circling(problem, rate, steps=1500, cures=[CGA(0.005, 1000)])
+    measured = trace.code[1100:].diff(dim=0).ne(0).double().mean(0)
+    law = problem.annealed_frequency(rate, 0.005)
+    torch.testing.assert_close(measured, law, rtol=0.05, atol=0)
+    assert (law == 0).all() == (rate == 0.2)
+    offset = (trace.latent[-1] - problem.threshold).abs() / problem.scale
+    assert ((offset > 0.005) == (law == 0)).all()
 
 
 def test_snap_ends_on_the_nearest_level() -> None:

@@ -51,6 +51,15 @@ def test_every_field_of_a_later_cure_reaches_it():
     (reset,) = make_cures(config, 100)
     assert isinstance(reset, qs.OsciReset)
     assert (reset.ratio(0), reset.period, reset.window, reset.begin) == (4.0, 30, 10, 10)
+    config = CureConfig(kind="cga", boundary_range=0.007, begin=0.8, max_bits=3)
+    (annealing,) = make_cures(config, 100)
+    assert isinstance(annealing, qs.CGA)
+    assert [annealing.level(step) for step in (79, 80)] == [None, 0.007]
+    config = CureConfig(kind="q_ramping", alpha=4.0, beta=2, period=30, window=10, begin=0.1)
+    (ramping,) = make_cures(config, 100)
+    assert isinstance(ramping, qs.QRamping)
+    assert (ramping.alpha(0), ramping.beta) == (4.0, 2)
+    assert (ramping.period, ramping.window, ramping.begin) == (30, 10, 10)
     assert [type(cure) for cure in make_cures(CureConfig(snap="average"), 100)] == [qs.Snap]
     assert make_cures(CureConfig(snap="learned"), 100) == []
 

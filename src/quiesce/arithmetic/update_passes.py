@@ -55,6 +55,74 @@ def recenter(
     return torch.where(far, 1.0, 0.0).sum(1)
 
 
+def intervals(weight: Operands, latent_way: Tensor, code_way: Tensor, rule: Tensor) -> Tensor:
+    """Replace distances by the interval between two updates, and by the sum of those to come.
+
+    Args:
+        weight: Weights (rows, entries).
+        latent_way: See `travel`; set to 0, the sum of updates.
+        code_way: See `travel`; set to the interval in steps, 1 or more.
+        rule: (alpha, beta): the interval is 1 + beta * floor(ratio / alpha); 1 if alpha is 0.
+
+    Returns:
+        Number of weights with an interval above 1 in each row: float32 (rows,).
+    """
+    alpha, beta = rule[0], rule[1]
+    moves = (alpha > 0) & (latent_way > 0) & ~_frozen(weight)
+    parts = torch.floor(code_way / torch.where(moves, latent_way * alpha, 1.0))
+    code_way.copy_(torch.where(moves, 1 + beta * parts, 1.0))
+    latent_way.zero_()
+    return torch.where(code_way > 1, 1.0, 0.0).sum(1)
+
+
+def ramp(
+    weight: Operands,
+    before: Tensor,
+    pending: Tensor,
+    interval: Tensor,
+    turn: Tensor,
+    allowed: Tensor,
+) -> Tensor:
+    """Undo the updates of latent weights until their interval is over, in place.
+
+    Args:
+        weight: Weights (rows, entries).
+        before: The latents before the step.
+        pending: Sum of the updates that were undone; changed in place.
+        interval: Steps from one update to the next; weights with 1 are left as they are.
+        turn: A scalar, the step that is a multiple of the interval when an update is due.
+        allowed: 1 for rows whose weights may be changed, else 0: (rows, 1).
+
+    Returns:
+        `pending`.
+    """
+    now, held = _wide(weight.latent), _wide(before)
+    ramped = (interval > 1) & (allowed > 0) & ~_frozen(weight)
+    due = torch.remainder(turn, interval) == 0
+    total = pending + (now - held)
+    moved = torch.where(due, held + total, held).to(weight.latent.dtype)
+    weight.latent.copy_(torch.where(ramped, moved, weight.latent))
+    return pending.copy_(torch.where(ramped & ~due, total, 0.0))
+
+
+def hold(weight: Operands, before: Tensor, limit: Tensor, allowed: Tensor) -> Tensor:
+    """Undo the updates of latent weights that were not at a threshold, in place.
+
+    Args:
+        weight: Weights (rows, entries).
+        before: The latents before the step.
+        limit: A scalar, the largest distance from a threshold between two codes, in grid steps.
+        allowed: 1 for rows whose weights may be changed, else 0: (rows, 1).
+
+    Returns:
+        The latents.
+    """
+    place = (_wide(before) / weight.scale).clamp(weight.limits[0], weight.limits[1])
+    inside = (place - torch.round(place)).abs() >= 0.5 - limit
+    kept = torch.where(inside | (allowed == 0), weight.latent, before)
+    return weight.latent.copy_(kept)
+
+
 def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 

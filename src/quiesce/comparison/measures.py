@@ -58,6 +58,14 @@ MEASURES = (
         help="the same, with batch-norm statistics measured again",
     ),
     Measure(
+        key="corrected",
+        title="corrected",
+        read=lambda summary: summary.top1_percent.get("corrected"),
+        unit="percent",
+        digits=2,
+        help="the same, after quantization correction",
+    ),
+    Measure(
         key="metric",
         title="metric",
         read=lambda summary: summary.metric.final if summary.metric else None,

@@ -16,19 +16,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from quiesce.arithmetic import update_passes
 from quiesce.cures.cure import Cure, as_schedule
+from quiesce.cures.kept_numbers import Kept, kept_zeros, load_kept, save_kept
 from quiesce.cures.selection import Selection, refuse_copies
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
-from quiesce.oscillation.weight_group import WeightGroup
-from quiesce.oscillation.weight_parts import part_of
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.schedules import ScheduleLike
 
-_FIELDS = ("before", "latent_way", "code_way")
+_FIELDS = {"before": None, "latent_way": torch.float32, "code_way": torch.float32}
 
 
 class OsciReset(Cure):
@@ -71,7 +69,7 @@ class OsciReset(Cure):
         self.ratio = as_schedule(ratio)
         self.period, self.window, self.begin = period, window, begin
         self._selection = Selection(max_bits)
-        self._kept: list[tuple[WeightGroup, dict[str, Tensor]]] = []
+        self._kept: Kept = []
         self._resets = 0
 
     def attach(self, weights: Sequence[QuantizedWeight], tracker: OscillationTracker) -> None:
@@ -91,20 +89,7 @@ class OsciReset(Cure):
                     f"{type(weight.estimator).__name__} reads the past of a weight, which a reset "
                     "would contradict; use one of them"
                 )
-        self._kept = [
-            (
-                group,
-                {
-                    name: torch.zeros(
-                        len(group),
-                        dtype=group.dtype if name == "before" else torch.float32,
-                        device=group.device,
-                    )
-                    for name in _FIELDS
-                },
-            )
-            for group in self._selection.groups
-        ]
+        self._kept = kept_zeros(self._selection, _FIELDS)
         self._resets = 0
 
     @torch.no_grad()
@@ -155,16 +140,7 @@ class OsciReset(Cure):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements of the window, by layer, and the number of resets."""
-        layers = {}
-        for group, kept in self._kept:
-            for i, weight in enumerate(group.weights):
-                mine = {name: _copy(group.layer(kept[name], i)) for name in _FIELDS}
-                if weight.shards is not None:
-                    mine = {name: weight.shards.join(values) for name, values in mine.items()}
-                layers[weight.name] = mine
-        # processes gather split tensors in this order, and groups can differ between processes
-        names = [each.name for each in self._selection.tracker.weights if each.name in layers]
-        return {"layers": {name: layers[name] for name in names}, "resets": self._resets}
+        return {"layers": save_kept(self._kept, self._selection), "resets": self._resets}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the result of `state_dict`.
@@ -172,18 +148,5 @@ class OsciReset(Cure):
         Raises:
             TrackingError: It is of other layers.
         """
-        for group, kept in self._kept:
-            for i, weight in enumerate(group.weights):
-                for name in _FIELDS:
-                    saved = part_of(state["layers"][weight.name][name], weight.shards)
-                    mine = group.layer(kept[name], i)
-                    if saved is None or saved.shape != mine.shape:
-                        raise TrackingError(
-                            f"the saved OsciReset has {weight.name} in another shape"
-                        )
-                    mine.copy_(saved)
+        load_kept(self._kept, state["layers"], "OsciReset")
         self._resets = int(state["resets"])
-
-
-def _copy(values: Tensor) -> Tensor:
-    return values.clone(memory_format=torch.contiguous_format)

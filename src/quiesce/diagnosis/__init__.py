@@ -8,6 +8,7 @@
     oscillating_choices(tracker)               the two codes of each oscillating weight, to `draw`
                                                or `learn`, and to compute with: `replaced`
     learn_codes(model, tracker, batches, loss) learn these codes, and keep them
+    correct_quantization(model, batches, loss) learn a factor and an offset for every channel
 
 Needs only torch. `quiesce diagnose` and `quiesce probe` apply these functions to a run folder.
 """
@@ -21,6 +22,7 @@ from quiesce.diagnosis.choices import draw as draw
 from quiesce.diagnosis.choices import oscillating_choices as oscillating_choices
 from quiesce.diagnosis.choices import replaced as replaced
 from quiesce.diagnosis.codes import code_counts as code_counts
+from quiesce.diagnosis.correction import correct_quantization as correct_quantization
 from quiesce.diagnosis.feeding import feeding_layers as feeding_layers
 from quiesce.diagnosis.layers import LayerDiagnosis as LayerDiagnosis
 from quiesce.diagnosis.layers import diagnose_layers as diagnose_layers

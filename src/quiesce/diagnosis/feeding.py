@@ -6,16 +6,20 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from quiesce.inference import Input, arguments_of, batch_norms, inference
+from quiesce.inference import Batch, Forward, Input, arguments_of, batch_norms, inference
 from quiesce.quantization.quantized_layers import LAYERS
 
 
 @torch.no_grad()
-def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
+def feeding_layers(
+    model: nn.Module, example: Input | Batch, forward: Forward | None = None
+) -> dict[str, str | None]:
     """Return, for each batch norm with running statistics, the layer whose output is its input.
 
     Args:
         model: Float or prepared; it runs once in inference mode, and does not change.
+        example: An input of the model, or a batch for `forward`.
+        forward: Function of the model and a batch that replaces the call.
 
     Returns:
         Name of the batch norm to name of the convolution or linear layer, or to None if something
@@ -40,8 +44,11 @@ def feeding_layers(model: nn.Module, example: Input) -> dict[str, str | None]:
     handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
         with inference(model):
-            args, kwargs = arguments_of(example)
-            model.forward(*args, **kwargs)  # a compiled call would skip the hooks
+            if forward is not None:
+                forward(model, example)
+            else:
+                args, kwargs = arguments_of(example)
+                model.forward(*args, **kwargs)  # a compiled call would skip the hooks
     finally:
         for handle in handles:
             handle.remove()

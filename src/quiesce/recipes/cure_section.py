@@ -18,10 +18,13 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "transitions": ("trs",),
     "eta": ("trs",),
     "ratio": ("osci_reset",),
-    "period": ("osci_reset",),
-    "window": ("osci_reset",),
-    "begin": ("osci_reset",),
-    "max_bits": ("freeze", "dampen", "trs", "osci_reset"),
+    "boundary_range": ("cga",),
+    "alpha": ("q_ramping",),
+    "beta": ("q_ramping",),
+    "period": ("osci_reset", "q_ramping"),
+    "window": ("osci_reset", "q_ramping"),
+    "begin": ("osci_reset", "q_ramping", "cga"),
+    "max_bits": ("freeze", "dampen", "trs", "osci_reset", "q_ramping", "cga"),
 }
 """Maps a field to the kinds that use it; other fields are used by every kind."""
 
@@ -30,10 +33,11 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
 class CureConfig:
     """The method against oscillating weights."""
 
-    kind: Literal["none", "dampen", "freeze", "trs", "osci_reset"] = "none"
+    kind: Literal["none", "dampen", "freeze", "trs", "osci_reset", "q_ramping", "cga"] = "none"
     """none (plain LSQ), dampen (penalty on the distance to the grid), freeze (fixed codes), trs
-    (the learning rate follows a rate of code changes) or osci_reset (oscillating weights go to the
-    middle of their bin)."""
+    (the learning rate follows a rate of code changes), osci_reset (oscillating weights go to the
+    middle of their bin), q_ramping (oscillating weights are updated less often) or cga (at the end,
+    only weights at a threshold learn)."""
     strength: RampConfig = RampConfig(end=0.1)  # noqa: RUF009 (immutable)
     """dampen: factor of the penalty in the loss, 0 or more."""
     aggregation: Literal["sum", "mean", "kernel_mean"] = "kernel_mean"
@@ -57,15 +61,26 @@ class CureConfig:
     """trs: rate of the controller, in units of the initial learning rate, above 0."""
     ratio: float = 8.0
     """osci_reset: distance ratio from which a weight is reset, above 0."""
+    boundary_range: float = 0.005
+    """cga: largest distance from a threshold at which a weight learns, in grid steps, above 0 and
+    at most 0.5."""
+    alpha: float = 16.0
+    """q_ramping: distance ratio at which a weight is updated less often, above 0."""
+    beta: int = 5
+    """q_ramping: steps by which the interval between updates grows for every `alpha` of the ratio,
+    at least 1."""
     period: int = 200
-    """osci_reset: optimizer steps from one reset to the next, above `window`."""
+    """osci_reset: optimizer steps from one reset to the next, above `window`; q_ramping: from one
+    measurement to the next (published: one epoch)."""
     window: int = 50
-    """osci_reset: steps before a reset over which the ratio is measured, at least 1."""
+    """osci_reset, q_ramping: steps over which the ratio is measured, at least 1 (published: 50
+    before a reset, 30 at the start of a period of q_ramping)."""
     begin: float = 0.25
-    """osci_reset: share of the training before the first period, 0 to below 1."""
+    """osci_reset, q_ramping: share of the training before the first period, 0 to below 1; cga:
+    before the cure (published: a training of its own, so near 1)."""
     max_bits: int = 4
-    """freeze, trs, osci_reset: act only on weights with at most this many bits, 2 to 8. dampen with
-    a target: count only these."""
+    """freeze, trs, osci_reset, q_ramping, cga: act only on weights with at most this many bits, 2
+    to 8. dampen with a target: count only these."""
     snap: Literal["none", "average", "learned"] = "none"
     """What weights that still oscillate after training become: none leaves them as they are,
     average gives them the code that they had most often, learned chooses between their two codes by
@@ -75,7 +90,16 @@ class CureConfig:
     snap_batches: int = 50
     """snap learned: training batches to learn from, at least 1."""
 
+    correction_batches: int | None = None
+    """Training batches from which quantization correction learns a factor and an offset for every
+    channel of every layer after training and re-estimation, at least 1 (published: one epoch); null
+    switches it off."""
+    correction_lr: float = 1e-4
+    """Learning rate of quantization correction, above 0."""
+
     def __post_init__(self) -> None:
+        batches = self.correction_batches
+        check(batches is None or batches >= 1, "correction_batches", "at least 1, or null", batches)
         for name in USED_BY:
             self._check_used(name)
         self._check_target()
@@ -85,10 +109,12 @@ class CureConfig:
         check(2 <= self.max_bits <= 8, "max_bits", "2 to 8", self.max_bits)
         most = self.max_frozen
         check(most is None or 0 < most < 1, "max_frozen", "above 0 and below 1, or null", most)
-        for name in ("eta", "ratio"):
+        for name in ("eta", "ratio", "alpha", "correction_lr"):
             check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        for name in ("window", "snap_steps", "snap_batches"):
+        for name in ("beta", "window", "snap_steps", "snap_batches"):
             check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        near = self.boundary_range
+        check(0 < near <= 0.5, "boundary_range", "above 0 and at most 0.5", near)
         rule = f"above window ({self.window})"
         check(self.period > self.window, "period", rule, self.period)
         check(0 <= self.begin < 1, "begin", "0 to below 1", self.begin)

@@ -290,6 +290,8 @@ MORE_CURE = {
     "dampen": "raise the end of cure.strength, or freeze instead",
     "trs": "lower cure.transitions, or freeze instead",
     "osci_reset": "lower cure.ratio or cure.period, or freeze instead",
+    "cga": "begin it earlier (cure.begin), or freeze instead",
+    "q_ramping": "lower cure.alpha, raise cure.beta, or freeze instead",
 }
 
 

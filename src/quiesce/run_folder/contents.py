@@ -301,7 +301,7 @@ class KeptScheme(Struct, frozen=True, kw_only=True):
 class KeptCure(Struct, frozen=True, kw_only=True):
     """The cure in recipe.yaml."""
 
-    kind: Literal["none", "dampen", "freeze", "trs", "osci_reset"] = "none"
+    kind: Literal["none", "dampen", "freeze", "trs", "osci_reset", "q_ramping", "cga"] = "none"
 
 
 class KeptModel(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from quiesce.arithmetic import estimators
-from quiesce.cures import TRS, Cure, Dampening, Freezing, OsciReset, Snap
+from quiesce.cures import CGA, TRS, Cure, Dampening, Freezing, OsciReset, QRamping, Snap
 from quiesce.toy.regression import Regression, freeze_latency
 from quiesce.toy.simulation import Trace, simulate
 
@@ -26,6 +26,11 @@ TRANSITIONS = 5e-3
 """Factor of TRS: it aims at this share of code changes, times the root of the bits."""
 RATIO, PERIOD = 8.0, 200
 """Numbers of OsciReset."""
+ALPHA, BETA, WINDOW = 5.0, 2, 30
+"""Numbers of Q-Ramping, with the same period. At the published ones, 16 and 5, it begins to act at
+smaller steps, and then moves the weight so far that a window sees only a part of its flips."""
+BOUNDARY, ANNEALED = 0.005, 100
+"""Boundary range of CGA, and the step from which it acts."""
 LAWFUL = 0.5
 """Largest lr * E for which the laws hold; no step jumps over a level."""
 SYMBOLS = (
@@ -182,6 +187,27 @@ METHODS: Mapping[str, Method] = {
         law=lambda regression, lr: regression.reset_frequency(lr, RATIO, PERIOD).item(),
         for_small_steps=True,
         make=lambda regression: [OsciReset(RATIO, PERIOD, max_bits=BITS)],
+    ),
+    "q_ramping": Method(
+        title="Q-Ramping",
+        sentence="Law 14: it moves in every N-th step, N times as far, so it oscillates less often "
+        "and farther. After large updates a window sees few flips, and the next period has small "
+        "ones. No cure.",
+        law=lambda regression, lr: regression.ramped_frequency(
+            lr, ALPHA, BETA, PERIOD, WINDOW
+        ).item(),
+        for_small_steps=True,
+        make=lambda regression: [
+            QRamping(ALPHA, BETA, period=PERIOD, window=WINDOW, max_bits=BITS)
+        ],
+    ),
+    "cga": Method(
+        title="CGA",
+        sentence="Law 15: it stops as soon as an update takes it farther from the threshold than "
+        "the boundary range, on the level where it is; an update smaller than that never does. No "
+        "cure: the level is left to chance.",
+        law=lambda regression, lr: regression.annealed_frequency(lr, BOUNDARY).item(),
+        make=lambda regression: [CGA(BOUNDARY, ANNEALED, max_bits=BITS)],
     ),
     "snap": Method(
         title="Snap",

@@ -165,6 +165,44 @@ class Regression:
         reset = ratio * rate * torch.maximum(self.share, 1 - self.share) <= 1
         return 2 * near * torch.where(reset, 1 - back / cycle, 1.0)
 
+    def ramped_frequency(
+        self, lr: float, alpha: float, beta: int, period: int, window: int
+    ) -> Tensor:
+        """Law 14: oscillations per step if an oscillating weight moves in every N-th step only.
+
+        N = 1 + beta floor(R / alpha), with the distance ratio R = 1 / (lr E max(r, 1-r)) of a
+        weight that oscillates. An update is N times as large, so the amplitude is that of the
+        learning rate N lr, and the frequency per update is that of law 2. In the window of every
+        period the weight moves in every step, and first comes back to the threshold, which takes up
+        to N steps. The law holds for N well below the window; for larger N the measured R is lower.
+
+        Args:
+            lr: Learning rate; N * lr * E * max(r, 1-r) is below 1.
+            alpha: Distance ratio for each `beta` steps more.
+            beta: Steps by which the interval grows.
+            period: Optimizer steps from one window to the next.
+            window: Steps in which the ratio is measured.
+        """
+        ratio = 1 / (lr * self.energy * torch.maximum(self.share, 1 - self.share))
+        interval = 1 + beta * (ratio / alpha).floor()
+        updates = window + (period - window) / interval
+        return self.frequency() * updates / period
+
+    def annealed_frequency(self, lr: float, boundary_range: float) -> Tensor:
+        """Law 15: oscillations per step if only a weight near its threshold is updated.
+
+        An update of an oscillating weight is lr E r or lr E (1-r) grid steps. If the larger one is
+        above the range, the weight leaves it sooner or later, and stops there. If not, it never
+        leaves it, and the frequency is that of law 2.
+
+        Args:
+            lr: Learning rate; lr * E is at most 1/2.
+            boundary_range: Largest distance from the threshold at which a weight is updated, in
+                grid steps.
+        """
+        larger = lr * self.energy * torch.maximum(self.share, 1 - self.share)
+        return torch.where(larger > boundary_range, 0.0, self.frequency())
+
 
 def _locked_share(drift: Tensor, contraction: Tensor) -> Tensor:
     """Return the share of steps on the upper level if each step also contracts the distance.

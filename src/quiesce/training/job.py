@@ -71,7 +71,7 @@ class Job:
         return self.found if self.found is not None and self.found.stage == stage else None
 
     def measure(self, state: str) -> None:
-        """Measure the network's accuracy in a state: float, rounded, trained or reestimated."""
+        """Measure the network's accuracy in a state, such as float, rounded or trained."""
         self.network.to(self.device)
         self.measured.top1_percent[state] = self.measuring.top1(self.network, state)
         if self.recipe.metric is not None:

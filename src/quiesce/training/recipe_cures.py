@@ -23,7 +23,20 @@ def _cures(config: CureConfig, total: int) -> list[qs.Cure]:
         return [qs.Freezing(threshold, average, bits, config.max_frozen, target=target)]
     if config.kind == "trs":
         return [qs.TRS(ramp(config.transitions, total), config.eta, max_bits=bits)]
+    begin = round(config.begin * total)
     if config.kind == "osci_reset":
-        begin = round(config.begin * total)
         return [qs.OsciReset(config.ratio, config.period, config.window, begin, max_bits=bits)]
+    if config.kind == "q_ramping":
+        return [
+            qs.QRamping(
+                config.alpha,
+                config.beta,
+                period=config.period,
+                window=config.window,
+                begin=begin,
+                max_bits=bits,
+            )
+        ]
+    if config.kind == "cga":
+        return [qs.CGA(config.boundary_range, begin, max_bits=bits)]
     return []

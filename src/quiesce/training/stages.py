@@ -1,4 +1,4 @@
-"""The stages of a run, in order: float network, quantize, train, re-estimate, write.
+"""The stages of a run, in order: float network, quantize, train, re-estimate, correct, write.
 
 Every stage takes the `Job`, changes its network, and adds to its measurements.
 """
@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 import quiesce as qs
 from quiesce.diagnosis import (
+    correct_quantization,
     diagnose_batchnorm,
     has_statistics,
     learn_codes,
@@ -59,6 +60,7 @@ def run_stages(job: Job) -> dict[str, Any]:
     quantize(job)
     train(job)
     reestimate(job)
+    correct(job)
     return write(job)
 
 
@@ -155,6 +157,20 @@ def reestimate(job: Job) -> None:
     measured.diagnosis.norms = diagnose_batchnorm(job.network, measured.kl, job.example)
     job.measure("reestimated")
     _diagnose(job, REESTIMATED, count, "reestimated")
+
+
+def correct(job: Job) -> None:
+    """Correct the outputs of the quantized layers, if the recipe says so."""
+    cure = job.recipe.cure
+    if (count := cure.correction_batches) is None:
+        return
+    batches = job.measuring.training("quantization correction", count)
+    with job.clock.timed("correction"):
+        done = correct_quantization(
+            job.network, batches, cross_entropy, count=count, lr=cure.correction_lr
+        )
+    job.measured.cures.append({"cure": "quantization correction", **done})
+    job.measure("corrected")
 
 
 def write(job: Job) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from quiesce.errors import RecipeError, did_you_mean
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.contents import Summary
 
-ACCURACIES = ("pre_bn", "post_bn")
+ACCURACIES = ("pre_bn", "post_bn", "corrected")
 """Goals that the test accuracy of an epoch foretells."""
 
 _READERS: dict[str, Callable[[Summary], float | None]] = {
@@ -67,6 +67,7 @@ def read_goals(names: Sequence[str], recipe: Recipe) -> tuple[Goal, ...]:
         raise RecipeError(f"--metric: give one or more, each once, got {', '.join(names)}")
     unmeasured = {
         "post_bn": recipe.batchnorm.batches is None and "batchnorm.batches",
+        "corrected": recipe.cure.correction_batches is None and "cure.correction_batches",
         "metric": recipe.metric is None and "metric",
     }
     for goal in goals:

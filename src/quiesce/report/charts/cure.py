@@ -10,6 +10,7 @@ from quiesce.report.run_data import Group, Run, Series
 CURES = {
     "freeze": ("Freezing threshold", "oscillations per step"),
     "dampen": ("Dampening strength", "factor of the penalty"),
+    "cga": ("Boundary range of CGA", "grid steps"),
     "trs": ("Learning rate of TRS", "in units of the initial one"),
 }
 

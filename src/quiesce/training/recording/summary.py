@@ -27,7 +27,8 @@ class Measured:
         default_factory=lambda: dict.fromkeys(("float", "rounded", "trained", "reestimated"))
     )
     """Accuracy of the float network, after calibration, after training, and after batch-norm
-    re-estimation (None if nothing is re-estimated)."""
+    re-estimation (None if nothing is re-estimated); also after quantization correction, if the
+    recipe has it."""
     metric: dict[str, float | None] = field(default_factory=dict)
     """Score of the same states by the metric of the recipe; empty without one."""
     train_loss: float | None = None
@@ -95,8 +96,8 @@ def size_bytes(network: nn.Module) -> int:
 def _metric(name: str | None, scores: dict[str, float | None]) -> Metric | None:
     if name is None:
         return None
-    final = scores.get("reestimated")
-    final = scores.get("trained") if final is None else final
+    found = (scores.get(state) for state in ("corrected", "reestimated", "trained"))
+    final = next((score for score in found if score is not None), None)
     return Metric(name=name, scores=scores, final=final)
 
 

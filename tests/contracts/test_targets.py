@@ -31,6 +31,10 @@ SCHEMES: dict[str, list[dict[str, Any]]] = {
     "openvino": [LOW, EIGHT],
     "executorch": [{**EIGHT, "residual": "quantized"}, LOW],
     "qonnx": [LOW, EIGHT],
+    "hls4ml": [
+        {**LOW, "residual": "quantized"},
+        {**LOW, "weight_bits": 2, "act_bits": 2, "residual": "quantized"},
+    ],
 }
 """The schemes of the trained networks of each target."""
 
@@ -40,6 +44,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str, str]]] = {
     "openvino": [],
     "executorch": [(OFFSET, "stem.0", "learn_offset")],
     "qonnx": [],
+    "hls4ml": [(OFFSET, "stem.0", "learn_offset"), (LOW, "blocks.1.expand.0", "residual")],
 }
 """Schemes that a target does not take, the layer that it names, and the field to change."""
 

@@ -67,7 +67,7 @@ def find_inputs(
 def absorb_activations(inputs: "Mapping[ir.Node, QuantizedInput]") -> None:
     """Replace each Relu and Clip that only quantized inputs read by limits of their codes."""
     for node in _producers(inputs):
-        bounds = _bounds(node)
+        bounds = bounds_of(node)
         readers = [use.node for use in node.outputs[0].uses()]
         if bounds is None or node.outputs[0].is_graph_output():
             continue
@@ -111,7 +111,7 @@ def _narrow(quantized: QuantizedInput, low: float, high: float) -> None:
     quantized.high = max(min(last, quantized.grid.code(high)), quantized.low)
 
 
-def _bounds(node: "ir.Node") -> tuple[float, float] | None:
+def bounds_of(node: "ir.Node") -> tuple[float, float] | None:
     """Return the limits of a Relu or Clip, or None for another node."""
     if node.domain != "":
         return None

@@ -10,6 +10,7 @@ _HOMES = {
     "openvino": ("openvino", "OpenvinoTarget"),
     "executorch": ("executorch.target", "ExecutorchTarget"),
     "qonnx": ("qonnx.target", "QonnxTarget"),
+    "hls4ml": ("hls4ml.target", "Hls4mlTarget"),
 }
 
 TARGETS = tuple(_HOMES)

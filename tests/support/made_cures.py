@@ -20,6 +20,10 @@ MAKE: dict[type[qs.Cure], Callable[[Any], qs.Cure]] = {
 """Each takes a number at which it acts, 0.15, or a schedule, except where a test says otherwise."""
 
 
+TOGETHER = {qs.Freezing: 0.35, qs.QRamping: 3.0, qs.CGA: 0.45}
+"""Numbers of cures that would leave nothing to do for the others."""
+
+
 def one_of_each() -> list[qs.Cure]:
     """All of them; freezing leaves some oscillating weights to the last step."""
-    return [make(0.35 if kind is qs.Freezing else 0.15) for kind, make in MAKE.items()]
+    return [make(TOGETHER.get(kind, 0.15)) for kind, make in MAKE.items()]

@@ -20,7 +20,7 @@ MAKE: dict[type[qs.Cure], Callable[[Any], qs.Cure]] = {
 """Each takes a number at which it acts, 0.15, or a schedule, except where a test says otherwise."""
 
 
-TOGETHER = {qs.Freezing: 0.25, qs.QRamping: 3.0, qs.CGA: 0.49}
+TOGETHER = {qs.Freezing: 0.25, qs.QRamping: 3.0, qs.CGA: 0.5}
 """Numbers of cures that would leave nothing to do for the others."""
 
 

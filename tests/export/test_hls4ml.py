@@ -161,7 +161,7 @@ def test_the_bits_of_every_accumulator_are_known_without_hls4ml() -> None:
         (
             nn.Sequential(*stem(), nn.Hardswish(), nn.Conv2d(4, 4, 2)),
             {},
-            ("3", "the result of", "ReLU6"),
+            ("4", "the result of HardSwish", "ReLU6"),
         ),
         (nn.Sequential(*stem(), nn.Conv2d(4, 2, 2), nn.ReLU()), {}, ("3", "an activation")),
         (residual(), {"first_input_bits": None}, ("0", "float", "first_input_bits=8")),

@@ -1,5 +1,6 @@
 """Runs a program of examples/ in this process, and a notebook in a kernel."""
 
+import logging
 import runpy
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ def run_example(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
     """The variables of a program at its end; it writes its files into `folder`."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(logging.root.manager, "disable", 0)  # a program may silence others
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 

@@ -20,6 +20,7 @@ import torch
 from quiesce.arithmetic import update_passes
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.cures.kept_numbers import Kept, kept_zeros, load_kept, save_kept
+from quiesce.cures.repeated_window import check_window
 from quiesce.cures.selection import Selection, refuse_copies
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
@@ -59,13 +60,7 @@ class OsciReset(Cure):
     ) -> None:
         if not callable(ratio) and not ratio > 0:
             raise ValueError(f"ratio must be above 0, got {ratio}")
-        if window < 1 or period <= window:
-            raise ValueError(
-                f"period must be at least window + 1, and window at least 1 step, got period "
-                f"{period} and window {window}"
-            )
-        if begin < 0:
-            raise ValueError(f"begin must be 0 or more optimizer steps, got {begin}")
+        check_window(period, window, begin)
         self.ratio = as_schedule(ratio)
         self.period, self.window, self.begin = period, window, begin
         self._selection = Selection(max_bits)

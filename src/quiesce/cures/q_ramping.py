@@ -26,6 +26,7 @@ from quiesce.arithmetic import update_passes
 from quiesce.cures.cure import Cure, as_schedule
 from quiesce.cures.kept_numbers import Kept, copied_latents, kept_zeros, load_kept, save_kept
 from quiesce.cures.learning_rates import LearningRate
+from quiesce.cures.repeated_window import check_window
 from quiesce.cures.selection import Selection, refuse_copies
 from quiesce.errors import TrackingError
 from quiesce.oscillation.tracker import OscillationTracker
@@ -76,13 +77,7 @@ class QRamping(Cure):
             raise ValueError(f"alpha must be above 0, got {alpha}")
         if beta < 1:
             raise ValueError(f"beta must be at least 1 step, got {beta}")
-        if window < 1 or period <= window:
-            raise ValueError(
-                f"period must be at least window + 1, and window at least 1 step, got period "
-                f"{period} and window {window}"
-            )
-        if begin < 0:
-            raise ValueError(f"begin must be 0 or more optimizer steps, got {begin}")
+        check_window(period, window, begin)
         self.alpha = as_schedule(alpha)
         self.beta, self.period, self.window, self.begin = beta, period, window, begin
         self._selection = Selection(max_bits)

@@ -65,6 +65,7 @@ def test_freezing(run) -> None:
     assert 0 < freezing[2] < lsq[2]  # oscillating
 
 
+@pytest.mark.slow
 def test_dampening(run) -> None:
     results = run("dampening")["results"]
     without, strongest = results[0.0], results[1e-2]
@@ -72,12 +73,14 @@ def test_dampening(run) -> None:
     assert strongest[2] < without[2]  # near a threshold
 
 
+@pytest.mark.slow
 def test_own_cure(run) -> None:
     without, slowed = run("own_cure")["results"].values()
     assert slowed[1] < without[1]  # flips per step
     assert max(without[0], slowed[0]) < 0.3  # loss; that of zeros is 0.8
 
 
+@pytest.mark.slow
 def test_estimators(run) -> None:
     results = run("estimators")["results"]
     assert results.keys() == {"STE", "EWGS", "DSQ", "Hysteresis", "QEMA", "StochasticRounding"}
@@ -85,6 +88,7 @@ def test_estimators(run) -> None:
     assert results["Hysteresis"][1] < results["STE"][1]  # oscillating
 
 
+@pytest.mark.slow
 def test_groups_int4(run) -> None:
     given = run("groups_int4")
     tensor, channel, groups = given["errors"].values()
@@ -93,6 +97,7 @@ def test_groups_int4(run) -> None:
     assert given["path"].stat().st_size == given["exported"].size < 150e3
 
 
+@pytest.mark.slow
 def test_average(run) -> None:
     given = run("average")
     assert given["losses"]["average"] < given["losses"]["last step"]
@@ -121,6 +126,7 @@ def test_lightning_trainer(run) -> None:
     assert given["callback"].tracker.steps == given["steps"] == given["trainer"].global_step
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_hugging_face_trainer(run) -> None:
     given = run("hugging_face_trainer")
@@ -128,6 +134,7 @@ def test_hugging_face_trainer(run) -> None:
     assert given["callback"].tracker.steps == given["STEPS"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_accelerate_loop(run) -> None:
     from accelerate.state import AcceleratorState, GradientState
@@ -153,6 +160,7 @@ def test_export_onnx(run) -> None:
     assert given["right"] > 700  # of 1,000; chance is 100
 
 
+@pytest.mark.slow
 def test_export_gguf(run, capsys) -> None:
     pytest.importorskip("gguf")
     made = run("export_gguf")["made"]
@@ -161,6 +169,7 @@ def test_export_gguf(run, capsys) -> None:
     assert "11 of Q4_0, 4 of Q8_0" in capsys.readouterr().out  # first three and last in 8 bits
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_audit(run) -> None:
     given = run("audit")

@@ -61,7 +61,7 @@ def _compiled_anew() -> None:
 def in_every_mode(family: str) -> pytest.MarkDecorator:
     """Every case without compiling, every third in each compile mode, most of those slow."""
     pairs = [
-        pytest.param(prefix, mode, marks=[] if mode == "off" or i % 9 == j else pytest.mark.slow)
+        pytest.param(prefix, mode, marks=[] if mode == "off" or i % 27 == j else pytest.mark.slow)
         for i, prefix in enumerate(cases(family))
         for j, mode in enumerate(("quantizers", "model", "off"))
         if mode == "off" or i % 3 == j

@@ -67,7 +67,7 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(*(x for layer in layers for x in (layer, nn.ReLU())))[:-1]
 
 
-@pytest.mark.parametrize("total", [300, 1000, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("total", [300, *(pytest.param(n, marks=pytest.mark.slow) for n in (1000, 5000))])
 def test_freezing_ends_at_its_target_and_freezes_few(total: int) -> None:
     run = Training(total, qs.Freezing(target=TARGET)).steps(total)
     tracker, report = run.control.tracker, run.report()
@@ -84,6 +84,7 @@ def test_freezing_ends_at_its_target_and_freezes_few(total: int) -> None:
     assert report["frozen"] < cut.steps(total).over_low_bits("frozen")
 
 
+@pytest.mark.slow
 def test_the_report_is_bounded_and_in_order() -> None:
     report = Training(900, qs.Freezing(target=TARGET)).steps(900).report()
     assert len(report["steps"]) <= KEPT
@@ -94,8 +95,14 @@ def test_the_report_is_bounded_and_in_order() -> None:
     assert report["steps"][-1][1] == report["share_end"]
 
 
-@pytest.mark.parametrize("make", [qs.Freezing, qs.Dampening])
-@pytest.mark.parametrize("at", [40, 150, 171, 290])
+@pytest.mark.parametrize(
+    ("make", "at"),
+    [
+        pytest.param(make, at, marks=() if at == quick else pytest.mark.slow)
+        for make, quick in ((qs.Freezing, 171), (qs.Dampening, 150))
+        for at in (40, 150, 171, 290)
+    ],
+)
 def test_a_run_that_is_resumed_goes_on_with_the_same_bits(make: Any, at: int) -> None:
     run = Training(300, make(target=TARGET)).steps(at)
     again = Training(300, make(target=TARGET))
@@ -109,6 +116,7 @@ def test_a_run_that_is_resumed_goes_on_with_the_same_bits(make: Any, at: int) ->
     assert again.report() == run.report()
 
 
+@pytest.mark.slow
 def test_dampening_lowers_the_share() -> None:
     total = 1000
     run = Training(total, qs.Dampening(target=0.02)).steps(total)

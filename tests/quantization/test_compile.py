@@ -101,9 +101,9 @@ def _fresh_compiler() -> None:
     ("bits", "channels", "dtype"),
     [
         (3, False, torch.float32),
-        (8, True, torch.float32),
+        pytest.param(8, True, torch.float32, marks=pytest.mark.slow),
         (3, True, torch.bfloat16),
-        (8, False, torch.float16),
+        pytest.param(8, False, torch.float16, marks=pytest.mark.slow),
     ],
 )
 def test_a_fused_quantizer_gives_the_bits_of_the_eager_one(bits, channels, dtype):
@@ -153,7 +153,8 @@ def test_codes_are_decided_in_float32_under_autocast(dtype):
             assert quantizer(x.to(dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("per_channel", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("per_channel", [False, True])
 def test_training_with_fused_quantizers_takes_the_same_steps(per_channel):
     runs = []
     for mode in ("off", "quantizers"):

@@ -430,9 +430,8 @@ def test_law_13_a_reset_weight_comes_back(rate: float) -> None:
     assert torch.equal(problem.reset_frequency(rate, 1e3, 200), problem.frequency())
 
 
-@pytest.mark.parametrize(
-    ("rate", "alpha"), [(0.2, 4.0), pytest.param(0.05, 20.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "alpha"), [(0.2, 4.0), (0.05, 20.0)])
 def test_law_14_a_ramped_weight_oscillates_once_in_a_while(rate: float, alpha: float) -> None:
     problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
     cures = [QRamping(alpha, 2, period=250, window=50)]
@@ -444,7 +443,7 @@ def test_law_14_a_ramped_weight_oscillates_once_in_a_while(rate: float, alpha: f
     assert torch.equal(problem.ramped_frequency(rate, 1e3, 2, 250, 50), problem.frequency())
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.004])
+@pytest.mark.parametrize("rate", [pytest.param(0.2, marks=pytest.mark.slow), 0.004])
 def test_law_15_a_weight_stops_where_it_leaves_the_boundary_range(rate: float) -> None:
     problem = regression([0.2, 0.35, 0.45, 0.7], 1.0, 1.0)
     trace = circling(problem, rate, steps=1500, cures=[CGA(0.005, 1000)])

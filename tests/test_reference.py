@@ -58,10 +58,14 @@ def _compiled_anew() -> None:
     torch.compiler.reset()
 
 
+SLOW = pytest.mark.slow
+QUICK = ("fakequant", 0)
+
+
 def in_every_mode(family: str) -> pytest.MarkDecorator:
-    """Every case without compiling, every third in each compile mode, most of those slow."""
+    """Every case without compiling; every third in each compile mode, which is slow but for one."""
     pairs = [
-        pytest.param(prefix, mode, marks=[] if mode == "off" or i % 27 == j else pytest.mark.slow)
+        pytest.param(prefix, mode, marks=[] if mode == "off" or (family, i) == QUICK else SLOW)
         for i, prefix in enumerate(cases(family))
         for j, mode in enumerate(("quantizers", "model", "off"))
         if mode == "off" or i % 3 == j

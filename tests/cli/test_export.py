@@ -344,7 +344,9 @@ def test_a_layer_on_no_path(refused, of_network, run_folder):
     assert tells(told, "idle", "1 of 2")
 
 
-@pytest.mark.parametrize("kind", ["onnx", "program", "npz"])
+@pytest.mark.parametrize(
+    "kind", ["program", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("onnx", "npz"))]
+)
 def test_an_unsupported_module_is_left_in_float_and_named(
     of_network, run_folder, tmp_path, capsys, kind
 ):

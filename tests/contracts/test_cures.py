@@ -104,7 +104,9 @@ def test_off_it_is_as_if_it_were_not_there(kind: type[qs.Cure], off: ScheduleLik
 
 
 @every_cure
-@pytest.mark.parametrize("steps", [1, 5, 6, 8, 18])
+@pytest.mark.parametrize(
+    "steps", [6, 18, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 8))]
+)
 def test_a_run_that_is_resumed_goes_on_with_the_same_bits(make: Make, steps: int) -> None:
     model = prepared_network()
     walk, train = trained(model, make(0.15))

@@ -228,6 +228,7 @@ def test_one_kernel_serves_all_sizes_and_equal_estimators(member: qs.Estimator) 
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @members_of("StochasticRounding", "Hysteresis", "QEMA")
 def test_tracks_and_trains_with_fused_passes(member: qs.Estimator) -> None:
     plain, _ = trained(member)

@@ -192,6 +192,7 @@ def test_saved_and_loaded_it_goes_on_with_the_same_bits(world: World) -> None:
     assert_same_state(other.control.state_dict(), loop.control.state_dict())
 
 
+@pytest.mark.slow
 @every_world
 def test_a_compiled_network_sees_what_is_frozen_later(world: World) -> None:
     if not world.compiles:

@@ -126,6 +126,7 @@ def test_a_trained_network_arrives_code_by_code(name: str, place: int, tmp_path:
     assert np.abs(outputs["logits"] - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @every_target
 def test_another_weight_is_caught(name: str) -> None:
     target = installed(name)

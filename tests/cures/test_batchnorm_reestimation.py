@@ -186,6 +186,7 @@ def work_of_one_rank(rank: int, batches: Tensor, state: dict) -> tuple[dict, ...
     return dict(moved), dict(model.state_dict())
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_average_over_all_their_batches(tmp_path: Path) -> None:
     batches, alone = some_batches(), small_network()
     ranks = together(work_of_one_rank, 3, tmp_path, batches, alone.state_dict())

@@ -67,7 +67,9 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(*(x for layer in layers for x in (layer, nn.ReLU())))[:-1]
 
 
-@pytest.mark.parametrize("total", [300, *(pytest.param(n, marks=pytest.mark.slow) for n in (1000, 5000))])
+@pytest.mark.parametrize(
+    "total", [300, *(pytest.param(n, marks=pytest.mark.slow) for n in (1000, 5000))]
+)
 def test_freezing_ends_at_its_target_and_freezes_few(total: int) -> None:
     run = Training(total, qs.Freezing(target=TARGET)).steps(total)
     tracker, report = run.control.tracker, run.report()
@@ -127,7 +129,10 @@ def test_dampening_lowers_the_share() -> None:
     assert run.report()["steered"] == "strength"
 
 
-@pytest.mark.parametrize("aggregation", ["sum", "mean", "kernel_mean"])
+@pytest.mark.parametrize(
+    "aggregation",
+    ["kernel_mean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sum", "mean"))],
+)
 def test_dampening_reaches_its_target_in_every_aggregation(aggregation: Any) -> None:
     run = Training(300, qs.Dampening(None, aggregation, target=0.02)).steps(300)
     assert run.over_low_bits("oscillating") <= 0.02 * (1 + TOLERANCE)

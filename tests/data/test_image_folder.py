@@ -116,7 +116,7 @@ def test_all_damaged_pictures_are_counted(make_folder, cut_off) -> None:
     assert "3 of 18" in refused(folder)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_in_a_large_folder_it_is_named_when_it_is_read(workers: int, make_folder, cut_off) -> None:
     folder = make_folder()
     damaged = folder / "val" / "dog" / "1.jpg"

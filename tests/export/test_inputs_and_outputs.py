@@ -127,6 +127,7 @@ def test_token_ids_stay_integers_and_their_number_open(tmp_path) -> None:
     assert (found.images, found.compared, found.labelled) == (64, 32 * 16, 32 * 16)
 
 
+@pytest.mark.slow
 def test_an_embedding_and_two_linear_layers(tmp_path) -> None:
     torch.manual_seed(0)
     ids = tokens(64)["input_ids"]
@@ -202,7 +203,14 @@ WRAPS = {
 }
 
 
-MORE_WRAPS = {"a tensor", "a tuple of one", "a list", "one tensor twice"}
+MORE_WRAPS = {
+    "a tensor",
+    "a dictionary",
+    "one value",
+    "a tuple of one",
+    "a list",
+    "one tensor twice",
+}
 
 
 @pytest.mark.parametrize(
@@ -218,6 +226,7 @@ def test_what_a_network_returns(wrap, tmp_path) -> None:
     assert [each.name for each in onnx.load(made.path).graph.output] == names
 
 
+@pytest.mark.slow
 def test_outputs_compared_by_a_function_of_the_user(tmp_path) -> None:
     network = ready(Returning(lambda y: {"a": y, "b": y.exp()}), images())
     seen = []
@@ -300,6 +309,7 @@ def test_the_text_of_torch_is_in_the_log_and_not_in_the_traceback(export, tmp_pa
     assert any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_a_program_takes_what_the_model_takes(tmp_path) -> None:
     network = ready(TwoInputs(), two_inputs())
     export_program(network, tmp_path / "model.pt2", two_inputs())

@@ -180,6 +180,7 @@ def test_a_network_that_ends_in_a_convolution_in_every_container(pack, tmp_path)
     assert made.verification.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", in_one_of("int2"))
 def test_every_container_holds_the_codes(pack, tmp_path) -> None:
     overrides = {"4": {"weight_bits": 2}}

@@ -22,7 +22,13 @@ from support.messages import telling
 from .networks import calibrated, images, mobile
 
 
-@pytest.mark.parametrize("scheme", [{}, {"per_channel": True}, {"learn_offset": True}])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        {"per_channel": True},
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ({}, {"learn_offset": True})),
+    ],
+)
 def test_it_computes_the_same_bit_for_bit_with_any_number_of_images(scheme, tmp_path) -> None:
     network = calibrated(mobile(), **scheme)
     export_program(network, tmp_path / "model.pt2", images())

@@ -67,6 +67,11 @@ AVERAGES = [
     timm_v3_of_parameters,
     timm_v2,
 ]
+QUICK = {torch_average, timm_v3}
+
+every_average = pytest.mark.parametrize(
+    "make", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in AVERAGES]
+)
 
 
 def averaged(make: Callable[[nn.Module], Any], of: Loop) -> Any:
@@ -88,7 +93,7 @@ def integers(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("make", AVERAGES)
+@every_average
 def test_no_average_reaches_grids_and_records(make: Callable[[nn.Module], Any]) -> None:
     run = loop()
     run.train(30)
@@ -99,7 +104,7 @@ def test_no_average_reaches_grids_and_records(make: Callable[[nn.Module], Any]) 
     assert sum(frozen) > 0
 
 
-@pytest.mark.parametrize("make", AVERAGES)
+@every_average
 def test_frozen_codes_of_an_average_are_those_of_the_model(
     make: Callable[[nn.Module], Any],
 ) -> None:

@@ -67,7 +67,9 @@ def test_four_bits_with_freezing_take_nine_bytes() -> None:
     assert bytes_per_weight(walk_of(4, moving=0.0)) <= 9 + SAMPLED + FEW
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize(
+    "bits", [pytest.param(b, marks=() if b in (3, 8) else pytest.mark.slow) for b in range(2, 9)]
+)
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per_tensor", "per_channel"])
 def test_any_scheme_takes_at_most_twelve_bytes(bits: int, per_channel: bool) -> None:
     moving = 0.01  # of which the index is kept until the next step

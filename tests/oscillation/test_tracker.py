@@ -126,7 +126,10 @@ def test_on_an_accelerator_a_step_waits_for_nothing() -> None:
     assert sum(waiting) <= 2  # whether a layer is frozen whole is looked at every 50 steps
 
 
-@pytest.mark.parametrize(("momentum", "steps"), [(0.02, 2500), (0.5, 400), (0.99, 400)])
+@pytest.mark.parametrize(
+    ("momentum", "steps"),
+    [pytest.param(0.02, 2500, marks=pytest.mark.slow), (0.5, 400), (0.99, 400)],
+)
 def test_a_long_run_stays_as_defined(momentum: float, steps: int) -> None:
     walk = Walk(one_layer(8), momentum=momentum, distance=None)
     follow(walk, random_codes(steps, 8, 3, seed=0, busy=0.1))

@@ -194,6 +194,7 @@ def fit_with_a_fault(kind: str) -> tuple[str, int]:
     return str(told.value), trainer.global_step
 
 
+@pytest.mark.slow
 def test_the_callback_stops_all_ranks_where_they_part(tmp_path: Path) -> None:
     first, second = together(fit_with_faults, 2, tmp_path)
     assert first == second

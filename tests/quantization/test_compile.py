@@ -102,7 +102,7 @@ def _fresh_compiler() -> None:
     [
         (3, False, torch.float32),
         pytest.param(8, True, torch.float32, marks=pytest.mark.slow),
-        (3, True, torch.bfloat16),
+        pytest.param(3, True, torch.bfloat16, marks=pytest.mark.slow),
         pytest.param(8, False, torch.float16, marks=pytest.mark.slow),
     ],
 )
@@ -168,6 +168,7 @@ def test_training_with_fused_quantizers_takes_the_same_steps(per_channel):
     assert fused_summary.frozen == summary.frozen
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_again_after_the_second_step():
     model = prepared("quantizers")
     control, step = training(model)

@@ -129,7 +129,7 @@ def without_checkpoints(estimator: qs.Estimator) -> tuple[list[Tensor], qs.Oscil
 @pytest.mark.parametrize(
     ("estimator", "wrapped", "reentrant"),
     [
-        (estimator, wrapped, (i + j) % 2 == 1)
+        pytest.param(estimator, wrapped, (i + j) % 2 == 1, marks=pytest.mark.slow if j > i else ())
         for i, estimator in enumerate(ESTIMATORS)
         for j, wrapped in enumerate(WRAPPED)
     ],

@@ -79,6 +79,7 @@ def test_a_real_network_is_quantized_throughout(name: str) -> None:
     assert not torch.equal(output, float_output)
 
 
+@pytest.mark.slow
 @every_network
 def test_a_real_network_takes_a_training_step(name: str) -> None:
     model, images = quantized(name)

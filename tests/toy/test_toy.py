@@ -503,13 +503,10 @@ def test_the_page_shows_every_method_and_loads_nothing(names: tuple[str, ...]) -
 CURES = {"none": [], "dampening": [Dampening(0.1)], "freezing": [Freezing(0.15, max_frozen=None)]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "cure"),
-    [
-        ("quantizers", "freezing"),
-        pytest.param("model", "dampening", marks=pytest.mark.slow),
-        pytest.param("model", "none", marks=pytest.mark.slow),
-    ],
+    [("quantizers", "freezing"), ("model", "dampening"), ("model", "none")],
 )
 def test_the_laws_hold_in_every_compile_mode_since_the_traces_are_the_same(
     mode: CompileMode, cure: str

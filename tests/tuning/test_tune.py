@@ -85,7 +85,8 @@ def argv(folder, tries, *more):
     ]
 
 
-@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 4])
 def test_a_study_that_was_killed_goes_on_as_if_it_had_not_been(at, quick, command, tmp_path):
     """No try is lost or doubled, and each has the fields and values of an undisturbed study."""
     folder, flags = tmp_path / "killed", ["--trainer.max_epochs=40"]
@@ -223,7 +224,10 @@ def test_a_grid_makes_each_point_once_and_ends(quick, tmp_path):
     assert len(study.trials) == len(points) == 6
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc", "nsgaii", "gp"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["gp", *(pytest.param(x, marks=pytest.mark.slow) for x in ("random", "qmc", "nsgaii"))],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_every_sampler_makes_tries(sampler, quick, tmp_path):
     study = tune(tmp_path / "s", tries=3, sampler=sampler, seeds=(100,))

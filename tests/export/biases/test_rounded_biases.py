@@ -87,6 +87,7 @@ def test_it_is_verified_against_the_network_as_it_was_trained(network, built) ->
     assert all(torch.equal(before[name], each) for name, each in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_bias_moves_to_a_whole_unit_nearby(network, rounded) -> None:
     old, new = (
         fold(each, example_of(each, digits(2)), DEFAULT_OPSET) for each in (network, rounded)
@@ -112,6 +113,7 @@ def test_a_bias_moves_to_a_whole_unit_nearby(network, rounded) -> None:
     assert min(moved) > 0
 
 
+@pytest.mark.slow
 def test_a_moved_bias_is_caught(network, built) -> None:
     name = "blocks.1.expand.0.folded_bias"
     proto = copy.deepcopy(built[0])
@@ -188,6 +190,7 @@ def test_a_shift_that_is_read_twice_stays(kind) -> None:
     assert torch.equal(rounded.second.bias, network.second.bias)
 
 
+@pytest.mark.slow
 def test_biases_that_integers_add_as_they_are_stay() -> None:
     torch.manual_seed(0)
     network = calibrated(short(), digits(2), weight_bits=4, act_bits=4)

@@ -1,7 +1,7 @@
 """What the published code of the paper computes, held array by array.
 
 The file holds random inputs and what that code made of them on a CPU in float32, under keys
-that are paths. Its path is in QUIESCE_REFERENCE, or it is tests/data/reference.npz; sizes, bits
+that are paths. Its path is in QUIESCE_REFERENCE, or it is tests/golden/reference.npz; sizes, bits
 and numbers of cases are read from the file, so that another draw of the same arrays does too.
 Codes and masks are exact, floats 1e-6 relative, sums of floats 1e-5. All of it holds in every
 compile mode.

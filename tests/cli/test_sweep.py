@@ -174,7 +174,7 @@ def test_every_shipped_sweep_has_a_line_that_tells_what_it_is(capsys):
         ([QUICK, "--slurm.time=3"], "--slurm.time needs --on slurm"),
         ([QUICK, "--on", "slurm", "--slurm.time"], "--slurm.time needs a value"),
         (["--status", "gone"], "sweep.json"),
-        ([QUICK, "--seeds", "0"], "`seeds` must be a number or a list of seeds, got 0"),
+        ([QUICK, "--seeds", "0"], "`seeds` must be a number of seeds, at least 1"),
         ([QUICK, "--seeds", "1,1"], "`seeds` must be 0 or more, without repeats, got [1, 1]"),
         ([QUICK, "--set", "lr"], "--set lr: must be field=value,value..."),
         ([QUICK, "--set", "seed=1,2"], "`seed` cannot be set in a sweep: --seeds sweeps it"),

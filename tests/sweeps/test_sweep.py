@@ -58,13 +58,13 @@ def test_a_file_is_read_whole(read):
         ("{recipe: a, seeds: [-1]}", "`seeds` must be 0 or more, without repeats"),
         (
             "{recipe: a, seeds: 1000000000000}",
-            "`seeds` must be a number or a list of seeds",
+            "`seeds` must be a number of seeds, at least 1",
         ),
         (
             f"{{recipe: a, grid: {{{', '.join(f'f{n}: [1, 2, 3]' for n in range(20))}}}}}",
             "a sweep has at most 10,000 runs, got 3,486,784,401",
         ),
-        ("{recipe: a, seeds: 0}", "`seeds` must be a number or a list of seeds, got 0"),
+        ("{recipe: a, seeds: 0}", "`seeds` must be a number of seeds, at least 1"),
         ("{seeds: 2}", "recipe"),
         ("{recipe: a", "not valid YAML"),
     ],

@@ -149,7 +149,10 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(each) is int for each in value):
         return tuple(value)
-    raise RecipeError(f"{where}`seeds` must be a number or a list of seeds, got {value!r:.60}")
+    raise RecipeError(
+        f"{where}`seeds` must be a number of seeds, at least 1, or a list such as [0, 7] (on the "
+        f"command line 0,7; seed 0 alone is 0-0), got {value!r:.60}"
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:

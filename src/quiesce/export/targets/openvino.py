@@ -15,6 +15,11 @@ from quiesce.export.verification.comparison import Candidate
 from quiesce.export.verification.verify import onnx_candidate
 from quiesce.extras import require
 
+SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+"""What the plugin of the CPU needs to compute what was trained. By default, a processor with
+bfloat16 or AMX computes in bfloat16, and low-precision transformations fuse an addition of codes
+into the convolution before it, whose codes they then do not clip."""
+
 
 class OpenvinoFile(OnnxFile):
     """An onnx.ModelProto that runs in OpenVINO."""
@@ -69,9 +74,7 @@ class Session:
         core = openvino.Core()
         try:
             made = core.read_model(proto.SerializeToString(), b"")
-            # by default a processor with bfloat16 or AMX computes in bfloat16
-            hints = {"INFERENCE_PRECISION_HINT": "f32"}
-            self._compiled = core.compile_model(made, "CPU", hints)
+            self._compiled = core.compile_model(made, "CPU", SETTINGS)
         except RuntimeError as error:
             raise ExportError(f"{where}: OpenVINO refuses it ({first_line(error)})") from error
         self._names = [output.name for output in proto.graph.output]

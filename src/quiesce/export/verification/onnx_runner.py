@@ -45,13 +45,15 @@ class OnnxRunner:
         self._zeros = {each.name: grids[each.place].zero_point for each in description.inputs}
         self._how = description.preprocessing
         self._ways = ways
-        self._whole = list(ways.values())[-1](with_codes(proto, names))
+        last = list(ways.values())[-1]
+        self._file = last(proto)
+        self._whole = last(with_codes(proto, names))
         self._cut: dict[Any, dict[str, Any]] = {}
         self._outputs = [output.name for output in proto.graph.output]
 
     def check_inputs(self, example: Example) -> None:
         """Refuse arguments that differ from the inputs of the file."""
-        takes = {each.name: each.shape for each in self._whole.get_inputs()}
+        takes = {each.name: each.shape for each in self._file.get_inputs()}
         if missing := [name for name in takes if name not in example.tensors]:
             raise ExportError(
                 f"{self._where} takes {', '.join(takes)}, and a batch gives "
@@ -68,8 +70,14 @@ class OnnxRunner:
                 )
 
     def whole(self, example: Example) -> Computed:
-        """Run the whole file, in the last of the ways."""
-        return self._run(self._whole, self._feed(example))
+        """Run the whole file, in the last of the ways; the outputs are those of the file as it is.
+
+        A runtime may fuse less where codes are outputs too.
+        """
+        feed = self._feed(example)
+        outputs = self._file.run(self._outputs, feed)
+        codes = self._run(self._whole, feed).codes
+        return Computed(codes, dict(zip(self._outputs, outputs, strict=True)))
 
     def layers(self, example: Example, codes: Mapping[str, np.ndarray]) -> dict[str, Computed]:
         """Run each layer on `codes`, in each way."""
@@ -93,7 +101,7 @@ class OnnxRunner:
         return Computed(codes, outputs)
 
     def _feed(self, example: Example) -> dict[str, np.ndarray]:
-        takes = {each.name for each in self._whole.get_inputs()}
+        takes = {each.name for each in self._file.get_inputs()}
         feed = {name: as_array(t) for name, t in example.tensors.items() if name in takes}
         if self._how is not None and self._how.folded:
             feed[IMAGES] = _pixels(feed[IMAGES], self._how.mean, self._how.std)

@@ -128,6 +128,30 @@ def test_a_trained_network_arrives_code_by_code(name: str, place: int, tmp_path:
 
 @pytest.mark.slow
 @every_target
+def test_negative_batch_norms_and_activations_in_place(name: str, tmp_path: Path) -> None:
+    installed(name)
+    network = copy.deepcopy(trained_digits(**SCHEMES[name][0]))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data[::2] *= -1
+        elif isinstance(module, nn.ReLU6):
+            module.inplace = True
+    # the 6 of ReLU6 is no longer the largest code
+    network.get_submodule("blocks.1.depthwise.0.input_quantizer").scale.data *= 1.2
+    found = qs.export(
+        network,
+        tmp_path / "made",
+        target=name,
+        example_input=images(4),
+        compare=lambda ours, theirs: 1.0,
+        allow_differences=ALLOWED.get(name),
+    ).verification
+    assert found is not None
+    assert sum(layer.differ - layer.undecided for layer in found.layers) == 0
+
+
+@pytest.mark.slow
+@every_target
 def test_another_weight_is_caught(name: str) -> None:
     target = installed(name)
     network = trained_digits(**SCHEMES[name][0])
@@ -152,7 +176,13 @@ def test_a_file_that_differs_is_not_written(name: str, tmp_path: Path, monkeypat
         type(target),
         "build",
         lambda self, given, **options: build(
-            self, Network(changed(given.model, "bias"), given.example), **options
+            self,
+            Network(
+                changed(given.model, "bias"),
+                given.example,
+                rounded_biases=given.rounded_biases,
+            ),
+            **options,
         ),
     )
     with pytest.raises(MismatchError, match=telling("blocks.1.expand.0", "codes differ", path)):

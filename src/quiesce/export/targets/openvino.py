@@ -15,10 +15,15 @@ from quiesce.export.verification.comparison import Candidate
 from quiesce.export.verification.verify import onnx_candidate
 from quiesce.extras import require
 
-SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+SETTINGS = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "LP_TRANSFORMS_MODE": "NO",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
 """What the plugin of the CPU needs to compute what was trained. By default, a processor with
-bfloat16 or AMX computes in bfloat16, and low-precision transformations fuse an addition of codes
-into the convolution before it, whose codes they then do not clip."""
+bfloat16 or AMX computes in bfloat16; low-precision transformations fuse an addition of codes into
+the convolution before it, whose codes they then do not clip; and the input of a linear layer with
+8-bit weights is rounded to 8 bits in groups."""
 
 
 class OpenvinoFile(OnnxFile):

@@ -250,7 +250,7 @@ def _write_weight(
         norm.replace_all_uses_with(layer)
     bias = site.bias
     if integers is not None:
-        bias = integers.bias.astype(np.float64) * integers.bias_scale.astype(np.float64) * sign
+        bias = integers.bias.astype(np.float64) * integers.bias_scale.astype(np.float64)
     if bias is None:
         return
     with graph.inserting_before(layer):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
@@ -12,8 +13,8 @@ from quiesce.arithmetic.ranges import find_scale
 from quiesce.arithmetic.scale_formats import in_format, largest_scale
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
+from quiesce.parallel.wrappers import named_modules, without_wrappers
 from quiesce.quantization.dataflow import Dataflow, watch
 from quiesce.quantization.fused_attention import restore_fused_paths, switch_off_fused_paths
 from quiesce.quantization.patterns import covering
@@ -55,15 +56,21 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
         `model`.
 
     Raises:
-        PrepareError: The model is already prepared; a pattern matches nothing; or a layer is not
-            called by the forward, or its weight is computed by a parametrization, has gaps in
-            memory or is shared with a module that stays in float. The message names all such
-            layers.
+        PrepareError: The model is already prepared, or in DistributedDataParallel; a pattern
+            matches nothing; or a layer is not called by the forward, or its weight is computed by a
+            parametrization, has gaps in memory or is shared with a module that stays in float. The
+            message names all such layers.
         NothingToDoError: There is no layer to quantize.
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        raise PrepareError(
+            "DistributedDataParallel does not average the gradients of parameters that it did not "
+            "see, such as the scales of quiesce; call prepare and calibrate before it wraps the "
+            "model"
+        )
+    layers = {name: m for name, m in named_modules(model) if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
     scheme.check_patterns([*layers, *tied_embeddings(model, layers)])
@@ -104,17 +111,18 @@ def strip(model: nn.Module) -> nn.Module:
     """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: A prepared model, or an AveragedModel of one. It is not changed.
+        model: A prepared model, or a wrapper of one, such as DDP or an AveragedModel. It is not
+            changed.
 
     Returns:
-        A deep copy without quantizers. Its output equals that of the prepared model with float
-        activations. Modules that share a weight still share it.
+        A deep copy without quantizers and wrappers. Its output equals that of the prepared model
+        with float activations. Modules that share a weight still share it.
 
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
     """
-    plain = copy.deepcopy(unwrapped(model))
+    plain = copy.deepcopy(without_wrappers(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):
@@ -135,7 +143,7 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
     """
     reshard(model)
     views: dict[int, QuantizedWeight] = {}
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if isinstance(module, EMBEDDINGS):  # the layer that shares the weight is listed instead
             continue
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shutil
 import sys
 
 import pytest
@@ -23,6 +24,29 @@ def test_a_page_is_written(run, tmp_path, monkeypatch, capsys):
     assert out.startswith("report.html (")
     assert err == ""
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_time_measures_the_exported_network(trained, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    run = tmp_path / "run"
+    shutil.copytree(trained("mnist_lsq_w3a3"), run)
+    output = tmp_path / "report.html"
+    assert main(["report", str(run), "-o", str(output), "--time"]) == 0
+    shipped = json.loads((run / "shipped.json").read_text("utf-8"))
+    assert 0 < shipped["bytes"] < shipped["float_bytes"]
+    assert min(shipped["milliseconds"], shipped["float_milliseconds"]) > 0
+    assert "ONNX Runtime" in shipped["timed_on"]
+    assert f"{shipped['milliseconds']:.3g} ms an image" in output.read_text("utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "report.html"}
+    assert str(run) in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_be_measured_is_named_and_the_page_is_written(run, tmp_path, capsys):
+    output = tmp_path / "report.html"
+    assert main(["report", str(run), "-o", str(output), "--time"]) == 1
+    assert str(run) in capsys.readouterr().err
+    assert "Not measured" in output.read_text("utf-8")
+    assert not (run / "shipped.json").exists()
 
 
 def test_force_writes_over_an_earlier_page(run, tmp_path):

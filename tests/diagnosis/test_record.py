@@ -79,6 +79,18 @@ def test_the_tables_have_a_row_each_time_and_one_at_the_end(recorded):
     assert float(metrics[-1]["oscillating"]) == last["2"].oscillating  # of the low-bit layer
 
 
+def test_the_report_gets_the_name_and_the_float_accuracy(loop, tmp_path):
+    control, _, step = loop
+    told = {"network": "my_net", "float_top1_percent": 65.0}
+    with qs.record(control, tmp_path / "run", **told) as recording:
+        step()
+        recording.log(top1_percent=62.5)
+    assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "my_net" in page
+    assert "2.5 points less" in page
+
+
 def test_flips_are_those_since_the_row_before(loop, tmp_path):
     control, _, step = loop
     codes, flips = [weight.codes() for weight in control.weights], [0, 0, 0]

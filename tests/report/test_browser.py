@@ -60,9 +60,12 @@ def test_page(name, width, pages, open_page):
     assert seen.overlaps() == []
     assert seen.cut() == []
     assert seen.run("return document.documentElement.scrollWidth") <= width
-    seen.run("document.querySelectorAll('details.folded').forEach((fold) => { fold.open = true; })")
-    seen.run("return new Promise((next) => setTimeout(next, 500))")
+    assert seen.run("return document.querySelectorAll('.plot svg').length") == 0
+    seen.unfold()
+    assert seen.console() == []
+    assert seen.overlaps() == []
     assert seen.cut() == []
+    assert seen.run("return document.documentElement.scrollWidth") <= width
     marks = seen.run(MARKS)
     assert marks
     assert [label for label, count in marks if count == 0] == []
@@ -79,6 +82,7 @@ return [getComputedStyle(document.body).backgroundColor, getComputedStyle(text).
 
 def test_charts_follow_the_readers_choice_of_light_and_dark(pages, open_page):
     seen = open_page(pages["runs"], 1440, "dark")
+    seen.unfold()
     dark = seen.run(INK)
     assert dark == ["rgb(21, 24, 28)", "rgb(164, 171, 181)", "rgb(90, 180, 234)"]
     assert seen.overlaps() == []
@@ -95,14 +99,35 @@ def test_texts_that_overlap_are_found(pages, open_page):
 
 def test_texts_that_leave_their_chart_are_found(pages, open_page):
     seen = open_page(pages["cut"], 390, "light")
+    seen.unfold()
     seen.run("document.querySelector('.xtitle').textContent = 'a title that goes on'.repeat(9)")
     assert len(seen.cut()) == 1
+
+
+OPEN = (
+    "return [...document.querySelectorAll('details.evidence[open]')].map(x => x.parentElement.id)"
+)
+
+
+def test_evidence_opens_by_its_link_and_by_the_button(pages, open_page):
+    seen = open_page(pages["runs"], 1440, "light")
+    assert seen.run(OPEN) == []
+    seen.run("document.querySelector('nav a[href=\"#training\"]').click()")
+    seen.run("return new Promise((next) => setTimeout(next, 100))")
+    seen.wait()
+    assert seen.run(OPEN) == ["training"]
+    assert seen.run("return document.querySelectorAll('#training .plot svg').length") > 0
+    seen.run("document.getElementById('open-all').click()")
+    seen.run("return new Promise((next) => setTimeout(next, 100))")
+    seen.wait()
+    assert len(seen.run(OPEN)) == seen.run("return document.querySelectorAll('section').length") - 1
 
 
 def test_names_can_not_run_code(evil_run, open_page):
     path = evil_run / "report.html"
     path.write_text(page(collect([evil_run])), "utf-8")
     seen = open_page(path, 1440, "light")
+    seen.unfold()
     assert seen.run("return document.title") == "run · quiesce"
     assert seen.console() == []
     ticks = seen.run(

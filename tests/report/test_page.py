@@ -81,7 +81,8 @@ def test_the_page_starts_with_what_was_trained(tmp_path):
     html = page(collect([folder]))
     said = " ".join(words(html).split())
     assert said.index("small_net") < said.index("weights oscillate")
-    table = said[said.index("runs network bits") : said.index("weights oscillate")]
+    assert said.index("What network?") < said.index("What to do?") < said.index("The evidence")
+    table = said[said.index("runs network bits") : said.index("Headline numbers")]
     for fact in ("small_net", "W3A4, first and last 8", "made_up", "20 in float, 30", "31.4"):
         assert fact in table
     kilobytes = sum(layer[2] * layer[3] for layer in Made().layers) / 8 / 1000
@@ -89,9 +90,21 @@ def test_the_page_starts_with_what_was_trained(tmp_path):
     assert "0.42" in table
 
 
+def test_an_answer_that_all_runs_share_is_given_once(tmp_path):
+    for name, cure in (("one", "none"), ("two", "freeze")):
+        make_run(tmp_path / name, Made(name=name, cure=cure))
+    said = " ".join(words(page(collect([tmp_path / "one", tmp_path / "two"]))).split())
+    opening = said[: said.index("The evidence")]
+    assert opening.count("3 for weights") == 1
+    assert opening.count("Yes: it still costs") == 1  # the same numbers
+    assert opening.count("points more") == 1
+    assert opening.count("cure.") == 2
+
+
 def test_what_no_file_tells_has_no_column(tmp_path):
     said = " ".join(words(page(collect([make_run(tmp_path / "run")]))).split())
     assert "latency" not in said
+    assert "Not measured." in said
     assert "file, kB" not in said
 
 

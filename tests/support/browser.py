@@ -76,6 +76,12 @@ class Page:
         self.run("return new Promise((next) => requestAnimationFrame(() => setTimeout(next)))")
         self.wait()
 
+    def unfold(self):
+        """Open all that is folded, and wait for its charts."""
+        self.run("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        self.run("return new Promise((next) => requestAnimationFrame(() => setTimeout(next)))")
+        self.wait()
+
     def console(self):
         """What the console said since it was last asked."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

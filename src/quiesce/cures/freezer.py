@@ -65,10 +65,10 @@ class Freezer(Selection):
             for weight, level in zip(group.weights, levels, strict=True):
                 if level < math.inf:
                     weight.hold_grid()
-            if group.on_cpu:
-                self._freeze_entries(group, levels, up_to, fresh_only, admit)
-            else:
+            if not group.on_cpu:
                 self._freeze_blocks(group, levels, up_to)
+            elif not self._freeze_entries(group, levels, up_to, fresh_only, admit):
+                continue
             group.write_back()
 
     def _freeze_entries(
@@ -78,8 +78,12 @@ class Freezer(Selection):
         up_to: float,
         fresh_only: bool,
         admit: Callable[[SelectedWeights], None],
-    ) -> None:
-        """Freeze on a CPU, where only the few weights above the threshold need to be read."""
+    ) -> bool:
+        """Freeze on a CPU, where only the few weights above the threshold need to be read.
+
+        Returns:
+            Whether there were any.
+        """
         where = self.tracker.entries_above(group, min(levels), fresh_only=fresh_only)
         if max(levels) != min(levels):
             limits = torch.tensor(levels)[group.layers_of(where)]
@@ -87,7 +91,7 @@ class Freezer(Selection):
         if up_to < math.inf:
             where = where[self.tracker.frequencies_at(group, where) <= up_to]
         if not len(where):
-            return
+            return False
         group.refresh()
         chosen = SelectedWeights(group, where)
         admit(chosen)
@@ -96,6 +100,7 @@ class Freezer(Selection):
         else:
             codes = weight_passes.emitted(chosen.read())
         chosen.freeze(codes)
+        return True
 
     def _freeze_blocks(self, group: WeightGroup, levels: list[float], up_to: float) -> None:
         """Freeze on an accelerator, with masks: an index would synchronise with the host."""

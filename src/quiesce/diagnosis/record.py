@@ -38,7 +38,14 @@ FILES = {METRICS, LAYERS, DIAGNOSIS}
 METRIC_COLUMNS = ("step", "loss", "top1_percent", "oscillating", "frozen", "flips_per_step")
 
 
-def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recording":
+def record(
+    control: Control,
+    folder: str | Path,
+    *,
+    every: int = 50,
+    network: str | None = None,
+    float_top1_percent: float | None = None,
+) -> "Recording":
     """Record your training loop in a folder.
 
     The tables grow every `every` steps, and diagnosis.json is written when the recording is closed.
@@ -49,6 +56,8 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
         control: The `Control` of the loop, after its state was loaded.
         folder: The folder to create, with missing parents, or the folder to continue.
         every: Optimizer steps between two rows of the tables, at least 1.
+        network: Name of the network, for the report.
+        float_top1_percent: Accuracy of the float network, in percent, for the report.
 
     Returns:
         The recording. Use it as a context manager, or call its `close` after the last step. In a
@@ -61,13 +70,16 @@ def record(control: Control, folder: str | Path, *, every: int = 50) -> "Recordi
         TrackingError: Weights are split over processes.
         ValueError: `every` is below 1.
     """
-    return Recording(control, in_home(folder), every)
+    told = {"network": network, "float_top1_percent": float_top1_percent}
+    return Recording(control, in_home(folder), every, told)
 
 
 class Recording(Cure):
     """The recording that `record` returns; its `Control` calls it after each step, like a cure."""
 
-    def __init__(self, control: Control, folder: Path, every: int) -> None:
+    def __init__(
+        self, control: Control, folder: Path, every: int, told: dict[str, Any] | None = None
+    ) -> None:
         if every < 1:
             raise ValueError(f"`every` must be at least 1 step, got {every}")
         if split := [weight.name for weight in control.weights if weight.shards is not None]:
@@ -78,6 +90,7 @@ class Recording(Cure):
         self.folder = folder
         self._control = control
         self._every = every
+        self._told = told or {}
         self._writes = rank() == 0
         bits = [weight.grid.bits for weight in control.weights]
         # first and last layers often have more bits than the others
@@ -163,6 +176,7 @@ class Recording(Cure):
             "near": NEAR,
             "momentum": tracker.momentum,
             "low_bits": self._low_bits,
+            **self._told,
             "layers": [dataclasses.asdict(layer) for layer in diagnose_layers(tracker)],
             "batchnorm": [],
             "accuracy": {

@@ -37,6 +37,19 @@ def count(value: int, one: str, many: str | None = None) -> str:
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
+def size(count: float) -> str:
+    """Format a number of bytes with three digits: "92.0 kB", "1.42 MB", "320 bytes"."""
+    for unit, value in (("GB", count / 1e9), ("MB", count / 1e6), ("kB", count / 1e3)):
+        if value >= 1:
+            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+    return f"{count:,.0f} bytes"
+
+
+def times(more: float, less: float) -> str:
+    """Format how often one number holds another: "2.9 times"."""
+    return f"{more / less:.1f} times"
+
+
 def cell(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
     """Format one number, or the mean and standard deviation of several: "97.8", "97.8 ± 0.2"."""
     there = [factor * value for value in known(values)]

@@ -23,23 +23,40 @@
 
   const shown = (plot) => !plot.closest("details:not([open])"); // a folded chart has no width
 
-  const drawAll = async () => {
+  let drawing = 0;
+  const drawAll = async (part = document) => {
+    drawing += 1;
     document.documentElement.dataset.drawn = "no";
-    for (const plot of [...document.querySelectorAll(".plot")].filter(shown)) {
+    for (const plot of [...part.querySelectorAll(".plot")].filter(shown)) {
       await draw(plot);
       await new Promise((next) => setTimeout(next));
     }
-    document.documentElement.dataset.drawn = "yes";
+    drawing -= 1;
+    if (!drawing) document.documentElement.dataset.drawn = "yes";
+  };
+
+  // a link to a folded section opens it
+  const reveal = () => {
+    const wanted = document.getElementById(location.hash.slice(1))?.querySelector("details");
+    if (wanted) {
+      wanted.open = true;
+      wanted.parentElement.scrollIntoView();
+    }
   };
 
   const start = () => {
     const plotly = document.createElement("script");
     plotly.textContent = document.getElementById("plotly").textContent;
     document.body.append(plotly);
-    dark.addEventListener("change", drawAll);
-    for (const fold of document.querySelectorAll("details.folded")) {
-      fold.addEventListener("toggle", () => fold.open && fold.querySelectorAll(".plot").forEach(draw));
+    dark.addEventListener("change", () => drawAll());
+    for (const fold of document.querySelectorAll("details")) {
+      fold.addEventListener("toggle", () => fold.open && drawAll(fold));
     }
+    document.getElementById("open-all").addEventListener("click", () => {
+      document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+    });
+    addEventListener("hashchange", reveal);
+    reveal();
     drawAll();
   };
 

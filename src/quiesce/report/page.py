@@ -1,7 +1,7 @@
 """Builds the page: one self-contained HTML file that needs no network access."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,10 +10,11 @@ from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
 from quiesce.report import tables
+from quiesce.report.answers import QUESTIONS, Answer
 from quiesce.report.charts.chart import Chart
 from quiesce.report.charts.layer_map import FOLDED
 from quiesce.report.palette import DARK, LIGHT, color, variable
-from quiesce.report.run_data import Subject
+from quiesce.report.run_data import Group, Subject
 from quiesce.report.sections import SHOWN, sections
 from quiesce.report.verdict import comparison, ranking, verdict
 
@@ -40,6 +41,8 @@ def page(subject: Subject) -> str:
         style=Markup((HERE / "page.css").read_text("utf-8")),
         script=Markup((HERE / "page.js").read_text("utf-8")),
         plotly=Markup(get_plotlyjs()),
+        shown=[(group, color(i)) for i, group in enumerate(shown)],
+        answered=[(question, _answers(shown, answer)) for question, answer in QUESTIONS.items()],
         verdicts=[(group, color(i), verdict(group.runs[0])) for i, group in enumerate(shown)],
         comparison=(ranking if subject.swept else comparison)(subject.groups),
         facts=tables.facts(subject.groups),
@@ -69,6 +72,15 @@ def typeset(text: str) -> str:
     for unit in ("%", "nats"):
         text = text.replace(f" {unit}", f"\u00a0{unit}")
     return text
+
+
+def _answers(
+    groups: Sequence[Group], answer: Callable[[Group], Answer]
+) -> list[tuple[str, Answer]]:
+    """Return the answer of each group with its label, or one answer if all give the same."""
+    told = [(group.label, answer(group)) for group in groups]
+    same = len({each for _, each in told}) == 1 < len(told)
+    return [(f"all {len(told)}", told[0][1])] if same else told
 
 
 def _versions(subject: Subject) -> Sequence[str]:

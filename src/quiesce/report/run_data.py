@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from quiesce.oscillation.steps_needed import steps_needed
-from quiesce.run_folder.contents import DiagnosedLayer, DiagnosedNorm, ProbeFile, SteeredShare
+from quiesce.run_folder.contents import (
+    DiagnosedLayer,
+    DiagnosedNorm,
+    KeptScheme,
+    ProbeFile,
+    ShippedFile,
+    SteeredShare,
+)
 
 DEPTHWISE = "depth-wise"
 
@@ -79,6 +86,12 @@ class Run:
     finished: bool
     steps: int
     momentum: float | None = None
+    network: str | None = None
+    """Name of the network."""
+    scheme: KeptScheme | None = None
+    """Bits that the recipe asks for; None without a recipe."""
+    shipped: ShippedFile | None = None
+    """Size and time of the exported file, if they were measured."""
     facts: dict[str, str] = field(default_factory=dict)
     """Network, bits, data, size and latency, as texts by the header of their column."""
     cut: float = 0.005

@@ -191,6 +191,10 @@ class DiagnosisFile(File, frozen=True, kw_only=True):
     momentum: Momentum | None = None
     low_bits: Count | None = None
     """Only from `quiesce.record`: most frequent number of bits between first and last layer."""
+    network: str | None = None
+    """Only from `quiesce.record`: the name that its caller gave the network."""
+    float_top1_percent: float | None = None
+    """Only from `quiesce.record`: top-1 of the float network."""
     layers: Annotated[tuple[DiagnosedLayer, ...], Few]
     batchnorm: Annotated[tuple[DiagnosedNorm, ...], Few] = ()
     accuracy: Accuracy = Accuracy()
@@ -354,3 +358,5 @@ class ShippedFile(File, frozen=True, kw_only=True):
     float_bytes: Count | None = None
     milliseconds: float | None = None
     float_milliseconds: float | None = None
+    timed_on: str = ""
+    """Runtime, threads and processor of the times."""

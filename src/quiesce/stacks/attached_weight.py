@@ -204,21 +204,20 @@ class AttachedWeight(QuantizedWeight):
                 f"{self.name}: a scale is negative or not a number, so its codes mean nothing; "
                 "lower the learning rate of the scales, and give them no weight decay"
             )
-        self._affine = _Affine(positive(scale).clone(), zero_point.clone(), now.fold)
-        held = now.effective.to(wide)
+        self._affine = _Affine(positive(scale), zero_point.clone(), now.fold)
+        scale, low, high = self._affine.scale, self._grid.quant_min, self._grid.quant_max
+        self._held.copy_(now.effective)
         if bool(zero_point.any()):
-            held = held + self._affine.scale * zero_point
-        place = held / self._affine.scale
+            self._held += scale * zero_point
         codes = now.codes.to(wide)
-        other = torch.round(place).clamp(self._grid.quant_min, self._grid.quant_max) != codes
-        if bool(other.any()):
-            if not bool(held.isfinite().all()):
+        rounded = torch.div(self._held, scale).round_().clamp_(low, high)
+        if not torch.equal(rounded, codes):
+            if not bool(self._held.isfinite().all()):
                 raise DivergedError(
                     f"{self.name}: a weight is not finite; quiesce.Watch stops a training before"
                 )
-            inside = codes + _INSIDE * torch.sign(place - codes)
-            held = torch.where(other, self._affine.scale * inside, held)
-        self._held.copy_(held)
+            inside = codes + _INSIDE * torch.sign(self._held / scale - codes)
+            self._held.copy_(torch.where(rounded != codes, scale * inside, self._held))
         self._seen = self.latent._version
 
     def begin_step(self) -> None:

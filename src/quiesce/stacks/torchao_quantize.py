@@ -86,7 +86,12 @@ class TorchaoWeight(Site):
         before = fake.scale, fake.zero_point
         try:
             values = fake.forward(self.latent)
-            scale, zero_point = _spread(fake, self.latent)
+            scale = over_blocks(fake.scale, self.latent.shape)
+            zero_point = fake.zero_point.to(scale.dtype)
+            if bool(zero_point.any()):
+                zero_point = over_blocks(zero_point, self.latent.shape)
+            else:
+                zero_point = zero_point.new_zeros(())  # symmetric: one number instead of as many
         finally:
             if fake.config.is_dynamic:
                 fake.scale, fake.zero_point = before

@@ -44,8 +44,10 @@ def page_run(folder: Path, title: str) -> Run:
     with reading(folder / SUMMARY):
         fields["target"] = _target(files.summary)
     fields |= _diagnosed(diagnosis, fields["top1"]) if diagnosis else {}
-    if diagnosis and fields["low_bits"] is None:
-        fields["low_bits"] = diagnosis.low_bits
+    if diagnosis:
+        given = {"low_bits": diagnosis.low_bits, "network": diagnosis.network}
+        given["top1_float"] = diagnosis.float_top1_percent
+        fields |= {name: value for name, value in given.items() if fields.get(name) is None}
     shipped = maybe_read(folder / SHIPPED_NUMBERS, ShippedFile)
     facts = facts_of(files.recipe, shipped, fields.get("layers", ()), fields["low_bits"])
     probe = maybe_read(folder / PROBE, ProbeFile)
@@ -56,6 +58,7 @@ def page_run(folder: Path, title: str) -> Run:
         finished=files.summary is not None or recorded,
         momentum=_momentum(files, diagnosis),
         facts=facts,
+        shipped=shipped,
         **fields,
         curves=found,
         over_time=over_time,
@@ -89,6 +92,8 @@ def _identity(files: RunFiles) -> dict[str, Any]:
         "settings": _settings(files) if files.tree else str(files.folder),
         "seed": files.seed,
         "cure": recipe.cure.kind if files.tree else None,
+        "network": recipe.model.name,
+        "scheme": recipe.scheme if files.tree else None,
         "data": data_of(recipe.data) if files.tree else None,
         "low_bits": recipe.scheme.weight_bits if low_bits is None else low_bits,
         "versions": files.summary.versions if files.summary else {},

@@ -7,7 +7,6 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.arithmetic.scale_formats import in_format, largest_scale
@@ -260,7 +259,7 @@ def _agree_on_shared(
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
-        if key not in best or plan.weight_bits > best[key].weight_bits:
+        if key not in best or plan.grid.bits > best[key].grid.bits:
             best[key] = plan
     return {
         name: replace(
@@ -307,7 +306,7 @@ def _weight_quantizer(
     elif plan.per_channel:
         shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
     quantizer = FakeQuantizer(
-        plan.weight_bits,
+        plan.grid,
         scale_shape=shape,
         weight=weight,
         group_size=plan.group_size,
@@ -336,7 +335,7 @@ def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQ
 
 
 def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
-    grid = Grid(quantizer.bits, signed=True)
+    grid = quantizer.weight_grid
     values, size = whole(weight), quantizer.group_size
     channels = dim if quantizer.scale.dim() else None
     if size is not None:

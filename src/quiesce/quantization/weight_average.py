@@ -108,7 +108,7 @@ def _quantizers(model: nn.Module, average: nn.Module) -> list[tuple[FakeQuantize
         for each in (model, average)
     ]
     quantized_weights(unwrapped(average))
-    kinds = [{name: (q.bits, q.scale.shape) for name, q in each.items()} for each in found]
+    kinds = [{name: (q.weight_grid, q.scale.shape) for name, q in each.items()} for each in found]
     if kinds[0] != kinds[1]:
         names = sorted(kinds[0].keys() | kinds[1].keys())
         odd = next(name for name in names if kinds[0].get(name) != kinds[1].get(name))

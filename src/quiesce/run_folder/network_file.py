@@ -54,7 +54,8 @@ def describe(network: nn.Module) -> dict[str, Any]:
         {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
         "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits",
         "quant_min", "quant_max", "scale": name of its tensor, "offset": name of its tensor or
-        None}. No layers means a float network.
+        None}, and "levels", the values of the codes, if they are not the integers. No layers means
+        a float network.
     """
     layers = {
         name: {
@@ -79,10 +80,11 @@ def describe(network: nn.Module) -> dict[str, Any]:
 def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:
     if quantizer is None or quantizer.grid is None:
         return None
+    levels = quantizer.grid.levels.values
     return {
         "bits": quantizer.bits,
         "quant_min": quantizer.grid.quant_min,
         "quant_max": quantizer.grid.quant_max,
         "scale": f"{name}.scale",
         "offset": None if quantizer.offset is None else f"{name}.offset",
-    }
+    } | ({"levels": levels} if levels else {})

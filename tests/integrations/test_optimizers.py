@@ -11,10 +11,12 @@ import pytest
 import timm.optim
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.errors import NothingToDoError, TrackingError
+from quiesce.lightning import QuiesceCallback
 from support.loops import IMAGES, Loop
 from support.small_networks import prepared_network, small_network
 from support.states import assert_same_state
@@ -227,6 +229,23 @@ def test_fabrics_optimizer_is_unwrapped() -> None:
     _, optimizer = fabric.setup(loop.model, loop.optimizer)
     with_control_of(loop, optimizer)
     assert_counts_once(loop, loop.step)
+
+
+@pytest.mark.parametrize("of", [lightning.fabric.strategies, lightning.pytorch.strategies])
+def test_strategies_of_lightning_that_keep_weights_elsewhere_are_refused(of: Any) -> None:
+    """The wrapped optimizers of such strategies; the strategies themselves need accelerators."""
+    model = prepared_network()
+    weights = qs.quantized_weights(model)
+    for strategy in of.FSDPStrategy, of.DeepSpeedStrategy:
+        made = strategy.__new__(strategy)
+        raw = torch.optim.SGD(model.parameters(), lr=0.1)
+        wrapped = _FabricOptimizer(raw, made)
+        with pytest.raises(TrackingError, match=strategy.__name__):
+            qs.Control(wrapped, weights, qs.OscillationTracker(weights))
+        trainer = lightning.Trainer(accelerator="cpu", logger=False)
+        trainer._accelerator_connector.strategy = made
+        with pytest.raises(TrackingError, match=strategy.__name__):
+            QuiesceCallback().on_train_start(trainer, ByHand(Loop()))
 
 
 class ByHand(lightning.LightningModule):

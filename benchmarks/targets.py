@@ -37,7 +37,7 @@ W4A8 = {
     "first_input_bits": 8,
     "residual": "quantized",
 }
-W3A3 = {"weight_bits": 3, "act_bits": 3, "first_last_bits": 8, "first_input_bits": 8}
+W3A3 = {**W4A8, "weight_bits": 3, "act_bits": 3, "first_last_bits": 8}
 NETWORKS = {
     "mnist": (trained_digits, W4A8, 32),
     "mnist_w3a3": (trained_digits, W3A3, 32),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import accelerate
+import lightning
 import pytest
 import timm.optim
 import torch
@@ -208,6 +209,52 @@ def test_an_accelerated_optimizer_is_unwrapped(wrapped_first: bool) -> None:
     assert loop.control.step == STEPS
     assert_same_state(loop.tracker.state_dict(), plain.tracker.state_dict())
     assert_same_state(dict(loop.model.state_dict()), dict(plain.model.state_dict()))
+
+
+def with_control_of(loop: Loop, optimizer: Any) -> Loop:
+    """The loop with another optimizer, as a wrapper gave it."""
+    assert optimizer is not loop.optimizer
+    loop.control.close()
+    loop.optimizer = optimizer
+    loop.tracker = qs.OscillationTracker(loop.weights, 0.2)
+    loop.control = qs.Control(optimizer, loop.weights, loop.tracker, cures())
+    return loop
+
+
+def test_fabrics_optimizer_is_unwrapped() -> None:
+    loop = Loop(cures())
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    _, optimizer = fabric.setup(loop.model, loop.optimizer)
+    with_control_of(loop, optimizer)
+    assert_counts_once(loop, loop.step)
+
+
+class ByHand(lightning.LightningModule):
+    """A module that steps by hand and makes a `Control` of what `self.optimizers()` returns."""
+
+    automatic_optimization = False
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self.loop, self.network = loop, loop.model
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.loop.optimizer
+
+    def training_step(self, _: Any) -> None:
+        with_control_of(self.loop, self.optimizers())
+        assert_counts_once(self.loop, self.loop.step)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning, about workers and modules in eval mode
+def test_lightnings_optimizer_is_unwrapped() -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, enable_checkpointing=False, **quiet
+    )
+    module = ByHand(Loop(cures()))
+    trainer.fit(module, torch.utils.data.DataLoader([0]))
+    assert module.loop.control.step == STEPS
 
 
 class Outer:

@@ -26,7 +26,8 @@ from quiesce.inference import (
     plain_average,
     put_back,
 )
-from quiesce.parallel.processes import taken, total, unwrapped
+from quiesce.parallel.processes import taken, total
+from quiesce.parallel.wrappers import unwrapped
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ class Control:
     Args:
         optimizer: The optimizer of the weights, or several if weights and scales have separate
             ones. A step is then complete when all have stepped, or when one begins its next step.
-            Accelerate's wrapper is removed.
+            The wrappers of Accelerate, Lightning and Fabric are removed.
         weights: The weights, as returned by `quantized_weights`.
         tracker: The tracker of these weights.
         cures: Cures, applied in this order.

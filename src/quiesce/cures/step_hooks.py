@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from quiesce.errors import TrackingError
 
-_INNER = ("optimizer", "_base_optimizer")
-"""Attributes with the inner optimizer of wrappers that only call its step: Accelerate, timm."""
+_INNER = ("optimizer", "_base_optimizer", "_optimizer")
+"""Attributes with the inner optimizer of wrappers that only call its step: Accelerate, timm,
+Lightning and its Fabric."""
 _ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
 """Distributed types of Accelerate that store the weights where a tracker cannot find them."""
 

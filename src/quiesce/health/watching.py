@@ -36,6 +36,7 @@ from quiesce.health.explanations import Finding, describe_parameter, explain
 from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
 from quiesce.parallel.split_weights import local
+from quiesce.parallel.wrappers import named_modules, unwrapped
 from quiesce.quantization.quantizer import FakeQuantizer
 
 MOST_SKIPPED = 50
@@ -112,7 +113,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:
-        self._model = processes.unwrapped(model)
+        self._model = unwrapped(model)
         self._scaled, self._prefix = scaled, prefix
         self.step = self.skipped = 0
         self._in_a_row = self._look_from = 0
@@ -121,7 +122,7 @@ class Watch:
         self._pending: _Reading | None = None
         quantizers = {
             name: module
-            for name, module in self._model.named_modules()
+            for name, module in named_modules(self._model)
             if isinstance(module, FakeQuantizer)
         }
         self._scales = _Scales(quantizers)

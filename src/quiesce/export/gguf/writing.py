@@ -20,7 +20,7 @@ from quiesce.export.gguf.reading import compare_weights
 from quiesce.export.gguf.vocabulary import write_vocabulary
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 from quiesce.quantization.prepare import quantized_weights
 
 
@@ -87,7 +87,7 @@ def export_gguf(
         True
     """
     gguf = require("gguf", "the export to GGUF", "gguf")
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     architecture = architecture_of(getattr(model, "config", None))
     tensors = named_tensors(model, architecture)
 

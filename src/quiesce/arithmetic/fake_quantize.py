@@ -228,8 +228,10 @@ def fake_quantize(
 
     Source: LSQ arXiv:1902.08153, LSQ+ arXiv:2004.09576.
 
-    >>> fake_quantize(torch.tensor([0.26, 0.9, -3.0]), torch.tensor(0.5), Grid(2, signed=True))
-    tensor([ 0.5000,  0.5000, -1.0000])
+    Examples:
+        >>> grid = qs.Grid(2, signed=True)
+        >>> qs.fake_quantize(torch.tensor([0.26, 0.9, -3.0]), torch.tensor(0.5), grid)
+        tensor([ 0.5000,  0.5000, -1.0000])
     """
     check_clip(clip)
     factor = lsq_grad_scale(x.numel() // scale.numel(), grid) if grad_scale == "lsq" else grad_scale

@@ -31,8 +31,10 @@ class Grid:
         TypeError: `bits` is not an integer.
         ValueError: `bits` is not 2 to 8, or `ends` is not a range of b-bit codes.
 
-    >>> Grid(3, signed=True).quant_min, Grid(3, signed=True).quant_max
-    (-4, 3)
+    Examples:
+        >>> grid = qs.Grid(3, signed=True)
+        >>> grid.quant_min, grid.quant_max
+        (-4, 3)
     """
 
     bits: int

@@ -34,6 +34,11 @@ def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
 
     Returns:
         A scalar tensor, or shape (channels, 1, ..., 1) with as many dimensions as `x`.
+
+    Examples:
+        >>> scale = qs.mse_scale(torch.tensor([-1.0, 0.0, 0.5]), qs.Grid(2, signed=True))
+        >>> round(scale.item(), 2)
+        0.5
     """
     return find_scale(x, grid, "mse", 0 if per_channel else None)
 

@@ -53,6 +53,14 @@ class Control:
         UserWarning: Scales share a parameter group with weights, and the group has weight decay.
             Later, once: the loop omits the penalty, or the optimizer has stepped before and no
             state was loaded.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.Freezing(0.05)])
+        >>> loss = layer(x).sum() + control.penalty()
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> control.step
+        1
     """
 
     def __init__(

@@ -104,6 +104,11 @@ def export_onnx(
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
         TypeError, ValueError: An argument is wrong.
+
+    Examples:
+        >>> made = qs.export_onnx(layer, "model.onnx", x)
+        >>> made.verification.passed
+        True
     """
     path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     check_stored(labels, summary or {})

@@ -104,6 +104,12 @@ class Watch:
         step: The optimizer step that is checked next, from 0; set it when training is resumed.
         skipped: Number of steps that a GradScaler has skipped.
         late: Whether a step is judged at the check after it.
+
+    Examples:
+        >>> watch = qs.Watch(layer)
+        >>> loss = layer(x).sum()
+        >>> loss.backward()
+        >>> watch.check(loss)  # raises DivergedError where a number is not finite
     """
 
     def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:

@@ -96,6 +96,11 @@ def calibrate(
         NothingToDoError: The model is not prepared, or there is no batch.
         NotCalibratedError: No batch reached some of the layers. The message names them.
         DivergedError: An input contains NaN or inf. The message names the layer.
+
+    Examples:
+        >>> _ = qs.calibrate(layer, [x, 2 * x])
+        >>> layer(x).shape
+        torch.Size([4, 4])
     """
     if count < 1:
         raise ValueError(f"count must be at least 1 batch, got {count}")

@@ -73,6 +73,12 @@ def describe(model: nn.Module) -> Description:
 
     Raises:
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> print(qs.describe(layer))
+        layer  kind    weight  bits  input  scales  notes
+        -------------------------------------------------
+               linear  4 x 8      3  float       1
     """
     weights = {id(weight.latent): weight for weight in quantized_weights(model)}
     everyone = [

@@ -60,6 +60,12 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
             parametrization, has gaps in memory or is shared with a module that stays in float. The
             message names all such layers.
         NothingToDoError: There is no layer to quantize.
+
+    Examples:
+        >>> model = torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(3)])
+        >>> _ = qs.prepare(model, qs.Scheme(weight_bits=3), x)
+        >>> [(weight.name, weight.grid.bits) for weight in qs.quantized_weights(model)]
+        [('0', 8), ('1', 3), ('2', 8)]
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
@@ -120,6 +126,11 @@ def strip(model: nn.Module) -> nn.Module:
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
+
+    Examples:
+        >>> plain = qs.strip(layer)
+        >>> type(plain).__name__, len(plain.weight.unique()) <= 8
+        ('Linear', True)
     """
     plain = copy.deepcopy(without_wrappers(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
@@ -139,6 +150,11 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
     Raises:
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)
+        >>> weight.latent is layer.weight, weight.codes().shape
+        (True, torch.Size([4, 8]))
     """
     reshard(model)
     views: dict[int, QuantizedWeight] = {}
@@ -156,7 +172,12 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the scales and offsets, which published recipes give to a separate optimizer."""
+    """Return the scales and offsets, which published recipes give to a separate optimizer.
+
+    Examples:
+        >>> [tuple(scale.shape) for scale in qs.quantizer_parameters(layer)]
+        [()]
+    """
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
@@ -176,6 +197,10 @@ def keep_whole(model: nn.Module) -> set[nn.Parameter]:
     Raises:
         NothingToDoError: The model is not prepared.
         PrepareError: A weight is already sharded.
+
+    Examples:
+        >>> [tuple(parameter.shape) for parameter in qs.keep_whole(layer)]
+        [()]
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -194,6 +219,14 @@ def measure_weights(model: nn.Module) -> None:
 
     Args:
         model: A prepared model. Its weight scales change in place; frozen weights stay frozen.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)
+        >>> before = weight.scale.item()
+        >>> _ = layer.weight.data.mul_(2)
+        >>> qs.measure_weights(layer)
+        >>> round(weight.scale.item() / before, 2)
+        2.0
     """
     reshard(model)
     for module in model.modules():

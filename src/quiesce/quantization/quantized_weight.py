@@ -53,6 +53,13 @@ class QuantizedWeight:
 
     Raises:
         PrepareError: The scale is split over processes.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)  # a QuantizedWeight for each layer
+        >>> weight.grid.quant_min, weight.grid.quant_max
+        (-4, 3)
+        >>> torch.equal(weight.codes() * weight.scale, qs.strip(layer).weight)
+        True
     """
 
     def __init__(

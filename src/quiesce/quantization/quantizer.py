@@ -73,6 +73,12 @@ class FakeQuantizer(nn.Module):
 
     Raises:
         ValueError, TypeError: An argument is out of range.
+
+    Examples:
+        >>> quantizer = qs.FakeQuantizer(3)
+        >>> quantizer.set_grid(qs.Grid(3, signed=True), torch.tensor(0.5))
+        >>> quantizer(torch.tensor([0.3, 9.0])).tolist()
+        [0.5, 1.5]
     """
 
     scale: nn.Parameter

@@ -66,6 +66,13 @@ class Scheme:
 
     Raises:
         ValueError, TypeError: A field is out of range, or an override has an unknown field.
+
+    Examples:
+        >>> scheme = qs.Scheme(weight_bits=3, act_bits=None, overrides={"1": {"weight_bits": 4}})
+        >>> model = torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(3)])
+        >>> _ = qs.prepare(model, scheme, x)
+        >>> [weight.grid.bits for weight in qs.quantized_weights(model)]
+        [8, 4, 8]
     """
 
     weight_bits: int = 4

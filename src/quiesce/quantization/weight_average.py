@@ -42,6 +42,12 @@ class WeightAverage(AveragedModel):
     Raises:
         ValueError: `decay` is out of range.
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> average = qs.WeightAverage(layer, decay=0.99)
+        >>> average.update_parameters(layer)
+        >>> average.n_averaged.item()
+        1
     """
 
     def __init__(
@@ -94,6 +100,11 @@ def copy_history(model: nn.Module, average: nn.Module) -> None:
     Raises:
         NothingToDoError: `average` is not prepared.
         PrepareError: The quantizers of `model` and `average` differ.
+
+    Examples:
+        >>> average = torch.optim.swa_utils.AveragedModel(layer)
+        >>> average.update_parameters(layer)
+        >>> qs.copy_history(layer, average.module)
     """
     for source, target in _quantizers(model, average):
         target.copy_integers(source)

@@ -51,6 +51,12 @@ def attach(
             over processes, weights are frozen from an earlier call, or the version of the toolkit
             is outside its tested range.
         NotCalibratedError: A scale has no value yet.
+
+    Examples:
+        >>> weights = qs.attach(layer)  # also layers of Brevitas, torchao, ModelOpt and AIMET
+        >>> tracker = qs.OscillationTracker(weights)
+        >>> [weight.grid.bits for weight in weights]
+        [3]
     """
     model = unwrapped(model)
     if example_input is not None:

@@ -85,6 +85,11 @@ def export(
         MissingExtraError: A package of the target is not installed.
         NotCalibratedError, NothingToDoError, DivergedError: See `export_onnx`.
         TypeError, ValueError: An argument is wrong.
+
+    Examples:
+        >>> made = qs.export(layer, "model.onnx", target="onnx", example_input=x)
+        >>> made.verification.passed
+        True
     """
     found = target_named(target)
     made = export_to(

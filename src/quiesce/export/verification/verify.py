@@ -80,6 +80,11 @@ def verify_onnx(
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
         TypeError, ValueError: A batch or `compare` does not match this description.
+
+    Examples:
+        >>> _ = qs.export_onnx(layer, "model.onnx", x)
+        >>> qs.verify_onnx(layer, "model.onnx", [x]).passed
+        True
     """
     check_compare(compare)
     model = without_wrappers(model)

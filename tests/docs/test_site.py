@@ -95,3 +95,8 @@ def test_pages_fit_a_phone_and_say_nothing_on_the_console(site: Path) -> None:
             # a search index is not loaded from a file: address
             heard = [each for each in page.console() if "search" not in each]
             assert heard == [], name
+        toy = open_page(site / "docs" / "explanation" / "toy.html", width=390, wait=False)
+        toy.run("return new Promise((next) => setTimeout(next, 2000))")
+        assert toy.run("return document.querySelectorAll('svg path').length") > 10
+        assert toy.run(WIDE) <= 0
+        assert toy.console() == []

@@ -1,4 +1,4 @@
-"""Wrappers of torch and Lightning: names without them, and the same results as without them."""
+"""Wrappers of torch, Lightning and timm: the same names and results as without them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning
 import pytest
+import timm
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -109,6 +110,15 @@ def test_what_is_tracked_stripped_and_exported_is_as_without_wrappers(
     path = tmp_path / "network.onnx"
     qs.export_onnx(wrapped, path, X)
     assert qs.verify_onnx(wrapped, path, [X]).passed
+
+
+def test_an_average_of_timm_is_seen_through(tmp_path: Path) -> None:
+    model = prepared(small_network())
+    average = timm.utils.ModelEmaV3(model)
+    assert [weight.name for weight in qs.quantized_weights(average)] == ["0", "3", "6"]
+    assert type(qs.strip(average)) is nn.Sequential
+    qs.export_onnx(average, tmp_path / "average.onnx", X)
+    assert qs.verify_onnx(average, tmp_path / "average.onnx", [X]).passed
 
 
 def test_a_model_in_ddp_is_not_prepared(tmp_path: Path) -> None:

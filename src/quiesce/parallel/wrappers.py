@@ -1,4 +1,4 @@
-"""The model inside wrappers of torch and Lightning, and names of modules without the wrappers.
+"""The model inside wrappers of torch, Lightning and timm, and names without the wrappers.
 
 DDP, torch.compile, activation checkpointing, averages of weights and Lightning's Fabric put a
 module around a model or a part of it. The names of torch then contain the attribute of the wrapper,
@@ -14,6 +14,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
+_TIMM = "timm.utils.model_ema"
+"""The module of timm's averages of weights."""
 _INSIDE = ("_orig_mod", "_checkpoint_wrapped_module", "_forward_module")
 """Names that only torch.compile, torch's activation checkpointing and Fabric give to a module."""
 
@@ -78,8 +80,8 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
-    if isinstance(model, _WRAPPERS):
-        return model.module
+    if isinstance(model, _WRAPPERS) or any(c.__module__ == _TIMM for c in type(model).__mro__):
+        return model._modules["module"]
     return next((model._modules[name] for name in _INSIDE if name in model._modules), None)
 
 

@@ -77,17 +77,9 @@ def test_every_public_name_has_a_page(site: Path) -> None:
 @pytest.mark.browser
 @pytest.mark.skipif(not (DRIVER and BROWSER), reason="no chromium with its chromedriver here")
 def test_pages_fit_a_phone_and_say_nothing_on_the_console(site: Path) -> None:
-    pages = [
-        *("index.html", "docs/tutorial.html", "docs/how-to/your-loop.html"),
-        *(
-            "docs/explanation/oscillation.html",
-            "docs/report.html",
-            "docs/how-to/deploy/README.html",
-        ),
-        *("docs/reference/python/index.html", "docs/reference/python/Freezing.html"),
-        *("docs/reference/command-line.html", "docs/reference/recipe.html", "examples/README.html"),
-        *("docs/results.html", "docs/methods.html"),
-    ]
+    pages = sorted(path.relative_to(site) for path in site.rglob("*.html"))
+    pages.remove(Path("404.html"))  # its addresses are those of a server
+    assert len(pages) > 100
     with opened() as open_page:
         for name in pages:
             page = open_page(site / name, width=390, wait=False)

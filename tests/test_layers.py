@@ -16,8 +16,9 @@ from quiesce import public
 
 SOURCE = Path(quiesce.__file__).parent
 ORDER = (
-    {"errors", "inference", "schedules", "text_table", "arithmetic"},
+    {"errors", "schedules", "text_table", "arithmetic"},
     {"extras", "parallel", "user_code"},
+    {"inference"},
     {"files", "models", "quantization"},
     {"data", "export", "health", "oscillation", "run_folder", "stacks"},
     {"cures", "comparison", "recipes"},

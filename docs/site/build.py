@@ -51,7 +51,7 @@ def groups() -> Iterator[tuple[str, list[str]]]:
             yield title.rstrip(":"), public
 
 
-def write_reference(pages: Path) -> list[dict[str, object]]:
+def write_reference(pages: Path) -> list[object]:
     """Write a page for each public name, one for errors, and those of the command line.
 
     Returns:
@@ -59,10 +59,13 @@ def write_reference(pages: Path) -> list[dict[str, object]]:
     """
     folder = pages / "docs" / "reference"
     (folder / "python").mkdir(parents=True)
-    navigation: list[dict[str, object]] = []
+    index = folder / "python" / "index.md"
+    navigation: list[object] = [index.relative_to(pages).as_posix()]
+    table = [Path(__file__).with_name("reference.md").read_text("utf-8")]
     listed = set()
     for title, names in groups():
         entries = []
+        table.append(f"- {title}: {', '.join(f'[{name}]({name}.md)' for name in names)}\n")
         for name in names:
             listed.add(name)
             options = f"    options:\n      heading: quiesce.{name}\n      toc_label: {name}\n"
@@ -72,6 +75,7 @@ def write_reference(pages: Path) -> list[dict[str, object]]:
         navigation.append({title: entries})
     if missing := set(quiesce.__all__) - listed - {"__version__"}:
         sys.exit(f"help(quiesce) does not list {', '.join(sorted(missing))}")
+    index.write_text("".join(table), "utf-8")
     (folder / "errors.md").write_text("# Errors\n\n::: quiesce.errors\n", "utf-8")
     parts = [f"# Command line\n\n```text\n{output_of('--help')}```\n"]
     for command in COMMANDS:
@@ -145,7 +149,7 @@ def unlink_missing(pages: Path) -> None:
         page.write_text(LINK.sub(target, page.read_text("utf-8")), "utf-8")
 
 
-def configuration(work: Path, python: list[dict[str, object]], examples: list[str]) -> Path:
+def configuration(work: Path, python: list[object], examples: list[str]) -> Path:
     """Write the configuration of MkDocs with the navigation filled in."""
     text = Path(__file__).with_name("mkdocs.yml").read_text("utf-8")
     tree = yaml.safe_load(text.replace("SOURCE", str(ROOT / "src")))

@@ -38,7 +38,15 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | 
 
 
 class QuiesceError(Exception):
-    """Base class of the exceptions of quiesce."""
+    """Base class of the exceptions of quiesce.
+
+    Examples:
+        >>> try:
+        ...     qs.quantized_weights(torch.nn.Linear(8, 4))
+        ... except qs.QuiesceError as error:
+        ...     type(error).__name__
+        'NothingToDoError'
+    """
 
 
 class NothingToDoError(QuiesceError):

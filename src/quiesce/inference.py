@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from quiesce.parallel.wrappers import named_modules
+
 Input: TypeAlias = Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any]
 """Input of a model: one argument, a tuple of positional or a mapping of keyword arguments."""
 
@@ -211,7 +213,7 @@ def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     """Return the batch norms of `model` with running statistics, by name."""
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
         if isinstance(module, BatchNorm) and module.running_mean is not None
     }
 

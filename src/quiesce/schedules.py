@@ -79,6 +79,11 @@ def constant(value: float) -> Schedule:
 
     Raises:
         ValueError: `value` is not finite.
+
+    Examples:
+        >>> strength = qs.constant(0.5)
+        >>> strength(0), strength(1000)
+        (0.5, 0.5)
     """
     return Schedule("constant", start=value, end=value, total=1, begin=0.0)
 
@@ -97,6 +102,11 @@ def linear(start: float, end: float, total: int, begin: float = 0.0) -> Schedule
 
     Raises:
         ValueError: `start` or `end` is not finite, `total` is below 1, `begin` is not in [0, 1].
+
+    Examples:
+        >>> strength = qs.linear(0, 1, total=100, begin=0)
+        >>> strength(0), strength(50), strength(100)
+        (0.0, 0.5, 1)
     """
     return Schedule("linear", start=start, end=end, total=total, begin=begin)
 
@@ -120,7 +130,7 @@ def cosine(start: float, end: float, total: int, begin: float = 0.25) -> Schedul
     Raises:
         ValueError: `start` or `end` is not finite, `total` is below 1, `begin` is not in [0, 1].
 
-    Example:
+    Examples:
         >>> strength = cosine(0.0, 0.1, total=1000)
         >>> [round(strength(step), 3) for step in (0, 250, 625, 1000)]
         [0.0, 0.0, 0.05, 0.1]

@@ -58,21 +58,28 @@ def test_every_link_leads_somewhere(site: Path) -> None:
                 assert anchor in pages[target].anchors, f"{path.relative_to(site)}: {link}"
 
 
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    listed = Links((site / "index.html").read_text("utf-8")).links
+    found = {(site / unquote(urlsplit(link).path)).resolve() for link in listed}
+    pages = {path.resolve() for path in site.rglob("*.html") if path.name != "404.html"}
+    parts = {site / "docs" / "explanation" / "toy.html"}  # shown inside its page
+    assert pages - found - {path.resolve() for path in parts} == set()
+
+
 def test_every_public_name_has_a_page(site: Path) -> None:
     for name in set(quiesce.__all__) - {"__version__"}:
         text = (site / "docs" / "reference" / "python" / f"{name}.html").read_text("utf-8")
         assert f"quiesce.{name}" in text
         assert "doc-heading" in text
+        assert "&gt;&gt;&gt;" in text
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(not (DRIVER and BROWSER), reason="no chromium with its chromedriver here")
 def test_pages_fit_a_phone_and_say_nothing_on_the_console(site: Path) -> None:
-    pages = [
-        *("index.html", "docs/how-to/your-loop.html", "docs/explanation/oscillation.html"),
-        *("docs/reference/python/Freezing.html", "docs/reference/command-line.html"),
-        *("docs/results.html", "docs/methods.html"),
-    ]
+    pages = sorted(path.relative_to(site) for path in site.rglob("*.html"))
+    pages.remove(Path("404.html"))  # its addresses are those of a server
+    assert len(pages) > 100
     with opened() as open_page:
         for name in pages:
             page = open_page(site / name, width=390, wait=False)
@@ -80,3 +87,8 @@ def test_pages_fit_a_phone_and_say_nothing_on_the_console(site: Path) -> None:
             # a search index is not loaded from a file: address
             heard = [each for each in page.console() if "search" not in each]
             assert heard == [], name
+        toy = open_page(site / "docs" / "explanation" / "toy.html", width=390, wait=False)
+        toy.run("return new Promise((next) => setTimeout(next, 2000))")
+        assert toy.run("return document.querySelectorAll('svg path').length") > 10
+        assert toy.run(WIDE) <= 0
+        assert toy.console() == []

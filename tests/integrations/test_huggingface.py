@@ -130,6 +130,30 @@ def test_a_trainer_does_what_a_plain_loop_does(tmp_path: Path) -> None:
     assert_same_state(dict(model.state_dict()), dict(expected.state_dict()))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
+    ],
+    ids=["reentrant", "not reentrant", "compiled"],
+)
+def test_checkpointing_and_compiling_change_nothing(options: Any, tmp_path: Path) -> None:
+    runs = []
+    for more in ({}, options):
+        model, callback = bert(), QuiesceTrainerCallback(cures(), momentum=0.2)
+        trainer_of(model, [callback], tmp_path, max_steps=8, **more).train()
+        assert callback.control is not None
+        runs.append((callback.control, dict(model.named_parameters())))
+    (one, plain), (two, changed) = runs
+    assert [weight.name for weight in two.weights] == [weight.name for weight in one.weights]
+    assert two.tracker.summary().frozen == one.tracker.summary().frozen > 0
+    assert two.tracker.summary().total_oscillations == one.tracker.summary().total_oscillations
+    for name, value in plain.items():
+        torch.testing.assert_close(changed[name], value)
+
+
 class Spy(TrainerCallback):
     """Keeps the gradients that the first optimizer step gets."""
 

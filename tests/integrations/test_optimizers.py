@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import accelerate
+import lightning
 import pytest
 import timm.optim
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 import quiesce as qs
 from quiesce.errors import NothingToDoError, TrackingError
+from quiesce.lightning import QuiesceCallback
 from support.loops import IMAGES, Loop
 from support.small_networks import prepared_network, small_network
 from support.states import assert_same_state
@@ -208,6 +211,69 @@ def test_an_accelerated_optimizer_is_unwrapped(wrapped_first: bool) -> None:
     assert loop.control.step == STEPS
     assert_same_state(loop.tracker.state_dict(), plain.tracker.state_dict())
     assert_same_state(dict(loop.model.state_dict()), dict(plain.model.state_dict()))
+
+
+def with_control_of(loop: Loop, optimizer: Any) -> Loop:
+    """The loop with another optimizer, as a wrapper gave it."""
+    assert optimizer is not loop.optimizer
+    loop.control.close()
+    loop.optimizer = optimizer
+    loop.tracker = qs.OscillationTracker(loop.weights, 0.2)
+    loop.control = qs.Control(optimizer, loop.weights, loop.tracker, cures())
+    return loop
+
+
+def test_fabrics_optimizer_is_unwrapped() -> None:
+    loop = Loop(cures())
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    _, optimizer = fabric.setup(loop.model, loop.optimizer)
+    with_control_of(loop, optimizer)
+    assert_counts_once(loop, loop.step)
+
+
+@pytest.mark.parametrize("of", [lightning.fabric.strategies, lightning.pytorch.strategies])
+def test_strategies_of_lightning_that_keep_weights_elsewhere_are_refused(of: Any) -> None:
+    """The wrapped optimizers of such strategies; the strategies themselves need accelerators."""
+    model = prepared_network()
+    weights = qs.quantized_weights(model)
+    for strategy in of.FSDPStrategy, of.DeepSpeedStrategy:
+        made = strategy.__new__(strategy)
+        raw = torch.optim.SGD(model.parameters(), lr=0.1)
+        wrapped = _FabricOptimizer(raw, made)
+        with pytest.raises(TrackingError, match=strategy.__name__):
+            qs.Control(wrapped, weights, qs.OscillationTracker(weights))
+        trainer = lightning.Trainer(accelerator="cpu", logger=False)
+        trainer._accelerator_connector.strategy = made
+        with pytest.raises(TrackingError, match=strategy.__name__):
+            QuiesceCallback().on_train_start(trainer, ByHand(Loop()))
+
+
+class ByHand(lightning.LightningModule):
+    """A module that steps by hand and makes a `Control` of what `self.optimizers()` returns."""
+
+    automatic_optimization = False
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self.loop, self.network = loop, loop.model
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.loop.optimizer
+
+    def training_step(self, _: Any) -> None:
+        with_control_of(self.loop, self.optimizers())
+        assert_counts_once(self.loop, self.loop.step)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning, about workers and modules in eval mode
+def test_lightnings_optimizer_is_unwrapped() -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, enable_checkpointing=False, **quiet
+    )
+    module = ByHand(Loop(cures()))
+    trainer.fit(module, torch.utils.data.DataLoader([0]))
+    assert module.loop.control.step == STEPS
 
 
 class Outer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import lightning
 import pytest
 import safetensors.torch
 import torch
@@ -91,6 +92,17 @@ def through_accelerate(old: Loop, new: Loop, folder: Path) -> None:
             accelerator.load_state(str(folder / "accelerate"))
 
 
+def through_fabric(old: Loop, new: Loop, folder: Path) -> None:
+    for one in old, new:
+        fabric = lightning.Fabric(accelerator="cpu", devices=1)
+        model, optimizer = fabric.setup(one.model, one.optimizer)
+        state = {"model": model, "optimizer": optimizer, "control": one.control}
+        if one is old:
+            fabric.save(folder / "fabric.ckpt", state)
+        else:
+            fabric.load(folder / "fabric.ckpt", state)
+
+
 def through_distributed_checkpoint(old: Loop, new: Loop, folder: Path) -> None:
     model, optimizer = get_state_dict(old.model, old.optimizer)
     state = {"model": model, "optimizer": optimizer, "control": old.control.state_dict()}
@@ -110,6 +122,7 @@ def through_distributed_checkpoint(old: Loop, new: Loop, folder: Path) -> None:
 SAVERS = [
     through_torch,
     through_safetensors,
+    through_fabric,
     pytest.param(
         through_accelerate,
         # Accelerate pickles the states of random generators with numpy in this way

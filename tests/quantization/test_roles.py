@@ -148,7 +148,7 @@ def test_a_compiled_part_is_seen_through() -> None:
     model[1] = torch.compile(model[1], backend="eager")
     qs.prepare(model, qs.Scheme(), torch.rand(2, 4))
     described = qs.describe(model).layers
-    assert [each.name for each in described] == ["0", "1._orig_mod.1"]
+    assert [each.name for each in described] == ["0", "1.1"]
     assert [each.act_bits for each in described] == [None, 8]
 
 

@@ -104,7 +104,7 @@ def test_an_answer_that_all_runs_share_is_given_once(tmp_path):
 def test_what_no_file_tells_has_no_column(tmp_path):
     said = " ".join(words(page(collect([make_run(tmp_path / "run")]))).split())
     assert "latency" not in said
-    assert "Not measured." in said
+    assert "Not measured: quiesce report RUN --time" in said
     assert "file, kB" not in said
 
 

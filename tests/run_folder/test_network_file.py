@@ -3,6 +3,7 @@
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import quiesce as qs
 from quiesce.files.weight_files import load_weights, read_weights
@@ -79,3 +80,16 @@ def test_a_float_network_has_no_quantized_layer(tmp_path):
     save_network(nn.Linear(2, 2), tmp_path / "a.safetensors")
     assert read_description(tmp_path / "a.safetensors")["layers"] == {}
     assert read_description(tmp_path / "a.safetensors")["additions"] == {}
+
+
+def test_layers_in_activation_checkpointing_have_the_names_of_their_tensors(tmp_path):
+    network = prepared()
+    for name, module in list(network.named_children()):
+        network.set_submodule(name, checkpoint_wrapper(module))
+    save_network(network, tmp_path / "a.safetensors")
+    tensors, described = (
+        load_file(tmp_path / "a.safetensors"),
+        read_description(tmp_path / "a.safetensors"),
+    )
+    for layer in described["layers"].values():
+        assert layer["weight"]["scale"] in tensors

@@ -1,7 +1,7 @@
 """Fake quantization: rounding of float tensors to a grid, and its gradients.
 
 Forward: q = s * clip(round((x - b)/s), n, p) + b, for scale s and, in LSQ+, offset b. Backward,
-with u = (x - b)/s and z the code:
+with u = (x - b)/s and z the code, or its level if the levels of the grid are not the integers:
 
     to x   the gradient of the estimator inside the range, 0 outside
     to s   z - u inside, z outside (LSQ, arXiv:1902.08153), times `grad_scale`
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from quiesce.arithmetic.estimators import STE, Estimator
 from quiesce.arithmetic.grid import Grid
+from quiesce.arithmetic.levels import Levels
 from quiesce.arithmetic.weight_history import Layout, code_of, is_frozen
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Rule(NamedTuple):
 
     clip: Clip = "range"
     estimator: Estimator = STE()
+    levels: Levels = Levels()
 
 
 def positive(scale: Tensor) -> Tensor:
@@ -73,12 +75,13 @@ def quantize_forward(
         noise: Random numbers in [0, 1) of the shape of `x`, for an estimator that needs them.
     """
     step = positive(scale)
-    u = _scaled(x, step, offset)
-    code = _rounded(u, limits, history, rule.estimator, noise).clamp(limits[0], limits[1])
+    place = rule.levels.place(_scaled(x, step, offset))
+    code = _rounded(place, limits, history, rule.estimator, noise).clamp(limits[0], limits[1])
     if history is not None:
         frozen, pinned = _pinned(history, limits)
         code = torch.where(frozen, pinned, code)
-    out = step * code if offset is None else step * code + offset
+    level = rule.levels.of_codes(code)
+    out = step * level if offset is None else step * level + offset
     return out.to(x.dtype)
 
 
@@ -103,16 +106,18 @@ def quantize_backward(
     """Return all gradients in one pass; arguments as in `quantize_forward`."""
     step = positive(scale)
     u = _scaled(x, step, offset)
-    rounded = _rounded(u, limits, history, rule.estimator, noise)
+    place = rule.levels.place(u)
+    rounded = _rounded(place, limits, history, rule.estimator, noise)
     code = rounded.clamp(limits[0], limits[1])
-    inside = _inside(u, rounded, limits, rule.clip)
-    slope = torch.where(inside, code - u, code)
+    inside = _inside(place, rounded, limits, rule.clip)
+    level = rule.levels.of_codes(code)
+    slope = torch.where(inside, level - u, level)
     if history is not None:
         frozen, pinned = _pinned(history, limits)
         inside = inside & ~frozen
-        slope = torch.where(frozen, pinned, slope)
+        slope = torch.where(frozen, rule.levels.of_codes(pinned), slope)
     wide = grad.to(u.dtype)
-    grad_x = torch.where(inside, rule.estimator.gradient(wide, u, code), 0.0).to(x.dtype)
+    grad_x = torch.where(inside, rule.estimator.gradient(wide, place, code), 0.0).to(x.dtype)
     grad_scale = (wide * slope).sum_to_size(scale.shape) * torch.where(scale < 0, -1.0, 1.0)
     grad_offset = None
     if offset is not None:
@@ -126,17 +131,21 @@ def _scaled(x: Tensor, step: Tensor, offset: Tensor | None) -> Tensor:
 
 
 def _rounded(
-    u: Tensor, limits: Tensor, history: Tensor | None, estimator: Estimator, noise: Tensor | None
+    place: Tensor,
+    limits: Tensor,
+    history: Tensor | None,
+    estimator: Estimator,
+    noise: Tensor | None,
 ) -> Tensor:
     previous = None
     if estimator.needs_history and history is not None:
         previous = code_of(history, Layout.read(history, limits))
-    return estimator.round(u, previous, noise)
+    return estimator.round(place, previous, noise)
 
 
-def _inside(u: Tensor, rounded: Tensor, limits: Tensor, clip: Clip) -> Tensor:
+def _inside(place: Tensor, rounded: Tensor, limits: Tensor, clip: Clip) -> Tensor:
     if clip == "range":
-        return (u >= limits[0]) & (u <= limits[1])
+        return (place >= limits[0]) & (place <= limits[1])
     if clip == "round":
         return (rounded > limits[0]) & (rounded < limits[1])
     return (rounded >= limits[0]) & (rounded <= limits[1])
@@ -199,42 +208,44 @@ def fake_quantize(
         x: Floats of any shape. Codes are computed in float32 (float64 for float64 input).
         scale: Floats per code, above 0, broadcastable to `x`: a scalar for one grid per tensor,
             (channels, 1, ...) for one per channel.
-        grid: The integers.
+        grid: The codes and their levels.
         clip: Condition for a gradient to `x`, with u = x/scale. "range": quant_min <= u <=
             quant_max, as in the paper. "grid": round(u) is on the grid, which allows half a step
             more, as in the code of the paper on older versions of torch. "round": round(u) is
             strictly between the ends, as in that code now, because torch's clamp gives no gradient
             at its bounds.
-        grad_scale: Factor of the gradients of scale and offset; "lsq" for 1/sqrt(N*quant_max), with
-            N the number of elements that share a scale.
+        grad_scale: Factor of the gradients of scale and offset; "lsq" for 1/sqrt(N*highest), with
+            highest the largest level (quant_max) and N the number of elements that share a scale.
         estimator: Rounding and its gradient. Estimators that need noise or history round to
             nearest.
         offset: Value of code 0, broadcastable to `x` (LSQ+), or None for 0.
 
     Returns:
-        Tensor of the shape and dtype of `x`; every value is scale*code + offset.
+        Tensor of the shape and dtype of `x`; every value is scale*code (or scale*level) + offset.
 
     Raises:
         ValueError: `clip` is unknown.
 
     Source: LSQ arXiv:1902.08153, LSQ+ arXiv:2004.09576.
 
-    >>> fake_quantize(torch.tensor([0.26, 0.9, -3.0]), torch.tensor(0.5), Grid(2, signed=True))
-    tensor([ 0.5000,  0.5000, -1.0000])
+    Examples:
+        >>> grid = qs.Grid(2, signed=True)
+        >>> qs.fake_quantize(torch.tensor([0.26, 0.9, -3.0]), torch.tensor(0.5), grid)
+        tensor([ 0.5000,  0.5000, -1.0000])
     """
     check_clip(clip)
     factor = lsq_grad_scale(x.numel() // scale.numel(), grid) if grad_scale == "lsq" else grad_scale
     wide = torch.promote_types(x.dtype, torch.float32)
     limits = torch.tensor([grid.quant_min, grid.quant_max], dtype=wide, device=x.device)
-    rule = Rule(clip, estimator)
+    rule = Rule(clip, estimator, grid.levels)
     return FakeQuantize.apply(  # pyright: ignore[reportReturnType]
         x, scale, offset, limits, None, None, rule, factor, quantize_forward, quantize_backward
     )
 
 
 def lsq_grad_scale(count: int, grid: Grid) -> float:
-    """Return 1/sqrt(count * quant_max), the factor of LSQ for `count` elements per scale."""
-    return 1.0 / math.sqrt(max(count, 1) * grid.quant_max)
+    """Return 1/sqrt(count * highest), the factor of LSQ for `count` elements per scale."""
+    return 1.0 / math.sqrt(max(count, 1) * grid.highest)
 
 
 def check_clip(clip: str) -> None:

@@ -1,9 +1,12 @@
-"""The integer grid of quantized values, and the conversion of floats to it."""
+"""The grid of quantized values, and the conversion of floats to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from quiesce.arithmetic.levels import Levels, named_levels
 
 MIN_BITS = 2
 MAX_BITS = 8
@@ -13,27 +16,35 @@ MAX_BITS = 8
 class Grid:
     """The integers quant_min .. quant_max of a b-bit code.
 
-    Signed: -2^(b-1) .. 2^(b-1)-1. Unsigned: 0 .. 2^b-1. `between` makes a grid of other ends, which
-    other toolkits have.
+    Signed: -2^(b-1) .. 2^(b-1)-1. Unsigned: 0 .. 2^b-1. `between` makes a grid of other ends.
+
+    The value of a code is the code times the scale, or with `of_levels` its level times the scale:
+    ascending numbers at any distances, of which code 0 is the one nearest to 0.
 
     Args:
-        bits: Bits of a code, 2 to 8.
+        bits: Bits of a code, 2 to 8 (1 to 7 with levels).
         signed: Whether codes can be negative.
         ends: (quant_min, quant_max) if they lie further inside, or None.
+        levels: The values of the codes in units of the scale. By default they are integers.
 
     Raises:
         TypeError: `bits` is not an integer.
         ValueError: `bits` is not 2 to 8, or `ends` is not a range of b-bit codes.
 
-    >>> Grid(3, signed=True).quant_min, Grid(3, signed=True).quant_max
-    (-4, 3)
+    Examples:
+        >>> grid = qs.Grid(3, signed=True)
+        >>> grid.quant_min, grid.quant_max
+        (-4, 3)
     """
 
     bits: int
     signed: bool
     ends: tuple[int, int] | None = None
+    levels: Levels = Levels()  # noqa: RUF009 (immutable)
 
     def __post_init__(self) -> None:
+        if self.levels.values:
+            return  # `of_levels` has computed all fields
         check_bits("bits", self.bits)
         full = Grid(self.bits, self.signed) if self.ends is not None else None
         if full is not None and not full.quant_min <= self.quant_min < self.quant_max:
@@ -61,6 +72,29 @@ class Grid:
             return whole
         return cls(bits, signed, (quant_min, quant_max))
 
+    @classmethod
+    def of_levels(cls, levels: str | Sequence[float]) -> "Grid":
+        """Return the grid with given levels; integers without gaps make a grid of integers.
+
+        Args:
+            levels: "fp4", "ternary", "binary", or 2 to 128 ascending numbers, the last above 0.
+
+        Raises:
+            TypeError: A level is not a number.
+            ValueError: The levels do not ascend, or there is no codebook of this name.
+
+        >>> Grid.of_levels("ternary") == Grid.between(-1, 1)
+        True
+        >>> Grid.of_levels("fp4").quant_min, Grid.of_levels("fp4").highest
+        (-7, 6.0)
+        """
+        made = Levels.of(named_levels(levels))
+        count, first = len(made.values), made.first
+        if made.values == tuple(range(first, first + count)):
+            return cls.between(first, first + count - 1)
+        ends = (first, first + count - 1)
+        return cls((count - 1).bit_length(), first < 0, ends, made)
+
     @property
     def quant_min(self) -> int:
         """Smallest code."""
@@ -75,8 +109,18 @@ class Grid:
             return self.ends[1]
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
+    @property
+    def lowest(self) -> float:
+        """Value of the smallest code in units of the scale."""
+        return self.levels.values[0] if self.levels.values else float(self.quant_min)
+
+    @property
+    def highest(self) -> float:
+        """Value of the largest code in units of the scale, above 0."""
+        return self.levels.values[-1] if self.levels.values else float(self.quant_max)
+
     def codes(self, x: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the integers nearest to x/scale, ties to even, clipped to the grid.
+        """Return the codes nearest to x/scale, ties to even, clipped to the grid.
 
         Args:
             x: Floats of any shape.
@@ -85,7 +129,16 @@ class Grid:
         Returns:
             Integral values in the dtype and shape of `x`; NaN stays NaN.
         """
-        return torch.round(x / scale).clamp(self.quant_min, self.quant_max)
+        return torch.round(self.levels.place(x / scale)).clamp(self.quant_min, self.quant_max)
+
+    def values(self, codes: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the values of codes: scale times code, or scale times level.
+
+        Args:
+            codes: Integral values on the grid, any shape.
+            scale: Floats per code, broadcastable.
+        """
+        return self.levels.of_codes(codes) * scale
 
 
 def check_bits(name: str, bits: int) -> None:

@@ -3,7 +3,7 @@
     mse         the step with the smallest mean squared rounding error; a search, the default
     minmax      the largest magnitude is at the end of the grid
     percentile  the 99.9th percentile of magnitudes is at the end; larger values are clipped
-    lsq         2 * mean|x| / sqrt(quant_max), arXiv:1902.08153
+    lsq         2 * mean|x| / sqrt(largest level), arXiv:1902.08153
 
 If all values are zero, the scale is 1.
 """
@@ -29,11 +29,16 @@ def mse_scale(x: Tensor, grid: Grid, per_channel: bool = False) -> Tensor:
 
     Args:
         x: Floats. With `per_channel`, the first dimension is the channel dimension.
-        grid: The integers. An unsigned grid rounds negative values to 0.
+        grid: The codes. An unsigned grid rounds negative values to 0.
         per_channel: One scale per slice x[i].
 
     Returns:
         A scalar tensor, or shape (channels, 1, ..., 1) with as many dimensions as `x`.
+
+    Examples:
+        >>> scale = qs.mse_scale(torch.tensor([-1.0, 0.0, 0.5]), qs.Grid(2, signed=True))
+        >>> round(scale.item(), 2)
+        0.5
     """
     return find_scale(x, grid, "mse", 0 if per_channel else None)
 
@@ -49,7 +54,7 @@ def find_scale(
 
     Args:
         x: Floats.
-        grid: The integers.
+        grid: The codes and their levels.
         method: One of `RANGES`.
         channel_dim: Dimension with one scale per index, or None for one scale.
         scale_dtype: Number format in which "mse" compares scales. The result is not rounded.
@@ -123,19 +128,19 @@ def check_range(method: str) -> None:
 
 
 def _minmax(rows: Tensor, grid: Grid) -> Tensor:
-    high = rows.amax(1).clamp_min(0) / grid.quant_max
-    if not grid.signed:
+    high = rows.amax(1).clamp_min(0) / grid.highest
+    if grid.lowest >= 0:
         return high
-    return torch.maximum(high, rows.amin(1).clamp_max(0) / grid.quant_min)
+    return torch.maximum(high, rows.amin(1).clamp_max(0) / grid.lowest)
 
 
 def _percentile(rows: Tensor, grid: Grid) -> Tensor:
     rank = max(1, round(PERCENTILE * rows.shape[1]))
-    return rows.abs().kthvalue(rank, dim=1).values / grid.quant_max
+    return rows.abs().kthvalue(rank, dim=1).values / grid.highest
 
 
 def _lsq(rows: Tensor, grid: Grid) -> Tensor:
-    return 2 * rows.abs().mean(1) / grid.quant_max**0.5
+    return 2 * rows.abs().mean(1) / grid.highest**0.5
 
 
 def _mse(rows: Tensor, grid: Grid, scale_dtype: ScaleFormat) -> Tensor:
@@ -155,7 +160,7 @@ def _least(
     best, least = factors[:, 0].clone(), rows.new_full((len(rows),), torch.inf)
     for factor in factors.unbind(1):
         scale = in_format((widest * factor)[:, None], scale_dtype)
-        error = (grid.codes(rows, scale) * scale - rows).square().sum(1)
+        error = (grid.values(grid.codes(rows, scale), scale) - rows).square().sum(1)
         better = (error < least) & (factor > 0)
         best, least = torch.where(better, factor, best), torch.where(better, error, least)
     return best

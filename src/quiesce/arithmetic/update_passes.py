@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quiesce.arithmetic import weight_history
 from quiesce.arithmetic.weight_history import Layout
-from quiesce.arithmetic.weight_passes import Operands, rounded
+from quiesce.arithmetic.weight_passes import Operands, in_use, rounded
 
 
 def travel(weight: Operands, before: Tensor, latent_way: Tensor, code_way: Tensor) -> Tensor:
@@ -19,16 +19,16 @@ def travel(weight: Operands, before: Tensor, latent_way: Tensor, code_way: Tenso
         weight: Weights (rows, entries).
         before: The latents before the step.
         latent_way: Sum of the distances of the latent weights; changed in place.
-        code_way: Sum of the distances of the quantized weights, as changes of their codes times the
-            scale in use; changed in place.
+        code_way: Sum of the distances of the quantized weights, as changes of their codes or
+            levels times the scale in use; changed in place.
 
     Returns:
         `latent_way`.
     """
     now = _wide(weight.latent)
     last = weight_history.code_of(weight.records, _layout(weight))
-    jump = torch.where(_frozen(weight), 0.0, (rounded(weight) - last).abs())
-    code_way.add_(weight.scale * jump)
+    jump = weight.levels.of_codes(rounded(weight)) - weight.levels.of_codes(last)
+    code_way.add_(weight.scale * torch.where(_frozen(weight), 0.0, jump.abs()))
     latent_way.add_((now - _wide(before)).abs())
     before.copy_(weight.latent)
     return latent_way
@@ -50,7 +50,7 @@ def recenter(
         Number of weights that were set in each row: float32 (rows,).
     """
     far = (code_way >= ratio * latent_way) & (latent_way > 0) & (allowed > 0) & ~_frozen(weight)
-    centre = (weight.scale * rounded(weight)).to(weight.latent.dtype)
+    centre = in_use(weight, rounded(weight)).to(weight.latent.dtype)
     weight.latent.copy_(torch.where(far, centre, weight.latent))
     return torch.where(far, 1.0, 0.0).sum(1)
 
@@ -117,7 +117,8 @@ def hold(weight: Operands, before: Tensor, limit: Tensor, allowed: Tensor) -> Te
     Returns:
         The latents.
     """
-    place = (_wide(before) / weight.scale).clamp(weight.limits[0], weight.limits[1])
+    place = weight.levels.place(_wide(before) / weight.scale)
+    place = place.clamp(weight.limits[0], weight.limits[1])
     inside = (place - torch.round(place)).abs() >= 0.5 - limit
     kept = torch.where(inside | (allowed == 0), weight.latent, before)
     return weight.latent.copy_(kept)

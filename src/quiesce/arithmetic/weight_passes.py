@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quiesce.arithmetic import weight_history
 from quiesce.arithmetic.estimators import Estimator
+from quiesce.arithmetic.levels import Levels
 from quiesce.arithmetic.weight_history import Layout
 
 Pass = Callable[..., Tensor]
@@ -30,6 +31,8 @@ class Operands(NamedTuple):
     """History records in the shape of the latent weight, see `weight_history`."""
     estimator: Estimator
     """The estimator that rounds."""
+    levels: Levels = Levels()
+    """The values of the codes in units of the scale."""
     average: Tensor | None = None
     """Average of past latents, in the shape of the latent, where the tracker decides by it."""
 
@@ -37,14 +40,15 @@ class Operands(NamedTuple):
 def rounded(weight: Operands) -> Tensor:
     """Return the codes without freezing: integral, float32 or wider."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
+    place = weight.levels.place(wide / weight.scale)
     if weight.average is not None:
-        place = weight.average.to(wide.dtype) / weight.scale
-        code = weight.estimator.choose(wide / weight.scale, place)
+        average = weight.levels.place(weight.average.to(wide.dtype) / weight.scale)
+        code = weight.estimator.choose(place, average)
         return code.clamp(weight.limits[0], weight.limits[1])
     previous = None
     if weight.estimator.needs_history:
         previous = weight_history.code_of(weight.records, _layout(weight))
-    code = weight.estimator.round(wide / weight.scale, previous)
+    code = weight.estimator.round(place, previous)
     return code.clamp(weight.limits[0], weight.limits[1])
 
 
@@ -57,8 +61,13 @@ def emitted(weight: Operands) -> Tensor:
 
 
 def quantized(weight: Operands) -> Tensor:
-    """Return scale * code in the shape of the latent weight, float32 or wider."""
-    return weight.scale * emitted(weight)
+    """Return the quantized weights in the shape of the latent weight, float32 or wider."""
+    return in_use(weight, emitted(weight))
+
+
+def in_use(weight: Operands, codes: Tensor) -> Tensor:
+    """Return the values of codes: scale * code, or scale * level; float32 or wider."""
+    return weight.scale * weight.levels.of_codes(codes)
 
 
 def follow(weight: Operands, average: Tensor, rate: Tensor) -> Tensor:
@@ -117,7 +126,7 @@ def track(
 def inside(weight: Operands) -> Tensor:
     """Return whether the latent weights are within the ends of the grid and not frozen: bool."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
-    low, high = weight.scale * weight.limits[0], weight.scale * weight.limits[1]
+    low, high = (in_use(weight, end) for end in weight.limits.unbind())
     frozen = weight_history.is_frozen(weight.records, _layout(weight))
     return (wide >= low) & (wide <= high) & ~frozen
 
@@ -125,7 +134,7 @@ def inside(weight: Operands) -> Tensor:
 def residual(weight: Operands) -> Tensor:
     """Return latent minus quantized weight inside the range; 0 outside and for frozen weights."""
     wide = weight.latent.to(torch.promote_types(weight.latent.dtype, torch.float32))
-    off_grid = wide - weight.scale * rounded(weight)
+    off_grid = wide - in_use(weight, rounded(weight))
     return torch.where(inside(weight), off_grid, 0.0)
 
 
@@ -145,6 +154,6 @@ def _layout(weight: Operands) -> Layout:
 
 def _pin(weight: Operands) -> None:
     code = weight_history.code_of(weight.records, _layout(weight))
-    pinned = (weight.scale * code).to(weight.latent.dtype)
+    pinned = in_use(weight, code).to(weight.latent.dtype)
     frozen = weight_history.is_frozen(weight.records, _layout(weight))
     weight.latent.copy_(torch.where(frozen, pinned, weight.latent))

@@ -26,7 +26,8 @@ from quiesce.inference import (
     plain_average,
     put_back,
 )
-from quiesce.parallel.processes import taken, total, unwrapped
+from quiesce.parallel.processes import taken, total
+from quiesce.parallel.wrappers import unwrapped
 
 
 @torch.no_grad()
@@ -57,6 +58,12 @@ def reestimate_batchnorm(
         TypeError: A batch contains no tensor, or the forward takes different arguments.
         NothingToDoError: No layer has running statistics, or `batches` is empty on all ranks.
         DivergedError: A layer's new statistics are not finite.
+
+    Examples:
+        >>> norm = torch.nn.BatchNorm1d(1)
+        >>> kl = qs.reestimate_batchnorm(norm, [torch.tensor([[1.0], [3.0]])])
+        >>> norm.running_mean.item(), norm.running_var.item()
+        (2.0, 2.0)
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1 batch, got {count}")
@@ -94,6 +101,11 @@ def gaussian_kl(mean: Tensor, var: Tensor, ref_mean: Tensor, ref_var: Tensor) ->
 
     Returns:
         The divergence in nats, in the broadcast shape. It is at least 0 up to rounding.
+
+    Examples:
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> round(qs.gaussian_kl(0.2 * one, one, zero, one).item(), 4)
+        0.02
     """
     return 0.5 * ((var + (mean - ref_mean) ** 2) / ref_var - 1 + (ref_var / var).log())
 

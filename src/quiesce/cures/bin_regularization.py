@@ -57,6 +57,12 @@ class BinRegularization(Cure):
 
     Raises:
         ValueError: `max_bits` is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.BinRegularization(0.1)])
+        >>> loss = layer(x).sum() + control.penalty()
+        >>> loss.backward()
+        >>> optimizer.step()
     """
 
     _form = _Form(of_squares=0.0, of_means=1.0, of_variances=1.0)
@@ -134,6 +140,12 @@ class OBR(BinRegularization):
 
     Raises:
         ValueError: `max_bits` is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.OBR(0.01)])
+        >>> loss = layer(x).sum() + control.penalty()
+        >>> loss.backward()
+        >>> optimizer.step()
     """
 
     _form = _Form(of_squares=1.0, of_means=0.0, of_variances=1.0)

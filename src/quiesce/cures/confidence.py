@@ -43,6 +43,14 @@ class CGA(Cure):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.CGA(0.005)])
+        >>> before = layer.weight.detach().clone()
+        >>> layer(x).sum().backward()
+        >>> optimizer.step()
+        >>> (layer.weight == before).float().mean().item() > 0.9
+        True
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Control:
     Args:
         optimizer: The optimizer of the weights, or several if weights and scales have separate
             ones. A step is then complete when all have stepped, or when one begins its next step.
-            Accelerate's wrapper is removed.
+            The wrappers of Accelerate, Lightning and Fabric are removed.
         weights: The weights, as returned by `quantized_weights`.
         tracker: The tracker of these weights.
         cures: Cures, applied in this order.
@@ -53,6 +53,14 @@ class Control:
         UserWarning: Scales share a parameter group with weights, and the group has weight decay.
             Later, once: the loop omits the penalty, or the optimizer has stepped before and no
             state was loaded.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.Freezing(0.05)])
+        >>> loss = layer(x).sum() + control.penalty()
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> control.step
+        1
     """
 
     def __init__(

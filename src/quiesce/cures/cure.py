@@ -24,6 +24,17 @@ class Cure(ABC):
 
     and `finish` once, after the last step. Frozen codes are in the weights, and frequencies and
     averages of codes in the tracker. A cure saves what it keeps besides these in `state_dict`.
+
+    Examples:
+        >>> class Decay(qs.Cure):
+        ...     def attach(self, weights, tracker):
+        ...         self.weights = weights
+        ...
+        ...     def penalty(self, step):
+        ...         return sum(weight.latent.square().sum() for weight in self.weights)
+        >>> control = qs.Control(optimizer, weights, tracker, [Decay()])
+        >>> control.penalty().shape
+        torch.Size([])
     """
 
     bytes_per_weight: ClassVar[int] = 0

@@ -49,6 +49,12 @@ class Dampening(Cure):
 
     Raises:
         ValueError: Not exactly one of strength and target; or an argument is out of its range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.Dampening(1e-3)])
+        >>> loss = layer(x).sum() + control.penalty()
+        >>> loss.backward()
+        >>> optimizer.step()
     """
 
     def __init__(

@@ -52,6 +52,13 @@ class Freezing(Cure):
     Raises:
         ValueError: Not exactly one of threshold and target; a constant threshold outside (0, 1], or
             an argument out of its range.
+
+    Examples:
+        >>> freezing = qs.Freezing(qs.cosine(0.1, 0.03, total=1000))
+        >>> control = qs.Control(optimizer, weights, tracker, [freezing])
+        >>> optimizer.step()
+        >>> weights[0].frozen.any().item()
+        False
     """
 
     bytes_per_weight: ClassVar[int] = 4

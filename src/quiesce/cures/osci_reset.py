@@ -45,6 +45,11 @@ class OsciReset(Cure):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.OsciReset(8, period=200)])
+        >>> layer(x).sum().backward()
+        >>> optimizer.step()
     """
 
     bytes_per_weight: ClassVar[int] = 12

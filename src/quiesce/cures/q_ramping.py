@@ -58,6 +58,11 @@ class QRamping(Cure):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.QRamping(16, period=300)])
+        >>> layer(x).sum().backward()
+        >>> optimizer.step()
     """
 
     bytes_per_weight: ClassVar[int] = 8

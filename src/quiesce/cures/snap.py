@@ -31,6 +31,13 @@ class Snap(Cure):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker, [qs.Snap()])
+        >>> optimizer.step()
+        >>> control.finish()
+        >>> weights[0].frozen.any().item()
+        False
     """
 
     bytes_per_weight: ClassVar[int] = 4

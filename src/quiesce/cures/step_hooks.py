@@ -13,10 +13,17 @@ from torch.optim import Optimizer
 
 from quiesce.errors import TrackingError
 
-_INNER = ("optimizer", "_base_optimizer")
-"""Attributes with the inner optimizer of wrappers that only call its step: Accelerate, timm."""
+_INNER = ("optimizer", "_base_optimizer", "_optimizer")
+"""Attributes with the inner optimizer of wrappers that only call its step: Accelerate, timm,
+Lightning and its Fabric."""
 _ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
 """Distributed types of Accelerate that store the weights where a tracker cannot find them."""
+
+_STRATEGIES = {
+    "DeepSpeedStrategy": "DeepSpeed steps in its engine, on weights that it keeps elsewhere",
+    "FSDPStrategy": "FSDP 1 joins weights into flat parameters",
+}
+"""Strategies of Lightning and Fabric that a tracker cannot follow, and why."""
 
 
 def hooked_optimizers(given: object) -> list[Optimizer]:
@@ -25,14 +32,26 @@ def hooked_optimizers(given: object) -> list[Optimizer]:
     return [_hooked(each) for each in several]
 
 
-def refuse_engine(optimizer: object) -> None:
-    """Raise a TrackingError for an optimizer of Accelerate's DeepSpeed, FSDP or Megatron-LM."""
-    kind = getattr(getattr(optimizer, "accelerator_state", None), "distributed_type", None)
+def refuse_engine(given: object) -> None:
+    """Raise a TrackingError if DeepSpeed, FSDP 1 or Megatron-LM holds the weights.
+
+    Args:
+        given: A strategy of Lightning or Fabric, or an optimizer that these or Accelerate have
+            wrapped. Accelerate's FSDP 2 is refused too.
+    """
+    kind = getattr(getattr(given, "accelerator_state", None), "distributed_type", None)
     if engine := _ENGINES.get(str(getattr(kind, "value", kind))):
         raise TrackingError(
             f"quiesce does not support {engine} under Accelerate; train with DDP, or with "
             "torch's fully_shard in a loop without Accelerate (docs/how-to/cluster.md)"
         )
+    strategy = getattr(given, "_strategy", given).__class__  # of what a weak proxy stands for
+    for name in (each.__name__ for each in strategy.__mro__):
+        if engine := _STRATEGIES.get(name):
+            raise TrackingError(
+                f"quiesce does not support the {name} of Lightning, because {engine}; train with "
+                "DDP, or with a ModelParallelStrategy (docs/how-to/cluster.md)"
+            )
 
 
 def _hooked(given: object) -> Optimizer:

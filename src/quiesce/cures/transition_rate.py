@@ -47,6 +47,12 @@ class TRS(Cure):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> trs = qs.TRS(qs.cosine(5e-3, 0, total=1000, begin=0))
+        >>> control = qs.Control(optimizer, weights, tracker, [trs])
+        >>> layer(x).sum().backward()
+        >>> optimizer.step()
     """
 
     def __init__(self, factor: float | ScheduleLike, eta: float = 1.0, max_bits: int = 4) -> None:

@@ -28,6 +28,10 @@ def verify_ranks(control: Control) -> None:
 
     Raises:
         RanksPartError: Processes differ. The message names the first layer that differs.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker)
+        >>> qs.verify_ranks(control)  # one process: nothing differs
     """
     if not are_many():
         return

@@ -14,6 +14,7 @@ from quiesce.cures.batchnorm_reestimation import reestimate_batchnorm
 from quiesce.diagnosis.feeding import feeding_layers
 from quiesce.diagnosis.layers import quantiles
 from quiesce.inference import Batch, Forward, Input, batch_norms, buffers_of, put_back
+from quiesce.parallel.wrappers import module_named
 from quiesce.quantization.kinds import Kind, layer_kind
 
 
@@ -80,7 +81,7 @@ def diagnose_batchnorm(
         NormDiagnosis(
             name=name,
             feeds_from=(layer := feeds[name]),
-            kind=layer_kind(None if layer is None else model.get_submodule(layer)),
+            kind=layer_kind(None if layer is None else module_named(model, layer)),
             channels=divergence.numel(),
             kl_mean=divergence.mean().item(),
             kl_max=divergence.max().item(),

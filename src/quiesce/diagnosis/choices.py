@@ -99,7 +99,7 @@ def _emit(choice: Choice, codes: Tensor) -> Callable[[Tensor], Tensor]:
     scale = choice.weight.scale.expand_as(choice.weight.latent).flatten()[choice.index]
 
     def change(emitted: Tensor) -> Tensor:
-        values = (scale * codes).to(emitted.dtype)
+        values = choice.weight.grid.values(codes, scale).to(emitted.dtype)
         flat = emitted.detach().flatten().index_put((choice.index,), values)
         return flat.view(emitted.shape)
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from quiesce.diagnosis.feeding import feeding_layers
 from quiesce.errors import DivergedError, NothingToDoError, TrackingError
 from quiesce.inference import Batch, Forward, call_on_batch, inference, label_of, split_batch
-from quiesce.parallel.processes import taken, total, unwrapped, world_size
+from quiesce.parallel.processes import taken, total, world_size
+from quiesce.parallel.wrappers import module_named, unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_weight import QuantizedWeight
 
@@ -134,7 +135,7 @@ def _holders(model: nn.Module, first: Batch, forward: Forward | None) -> _Holder
         )
     example = first if forward is not None else split_batch(first)[0]
     feeds = feeding_layers(model, example, forward)
-    norms = {layer: model.get_submodule(norm) for norm, layer in feeds.items()}
+    norms = {layer: module_named(model, norm) for norm, layer in feeds.items()}
     plain: dict[nn.Parameter, None] = {}
     scales: dict[nn.Parameter, None] = {}
     layers = []

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from quiesce.inference import Batch, Forward, Input, arguments_of, batch_norms, inference
+from quiesce.parallel.wrappers import named_modules
 from quiesce.quantization.quantized_layers import LAYERS
 
 
@@ -25,7 +26,7 @@ def feeding_layers(
         Name of the batch norm to name of the convolution or linear layer, or to None if something
         is in between or the forward pass does not reach the batch norm.
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_modules(model)}
     norms = batch_norms(model).values()
     made: dict[int, tuple[ref[Tensor], str]] = {}
     found: dict[str, str | None] = {names[norm]: None for norm in norms}

@@ -29,15 +29,15 @@ class Histogram:
 @torch.no_grad()
 def offsets(weight: QuantizedWeight) -> Tensor:
     """Return the offsets of the latent weights inside the grid: shape (weights,)."""
-    scaled = _scaled(weight)
-    inside = scaled[~_clipped(scaled, weight)]
+    place = _place(weight)
+    inside = place[~_clipped(place, weight)]
     return inside - torch.round(inside)
 
 
 @torch.no_grad()
 def clipped(weight: QuantizedWeight) -> float:
     """Return the share of latent weights outside the grid, 0 to 1."""
-    return _clipped(_scaled(weight), weight).double().mean().item()
+    return _clipped(_place(weight), weight).double().mean().item()
 
 
 def near_threshold(weight: QuantizedWeight, within: float = NEAR) -> float:
@@ -60,11 +60,12 @@ def offset_histogram(weight: QuantizedWeight, bins: int = BINS) -> Histogram:
     return Histogram(edges=edges, counts=tuple(counts.tolist()))
 
 
-def _scaled(weight: QuantizedWeight) -> Tensor:
+def _place(weight: QuantizedWeight) -> Tensor:
+    """Return the latents in codes: u, or the place of u between the levels of a codebook."""
     latent = weight.held
     wide = torch.promote_types(latent.dtype, torch.float32)  # as codes are computed
-    return latent.to(wide) / weight.scale
+    return weight.grid.levels.place(latent.to(wide) / weight.scale)
 
 
-def _clipped(scaled: Tensor, weight: QuantizedWeight) -> Tensor:
-    return (scaled < weight.grid.quant_min) | (scaled > weight.grid.quant_max)
+def _clipped(place: Tensor, weight: QuantizedWeight) -> Tensor:
+    return (place < weight.grid.quant_min) | (place > weight.grid.quant_max)

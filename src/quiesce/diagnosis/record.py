@@ -69,6 +69,15 @@ def record(
         CheckpointError: Its tables have other columns.
         TrackingError: Weights are split over processes.
         ValueError: `every` is below 1.
+
+    Examples:
+        >>> control = qs.Control(optimizer, weights, tracker)
+        >>> with qs.record(control, "runs/mine", network="one layer") as recording:
+        ...     optimizer.step()
+        ...     recording.log(loss=0.5)
+        >>> from pathlib import Path
+        >>> sorted(path.name for path in Path("runs/mine").iterdir())
+        ['diagnosis.json', 'layers.csv', 'metrics.csv']
     """
     told = {"network": network, "float_top1_percent": float_top1_percent}
     return Recording(control, in_home(folder), every, told)

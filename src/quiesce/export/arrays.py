@@ -20,7 +20,7 @@ from quiesce.export.graph.weight_sites import Site, input_of
 from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.files.atomic import write_beside
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 from quiesce.quantization.ties import EMBEDDINGS
 
 HEADER = "header"
@@ -57,7 +57,7 @@ def export_arrays(
             is between the grid of an input and its layer.
         NotCalibratedError: A quantizer has no scale yet.
     """
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     folded = fold(model, check_runs(model, example_input), DEFAULT_OPSET)
     _refuse_groups(folded)
     _refuse_batchnorms(folded)

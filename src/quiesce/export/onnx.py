@@ -23,7 +23,7 @@ from quiesce.export.verification.verify import verify_model
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -104,8 +104,13 @@ def export_onnx(
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         MissingExtraError: onnx, onnxscript or, to verify, onnxruntime is not installed.
         TypeError, ValueError: An argument is wrong.
+
+    Examples:
+        >>> made = qs.export_onnx(layer, "model.onnx", x)
+        >>> made.verification.passed
+        True
     """
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     check_stored(labels, summary or {})
     opset = check_pack(pack, opset)
     if round_biases and pack != "int8":

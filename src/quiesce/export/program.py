@@ -24,7 +24,7 @@ from quiesce.export.graph.tracing import not_expressible, quiet, traceable
 from quiesce.export.interface import Example, open_dimensions, output_tensors
 from quiesce.files.atomic import write_beside
 from quiesce.inference import Input, inference, map_leaves, map_tensors
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
 from quiesce.quantization.quantized_weight import QuantizedWeight
@@ -77,7 +77,7 @@ def export_program(
         NothingToDoError: The model is not prepared, or a layer is on no path to the output.
         TypeError, ValueError: `example_input` is wrong.
     """
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     example = check_runs(model, example_input)
     content = _saved(model, example, dynamic or {})
     if verify and (wrong := _mismatch(model, example, content)):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from quiesce.inference import batch_norms, buffers_of, put_back
 from quiesce.parallel.split_weights import local
+from quiesce.parallel.wrappers import named_modules, named_parameters
 from quiesce.quantization.quantized_layers import QuantizedLayer
 
 
@@ -28,7 +29,7 @@ class Forward(NamedTuple):
 
 def broken_parameter(model: nn.Module) -> str | None:
     """Return the first scale, or else the first weight, that is not finite; or None."""
-    names = [name for name, value in model.named_parameters() if not _finite(value)]
+    names = [name for name, value in named_parameters(model) if not _finite(value)]
     return min(names, key=lambda name: not name.endswith(("scale", "offset")), default=None)
 
 
@@ -51,7 +52,7 @@ def broken_gradient(model: nn.Module) -> str | None:
     """
     names = [
         name
-        for name, value in model.named_parameters()
+        for name, value in named_parameters(model)
         if value.grad is not None and not _finite(value.grad)
     ]
     return names[-1] if names else None
@@ -81,7 +82,7 @@ def run_again(model: nn.Module, forward: Callable[[], Any]) -> Forward:
 
     handles = [
         layer.register_forward_hook(partial(after, name))
-        for name, layer in model.named_modules()
+        for name, layer in named_modules(model)
         if isinstance(layer, QuantizedLayer) or not any(layer.children())
     ]
     buffers = buffers_of(model)

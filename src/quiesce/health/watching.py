@@ -36,6 +36,7 @@ from quiesce.health.explanations import Finding, describe_parameter, explain
 from quiesce.health.faults import layer_of
 from quiesce.parallel import processes
 from quiesce.parallel.split_weights import local
+from quiesce.parallel.wrappers import named_modules, unwrapped
 from quiesce.quantization.quantizer import FakeQuantizer
 
 MOST_SKIPPED = 50
@@ -103,10 +104,16 @@ class Watch:
         step: The optimizer step that is checked next, from 0; set it when training is resumed.
         skipped: Number of steps that a GradScaler has skipped.
         late: Whether a step is judged at the check after it.
+
+    Examples:
+        >>> watch = qs.Watch(layer)
+        >>> loss = layer(x).sum()
+        >>> loss.backward()
+        >>> watch.check(loss)  # raises DivergedError where a number is not finite
     """
 
     def __init__(self, model: nn.Module, *, scaled: bool = False, prefix: str = "") -> None:
-        self._model = processes.unwrapped(model)
+        self._model = unwrapped(model)
         self._scaled, self._prefix = scaled, prefix
         self.step = self.skipped = 0
         self._in_a_row = self._look_from = 0
@@ -115,7 +122,7 @@ class Watch:
         self._pending: _Reading | None = None
         quantizers = {
             name: module
-            for name, module in self._model.named_modules()
+            for name, module in named_modules(self._model)
             if isinstance(module, FakeQuantizer)
         }
         self._scales = _Scales(quantizers)

@@ -17,7 +17,14 @@ from quiesce.oscillation.weight_group import WeightGroup
 
 
 class DistanceSampling(NamedTuple):
-    """The sampled weights and steps; the ratio is exact with (None, 1)."""
+    """The sampled weights and steps; the ratio is exact with (None, 1).
+
+    Examples:
+        >>> sampling = qs.DistanceSampling(weights=64, every=8)
+        >>> tracker = qs.OscillationTracker(weights, distance=sampling)
+        >>> tracker.report()[0].distance_ratio
+        0.0
+    """
 
     weights: int | None = 1024
     """Number of evenly spaced weights per layer, or None for all; 8 bytes each."""

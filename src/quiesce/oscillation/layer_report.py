@@ -8,7 +8,13 @@ from quiesce.text_table import table
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """Oscillation statistics of one layer, or of all layers together."""
+    """Oscillation statistics of one layer, or of all layers together.
+
+    Examples:
+        >>> [report] = tracker.report()  # a LayerReport for each layer
+        >>> report.weights, report.bits, report.oscillating
+        (32, 3, 0.0)
+    """
 
     name: str
     """Name of the layer; "all" for the summary."""

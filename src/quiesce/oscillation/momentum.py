@@ -48,8 +48,8 @@ def momentum_for(total: int) -> float:
     Raises:
         ValueError: `total` is below 1.
 
-    Example:
-        >>> [momentum_for(total) for total in (300, 1500, 500_000)]
+    Examples:
+        >>> [qs.momentum_for(total) for total in (300, 1500, 500_000)]
         [0.05, 0.01, 0.001]
     """
     if total < 1:

@@ -84,7 +84,12 @@ def _read_at(group: WeightGroup, picks: Sequence[tuple[int, Tensor]]) -> weight_
     records = group.records[torch.cat([places + group.starts[i] for i, places in picks])]
     first = group.weights[0]
     return weight_passes.Operands(
-        torch.cat(latents), torch.cat(scales), first.limits, records, first.estimator
+        torch.cat(latents),
+        torch.cat(scales),
+        first.limits,
+        records,
+        first.estimator,
+        first.grid.levels,
     )
 
 

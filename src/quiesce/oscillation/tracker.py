@@ -7,10 +7,8 @@ Between two oscillations f only decays. The tracker therefore stores F = f / (1-
 steps since a common base, which is constant in between. The same holds for D = (average of codes -
 code) / (1-m)^n, which changes only if the code changes. A step reads every latent once and writes
 only changed entries, and the decay is applied when F and D are read. Every few thousand steps the
-base is reset and all values are rescaled.
-
-Weights that share a grid are read in blocks (`quiesce.oscillation.weight_blocks`), so a step takes
-a few passes for any number of layers.
+base is reset and all values are rescaled. Weights that share a grid are read in blocks
+(`quiesce.oscillation.weight_blocks`), so a step takes a few passes for any number of layers.
 
 State in bytes per weight, for grids of up to 4 bits: history record 1 (code, direction, frozen
 flag; saved with the model), F 4, D 4 if freezing uses the average of codes: 9 in total. For wider
@@ -64,6 +62,11 @@ class OscillationTracker:
 
     Raises:
         ValueError: `momentum` is outside (0, 1), or there is no weight.
+
+    Examples:
+        >>> tracker = qs.OscillationTracker(weights, momentum=0.01)
+        >>> tracker.steps, tracker.summary().oscillating
+        (0, 0.0)
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class OscillationTracker:
         if not weights:
             raise ValueError("weights is empty: there is nothing to track")
         self.weights = list(weights)
+        self._names = [weight.name for weight in weights]
         self._momentum_given = momentum is not None
         self.momentum = _MOMENTUM if momentum is None else momentum
         self.decay = decay_of(self.momentum)
@@ -363,10 +367,6 @@ class OscillationTracker:
         state.counts[:, i], state.rate[i] = mine[:2], mine[2]
         if self._distance is not None and len(mine) > 3:
             self._distance.traveled()[weight.name].copy_(mine[3:])
-
-    @property
-    def _names(self) -> list[str]:
-        return [weight.name for weight in self.weights]
 
     def _place(self, name: str) -> tuple[GroupState, int]:
         if name not in self._places:

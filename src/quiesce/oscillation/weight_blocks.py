@@ -96,7 +96,7 @@ class Block:
         first = self.group.weights[0]
         latents, records = self._latents(), self.of(self.group.records)
         return weight_passes.Operands(
-            latents, self._scale(), first.limits, records, first.estimator
+            latents, self._scale(), first.limits, records, first.estimator, first.grid.levels
         )
 
     def _latents(self) -> Tensor:

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from quiesce.errors import QuiesceError
 from quiesce.parallel.split_weights import is_split
+from quiesce.parallel.wrappers import unwrapped
 
 T = TypeVar("T")
 
@@ -34,13 +33,6 @@ def are_many() -> bool:
 def rank() -> int:
     """Return the rank of this process, from 0."""
     return distributed.get_rank() if are_many() else 0
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside DDP, whose forward overwrites buffers, or inside an AveragedModel."""
-    while isinstance(model, DistributedDataParallel | AveragedModel):
-        model = model.module
-    return model
 
 
 def total(values: Tensor) -> Tensor:

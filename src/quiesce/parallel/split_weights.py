@@ -103,6 +103,10 @@ def whole(state: Any) -> Any:
 
     Args:
         state: A tensor, or nested dicts, lists and tuples. All processes must call this together.
+
+    Examples:
+        >>> qs.whole({"weight": torch.ones(2)})["weight"].tolist()
+        [1.0, 1.0]
     """
     if is_split(state):
         return state.full_tensor()

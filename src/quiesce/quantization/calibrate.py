@@ -10,7 +10,8 @@ from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.ranges import find_affine, find_scale, sample
 from quiesce.errors import DivergedError, NotCalibratedError, NothingToDoError
 from quiesce.inference import Batch, Forward, call_on_batch, inference
-from quiesce.parallel.processes import are_many, gathered, largest, taken, unwrapped
+from quiesce.parallel.processes import are_many, gathered, largest, taken
+from quiesce.parallel.wrappers import named_modules, unwrapped
 from quiesce.quantization.patterns import covering
 from quiesce.quantization.prepare import measure_weights
 from quiesce.quantization.quantized_layers import QuantizedLayer
@@ -95,6 +96,11 @@ def calibrate(
         NothingToDoError: The model is not prepared, or there is no batch.
         NotCalibratedError: No batch reached some of the layers. The message names them.
         DivergedError: An input contains NaN or inf. The message names the layer.
+
+    Examples:
+        >>> _ = qs.calibrate(layer, [x, 2 * x])
+        >>> layer(x).shape
+        torch.Size([4, 4])
     """
     if count < 1:
         raise ValueError(f"count must be at least 1 batch, got {count}")
@@ -105,7 +111,8 @@ def calibrate(
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     seen = {quantizer: Observation() for quantizer in quantizers if quantizer.history is None}
     read = 0
-    with inference(model), observed(dict.fromkeys(quantizers, unobserved) | seen):
+    observers = dict.fromkeys(quantizers, unobserved) | seen
+    with inference(model), observed(observers), torch.compiler.set_stance("force_eager"):
         for batch in taken(batches, count, model):
             call_on_batch(module, batch, forward)
             read += 1
@@ -133,7 +140,7 @@ def _check_reached(model: nn.Module, seen: Mapping[FakeQuantizer, Observation]) 
     if not unreached:
         return
     missed = [quantizer.name for quantizer in unreached]
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLayer)}
+    layers = {name: m for name, m in named_modules(model) if isinstance(m, QuantizedLayer)}
     idle = [name for name, m in layers.items() if m.input_quantizer in unreached]
     advice = ""
     if idle:

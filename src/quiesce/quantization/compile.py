@@ -35,6 +35,10 @@ def compile(model: nn.Module, mode: CompileMode) -> nn.Module:
         ValueError: `mode` is unknown.
         NothingToDoError: The model is not prepared.
         CompilerError: The model is on a CPU and there is no C++ compiler.
+
+    Examples:
+        >>> qs.compile(layer, "off") is layer
+        True
     """
     if mode not in MODES:
         raise ValueError(f"compile mode must be one of {MODES}, got {mode!r}")

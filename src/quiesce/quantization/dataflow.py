@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from quiesce.inference import Input, call, inference, named_tensors
+from quiesce.parallel.wrappers import named_modules
 from quiesce.quantization.quantized_additions import is_addition
 from quiesce.quantization.quantized_layers import LAYERS
 
@@ -158,7 +159,7 @@ class _Watcher(TorchFunctionMode):
     @contextmanager
     def hooked(self, model: nn.Module) -> Iterator[None]:
         handles = []
-        for name, module in model.named_modules():
+        for name, module in named_modules(model):
             enter, leave = self._enter(name), self._leave
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from quiesce.parallel.wrappers import named_modules
 from quiesce.quantization.kinds import layer_kind
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_additions import Addition
@@ -72,15 +73,21 @@ def describe(model: nn.Module) -> Description:
 
     Raises:
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> print(qs.describe(layer))
+        layer  kind    weight  bits  input  scales  notes
+        -------------------------------------------------
+               linear  4 x 8      3  float       1
     """
     weights = {id(weight.latent): weight for weight in quantized_weights(model)}
     everyone = [
         (name, module)
-        for name, module in model.named_modules(remove_duplicate=False)
+        for name, module in named_modules(model, remove_duplicate=False)
         if isinstance(module, QuantizedLayer)
     ]
     layers = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if not isinstance(module, QuantizedLayer):
             continue
         weight, quantizer = weights[id(module.latent)], module.input_quantizer
@@ -110,7 +117,7 @@ def left_float(model: nn.Module) -> list[str]:
     """
     return [
         name or type(module).__name__
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
         if not isinstance(module, QuantizedLayer | FakeQuantizer)
         and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
     ]

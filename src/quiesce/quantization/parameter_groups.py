@@ -31,6 +31,11 @@ def parameter_groups(
     Raises:
         NothingToDoError: The model is not prepared.
         ValueError: `weight_decay` is negative.
+
+    Examples:
+        >>> groups = qs.parameter_groups(layer, weight_decay=0.05, scale_lr=1e-4)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+        [(1, 0.05), (1, 0.0), (1, 0.0)]
     """
     if weight_decay < 0:
         raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")

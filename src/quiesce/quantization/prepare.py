@@ -5,15 +5,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from quiesce.arithmetic.grid import Grid
 from quiesce.arithmetic.memory_order import is_dense
 from quiesce.arithmetic.ranges import find_scale
 from quiesce.arithmetic.scale_formats import in_format, largest_scale
 from quiesce.errors import NothingToDoError, PrepareError
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import average_gradients, is_split, put_together, reshard, whole
+from quiesce.parallel.wrappers import named_modules, without_wrappers
 from quiesce.quantization.dataflow import Dataflow, watch
 from quiesce.quantization.fused_attention import restore_fused_paths, switch_off_fused_paths
 from quiesce.quantization.patterns import covering
@@ -55,15 +55,27 @@ def prepare(model: nn.Module, scheme: Scheme, example_input: Input) -> nn.Module
         `model`.
 
     Raises:
-        PrepareError: The model is already prepared; a pattern matches nothing; or a layer is not
-            called by the forward, or its weight is computed by a parametrization, has gaps in
-            memory or is shared with a module that stays in float. The message names all such
-            layers.
+        PrepareError: The model is already prepared, or in DistributedDataParallel; a pattern
+            matches nothing; or a layer is not called by the forward, or its weight is computed by a
+            parametrization, has gaps in memory or is shared with a module that stays in float. The
+            message names all such layers.
         NothingToDoError: There is no layer to quantize.
+
+    Examples:
+        >>> model = torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(3)])
+        >>> _ = qs.prepare(model, qs.Scheme(weight_bits=3), x)
+        >>> [(weight.name, weight.grid.bits) for weight in qs.quantized_weights(model)]
+        [('0', 8), ('1', 3), ('2', 8)]
     """
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise PrepareError("the model is prepared already; start from the float model, or strip it")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        raise PrepareError(
+            "DistributedDataParallel does not average the gradients of parameters that it did not "
+            "see, such as the scales of quiesce; call prepare and calibrate before it wraps the "
+            "model"
+        )
+    layers = {name: m for name, m in named_modules(model) if isinstance(m, LAYERS)}
     if not layers:
         raise NothingToDoError(f"{type(model).__name__} has no convolution and no linear layer")
     scheme.check_patterns([*layers, *tied_embeddings(model, layers)])
@@ -104,17 +116,23 @@ def strip(model: nn.Module) -> nn.Module:
     """Return a float copy of a prepared model whose weights are the quantized values.
 
     Args:
-        model: A prepared model, or an AveragedModel of one. It is not changed.
+        model: A prepared model, or a wrapper of one, such as DDP or an AveragedModel. It is not
+            changed.
 
     Returns:
-        A deep copy without quantizers. Its output equals that of the prepared model with float
-        activations. Modules that share a weight still share it.
+        A deep copy without quantizers and wrappers. Its output equals that of the prepared model
+        with float activations. Modules that share a weight still share it.
 
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A weight has no scale.
+
+    Examples:
+        >>> plain = qs.strip(layer)
+        >>> type(plain).__name__, len(plain.weight.unique()) <= 8
+        ('Linear', True)
     """
-    plain = copy.deepcopy(unwrapped(model))
+    plain = copy.deepcopy(without_wrappers(model))
     values = {id(w.latent): _as_parameter(w) for w in quantized_weights(plain)}
     for module in list(plain.modules()):
         if isinstance(module, QuantizedLayer):
@@ -132,10 +150,15 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
     Raises:
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)
+        >>> weight.latent is layer.weight, weight.codes().shape
+        (True, torch.Size([4, 8]))
     """
     reshard(model)
     views: dict[int, QuantizedWeight] = {}
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if isinstance(module, EMBEDDINGS):  # the layer that shares the weight is listed instead
             continue
         if isinstance(module, QuantizedLayer) and id(module.weight_quantizer) not in views:
@@ -149,7 +172,12 @@ def quantized_weights(model: nn.Module) -> list[QuantizedWeight]:
 
 
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the scales and offsets, which published recipes give to a separate optimizer."""
+    """Return the scales and offsets, which published recipes give to a separate optimizer.
+
+    Examples:
+        >>> [tuple(scale.shape) for scale in qs.quantizer_parameters(layer)]
+        [()]
+    """
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
     return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
@@ -169,6 +197,10 @@ def keep_whole(model: nn.Module) -> set[nn.Parameter]:
     Raises:
         NothingToDoError: The model is not prepared.
         PrepareError: A weight is already sharded.
+
+    Examples:
+        >>> [tuple(parameter.shape) for parameter in qs.keep_whole(layer)]
+        [()]
     """
     for weight in quantized_weights(model):
         _refuse_split(weight.name, weight.latent)
@@ -187,6 +219,14 @@ def measure_weights(model: nn.Module) -> None:
 
     Args:
         model: A prepared model. Its weight scales change in place; frozen weights stay frozen.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)
+        >>> before = weight.scale.item()
+        >>> _ = layer.weight.data.mul_(2)
+        >>> qs.measure_weights(layer)
+        >>> round(weight.scale.item() / before, 2)
+        2.0
     """
     reshard(model)
     for module in model.modules():
@@ -252,7 +292,7 @@ def _agree_on_shared(
     best: dict[int, LayerScheme] = {}
     for name, layer in chosen.items():
         key, plan = id(layer.weight), plans[name]
-        if key not in best or plan.weight_bits > best[key].weight_bits:
+        if key not in best or plan.grid.bits > best[key].grid.bits:
             best[key] = plan
     return {
         name: replace(
@@ -299,7 +339,7 @@ def _weight_quantizer(
     elif plan.per_channel:
         shape = tuple(size if i == dim else 1 for i, size in enumerate(weight.shape))
     quantizer = FakeQuantizer(
-        plan.weight_bits,
+        plan.grid,
         scale_shape=shape,
         weight=weight,
         group_size=plan.group_size,
@@ -328,7 +368,7 @@ def _activation_quantizer(name: str, plan: LayerScheme, scheme: Scheme) -> FakeQ
 
 
 def _measure_weight(weight: Tensor, quantizer: FakeQuantizer, dim: int) -> None:
-    grid = Grid(quantizer.bits, signed=True)
+    grid = quantizer.weight_grid
     values, size = whole(weight), quantizer.group_size
     channels = dim if quantizer.scale.dim() else None
     if size is not None:

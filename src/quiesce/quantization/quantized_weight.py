@@ -53,6 +53,13 @@ class QuantizedWeight:
 
     Raises:
         PrepareError: The scale is split over processes.
+
+    Examples:
+        >>> [weight] = qs.quantized_weights(layer)  # a QuantizedWeight for each layer
+        >>> weight.grid.quant_min, weight.grid.quant_max
+        (-4, 3)
+        >>> torch.equal(weight.codes() * weight.scale, qs.strip(layer).weight)
+        True
     """
 
     def __init__(
@@ -74,8 +81,8 @@ class QuantizedWeight:
 
     @property
     def grid(self) -> Grid:
-        """The integers of the codes."""
-        return Grid(self._quantizer.bits, signed=True)
+        """The codes and their levels."""
+        return self._quantizer.weight_grid
 
     @property
     def kind(self) -> Kind:
@@ -243,7 +250,7 @@ class QuantizedWeight:
 
     @torch.no_grad()
     def quantized(self) -> Tensor:
-        """Return scale * code: in the shape of the latent weight, float32 or wider."""
+        """Return scale * code (or level): in the shape of the latent weight, float32 or wider."""
         return weight_passes.quantized(self._operands())
 
     @torch.no_grad()
@@ -276,14 +283,14 @@ class QuantizedWeight:
 
     @torch.no_grad()
     def pin_latents(self) -> None:
-        """Set the latents of frozen weights to scale * code."""
+        """Set the latents of frozen weights to their quantized values."""
         now = self._operands()
         self.held.copy_(torch.where(self.frozen, weight_passes.quantized(now), self.held))
         self.write_back()
 
     def _operands(self) -> weight_passes.Operands:
         return weight_passes.Operands(
-            self.held, self.scale, self.limits, self.history, self.estimator
+            self.held, self.scale, self.limits, self.history, self.estimator, self.grid.levels
         )
 
     # The members below are for `weight_group`, which runs passes over many weights at once.

@@ -54,11 +54,11 @@ class FakeQuantizer(nn.Module):
 
     A grid and a scale must be set before use. Parameters: `scale`, and `offset` if it is learned.
     Integers: `limits` (2,), the ends of the grid, or (0, 0) without a grid; for weights `history`,
-    one packed record per weight (see `weight_history`). The history exists from the start, so that
-    a compiled forward pass reads what freezing writes later.
+    one packed record per weight (see `weight_history`), and `levels`, if they are not integers. The
+    history exists from the start, so that a compiled forward pass reads what freezing writes later.
 
     Args:
-        bits: Bits of the codes, 2 to 8.
+        bits: Bits of the codes, 2 to 8, or the grid of a weight.
         scale_shape: () for one scale, or a shape that broadcasts to the tensor. With `group_size`,
             (..., groups) for a tensor (..., groups * group_size).
         weight: The latent weight to quantize, or None for activations.
@@ -73,6 +73,12 @@ class FakeQuantizer(nn.Module):
 
     Raises:
         ValueError, TypeError: An argument is out of range.
+
+    Examples:
+        >>> quantizer = qs.FakeQuantizer(3)
+        >>> quantizer.set_grid(qs.Grid(3, signed=True), torch.tensor(0.5))
+        >>> quantizer(torch.tensor([0.3, 9.0])).tolist()
+        [0.5, 1.5]
     """
 
     scale: nn.Parameter
@@ -82,7 +88,7 @@ class FakeQuantizer(nn.Module):
 
     def __init__(
         self,
-        bits: int,
+        bits: int | Grid,
         *,
         scale_shape: tuple[int, ...] = (),
         weight: Tensor | None = None,
@@ -95,7 +101,11 @@ class FakeQuantizer(nn.Module):
         ranges: Range = "mse",
     ) -> None:
         super().__init__()
-        check_bits("bits", bits)
+        if isinstance(bits, Grid):
+            self.weight_grid, bits = bits, bits.bits
+        else:
+            check_bits("bits", bits)
+            self.weight_grid = Grid(bits, signed=True)
         check_clip(clip)
         check_range(ranges)
         check_scale_format(scale_dtype)
@@ -114,10 +124,13 @@ class FakeQuantizer(nn.Module):
         self.offset = nn.Parameter(torch.zeros(scale_shape)) if learn_offset else None
         self.limits = torch.zeros(2)
         self.history = None
+        self.levels: Tensor | None = None
         if weight is not None:
-            dtype = Layout.of(Grid(bits, signed=True)).dtype
+            dtype = Layout.of(self.weight_grid).dtype
+            if levels := self.weight_grid.levels.values:
+                self.levels = torch.tensor(levels)
             self.history = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
-        self.rule = Rule(clip, estimator)
+        self.rule = Rule(clip, estimator, self.weight_grid.levels)
 
     def set_grid(self, grid: Grid, scale: Tensor, offset: Tensor | None = None) -> None:
         """Set the grid; `scale` and `offset` have the units of x and the declared shapes."""
@@ -200,8 +213,7 @@ class FakeQuantizer(nn.Module):
         layout = Layout.of(self.grid)
         wide = latent.to(torch.promote_types(latent.dtype, torch.float32))
         step = self.expanded(self.step_size)
-        code = torch.round(wide / step).clamp(self.grid.quant_min, self.grid.quant_max)
-        fresh = pack(code, STILL, False, layout)
+        fresh = pack(self.grid.codes(wide, step), STILL, False, layout)
         self.history.copy_(torch.where(is_frozen(self.history, layout), self.history, fresh))
 
     def _locked(self, x: Tensor) -> bool:
@@ -238,6 +250,8 @@ class FakeQuantizer(nn.Module):
         yield "limits", self.limits
         if self.history is not None:
             yield "history", self.history
+        if self.levels is not None:
+            yield "levels", self.levels
 
     def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield the buffers and, if called on the quantizer itself, the integers.
@@ -284,6 +298,7 @@ class FakeQuantizer(nn.Module):
     def extra_repr(self) -> str:
         """Return bits, kind of grid, and number of scales."""
         kind = "no grid yet" if self.grid is None else "signed" if self.grid.signed else "unsigned"
+        kind = kind if self.levels is None else f"levels={self.weight_grid.levels.values}"
         parts = [f"bits={self.bits}", kind, f"scales={self.scale.numel()}"]
         parts += [] if self.group_size is None else [f"group_size={self.group_size}"]
         parts += [] if self.scale_dtype == "float32" else [f"scale_dtype={self.scale_dtype}"]
@@ -314,6 +329,8 @@ class FakeQuantizer(nn.Module):
             elif saved.shape != values.shape:
                 shapes = f"{tuple(saved.shape)} in the checkpoint, {tuple(values.shape)} here"
                 error_msgs.append(f"size mismatch for {key}: {shapes}")
+            elif name == "levels" and not torch.allclose(saved.to(values), values, rtol=0.01):
+                error_msgs.append(f"{key}: the checkpoint has the levels {saved.tolist()}")
             elif local_metadata.get("assign_to_params_buffers", False):
                 setattr(self, name, saved.detach().clone())
             else:
@@ -323,7 +340,7 @@ class FakeQuantizer(nn.Module):
         low, high = (int(end) for end in self.limits.tolist())
         if (low, high) == (0, 0):
             return
-        grid = Grid(self.bits, signed=low < 0)
+        grid = self.weight_grid if self.history is not None else Grid(self.bits, signed=low < 0)
         if (grid.quant_min, grid.quant_max) != (low, high):
             error_msgs.append(
                 f"{prefix}limits: the codes of the checkpoint are {low} to {high}, but this model "

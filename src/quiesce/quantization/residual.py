@@ -11,6 +11,7 @@ from torch import nn
 
 from quiesce.errors import PrepareError
 from quiesce.inference import Input, named_tensors
+from quiesce.parallel.wrappers import module_named
 from quiesce.quantization.dataflow import Dataflow, Reader, run
 from quiesce.quantization.quantized_additions import Addition, quantize_block
 from quiesce.quantization.quantized_layers import QuantizedLayer
@@ -61,10 +62,10 @@ class Residuals:
         for name in blocks:
             places = range(len(self._additions[name]))
             additions = [_addition(found, name, place) for place in places]
-            quantize_block(self._model.get_submodule(name), name, additions)
+            quantize_block(module_named(self._model, name), name, additions)
         for name in self._additions:
             if name not in blocks and any(_is_inside(name, block) for block in blocks):
-                quantize_block(self._model.get_submodule(name), name, [])
+                quantize_block(module_named(self._model, name), name, [])
         self._check_same()
 
     def _quantizes(self, reader: Reader) -> bool:
@@ -77,7 +78,7 @@ class Residuals:
             return {}
         owner, place, side = (adding or readers)[0]
         made = make(f"{owner}.additions.{place}.{side}".lstrip("."))
-        layers = [self._model.get_submodule(each.owner) for each in readers if each.side is None]
+        layers = [module_named(self._model, each.owner) for each in readers if each.side is None]
         same = [
             layer
             for layer in layers

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from quiesce.arithmetic.estimators import STE, Estimator
 from quiesce.arithmetic.fake_quantize import Clip, check_clip
-from quiesce.arithmetic.grid import check_bits
+from quiesce.arithmetic.grid import Grid, check_bits
+from quiesce.arithmetic.levels import Codebook
 from quiesce.arithmetic.ranges import Range, check_range
 from quiesce.arithmetic.scale_formats import ScaleFormat, check_scale_format
 from quiesce.errors import PrepareError, did_you_mean
@@ -31,9 +32,13 @@ class LayerScheme:
     """Number of inputs of a linear layer that share a weight scale, or None for no groups."""
     scale_dtype: ScaleFormat = "float32"
     """Number format of the weight scales."""
+    weight_levels: Codebook | Sequence[float] | None = None
+    """Levels of the weights, or None for the integers of `weight_bits`."""
 
     def __post_init__(self) -> None:
-        check_bits("weight_bits", self.weight_bits)
+        if self.weight_levels is None:
+            check_bits("weight_bits", self.weight_bits)
+        _ = self.grid  # checks the levels
         check_scale_format(self.scale_dtype)
         size = self.group_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 2):
@@ -42,6 +47,18 @@ class LayerScheme:
             check_bits("act_bits", self.act_bits)
         check_range(self.ranges)
 
+    @property
+    def grid(self) -> Grid:
+        """The grid of the weight."""
+        if self.weight_levels is None:
+            return Grid(self.weight_bits, signed=True)
+        return Grid.of_levels(self.weight_levels)
+
+    def changed(self, changes: Mapping[str, Any]) -> "LayerScheme":
+        """Return the scheme with other fields; bits without levels mean integers."""
+        integers = {"weight_levels": None} if "weight_bits" in changes else {}
+        return replace(self, **{**integers, **changes})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
@@ -49,10 +66,21 @@ class Scheme:
 
     Raises:
         ValueError, TypeError: A field is out of range, or an override has an unknown field.
+
+    Examples:
+        >>> scheme = qs.Scheme(weight_bits=3, act_bits=None, overrides={"1": {"weight_bits": 4}})
+        >>> model = torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(3)])
+        >>> _ = qs.prepare(model, scheme, x)
+        >>> [weight.grid.bits for weight in qs.quantized_weights(model)]
+        [8, 4, 8]
     """
 
     weight_bits: int = 4
     """Bits of the codes of weights, 2 to 8."""
+    weight_levels: Codebook | Sequence[float] | None = None
+    """Levels of the weights in units of the scale, instead of the integers of `weight_bits`:
+    "fp4", "ternary", "binary", or ascending numbers. See `quiesce.Grid.of_levels`. First and last
+    layers have integers of `first_last_bits`, unless it is None."""
     act_bits: int | None = 4
     """Bits of the codes of layer inputs, 2 to 8, or None for float activations."""
     first_last_bits: int | None = 8
@@ -123,7 +151,7 @@ class Scheme:
             if unknown := sorted(set(changes) - known):
                 may = ", ".join(sorted(known))
                 raise ValueError(f"overrides[{pattern!r}] sets {unknown[0]!r}; it may set {may}")
-            replace(base, **changes)
+            base.changed(changes)
 
     def base(self) -> LayerScheme:
         """Return the scheme of layers without overrides, and of the operands of additions."""
@@ -134,6 +162,7 @@ class Scheme:
             ranges=self.ranges,
             group_size=self.group_size,
             scale_dtype=self.scale_dtype,
+            weight_levels=self.weight_levels,
         )
 
     def selects(self, name: str) -> bool:
@@ -158,13 +187,14 @@ class Scheme:
             bits = self.first_last_bits
             for name in {*first, *last}:
                 act_bits = None if self.act_bits is None else bits
-                layers[name] = replace(layers[name], weight_bits=bits, act_bits=act_bits)
+                changes = {"weight_bits": bits, "act_bits": act_bits}
+                layers[name] = layers[name].changed(changes)
         for name in first:
             layers[name] = replace(layers[name], act_bits=self.first_input_bits)
         for pattern, changes in self.overrides.items():
             for name in names:
                 if fnmatchcase(name, pattern):
-                    layers[name] = replace(layers[name], **changes)
+                    layers[name] = layers[name].changed(changes)
         return layers
 
     def check_patterns(self, names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quiesce.errors import PrepareError
 from quiesce.parallel.split_weights import is_split
+from quiesce.parallel.wrappers import named_modules, named_parameters
 from quiesce.quantization.scheme import Scheme
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -22,7 +23,7 @@ def tied_embeddings(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[s
     weights = {id(layer._parameters.get("weight")) for layer in layers.values()}
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
         if isinstance(module, EMBEDDINGS) and id(module.weight) in weights
     }
 
@@ -33,7 +34,7 @@ def check_ties(model: nn.Module, chosen: Mapping[str, nn.Module], scheme: Scheme
     owners: dict[int, str] = {}
     for name, layer in chosen.items():
         owners.setdefault(id(layer._parameters.get("weight")), name)
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         for attribute, parameter in module._parameters.items():
             owner = owners.get(id(parameter))
             if owner is None or name in chosen:
@@ -60,7 +61,7 @@ def _overlapping(model: nn.Module) -> list[tuple[str, str]]:
     """Return pairs of distinct parameters, by name, that overlap in memory."""
     spans = sorted(
         (parameter.device.type, parameter.data_ptr(), _bytes(parameter), name)
-        for name, parameter in model.named_parameters()
+        for name, parameter in named_parameters(model)
         if parameter.numel() and not is_split(parameter) and parameter.device.type != "meta"
     )
     pairs, kind, end, last = [], "", 0, ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from quiesce.errors import PrepareError
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import named_modules, unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantizer import FakeQuantizer
 
@@ -42,6 +42,12 @@ class WeightAverage(AveragedModel):
     Raises:
         ValueError: `decay` is out of range.
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> average = qs.WeightAverage(layer, decay=0.99)
+        >>> average.update_parameters(layer)
+        >>> average.n_averaged.item()
+        1
     """
 
     def __init__(
@@ -94,6 +100,11 @@ def copy_history(model: nn.Module, average: nn.Module) -> None:
     Raises:
         NothingToDoError: `average` is not prepared.
         PrepareError: The quantizers of `model` and `average` differ.
+
+    Examples:
+        >>> average = torch.optim.swa_utils.AveragedModel(layer)
+        >>> average.update_parameters(layer)
+        >>> qs.copy_history(layer, average.module)
     """
     for source, target in _quantizers(model, average):
         target.copy_integers(source)
@@ -104,15 +115,11 @@ def copy_history(model: nn.Module, average: nn.Module) -> None:
 def _quantizers(model: nn.Module, average: nn.Module) -> list[tuple[FakeQuantizer, FakeQuantizer]]:
     """Return pairs of corresponding quantizers."""
     found = [
-        {
-            name: module
-            for name, module in unwrapped(each).named_modules()
-            if isinstance(module, FakeQuantizer)
-        }
+        {name: module for name, module in named_modules(each) if isinstance(module, FakeQuantizer)}
         for each in (model, average)
     ]
     quantized_weights(unwrapped(average))
-    kinds = [{name: (q.bits, q.scale.shape) for name, q in each.items()} for each in found]
+    kinds = [{name: (q.weight_grid, q.scale.shape) for name, q in each.items()} for each in found]
     if kinds[0] != kinds[1]:
         names = sorted(kinds[0].keys() | kinds[1].keys())
         odd = next(name for name in names if kinds[0].get(name) != kinds[1].get(name))

@@ -27,6 +27,8 @@ class SchemeConfig:
 
     weight_bits: int = 4
     """Bits of the weights, 2 to 8."""
+    weight_levels: Literal["fp4", "ternary", "binary"] | tuple[float, ...] | None = None
+    """Levels of the weights instead of integers: fp4, ternary, binary, or ascending numbers."""
     act_bits: int | None = 4
     """Bits of the layers' inputs, 2 to 8; null keeps activations in float."""
     first_last_bits: int | None = 8
@@ -62,7 +64,9 @@ class SchemeConfig:
     """Shell-style patterns of layer names to quantize: "blocks.*"."""
     exclude: tuple[str, ...] = ()
     """Shell-style patterns of layer names to keep in float."""
-    overrides: dict[str, dict[str, int | bool | str | None]] = field(default_factory=dict)
+    overrides: dict[str, dict[str, int | bool | str | tuple[float, ...] | None]] = field(
+        default_factory=dict
+    )
     """Other values for layers that match a pattern: {"blocks.0.*": {"weight_bits": 8}}."""
 
     def __post_init__(self) -> None:

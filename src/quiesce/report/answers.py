@@ -16,7 +16,7 @@ from quiesce.report.run_data import Group, Run
 SAME_POINTS = 0.05
 """Difference of top-1, in percentage points, that one decimal does not show."""
 
-NOT_TIMED = "Not measured. `quiesce report RUN --time` exports the network and measures it."
+NOT_TIMED = "Not measured: quiesce report RUN --time exports the network and measures it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def oscillation(group: Group) -> Answer:
         return Answer(text=f"Hardly. {found.text}", tone="good")
     if probe is not None:
         return Answer(text=f"There is much, and no cost was found. {found.text} {probe.text}")
-    cost = "`quiesce probe` measures what it costs."
+    cost = "A probe measures what it costs."
     return Answer(text=f"Likely. {found.text} {cost}", tone="bad")
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,15 @@ def describe(network: nn.Module) -> dict[str, Any]:
         {"version": 1, "rule": ..., "layers": {name: {"weight": ..., "input": ... or None}},
         "additions": {name: {"left": ..., "right": ...}}}, where a quantizer is {"bits",
         "quant_min", "quant_max", "scale": name of its tensor, "offset": name of its tensor or
-        None}. No layers means a float network.
+        None}, and "levels", the values of the codes, if they are not the integers. No layers means
+        a float network.
     """
     layers = {
         name: {
             "weight": _describe_quantizer(module.weight_quantizer, f"{name}.weight_quantizer"),
             "input": _describe_quantizer(module.input_quantizer, f"{name}.input_quantizer"),
         }
-        for name, module in network.named_modules()
+        for name, module in _modules_of(network)
         if isinstance(module, QuantizedLayer)
     }
     additions = {
@@ -69,20 +71,31 @@ def describe(network: nn.Module) -> dict[str, Any]:
             side: _describe_quantizer(getattr(module, side), f"{name}.{side}")
             for side in ("left", "right")
         }
-        for name, module in network.named_modules()
+        for name, module in _modules_of(network)
         if isinstance(module, Addition)
     }
     rule = "scale * clip(round_half_even(x / scale), quant_min, quant_max)"
     return {"version": VERSION, "rule": rule, "layers": layers, "additions": additions}
 
 
+def _modules_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield all modules with the names that their tensors have in a state_dict.
+
+    torch leaves the part for activation checkpointing out of these, but not out of names.
+    """
+    for name, module in network.named_modules():
+        parts = [part for part in name.split(".") if part != "_checkpoint_wrapped_module"]
+        yield ".".join(parts), module
+
+
 def _describe_quantizer(quantizer: FakeQuantizer | None, name: str) -> dict[str, Any] | None:
     if quantizer is None or quantizer.grid is None:
         return None
+    levels = quantizer.grid.levels.values
     return {
         "bits": quantizer.bits,
         "quant_min": quantizer.grid.quant_min,
         "quant_max": quantizer.grid.quant_max,
         "scale": f"{name}.scale",
         "offset": None if quantizer.offset is None else f"{name}.offset",
-    }
+    } | ({"levels": levels} if levels else {})

@@ -16,7 +16,13 @@ from quiesce.stacks.site import Change, Reading, Site, codes_of
 
 
 class WeightGrid(NamedTuple):
-    """The grid of one weight: value = scale * (code - zero_point)."""
+    """The grid of one weight: value = scale * (code - zero_point).
+
+    Examples:
+        >>> grid = qs.WeightGrid(scale=torch.tensor(0.1), quant_min=-8, quant_max=7)
+        >>> grid.zero_point
+        0.0
+    """
 
     scale: Tensor
     """Floats per code, above 0, broadcastable to the weight."""
@@ -31,6 +37,17 @@ class Adapter:
     """Functions through which `quiesce.attach` reaches the weights of any toolkit.
 
     Each takes the name of a layer. docs/how-to/attach.md has those of NNCF and Quanto.
+
+    Examples:
+        >>> linear = torch.nn.Linear(8, 4)
+        >>> adapter = qs.Adapter(
+        ...     params=lambda model: {"layer": model.weight},
+        ...     quantize=lambda name: (linear.weight / 0.1).round().clamp(-8, 7) * 0.1,
+        ...     grid=lambda name: qs.WeightGrid(torch.tensor(0.1), quant_min=-8, quant_max=7),
+        ...     write=lambda name, values: linear.weight.data.copy_(values),
+        ... )
+        >>> [weight.grid.bits for weight in qs.attach(linear, adapter=adapter)]
+        [4]
     """
 
     params: Callable[[nn.Module], Mapping[str, nn.Parameter]]

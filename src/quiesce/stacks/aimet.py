@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.errors import AttachError, NotCalibratedError
+from quiesce.parallel.wrappers import named_modules
 from quiesce.stacks.qdq_onnx import constants
 from quiesce.stacks.site import Change, Reading, Site, codes_of, over_blocks
 
@@ -31,7 +32,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
         AttachError: A quantizer is of another kind.
         NotCalibratedError: A range has no value yet.
     """
-    layers: Any = model.named_modules()
+    layers: Any = named_modules(model)
     for name, module in layers:
         if isinstance(module, BaseQuantizationMixin) and "weight" in module.param_quantizers:
             quantizer = module.param_quantizers["weight"]

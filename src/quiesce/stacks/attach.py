@@ -10,8 +10,8 @@ from torch import nn
 
 from quiesce.errors import AttachError, NothingToDoError
 from quiesce.inference import Input, arguments_of, inference
-from quiesce.parallel.processes import unwrapped
 from quiesce.parallel.split_weights import is_split
+from quiesce.parallel.wrappers import named_modules, unwrapped
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.quantization.quantized_weight import QuantizedWeight
 from quiesce.stacks.adapter import Adapter
@@ -51,6 +51,12 @@ def attach(
             over processes, weights are frozen from an earlier call, or the version of the toolkit
             is outside its tested range.
         NotCalibratedError: A scale has no value yet.
+
+    Examples:
+        >>> weights = qs.attach(layer)  # also layers of Brevitas, torchao, ModelOpt and AIMET
+        >>> tracker = qs.OscillationTracker(weights)
+        >>> [weight.grid.bits for weight in weights]
+        [3]
     """
     model = unwrapped(model)
     if example_input is not None:
@@ -72,7 +78,7 @@ def attach(
             f"{type(model).__name__} has no quantized weight; call quiesce.prepare first, or "
             f"prepare it with {known}, or give quiesce.attach an adapter for another toolkit"
         )
-    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    order = {name: i for i, (name, _) in enumerate(named_modules(model))}
     return Attached(sorted(weights, key=lambda weight: order.get(weight.name, len(order))))
 
 

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.errors import AttachError, NotCalibratedError
+from quiesce.parallel.wrappers import named_modules
 from quiesce.stacks.qdq_onnx import onnx_weights
 from quiesce.stacks.site import Change, Reading, Site, codes_of
 
@@ -33,7 +34,7 @@ _PARTS = ("scaling_impl", "zero_point_impl")
 
 def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
     """Yield the weights whose quantizer is enabled."""
-    layers: Any = model.named_modules()
+    layers: Any = named_modules(model)
     for name, module in layers:
         is_quantized = isinstance(module, _LAYER) and module.weight_quant.is_quant_enabled
         if is_quantized and wanted(name):

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.errors import AttachError, NotCalibratedError
+from quiesce.parallel.wrappers import named_modules
 from quiesce.stacks.site import Change, Reading, Site, codes_of, over_blocks
 
 _SUFFIX = "_quantizer"
@@ -27,7 +28,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
         AttachError: A quantizer is of another kind.
         NotCalibratedError: A range has no value yet.
     """
-    layers: Any = model.named_modules()
+    layers: Any = named_modules(model)
     for name, module in layers:
         if not isinstance(module, QuantModule) or not wanted(name):
             continue
@@ -110,7 +111,7 @@ class ModelOptWeight(Site):
                 "quiesce.audit of ModelOpt reads the network after mtq.fold_weight, not a "
                 f"{type(model).__name__}"
             )
-        module = dict(model.named_modules()).get(self._path)
+        module = dict(named_modules(model)).get(self._path)
         values = None if module is None else module._parameters.get(self._parameter)
         if values is None:
             return None

@@ -20,6 +20,7 @@ from torchao.quantization.quant_primitives import (  # pyright: ignore[reportMis
 
 from quiesce.arithmetic.grid import Grid
 from quiesce.errors import AttachError, NotCalibratedError
+from quiesce.parallel.wrappers import module_named, named_modules
 from quiesce.stacks.site import Change, Reading, Site, codes_of, over_blocks
 
 
@@ -30,7 +31,7 @@ def sites(model: nn.Module, wanted: Callable[[str], bool]) -> Iterator[Site]:
         AttachError: A layer has a fake quantizer of another kind.
         NotCalibratedError: A fixed or learned scale has no value yet.
     """
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         fake: Any = getattr(module, "weight_fake_quantizer", None)
         prototype = type(module).__module__.startswith("torchao.prototype.qat")
         if not wanted(name) or not (isinstance(fake, FakeQuantizerBase) or prototype):
@@ -126,7 +127,7 @@ class TorchaoWeight(Site):
             AttachError: The weight is in a format that has no codes to read.
         """
         try:
-            weight: Any = model.get_submodule(self.name).weight
+            weight: Any = module_named(model, self.name).weight
         except AttributeError:
             return None
         if not hasattr(weight, "qdata") or weight.qdata.shape != self.latent.shape:

@@ -76,6 +76,19 @@ def tune(
             not answer, or the first tries have all failed.
         EngineError: The engine cannot run the tries.
         KeyboardInterrupt: The active runs were stopped; the same call continues them.
+
+    Examples:
+        >>> short = ["--data.train_images=64", "--trainer.max_steps=2", "--compile=off"]
+        >>> study = qs.tune(
+        ...     "mnist_lsq_w3a3",
+        ...     {"scheme.weight_bits": [3, 4]},
+        ...     tries=1,
+        ...     seeds=[100],
+        ...     flags=short,
+        ...     folder="study",
+        ... )
+        >>> list(study.best_params)
+        ['scheme.weight_bits']
     """
     require("optuna", "`quiesce tune`", "tune")
     from quiesce.sweeps.engines.local import LocalEngine

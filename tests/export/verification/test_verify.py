@@ -336,3 +336,14 @@ def test_too_few_codes_to_judge_by_are_told(codes: int, hint: bool) -> None:
     layer = LayerCheck(name="b", made_by="a", codes=codes, differ=4, largest=1, simulation=4)
     assert not layer.passed
     assert ("compare on more images" in str(layer)) == hint
+
+
+@pytest.mark.parametrize(("codes", "allowed", "count"), [(50_000, 1e-4, "5"), (50_000, 0, "none")])
+def test_a_failure_of_a_layer_states_the_bar_and_the_status(codes, allowed, count) -> None:
+    bad = LayerCheck(name="b", made_by="a", codes=codes, differ=9, largest=1, allowed=allowed)
+    good = LayerCheck(name="c", made_by="b", codes=codes, allowed=allowed)
+    found = Verification(wrong_weights=[], layers=[bad, good])
+    assert not found.passed
+    assert count in bad.bar.split()
+    assert bad.bar in found.verdict
+    assert found.layer_status in found.verdict

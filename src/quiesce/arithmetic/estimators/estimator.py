@@ -17,6 +17,16 @@ class Estimator(ABC):
 
     All inputs of rounding are arguments, so that forward pass, backward pass, tracker and export
     compute the same codes.
+
+    Examples:
+        >>> class Plain(qs.Estimator):
+        ...     def round(self, u, previous=None, noise=None):
+        ...         return torch.round(u)
+        ...
+        ...     def gradient(self, grad, u, code):
+        ...         return grad
+        >>> Plain().round(torch.tensor([0.6])).item()
+        1.0
     """
 
     needs_noise: ClassVar[bool] = False

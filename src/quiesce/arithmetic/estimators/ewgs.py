@@ -21,6 +21,14 @@ class EWGS(NearestRounding):
 
     Raises:
         ValueError: `delta` is not from 0 to below 2.
+
+    Examples:
+        >>> u = torch.tensor([0.3, 0.6], requires_grad=True)
+        >>> grid = qs.Grid(3, signed=True)
+        >>> y = qs.fake_quantize(u, torch.tensor(0.5), grid, estimator=qs.EWGS(delta=0.2))
+        >>> y.sum().backward()
+        >>> [round(each, 3) for each in u.grad.tolist()]
+        [0.92, 1.04]
     """
 
     delta: float = 0.2

@@ -25,6 +25,11 @@ class Hysteresis(Estimator):
 
     Raises:
         ValueError: `width` is not above 0 and at most 1.
+
+    Examples:
+        >>> u, previous = torch.tensor([0.6, 1.6]), torch.tensor([0.0, 0.0])
+        >>> qs.Hysteresis(width=0.5).round(u, previous).tolist()
+        [0.0, 2.0]
     """
 
     needs_history: ClassVar[bool] = True

@@ -21,6 +21,14 @@ class PSG(NearestRounding):
 
     Raises:
         ValueError: `scaling` is not above 0 and at most 1000.
+
+    Examples:
+        >>> u = torch.tensor([0.3, 0.6], requires_grad=True)
+        >>> grid = qs.Grid(3, signed=True)
+        >>> y = qs.fake_quantize(u, torch.tensor(0.5), grid, estimator=qs.PSG())
+        >>> y.sum().backward()
+        >>> [round(each, 3) for each in u.grad.tolist()]
+        [0.8, 0.4]
     """
 
     scaling: float = 2.0

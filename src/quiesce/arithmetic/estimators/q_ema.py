@@ -30,6 +30,10 @@ class QEMA(Estimator):
 
     Raises:
         ValueError: `beta` is not from 0 to below 1.
+
+    Examples:
+        >>> qs.QEMA(beta=0.99).choose(torch.tensor([0.6]), average=torch.tensor([0.4])).item()
+        0.0
     """
 
     needs_history: ClassVar[bool] = True

@@ -30,6 +30,14 @@ class DSQ(NearestRounding):
 
     Raises:
         ValueError: `alpha` is not above 0 and below 1.
+
+    Examples:
+        >>> u = torch.tensor([0.3, 0.6], requires_grad=True)
+        >>> grid = qs.Grid(3, signed=True)
+        >>> y = qs.fake_quantize(u, torch.tensor(0.5), grid, estimator=qs.DSQ(alpha=0.4))
+        >>> y.sum().backward()
+        >>> [round(each, 3) for each in u.grad.tolist()]
+        [1.133, 0.976]
     """
 
     alpha: float = 0.4
@@ -51,6 +59,14 @@ class StackedSigmoid(NearestRounding):
 
     Raises:
         ValueError: `slope` is not above 0 and at most 100.
+
+    Examples:
+        >>> u = torch.tensor([0.3, 0.6], requires_grad=True)
+        >>> grid = qs.Grid(3, signed=True)
+        >>> y = qs.fake_quantize(u, torch.tensor(0.5), grid, estimator=qs.StackedSigmoid())
+        >>> y.sum().backward()
+        >>> [round(each, 3) for each in u.grad.tolist()]
+        [1.018, 0.998]
     """
 
     slope: float = 1.0

@@ -27,6 +27,14 @@ class StableQAT(NearestRounding):
 
     Raises:
         ValueError: `amplitude` is not from 0 to below 1/(sqrt(2) pi).
+
+    Examples:
+        >>> u = torch.tensor([0.3, 0.6], requires_grad=True)
+        >>> grid = qs.Grid(3, signed=True)
+        >>> y = qs.fake_quantize(u, torch.tensor(0.5), grid, estimator=qs.StableQAT())
+        >>> y.sum().backward()
+        >>> [round(each, 3) for each in u.grad.tolist()]
+        [0.552, 0.14]
     """
 
     amplitude: float = 0.21

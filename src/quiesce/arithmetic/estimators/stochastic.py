@@ -20,6 +20,11 @@ class StochasticRounding(Estimator):
 
     Evaluation, tracker, cures, `strip` and export therefore use the nearest code. The gradient does
     not change, and the backward pass uses the noise of the forward pass.
+
+    Examples:
+        >>> u, noise = torch.tensor([0.3, 0.3]), torch.tensor([0.1, 0.9])
+        >>> qs.StochasticRounding().round(u, noise=noise).tolist()
+        [1.0, 0.0]
     """
 
     needs_noise: ClassVar[bool] = True

@@ -20,7 +20,7 @@ from quiesce.export.packing import DEFAULT_OPSET
 from quiesce.export.verification.outputs import Outputs, class_output, classes_of, largest_error
 from quiesce.export.verification.trained_codes import run_trained
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 from quiesce.text_table import table
 
 SAME = 1e-6
@@ -117,7 +117,7 @@ def audit_file(model: nn.Module, path: str | Path, example_input: Input) -> File
         ExportError: The file is missing, damaged, or has no such layer.
         MissingExtraError: The package that reads the file is not installed.
     """
-    model = unwrapped(model)
+    model = without_wrappers(model)
     example = check_runs(model, example_input)
     found = layers_of(Path(path))
     sites = fold(model, example, DEFAULT_OPSET).sites

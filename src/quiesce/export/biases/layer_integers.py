@@ -77,14 +77,20 @@ def read_integers(model: nn.Module) -> dict[str, LayerIntegers]:
     Raises:
         NothingToDoError: The model is not prepared.
         NotCalibratedError: A quantizer has no scale yet; the message contains its name.
-        ExportError: A parameter is not float32, or a layer shares a weight whose scales do not
-            match its own output channels.
+        ExportError: A parameter is not float32, the levels of a weight are not integers, or a
+            layer shares a weight whose scales do not match its own output channels.
     """
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise ExportError(f"{name} is {kind}, a file holds float32; export model.float()")
     views = {id(view.latent): view for view in quantized_weights(model)}
+    if odd := [view.name for view in views.values() if view.grid.levels.values]:
+        raise ExportError(
+            f"{odd[0]}: its levels are no integers ({len(odd)} of {len(views)} weights); "
+            "quiesce.export_gguf writes fp4, and quiesce.strip(model) returns a float network "
+            "with the quantized values"
+        )
     return {
         name: _read(name, module, views[id(module.latent)])
         for name, module in model.named_modules()

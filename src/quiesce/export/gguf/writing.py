@@ -20,7 +20,7 @@ from quiesce.export.gguf.reading import compare_weights
 from quiesce.export.gguf.vocabulary import write_vocabulary
 from quiesce.extras import require
 from quiesce.files.atomic import write_beside
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 from quiesce.quantization.prepare import quantized_weights
 
 
@@ -74,9 +74,20 @@ def export_gguf(
         MismatchError: The file does not hold the trained codes; nothing is written.
         MissingExtraError: The gguf package is not installed.
         NothingToDoError: The model is not prepared.
+
+    Examples:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=1)
+        >>> config = LlamaConfig(vocab_size=40, num_attention_heads=2, **sizes)
+        >>> model = LlamaForCausalLM(config)
+        >>> scheme = qs.Scheme(act_bits=None, group_size=32, scale_dtype="float16")
+        >>> _ = qs.prepare(model, scheme, {"input_ids": torch.zeros(1, 4, dtype=torch.long)})
+        >>> made = qs.export_gguf(model.eval(), "model.gguf")
+        >>> made.size > 0
+        True
     """
     gguf = require("gguf", "the export to GGUF", "gguf")
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     architecture = architecture_of(getattr(model, "config", None))
     tensors = named_tensors(model, architecture)
 

@@ -20,7 +20,7 @@ from quiesce.export.verification.outputs import Compare, check_compare
 from quiesce.export.verification.result import MAX_CODES, Verification
 from quiesce.files.atomic import write_beside, write_folder_beside
 from quiesce.inference import Input
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,11 @@ def export(
         MissingExtraError: A package of the target is not installed.
         NotCalibratedError, NothingToDoError, DivergedError: See `export_onnx`.
         TypeError, ValueError: An argument is wrong.
+
+    Examples:
+        >>> made = qs.export(layer, "model.onnx", target="onnx", example_input=x)
+        >>> made.verification.passed
+        True
     """
     found = target_named(target)
     made = export_to(
@@ -126,7 +131,7 @@ def export_to(
         raise ValueError(f"`allow_differences` must be a share, 0 to 1, got {allowed!r}")
     check_compare(compare)
     target.require()
-    path, model = check_path(path, overwrite=overwrite), unwrapped(model)
+    path, model = check_path(path, overwrite=overwrite), without_wrappers(model)
     example = check_runs(model, example_input)
     rounds = target.rounds_biases if round_biases is None else round_biases
     refuse(target, Network(model, example))

@@ -34,6 +34,10 @@ bits, one code is about a percent of an output."""
 MAX_POINTS = 0.5
 """Largest difference of the two top-1 accuracies, in percent."""
 
+_REMEDY = (
+    "Verify with the network and the state that the file was exported from, or export it again"
+)
+
 
 @dataclass(kw_only=True)
 class LayerCheck:
@@ -74,6 +78,15 @@ class LayerCheck:
         most = max(counted, self.optimisations)
         return most <= self.allowed * self.codes and self.largest <= MAX_CODES
 
+    @property
+    def bar(self) -> str:
+        """Number of codes of this layer that may differ, and by how much, as text."""
+        count = int(self.allowed * self.codes)
+        besides = ", except on a threshold" if self.excuses else ""
+        if count == 0:
+            return f"none may differ{besides}"
+        return f"at most {count} may ({self.allowed:.0e} of them), by {MAX_CODES}{besides}"
+
     def __str__(self) -> str:
         share = self.differ / max(1, self.codes)
         who = "the runtime" if self.runtime > self.simulation else "the float simulation"
@@ -82,11 +95,11 @@ class LayerCheck:
             departs += f", {self.undecided} of them on a threshold, to float32's precision"
         if self.optimisations > self.allowed * self.codes:
             departs += f", ONNX Runtime's optimisations change {self.optimisations}"
-        if self.largest <= MAX_CODES and 0 < self.codes * self.allowed < 1:
-            departs += "; with so few codes, none may differ; compare on more images"
+        few = self.largest <= MAX_CODES and 0 < self.codes * self.allowed < 1
+        bar = f"with so few codes, {self.bar}; compare on more images" if few else self.bar
         return (
             f"{self.made_by}: {self.differ} of {self.codes} output codes differ ({share:.2g}; by at"
-            f" most {self.largest}), seen at the input of {self.name}{departs}"
+            f" most {self.largest}), {bar}; seen at the input of {self.name}{departs}"
         )
 
 
@@ -208,9 +221,9 @@ class Verification:
     def _failures(self) -> list[str]:
         failures = list(self.wrong_weights)
         if (layer := self.first_departing) is not None:
-            failures.append(str(layer))
+            failures.append(f"{layer}; {self.layer_status}. {_REMEDY}")
         if not self.logits.passed:
-            failures.append(str(self.logits))
+            failures.append(f"{self.logits}; {self.layer_status}. {_REMEDY}")
         if not isfinite(self.logits_differ):
             failures.append("an output of the whole run is not a number")
         if self.compare == "max_error" and not self.error <= MAX_ERROR:

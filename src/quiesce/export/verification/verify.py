@@ -36,7 +36,7 @@ from quiesce.export.verification.outputs import Compare, check_compare
 from quiesce.export.verification.result import MAX_SHARE, Verification
 from quiesce.export.verification.trained_codes import run_trained
 from quiesce.inference import Batch, Forward, Input, label_of
-from quiesce.parallel.processes import unwrapped
+from quiesce.parallel.wrappers import without_wrappers
 
 ENOUGH_CODES = round(3 / MAX_SHARE)
 """Minimum number of codes of a layer; with fewer, one or two different codes could decide."""
@@ -80,9 +80,14 @@ def verify_onnx(
         DataError: There is no batch.
         MissingExtraError: onnx or onnxruntime is not installed.
         TypeError, ValueError: A batch or `compare` does not match this description.
+
+    Examples:
+        >>> _ = qs.export_onnx(layer, "model.onnx", x)
+        >>> qs.verify_onnx(layer, "model.onnx", [x]).passed
+        True
     """
     check_compare(compare)
-    model = unwrapped(model)
+    model = without_wrappers(model)
     given = ((example_of_batch(model, batch, forward), label_of(batch)) for batch in batches)
     return verify_model(model, load_model(Path(path)), given, where=path, compare=compare)
 

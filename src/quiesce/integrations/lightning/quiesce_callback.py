@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from quiesce.cures.control import Control
 from quiesce.cures.cure import Cure
+from quiesce.cures.step_hooks import refuse_engine
 from quiesce.cures.verify_ranks import verify_ranks
 from quiesce.errors import MissingExtraError, TrackingError
 from quiesce.integrations.lightning.watch_callback import WatchCallback as WatchCallback
@@ -96,7 +97,12 @@ class QuiesceCallback(WatchCallback):
         return [] if self.control is None else self.control.report()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Create the `Control` on the raw optimizers, whose hooks run once per real step."""
+        """Create the `Control` on the raw optimizers, whose hooks run once per real step.
+
+        Raises:
+            TrackingError: The strategy is DeepSpeed or FSDP 1.
+        """
+        refuse_engine(trainer.strategy)
         weights = attach(pl_module)
         tracker = OscillationTracker(weights, self.momentum)
         if self.average_up_to is not None:

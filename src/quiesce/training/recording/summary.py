@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quiesce.diagnosis import layer_kind
 from quiesce.oscillation.layer_report import LayerReport
 from quiesce.oscillation.tracker import OSCILLATING
+from quiesce.parallel.wrappers import named_modules
 from quiesce.quantization.prepare import quantized_weights
 from quiesce.recipes.recipe import Recipe
 from quiesce.run_folder.contents import Divergence, Metric, Oscillation, SummarizedLayer, Summary
@@ -103,7 +104,7 @@ def _metric(name: str | None, scores: dict[str, float | None]) -> Metric | None:
 
 def depthwise_layers(network: nn.Module) -> set[str]:
     """Return the names of the depth-wise convolutions."""
-    return {name for name, m in network.named_modules() if layer_kind(m) == "depth-wise"}
+    return {name for name, m in named_modules(network) if layer_kind(m) == "depth-wise"}
 
 
 def versions() -> dict[str, str]:

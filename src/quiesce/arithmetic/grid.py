@@ -42,6 +42,10 @@ class Grid:
     ends: tuple[int, int] | None = None
     levels: Levels = Levels()  # noqa: RUF009 (immutable)
 
+    def __repr__(self) -> str:
+        shown = ("bits", "signed", "ends", "levels")[: 4 if self.levels.values else 3]
+        return f"Grid({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
     def __post_init__(self) -> None:
         if self.levels.values:
             return  # `of_levels` has computed all fields

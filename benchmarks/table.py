@@ -1,4 +1,4 @@
-"""The tables of docs from the committed results: performance.md, how-to/cluster.md and data.md.
+"""The tables of docs from the committed results: performance.md and three pages of how-to/.
 
 Usage: python benchmarks/table.py            # print the table of targets
        python benchmarks/table.py --docs     # write all tables into the pages
@@ -10,13 +10,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cost_tables
 from measuring import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS / "performance.md", DOCS / "how-to" / "cluster.md", DOCS / "how-to" / "data.md"]
+PAGES = [
+    DOCS / "performance.md",
+    *(DOCS / "how-to" / f"{name}.md" for name in ("attach", "cluster", "data")),
+]
 
 
 def at_most(value: float, target: float) -> bool:
@@ -190,12 +194,30 @@ def profiles() -> list[tuple[str, ...]]:
     return table
 
 
+def stacks() -> list[tuple[str, ...]]:
+    """Return the cost of tracker and freezing in each toolkit."""
+    results = json.loads((RESULTS / "stacks.json").read_text())
+    table = [("", "weights", "a step alone", "with the tracker", "with freezing")]
+    for name, measured in results.items():
+        if isinstance(measured, dict) and "ratios" in measured:
+            table.append(
+                (
+                    name,
+                    f"{measured['weights'] / 1e6:.1f} M",
+                    f"{median(measured['samples_s']['alone']):.1f} s",
+                    *(f"{measured['ratios'][what]:.2f}" for what in ("tracker", "freezing")),
+                )
+            )
+    return table
+
+
 def page_with_tables(page: str) -> str:
     """Return the page with the text between the marks of each table replaced."""
     tables = {
         "targets": [("what", "target", "measured", ""), *rows()],
         "profiles": profiles(),
         "modes": modes(),
+        "stacks": stacks(),
         **cost_tables.tables(),
     }
     for name, (head, *body) in tables.items():
